@@ -1,0 +1,50 @@
+# Two commands matter: `make demo` and `make test`. Each does all the set-up it needs.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.stamp
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test install dev lint bench soak docs clean
+
+help: ## Say what can be made
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/bin/pip:
+	$(PYTHON) -m venv $(VENV)
+
+$(STAMP)-client: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(STAMP)-dev: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/pip
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[daemon,agent,test,docs]'
+	@touch $@ $(STAMP)-client
+
+install: $(STAMP)-client ## Install `gpuaas` into .venv for everything that needs no Slurm (no root)
+	@echo "Ready: $(BIN)/gpuaas --help"
+
+dev: $(STAMP)-dev ## Install everything that tests, daemon and documentation need into .venv
+
+demo: $(STAMP)-dev ## Boot 1,032 GPUs of real Slurm, run the whole loop, leave it running (root)
+	$(BIN)/gpuaas testbed demo
+
+test: $(STAMP)-dev ## Lint, types and the whole suite on real Slurm (root)
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest --cov --cov-report=term
+
+lint: $(STAMP)-dev
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)-dev ## Ratios against the obvious alternative, side by side; GROUP=name for one group
+	$(BIN)/python -m tests.bench $(GROUP)
+
+docs: $(STAMP)-dev ## Build the documentation into docs/_build
+	$(BIN)/sphinx-build -q -W -b html docs docs/_build
+
+clean: ## Remove what this folder holds beside the sources (the cache stays)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis docs/_build build *.egg-info

@@ -1,0 +1,3 @@
+from slurm_gpuaas.cli.main import main
+
+main()

@@ -1,0 +1,84 @@
+"""`gpuaas`: one click group a file, imported only when it is called, so that `gpuaas --help` stays quick and commands
+that need no daemon import nothing of it."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Final
+
+import click
+
+from slurm_gpuaas import __version__
+from slurm_gpuaas.domain.errors import ExitCode, GpuaasError
+
+GROUPS: Final[dict[str, tuple[str, str]]] = {
+    "doctor": (
+        "slurm_gpuaas.cli.doctor:doctor",
+        "Which drivers, versions, permissions and plugins are found; what to do.",
+    ),
+    "incident": (
+        "slurm_gpuaas.cli.incident:group",
+        "Hardware incidents: what happened, what was done, on which evidence.",
+    ),
+    "job": ("slurm_gpuaas.cli.job:group", "Submit jobs from templates."),
+    "node": ("slurm_gpuaas.cli.node:group", "Nodes as Slurm and the health controller see them."),
+    "policy": (
+        "slurm_gpuaas.cli.policy:group",
+        "Plan, apply and export the policy: organisations to grants.",
+    ),
+    "template": ("slurm_gpuaas.cli.template:group", "List, show and render sbatch templates."),
+    "testbed": ("slurm_gpuaas.cli.testbed:group", "Real Slurm with simulated GPUs on one machine."),
+    "topology": ("slurm_gpuaas.cli.topology:group", "Import, show, render and use the fabric's topology."),
+    "usage": ("slurm_gpuaas.cli.usage:usage", "GPU-hours used, by project."),
+    "xid": ("slurm_gpuaas.cli.xid:group", "Decode XID and SXid lines."),
+}
+"""Command to (module:object, one line of help)."""
+
+
+class LazyGroup(click.Group):
+    """Loads a subcommand's module when it is used; its help line needs no import."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(GROUPS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in GROUPS:
+            return None
+        module, _, attribute = GROUPS[cmd_name][0].partition(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, GROUPS[name][1]) for name in self.list_commands(ctx)])
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gpuaas")
+def cli() -> None:
+    """GPU-as-a-Service on Slurm.
+
+    \b
+    Examples:
+      gpuaas policy plan -f policy.yaml       what would change in Slurm
+      gpuaas job submit torchrun --nodes 4 --script train.py
+      gpuaas incident list --json
+    """
+
+
+def main() -> None:
+    """Entry point: expected failures become one sentence on stderr and a documented exit code."""
+    try:
+        cli.main(standalone_mode=False)
+    except GpuaasError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        click.echo("Stopped.", err=True)
+        sys.exit(130)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.INVALID)

@@ -1,0 +1,1 @@
+"""The nouns of the product and their rules. No I/O, no clock, no global state."""

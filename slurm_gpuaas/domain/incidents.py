@@ -1,0 +1,57 @@
+"""Hardware events and the incidents they become."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from slurm_gpuaas.domain.names import NodeName
+
+
+class EventSource(StrEnum):
+    NVML = "nvml"
+    KERNEL_LOG = "kernel-log"
+
+
+class EventKind(StrEnum):
+    XID = "xid"
+    SXID = "sxid"
+    FALLEN = "fallen"
+
+
+class NodeEvent(BaseModel):
+    """One hardware event as an agent reports it. `event_id` is deterministic (node, boot, source, sequence), so that a
+    report that arrives twice is one event."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    event_id: str = Field(max_length=200)
+    node: NodeName
+    kind: EventKind
+    code: int = Field(ge=0, le=1_000_000)
+    source: EventSource
+    seen_at: datetime
+    pci: str | None = Field(default=None, max_length=20, description="`dddd:bb:dd`, lower case, no function.")
+    gpu: int | None = Field(default=None, ge=0, le=255, description="NVML index on the node.")
+    serial: str | None = Field(default=None, max_length=64)
+    evidence: str = Field(default="", max_length=2_000, description="The line or NVML reading it came from.")
+
+
+class IncidentState(StrEnum):
+    """Life of an incident; issue-5 states (verifying, probation, RMA) extend it."""
+
+    OPEN = "open"
+    DRAINING = "draining"
+    DRAINED = "drained"
+    CLOSED = "closed"
+
+
+class Drain(StrEnum):
+    """What an event asks for."""
+
+    NO = "no"
+    WHEN_IDLE = "when_idle"
+    NOW = "now"
+    REVIEW = "review"

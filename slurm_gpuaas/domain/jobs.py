@@ -1,0 +1,61 @@
+"""Jobs as Slurm's controller reports them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import NewType
+
+from slurm_gpuaas.domain.names import AccountName, GpuModel, NodeName, PartitionName, QosName, UserName
+
+JobId = NewType("JobId", int)
+
+
+class JobState(StrEnum):
+    PENDING = "PENDING"
+    RUNNING = "RUNNING"
+    SUSPENDED = "SUSPENDED"
+    COMPLETED = "COMPLETED"
+    CANCELLED = "CANCELLED"
+    FAILED = "FAILED"
+    TIMEOUT = "TIMEOUT"
+    NODE_FAIL = "NODE_FAIL"
+    PREEMPTED = "PREEMPTED"
+    BOOT_FAIL = "BOOT_FAIL"
+    DEADLINE = "DEADLINE"
+    OUT_OF_MEMORY = "OUT_OF_MEMORY"
+
+    @property
+    def ended(self) -> bool:
+        return self not in {JobState.PENDING, JobState.RUNNING, JobState.SUSPENDED}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One job (or one array task). `nodes` is empty while pending; `reason` is Slurm's word, e.g. `Licenses`."""
+
+    id: JobId
+    name: str
+    user: UserName
+    account: AccountName
+    qos: QosName
+    partition: PartitionName
+    state: JobState
+    reason: str
+    nodes: tuple[NodeName, ...]
+    node_count: int
+    gpus: int
+    model: GpuModel | None
+    licenses: str
+    priority: int
+    submitted: datetime
+    eligible: datetime | None
+    started: datetime | None
+    time_limit: timedelta | None
+    requeue: bool
+    restarts: int
+    admin_comment: str = ""
+    array_job_id: JobId | None = None
+    required_nodes: tuple[NodeName, ...] = ()
+    reservation: str = ""

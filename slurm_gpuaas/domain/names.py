@@ -1,0 +1,118 @@
+"""Names as types: what a name may look like is decided here, once, so that no string reaches Slurm unchecked.
+
+Each type is a `str` (it prints, hashes and serialises as one) whose construction validates. pydantic models
+validate fields of these types by themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, ClassVar, Self
+
+from pydantic import GetCoreSchemaHandler
+from pydantic_core import CoreSchema, core_schema
+
+from slurm_gpuaas.domain.errors import InvalidInput
+
+
+class Name(str):
+    """A validated name. Subclasses say what it names and which shape it has.
+
+    Raises:
+        InvalidInput: the text does not have the shape; the message says which shape it needs.
+    """
+
+    __slots__ = ()
+
+    what: ClassVar[str] = "name"
+    shape: ClassVar[str] = "lower-case letters, digits and '-', starting with a letter, at most 30 characters"
+    pattern: ClassVar[re.Pattern[str]] = re.compile(r"[a-z](?:[a-z0-9-]{0,28}[a-z0-9])?")
+
+    def __new__(cls, value: str) -> Self:
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, str) or not cls.pattern.fullmatch(value):
+            raise InvalidInput(f"{value!r:.80} is not a valid {cls.what}.", way_out=f"Use {cls.shape}.")
+        return super().__new__(cls, value)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_after_validator_function(
+            cls, core_schema.str_schema(), serialization=core_schema.to_string_ser_schema()
+        )
+
+
+class OrganisationName(Name):
+    what = "organisation name"
+
+
+class ProjectName(Name):
+    """Also the name of the project's Slurm account."""
+
+    what = "project name"
+
+
+class GrantName(Name):
+    what = "grant name"
+    shape = "lower-case letters, digits, '-' and '.', starting with a letter, at most 60 characters"
+    pattern = re.compile(r"[a-z](?:[a-z0-9.-]{0,58}[a-z0-9])?")
+
+
+class ClusterName(Name):
+    """Slurm's ClusterName."""
+
+    what = "cluster name"
+
+
+class PoolName(Name):
+    what = "pool name"
+
+
+class ShareName(Name):
+    """A pool share (government, own, ...); also the stem of its partition's name."""
+
+    what = "share name"
+
+
+class GpuModel(Name):
+    """Slurm's GRES type of a GPU model, e.g. `b200`."""
+
+    what = "GPU model"
+
+
+class UserName(Name):
+    """A UNIX login name."""
+
+    what = "user name"
+    shape = (
+        "a UNIX login: lower-case letters, digits, '_', '-', '.', starting with a letter or '_', at most 32 characters"
+    )
+    pattern = re.compile(r"[a-z_][a-z0-9_.-]{0,31}")
+
+
+class NodeName(Name):
+    """Slurm's NodeName."""
+
+    what = "node name"
+    shape = "letters, digits, '-', '_' and '.', at most 64 characters"
+    pattern = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+class AccountName(Name):
+    """A Slurm account. Longer than a project's name: it also names shares and organisations in the tree."""
+
+    what = "Slurm account name"
+    shape = "lower-case letters, digits, '-', '_' and '.', at most 95 characters"
+    pattern = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,94}")
+
+
+class QosName(Name):
+    what = "Slurm QOS name"
+    shape = AccountName.shape
+    pattern = AccountName.pattern
+
+
+class PartitionName(Name):
+    what = "Slurm partition name"
+    shape = AccountName.shape
+    pattern = AccountName.pattern

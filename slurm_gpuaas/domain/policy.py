@@ -1,0 +1,337 @@
+"""The declared state: organisations, projects, members, pools and grants, as documents a person writes in YAML.
+
+Documents are validated one by one (shape) by pydantic and together (references, sums) by `Policy.of`. Quantities keep
+three different things apart everywhere: *absent* (`None`: not said), *zero* (nothing) and a number.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from datetime import date, datetime, time, timedelta
+from enum import StrEnum
+from functools import cached_property
+from itertools import combinations
+from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo
+
+from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet, NodeSetException
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+
+from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.names import (
+    ClusterName,
+    GpuModel,
+    GrantName,
+    NodeName,
+    OrganisationName,
+    PartitionName,
+    PoolName,
+    ProjectName,
+    ShareName,
+    UserName,
+)
+
+KST = ZoneInfo("Asia/Seoul")
+"""Days of grants and months of statements are Korean days and months."""
+
+
+class Document(BaseModel):
+    """A policy document: immutable, and a misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Organisation(Document):
+    kind: Literal["Organisation"] = "Organisation"
+    name: OrganisationName
+    title: str = Field(default="", max_length=200, description="Name for people, any script.")
+
+
+class Project(Document):
+    kind: Literal["Project"] = "Project"
+    name: ProjectName
+    organisation: OrganisationName
+    title: str = Field(default="", max_length=200)
+
+
+class Role(StrEnum):
+    RESEARCHER = "researcher"
+    TENANT_ADMIN = "tenant-admin"
+
+
+class Member(Document):
+    """A user of a project."""
+
+    kind: Literal["Member"] = "Member"
+    project: ProjectName
+    user: UserName
+    role: Role = Role.RESEARCHER
+
+
+class Share(Document):
+    """Part of a pool under one owner; becomes one Slurm partition.
+
+    `nodes` is a folded node list as Slurm writes it, e.g. `b200-[001-096]`.
+    """
+
+    name: ShareName
+    nodes: str = Field(max_length=10_000)
+    partition: PartitionName | None = Field(default=None, description="Partition name; by default `<pool>-<share>`.")
+
+    @field_validator("nodes")
+    @classmethod
+    def _is_node_list(cls, value: str) -> str:
+        expand_nodes(value)
+        return value
+
+    @cached_property
+    def node_names(self) -> tuple[NodeName, ...]:
+        return expand_nodes(self.nodes)
+
+
+class Pool(Document):
+    """GPUs of one model in one cluster, split into shares."""
+
+    kind: Literal["Pool"] = "Pool"
+    name: PoolName
+    cluster: ClusterName
+    model: GpuModel
+    gpus_per_node: int = Field(default=8, ge=1, le=64)
+    max_time: timedelta = Field(default=timedelta(days=7), description="Longest wall time of a job.")
+    shares: tuple[Share, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _shares_are_disjoint(self) -> Self:
+        seen: dict[NodeName, ShareName] = {}
+        for share in self.shares:
+            if [other.name for other in self.shares].count(share.name) > 1:
+                raise InvalidInput(f"Pool {self.name} has two shares named {share.name}.", way_out="Rename one.")
+            for node in share.node_names:
+                if node in seen:
+                    raise InvalidInput(
+                        f"Node {node} is in share {seen[node]} and in share {share.name} of pool {self.name}.",
+                        way_out="A node belongs to one share: take it out of one of them.",
+                    )
+                seen[node] = share.name
+        return self
+
+    def share(self, name: ShareName) -> Share:
+        return next(share for share in self.shares if share.name == name)
+
+    def capacity(self, share: ShareName) -> int:
+        """GPUs of the share when every node is healthy."""
+        return len(self.share(share).node_names) * self.gpus_per_node
+
+    def partition_of(self, share: ShareName) -> PartitionName:
+        return self.share(share).partition or PartitionName(f"{self.name}-{share}")
+
+
+class Grant(Document):
+    """GPUs of one model, in one pool share, for a project, from a day to a day (both included, Korean days).
+
+    `gpus` are guaranteed; `borrow_limit` bounds burst on top of them: absent = no bound, 0 = none.
+    """
+
+    kind: Literal["Grant"] = "Grant"
+    name: GrantName
+    project: ProjectName
+    pool: PoolName
+    share: ShareName
+    gpus: int = Field(ge=0, le=100_000)
+    borrow_limit: int | None = Field(default=None, ge=0, le=100_000)
+    starts: date
+    ends: date
+    budget_gpu_hours: int | None = Field(default=None, ge=0, description="Absent = no budget.")
+    max_gpus_per_job: int | None = Field(default=None, ge=1)
+    max_time: timedelta | None = Field(default=None, description="Longest wall time of a job; absent = the pool's.")
+
+    @model_validator(mode="after")
+    def _ends_after_start(self) -> Self:
+        if self.ends < self.starts:
+            raise InvalidInput(
+                f"Grant {self.name} ends {self.ends}, before it starts {self.starts}.", way_out="Swap the days."
+            )
+        return self
+
+    def active_at(self, moment: datetime) -> bool:
+        return self.starts_at <= moment < self.ends_at
+
+    @property
+    def starts_at(self) -> datetime:
+        return datetime.combine(self.starts, time(), KST)
+
+    @property
+    def ends_at(self) -> datetime:
+        """First moment after the grant."""
+        return datetime.combine(self.ends + timedelta(days=1), time(), KST)
+
+
+PolicyDocument = Annotated[Organisation | Project | Member | Pool | Grant, Field(discriminator="kind")]
+DOCUMENT: TypeAdapter[Organisation | Project | Member | Pool | Grant] = TypeAdapter(PolicyDocument)
+
+
+class Policy(BaseModel):
+    """A whole, consistent policy. Build it with `Policy.of`; its tuples are sorted, so equal policies compare equal."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    organisations: tuple[Organisation, ...] = ()
+    projects: tuple[Project, ...] = ()
+    members: tuple[Member, ...] = ()
+    pools: tuple[Pool, ...] = ()
+    grants: tuple[Grant, ...] = ()
+
+    @classmethod
+    def of(cls, documents: Iterable[PolicyDocument]) -> Policy:
+        """Sort documents into a policy and check references.
+
+        Raises:
+            InvalidInput: two documents of one name, or one that names what does not exist; all faults in one message.
+        """
+        documents = sorted(documents, key=_key)
+        policy = cls.model_construct(
+            organisations=tuple(d for d in documents if isinstance(d, Organisation)),
+            projects=tuple(d for d in documents if isinstance(d, Project)),
+            members=tuple(d for d in documents if isinstance(d, Member)),
+            pools=tuple(d for d in documents if isinstance(d, Pool)),
+            grants=tuple(d for d in documents if isinstance(d, Grant)),
+        )
+        faults = [*policy._duplicates(), *policy._dangling(), *policy._conflicts()]
+        if faults:
+            raise InvalidInput(" ".join(faults), way_out="Nothing was changed; correct the documents and apply again.")
+        return policy
+
+    @property
+    def documents(self) -> tuple[PolicyDocument, ...]:
+        return (*self.organisations, *self.projects, *self.members, *self.pools, *self.grants)
+
+    @cached_property
+    def pool_by_name(self) -> Mapping[PoolName, Pool]:
+        return {pool.name: pool for pool in self.pools}
+
+    @cached_property
+    def project_by_name(self) -> Mapping[ProjectName, Project]:
+        return {project.name: project for project in self.projects}
+
+    def members_of(self, project: ProjectName) -> tuple[Member, ...]:
+        return self._members_by_project.get(project, ())
+
+    def grants_of(self, project: ProjectName) -> tuple[Grant, ...]:
+        return self._grants_by_project.get(project, ())
+
+    @cached_property
+    def _members_by_project(self) -> Mapping[ProjectName, tuple[Member, ...]]:
+        grouped: dict[ProjectName, list[Member]] = defaultdict(list)
+        for member in self.members:
+            grouped[member.project].append(member)
+        return {project: tuple(members) for project, members in grouped.items()}
+
+    @cached_property
+    def _grants_by_project(self) -> Mapping[ProjectName, tuple[Grant, ...]]:
+        grouped: dict[ProjectName, list[Grant]] = defaultdict(list)
+        for grant in self.grants:
+            grouped[grant.project].append(grant)
+        return {project: tuple(grants) for project, grants in grouped.items()}
+
+    def overcommitted(self, moment: datetime) -> tuple[str, ...]:
+        """Shares whose active guarantees pass their capacity, one sentence each."""
+        promised: Counter[tuple[PoolName, ShareName]] = Counter()
+        for grant in self.grants:
+            if grant.active_at(moment):
+                promised[grant.pool, grant.share] += grant.gpus
+        return tuple(
+            f"Share {share} of pool {pool} has {self.pool_by_name[pool].capacity(share)} GPUs; {gpus} are guaranteed."
+            for (pool, share), gpus in sorted(promised.items())
+            if gpus > self.pool_by_name[pool].capacity(share)
+        )
+
+    def _duplicates(self) -> list[str]:
+        keys = Counter((d.kind, *_key(d)) for d in self.documents)
+        return [f"{kind} {'/'.join(key)} is declared {n} times." for (kind, *key), n in sorted(keys.items()) if n > 1]
+
+    def _dangling(self) -> list[str]:
+        organisations = {organisation.name for organisation in self.organisations}
+        faults = [
+            f"Project {p.name} names organisation {p.organisation}, which is not declared."
+            for p in self.projects
+            if p.organisation not in organisations
+        ]
+        faults += [
+            f"Member {m.user} names project {m.project}, which is not declared."
+            for m in self.members
+            if m.project not in self.project_by_name
+        ]
+        for grant in self.grants:
+            if grant.project not in self.project_by_name:
+                faults.append(f"Grant {grant.name} names project {grant.project}, which is not declared.")
+            pool = self.pool_by_name.get(grant.pool)
+            if pool is None:
+                faults.append(f"Grant {grant.name} names pool {grant.pool}, which is not declared.")
+            elif grant.share not in {share.name for share in pool.shares}:
+                names = ", ".join(share.name for share in pool.shares)
+                faults.append(f"Grant {grant.name} names share {grant.share}; pool {pool.name} has {names}.")
+        return faults
+
+    def _conflicts(self) -> list[str]:
+        """Grants of one project that cannot be told apart in Slurm."""
+        faults: list[str] = []
+        partitions: Counter[tuple[ClusterName, PartitionName]] = Counter(
+            (pool.cluster, pool.partition_of(share.name)) for pool in self.pools for share in pool.shares
+        )
+        faults += [
+            f"Partition {p} of cluster {c} is used by {n} shares." for (c, p), n in sorted(partitions.items()) if n > 1
+        ]
+        owner: dict[tuple[ClusterName, NodeName], PoolName] = {}
+        for pool in self.pools:
+            for share in pool.shares:
+                for node in share.node_names:
+                    other = owner.setdefault((pool.cluster, node), pool.name)
+                    if other != pool.name:
+                        faults.append(f"Node {node} of cluster {pool.cluster} is in pools {other} and {pool.name}.")
+        faults += [
+            f"Grants {one.name} and {two.name} give project {project.name} two shares of cluster {cluster} at once; "
+            "its Slurm account can stand under one share only."
+            for project in self.projects
+            for one, two in combinations(self.grants_of(project.name), 2)
+            if (cluster := self._cluster_of(one)) is not None
+            and cluster == self._cluster_of(two)
+            and (one.pool, one.share) != (two.pool, two.share)
+            and one.starts <= two.ends
+            and two.starts <= one.ends
+        ]
+        return faults
+
+    def _cluster_of(self, grant: Grant) -> ClusterName | None:
+        pool = self.pool_by_name.get(grant.pool)
+        return pool.cluster if pool else None
+
+
+def _key(document: PolicyDocument) -> tuple[str, ...]:
+    return (document.project, document.user) if isinstance(document, Member) else (document.name,)
+
+
+def expand_nodes(folded: str) -> tuple[NodeName, ...]:
+    """Unfold a node list such as `b200-[001-003]`; node groups (`@group`) are off, since the text may be a user's.
+
+    Raises:
+        InvalidInput: not a node list, or it names a group.
+    """
+    if "@" in folded or "*" in folded:
+        raise InvalidInput(f"{folded!r:.80} uses a node group.", way_out="Name the nodes, e.g. b200-[001-008].")
+    try:
+        names = tuple(NodeSet(folded, resolver=RESOLVER_NOGROUP))
+    except NodeSetException as error:
+        raise InvalidInput(
+            f"{folded!r:.80} is not a node list: {error}.", way_out="Write e.g. b200-[001-008]."
+        ) from None
+    if not names:
+        raise InvalidInput("The node list is empty.", way_out="Name at least one node.")
+    return tuple(NodeName(name) for name in names)
+
+
+def fold_nodes(names: Iterable[str]) -> str:
+    """Fold node names as Slurm writes them: `b200-[001-003,007]`."""
+    nodes = NodeSet(resolver=RESOLVER_NOGROUP)
+    nodes.updaten(list(names))
+    return str(nodes)

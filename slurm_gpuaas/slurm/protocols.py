@@ -1,0 +1,115 @@
+"""What the rest of the product may ask of Slurm.
+
+Every method either does what it says or raises `SlurmUnavailable` (the same call may work later) or `SlurmRefused`
+(Slurm answered no; its words are in the message). All writes are idempotent: asking twice is asking once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from slurm_gpuaas.domain.errors import GpuaasError, Unavailable
+from slurm_gpuaas.domain.jobs import Job, JobId
+from slurm_gpuaas.domain.names import AccountName, NodeName, QosName, UserName
+from slurm_gpuaas.domain.nodes import Node
+from slurm_gpuaas.slurm.records import (
+    Account,
+    AccountingJob,
+    AccountingState,
+    JobChange,
+    Qos,
+    Reservation,
+    UserAssociation,
+)
+
+
+class SlurmUnavailable(Unavailable):
+    """slurmctld, slurmdbd, slurmrestd or the pyslurm worker cannot be reached now."""
+
+
+class SlurmRefused(GpuaasError):
+    """Slurm answered and said no."""
+
+
+class Controller(Protocol):
+    """slurmctld: nodes, jobs, reservations."""
+
+    def version(self) -> str:
+        """Slurm's version as it says it, e.g. `26.05.5`."""
+        ...
+
+    def nodes(self) -> Sequence[Node]:
+        """All nodes. One call to slurmctld, O(nodes)."""
+        ...
+
+    def jobs(self) -> Sequence[Job]:
+        """All jobs that slurmctld still holds, ended ones of the last minutes included. One call, O(jobs)."""
+        ...
+
+    def drain(self, nodes: Sequence[NodeName], reason: str) -> None:
+        """Let no new job start on the nodes. Running jobs go on."""
+        ...
+
+    def resume(self, nodes: Sequence[NodeName]) -> None:
+        """Put drained nodes back in service."""
+        ...
+
+    def requeue(self, job: JobId) -> None:
+        """Kill a running job and queue it again under its id. A job that is pending already is left as it is."""
+        ...
+
+    def cancel(self, job: JobId) -> None:
+        """End a job; one that has ended already is left as it is."""
+        ...
+
+    def update_job(self, job: JobId, change: JobChange) -> None:
+        """Apply all of a change in one message."""
+        ...
+
+    def reservations(self) -> Sequence[Reservation]: ...
+
+    def put_reservation(self, reservation: Reservation) -> None:
+        """Create it, or bring the one of that name to this description."""
+        ...
+
+    def delete_reservation(self, name: str) -> None:
+        """Delete it; a missing one is fine."""
+        ...
+
+    def reconfigure(self) -> None:
+        """Make slurmctld read its configuration files again; running jobs survive."""
+        ...
+
+
+class Accounting(Protocol):
+    """slurmdbd. Writes are whole records in bulk: what a record does not say is cleared, never left."""
+
+    def read(self) -> AccountingState:
+        """Accounts, users, associations and QOS of this cluster. A fixed number of calls, whatever there is."""
+        ...
+
+    def put_qos(self, qos: Sequence[Qos]) -> None: ...
+
+    def put_accounts(self, accounts: Sequence[Account]) -> None:
+        """Parents must come before children or exist already."""
+        ...
+
+    def put_associations(self, associations: Sequence[UserAssociation]) -> None:
+        """Creates the users that do not exist yet."""
+        ...
+
+    def delete_associations(self, keys: Iterable[tuple[UserName, AccountName]]) -> None: ...
+
+    def delete_users(self, users: Iterable[UserName]) -> None: ...
+
+    def delete_accounts(self, accounts: Iterable[AccountName]) -> None:
+        """Children must be gone or come first."""
+        ...
+
+    def delete_qos(self, qos: Iterable[QosName]) -> None: ...
+
+    def jobs_since(self, start: datetime, end: datetime) -> Sequence[AccountingJob]:
+        """Runs of jobs that overlap [start, end), every requeue of a job as a run of its own."""
+        ...

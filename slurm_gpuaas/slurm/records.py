@@ -1,0 +1,124 @@
+"""Slurm's accounting objects and the changes we make to controller objects, as values.
+
+Limits keep three things apart: a TRES that is absent from a mapping has no limit; 0 allows nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import MappingProxyType
+
+from slurm_gpuaas.domain.names import AccountName, NodeName, PartitionName, QosName, UserName
+
+Tres = Mapping[str, int]
+"""TRES name (`gres/gpu`, `gres/gpu:b200`, `node`) to count."""
+
+NO_TRES: Tres = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """A Slurm account with the association of the account itself (its place in the tree and its limits)."""
+
+    name: AccountName
+    parent: AccountName | None
+    description: str
+    organization: str
+    grp_tres: Tres = NO_TRES
+    grp_tres_mins: Tres = NO_TRES
+    fairshare: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UserAssociation:
+    """A user's association with an account. `qos` are the QOS the user may use there."""
+
+    user: UserName
+    account: AccountName
+    qos: frozenset[QosName]
+    default_qos: QosName | None = None
+    is_default: bool = False
+    fairshare: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Qos:
+    name: QosName
+    description: str
+    priority: int = 0
+    grp_tres: Tres = NO_TRES
+    max_tres_per_job: Tres = NO_TRES
+    max_tres_per_account: Tres = NO_TRES
+    max_wall: timedelta | None = None
+    preempt: frozenset[QosName] = frozenset()
+    preempt_mode: frozenset[str] = frozenset()
+    flags: frozenset[str] = frozenset()
+    grace: timedelta = timedelta(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountingState:
+    """Everything of one cluster's accounting that we may own: read in one go, compared, written as a difference."""
+
+    accounts: Mapping[AccountName, Account] = field(default_factory=dict)
+    users: frozenset[UserName] = frozenset()
+    associations: Mapping[tuple[UserName, AccountName], UserAssociation] = field(default_factory=dict)
+    qos: Mapping[QosName, Qos] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PartitionSpec:
+    """A partition that we own: what its line in the generated include file says."""
+
+    name: PartitionName
+    nodes: str
+    allow_qos: tuple[QosName, ...]
+    max_time: timedelta
+    default: bool = False
+    topology: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobChange:
+    """One update of a job; what is None stays as it is. All of it reaches slurmctld in one message."""
+
+    required_nodes: tuple[NodeName, ...] | None = None
+    excluded_nodes: tuple[NodeName, ...] | None = None
+    licenses: str | None = None
+    reservation: str | None = None
+    start_time: datetime | None = None
+    priority: int | None = None
+    admin_comment: str | None = None
+    qos: QosName | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reservation:
+    name: str
+    start: datetime
+    duration: timedelta
+    users: tuple[str, ...]
+    nodes: str = ""
+    licenses: str = ""
+    flags: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountingJob:
+    """One run of one job in slurmdbd. `gpus` are allocated GPUs; times are UTC; `ended` is None while it runs."""
+
+    job_id: int
+    name: str
+    user: str
+    account: str
+    qos: str
+    partition: str
+    cluster: str
+    state: str
+    submitted: datetime
+    started: datetime | None
+    ended: datetime | None
+    nodes: str
+    tres_alloc: Tres = NO_TRES
