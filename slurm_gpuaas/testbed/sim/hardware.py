@@ -1,0 +1,179 @@
+"""A simulated node as files: `nvml.state`, `nvml.events`, `kmsg` and `boot_id` in one directory.
+
+All changes take the node's lock (flock on `kmsg`) and are safe against other writers; readers never see half a change.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from slurm_gpuaas.domain.errors import InvalidInput, NotFound
+
+GPUS_PER_NODE = 8
+DRIVER = "580.95.05"
+PCI_BUSES = (0x1B, 0x43, 0x52, 0x61, 0x9D, 0xC3, 0xD1, 0xDF)
+"""Bus numbers of the eight GPUs of an HGX board."""
+
+KERNEL_ERROR, KERNEL_INFO = 3, 6
+"""syslog severities; facility 0 is the kernel, so they are the whole priority field."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """What NVML says of a GPU model: name, memory (MiB, all and reserved), power limit (mW), NVLink links and generation."""
+
+    name: str
+    memory_mib: int
+    reserved_mib: int
+    power_limit: int
+    nvlinks: int
+    nvlink_version: int
+
+
+MODELS: Mapping[str, Model] = {
+    "b200": Model("NVIDIA B200", 183_359, 680, 1_000_000, 18, 7),
+    "h200": Model("NVIDIA H200", 143_771, 620, 700_000, 18, 6),
+}
+"""`nvlink_version` is NVML's number: 6 is NVLink 4, 7 is NVLink 5 (nvml.h, NVML_NVLINK_VERSION_*)."""
+
+
+def pci_address(gpu: int) -> str:
+    """`dddd:bb:dd` of a GPU, as kernel-log lines name it."""
+    return f"0000:{PCI_BUSES[gpu]:02x}:00"
+
+
+def create_node_files(run_dir: Path, nodes: Iterable[str], model: str, cluster: str = "gpuaas") -> None:
+    """Make the files of all nodes under `run_dir/NODE`; what stands there already is begun anew.
+
+    UUIDs and serials follow from cluster, node and index, so a testbed's GPUs keep their identity over restarts.
+    """
+    kind = _model(model)
+    fabric = uuid.uuid5(uuid.NAMESPACE_DNS, f"{cluster}.fabric.gpuaas")
+    same = (
+        f"name {kind.name}\ntemperature 34\nmemory_temperature 36\npower 145000\npower_limit {kind.power_limit}\n"
+        f"utilisation 0\nmemory_utilisation 0\nmemory_total {kind.memory_mib << 20}\n"
+        f"memory_reserved {kind.reserved_mib << 20}\nmemory_used 0\necc_enabled 1\n"
+        f"nvlink_count {kind.nvlinks}\nnvlink_version {kind.nvlink_version}\n"
+        f"fabric_uuid {fabric}\nfabric_state 3\nfabric_clique 0\nrecovery_action 0\nlost 0"
+    ).splitlines()
+    common = [
+        "".join(f"gpu.{gpu}.{line}\n" for line in (*same, f"minor {gpu}", f"pci 0000{pci_address(gpu).upper()}.0"))
+        for gpu in range(GPUS_PER_NODE)
+    ]
+    boot_line = f"{KERNEL_INFO},1,{_microseconds()},-;NVRM: loading NVIDIA UNIX Open Kernel Module for x86_64  {DRIVER}\n"
+    for node in nodes:
+        folder = run_dir / node
+        folder.mkdir(parents=True, exist_ok=True)
+        state = [f"driver_version {DRIVER}\nnvml_version 13.{DRIVER}\ncuda_version 13000\ngpu.count {GPUS_PER_NODE}\n"]
+        for gpu in range(GPUS_PER_NODE):
+            digest = hashlib.sha256(f"{cluster}/{node}/{gpu}".encode()).digest()
+            serial = 1_650_000_000_000 + int.from_bytes(digest[16:21]) % 9_999_999_999
+            state.append(f"{common[gpu]}gpu.{gpu}.uuid GPU-{uuid.UUID(bytes=digest[:16])}\ngpu.{gpu}.serial {serial}\n")
+        (folder / "nvml.state").write_text("".join(state))
+        (folder / "nvml.events").write_text("")
+        (folder / "kmsg").write_text(boot_line)
+        (folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
+
+
+class SimulatedNode:
+    """One node's hardware, to be read and broken."""
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "nvml.state").is_file():
+            raise NotFound(f"There is no simulated node {folder.name}.", way_out="`sinfo` lists the nodes of the testbed.")
+        self.folder = folder
+
+    def read_state(self) -> dict[str, str]:
+        """The `key value` lines of nvml.state."""
+        lines = (self.folder / "nvml.state").read_text().splitlines()
+        return dict(line.split(" ", 1) for line in lines if " " in line)
+
+    def set(self, gpu: int, values: Mapping[str, str]) -> None:
+        """Change readings of a GPU, e.g. `{"temperature": "90", "nvlink.3.state": "0"}`.
+
+        Raises:
+            InvalidInput: no such GPU, or a key or value that could not be a line of the file.
+        """
+        self._check(gpu)
+        for key, value in values.items():
+            if not key or any(c.isspace() for c in key) or not value.strip() or "\n" in value:
+                raise InvalidInput(f"{key!r}={value!r} is no reading.", way_out="Use KEY=VALUE, e.g. temperature=90.")
+        with self._locked():
+            self._write_state({f"gpu.{gpu}.{key}": value for key, value in values.items()})
+
+    def log(self, text: str, priority: int = KERNEL_ERROR) -> int:
+        """Append a record to the kernel log; gives its sequence number. `priority` is severity + 8 x facility."""
+        with self._locked() as kmsg:
+            return _append(kmsg, text, priority)
+
+    def xid(self, code: int, gpu: int, *, text: str, pid: int | None = None, process: str | None = None) -> str:
+        """Raise an XID as the driver does: kernel-log line, NVML event, and the GPU's new condition. Gives the line."""
+        self._check(gpu)
+        known_pid = "'<unknown>'" if pid is None else str(pid)
+        line = f"NVRM: Xid (PCI:{pci_address(gpu)}): {code}, pid={known_pid}, name={process or '<unknown>'}, {text}"
+        with self._locked() as kmsg:
+            _append(kmsg, line, KERNEL_ERROR)
+            with (self.folder / "nvml.events").open("a") as events:
+                events.write(f"{gpu} {code}\n")
+            if code == 79:
+                _append(kmsg, f"NVRM: GPU {pci_address(gpu)}.0: GPU has fallen off the bus.", KERNEL_ERROR)
+                self._write_state({f"gpu.{gpu}.lost": "1", f"gpu.{gpu}.recovery_action": "2"})
+        return line
+
+    def reboot(self) -> None:
+        """A new boot id, an empty kernel log, all GPUs back on the bus."""
+        with self._locked() as kmsg:
+            (self.folder / "boot_id").write_text(f"{uuid.uuid4()}\n")
+            kmsg.truncate(0)
+            _append(kmsg, f"NVRM: loading NVIDIA UNIX Open Kernel Module for x86_64  {DRIVER}", KERNEL_INFO)
+            healthy = {"lost": "0", "recovery_action": "0"}
+            self._write_state({f"gpu.{g}.{k}": v for g in range(GPUS_PER_NODE) for k, v in healthy.items()})
+
+    def _check(self, gpu: int) -> None:
+        if not 0 <= gpu < GPUS_PER_NODE:
+            raise InvalidInput(f"GPU {gpu} is not among 0-{GPUS_PER_NODE - 1}.", way_out="Name a GPU by its NVML index.")
+
+    @contextmanager
+    def _locked(self) -> Iterator[IO[bytes]]:
+        with (self.folder / "kmsg").open("a+b") as kmsg:
+            fcntl.flock(kmsg, fcntl.LOCK_EX)
+            yield kmsg
+
+    def _write_state(self, changes: Mapping[str, str]) -> None:
+        state = self.read_state() | changes
+        scratch = self.folder / "nvml.state.new"
+        scratch.write_text("".join(f"{key} {value}\n" for key, value in state.items()))
+        scratch.rename(self.folder / "nvml.state")
+
+
+def _append(kmsg: IO[bytes], text: str, priority: int) -> int:
+    """Append one record as /dev/kmsg shows it. The caller holds the lock, so the last line tells the next number."""
+    kmsg.seek(0, 2)
+    end = kmsg.tell()
+    kmsg.seek(max(0, end - 8192))
+    last = kmsg.read().rstrip(b"\n").rpartition(b"\n")[2]
+    sequence = int(last.split(b",", 2)[1]) + 1 if last else 0
+    escaped = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+    kmsg.write(f"{priority},{sequence},{_microseconds()},-;{escaped}\n".encode())
+    kmsg.flush()
+    return sequence
+
+
+def _microseconds() -> int:
+    """Time since boot, the kernel log's clock."""
+    return time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+
+
+def _model(model: str) -> Model:
+    try:
+        return MODELS[model]
+    except KeyError:
+        raise InvalidInput(f"There is no simulated GPU model {model}.", way_out=f"Use one of {', '.join(MODELS)}.") from None
