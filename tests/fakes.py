@@ -1,0 +1,394 @@
+"""In-memory Slurm behind the door's protocols, for tests of everything above the door.
+
+The fakes hold state and answer as real Slurm was seen to answer (`tests/slurm/test_conformance.py` puts the same
+questions to the real drivers). They schedule nothing: a test plays the scheduler with `start` and `finish`.
+
+Failures: `before` and `after` are called with the method's name around every call. Raising in `before` is a call that
+never reached Slurm; raising in `after` is a write that took effect and whose answer was lost.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+
+from slurm_gpuaas.domain.jobs import Job, JobId, JobState
+from slurm_gpuaas.domain.names import AccountName, GpuModel, NodeName, PartitionName, QosName, UserName
+from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
+from slurm_gpuaas.slurm.protocols import SlurmRefused, SlurmUnavailable
+from slurm_gpuaas.slurm.records import (
+    Account,
+    AccountingJob,
+    AccountingState,
+    JobChange,
+    Qos,
+    Reservation,
+    UserAssociation,
+)
+
+EPOCH = datetime(2027, 1, 4, 9, 0, tzinfo=UTC)
+"""When fake jobs were submitted unless a test says otherwise."""
+
+
+@dataclass(slots=True)
+class FakeClock:
+    """A clock that moves only when told to."""
+
+    at: datetime = EPOCH
+
+    def now(self) -> datetime:
+        return self.at
+
+    def forward(self, by: timedelta) -> None:
+        self.at += by
+
+
+def make_node(
+    name: str,
+    *,
+    base: NodeBase = NodeBase.IDLE,
+    flags: NodeFlag = NodeFlag.NONE,
+    reason: str = "",
+    model: str | None = "b200",
+    gpus: int = 8,
+    gpus_allocated: int = 0,
+) -> Node:
+    return Node(
+        name=NodeName(name),
+        base=base,
+        flags=flags,
+        reason=reason,
+        model=GpuModel(model) if model else None,
+        gpus=gpus,
+        gpus_allocated=gpus_allocated,
+    )
+
+
+def make_job(
+    job_id: int,
+    *,
+    name: str = "train",
+    user: str = "alice",
+    account: str = "vision",
+    qos: str = "guaranteed-vision",
+    partition: str = "own",
+    state: JobState = JobState.PENDING,
+    reason: str = "None",
+    nodes: Sequence[str] = (),
+    node_count: int = 1,
+    gpus: int | None = None,
+    model: str | None = "b200",
+    licenses: str = "",
+    priority: int = 1,
+    submitted: datetime = EPOCH,
+    eligible: datetime | None = EPOCH,
+    started: datetime | None = None,
+    time_limit: timedelta | None = timedelta(hours=1),
+    requeue: bool = True,
+    restarts: int = 0,
+    admin_comment: str = "",
+) -> Job:
+    """A job of whole 8-GPU nodes unless `gpus` says otherwise."""
+    count = len(nodes) or node_count
+    return Job(
+        id=JobId(job_id),
+        name=name,
+        user=UserName(user),
+        account=AccountName(account),
+        qos=QosName(qos),
+        partition=PartitionName(partition),
+        state=state,
+        reason=reason,
+        nodes=tuple(NodeName(node) for node in nodes),
+        node_count=count,
+        gpus=8 * count if gpus is None else gpus,
+        model=GpuModel(model) if model else None,
+        licenses=licenses,
+        priority=priority,
+        submitted=submitted,
+        eligible=eligible,
+        started=started,
+        time_limit=time_limit,
+        requeue=requeue,
+        restarts=restarts,
+        admin_comment=admin_comment,
+    )
+
+
+def _nothing(method: str) -> None:
+    """The default of `before` and `after`."""
+
+
+@dataclass(kw_only=True)
+class _Calls:
+    """What both fakes share: the log of calls and the two failure hooks."""
+
+    calls: list[str] = field(default_factory=list)
+    """Names of the methods called, in order: a test asserts the load with it."""
+    before: Callable[[str], None] = _nothing
+    after: Callable[[str], None] = _nothing
+
+    @contextmanager
+    def _call(self, method: str) -> Iterator[None]:
+        self.calls.append(method)
+        self.before(method)
+        yield
+        self.after(method)
+
+    def go_down(self) -> None:
+        """From now on every call raises SlurmUnavailable, until `come_back`."""
+
+        def refuse(method: str) -> None:
+            raise SlurmUnavailable("slurmctld does not answer (test).", way_out="Start it.")
+
+        self.before = refuse
+
+    def come_back(self) -> None:
+        self.before = _nothing
+
+
+class FakeController(_Calls):
+    """`Controller` over dictionaries that a test may read and set directly."""
+
+    def __init__(self, nodes: Iterable[Node] = (), jobs: Iterable[Job] = (), *, clock: FakeClock | None = None) -> None:
+        super().__init__()
+        self.clock = clock or FakeClock()
+        self.node_by_name: dict[NodeName, Node] = {node.name: node for node in nodes}
+        self.job_by_id: dict[JobId, Job] = {job.id: job for job in jobs}
+        self.reservation_by_name: dict[str, Reservation] = {}
+        self.reconfigured = 0
+
+    # -- Controller
+
+    def version(self) -> str:
+        with self._call("version"):
+            return "26.05.5"
+
+    def nodes(self) -> Sequence[Node]:
+        with self._call("nodes"):
+            return tuple(self.node_by_name.values())
+
+    def jobs(self) -> Sequence[Job]:
+        with self._call("jobs"):
+            return tuple(self.job_by_id.values())
+
+    def drain(self, nodes: Sequence[NodeName], reason: str) -> None:
+        with self._call("drain"):
+            if not reason:
+                raise SlurmRefused("A drain needs a reason.", way_out="Give one.")
+            for node in self._known(nodes):
+                self.node_by_name[node.name] = replace(node, flags=node.flags | NodeFlag.DRAIN, reason=reason)
+
+    def resume(self, nodes: Sequence[NodeName]) -> None:
+        with self._call("resume"):
+            for node in self._known(nodes):
+                base = NodeBase.IDLE if node.base is NodeBase.DOWN else node.base
+                kept = node.flags & ~(NodeFlag.DRAIN | NodeFlag.FAIL)
+                self.node_by_name[node.name] = replace(node, base=base, flags=kept, reason="")
+
+    def requeue(self, job: JobId) -> None:
+        with self._call("requeue"):
+            held = self._job(job)
+            if held.state is JobState.PENDING:
+                return
+            if not held.requeue:
+                raise SlurmRefused(f"Job {job} may not be requeued.", way_out="Submit it with --requeue.")
+            self._occupy(held.nodes, held, sign=-1)
+            self.job_by_id[job] = replace(
+                held, state=JobState.PENDING, nodes=(), started=None, reason="BeginTime", restarts=held.restarts + 1
+            )
+
+    def cancel(self, job: JobId) -> None:
+        with self._call("cancel"):
+            if not self._job(job).state.ended:
+                self.finish(job, JobState.CANCELLED)
+
+    def update_job(self, job: JobId, change: JobChange) -> None:
+        with self._call("update_job"):
+            held = self._job(job)
+            if held.state.ended:
+                raise SlurmRefused(f"Job {job} has ended.", way_out="Read the jobs again.")
+            if held.state is not JobState.PENDING and (
+                change.required_nodes is not None or change.licenses is not None or change.qos is not None
+            ):
+                raise SlurmRefused(f"Job {job} is no longer pending execution.", way_out="Read the jobs again.")
+            wanted = {
+                "required_nodes": change.required_nodes,
+                "licenses": change.licenses,
+                "reservation": change.reservation,
+                "priority": change.priority,
+                "admin_comment": change.admin_comment,
+                "qos": change.qos,
+                "eligible": change.start_time,
+            }
+            for name, value in wanted.items():
+                if value is not None:
+                    held = replace(held, **{name: value})  # type: ignore[arg-type]
+            if change.licenses == "" and held.reason == "Licenses":
+                held = replace(held, reason="None")
+            self.job_by_id[job] = held
+
+    def reservations(self) -> Sequence[Reservation]:
+        with self._call("reservations"):
+            return tuple(self.reservation_by_name.values())
+
+    def put_reservation(self, reservation: Reservation) -> None:
+        with self._call("put_reservation"):
+            self.reservation_by_name[reservation.name] = reservation
+
+    def delete_reservation(self, name: str) -> None:
+        with self._call("delete_reservation"):
+            self.reservation_by_name.pop(name, None)
+
+    def reconfigure(self) -> None:
+        with self._call("reconfigure"):
+            self.reconfigured += 1
+
+    # -- the scheduler, played by the test
+
+    def start(self, job_id: int, nodes: Sequence[str]) -> None:
+        """Run a pending job on the nodes, now."""
+        job = self.job_by_id[JobId(job_id)]
+        names = tuple(NodeName(node) for node in nodes)
+        self._occupy(names, job, sign=1)
+        self.job_by_id[job.id] = replace(
+            job, state=JobState.RUNNING, nodes=names, node_count=len(names), started=self.clock.now(), reason="None"
+        )
+
+    def finish(self, job_id: int, state: JobState = JobState.COMPLETED) -> None:
+        job = self.job_by_id[JobId(job_id)]
+        self._occupy(job.nodes, job, sign=-1)
+        self.job_by_id[job.id] = replace(job, state=state)
+
+    def _occupy(self, names: Sequence[NodeName], job: Job, *, sign: int) -> None:
+        for node in self._known(names):
+            taken = node.gpus_allocated + sign * (job.gpus // len(names))
+            base = NodeBase.IDLE if taken == 0 else NodeBase.ALLOCATED if taken == node.gpus else NodeBase.MIXED
+            self.node_by_name[node.name] = replace(node, gpus_allocated=taken, base=base)
+
+    def _known(self, names: Sequence[NodeName]) -> list[Node]:
+        unknown = sorted(set(names) - self.node_by_name.keys())
+        if unknown:
+            raise SlurmRefused(f"Slurm has no node {', '.join(unknown)}.", way_out="Check the names with `sinfo -N`.")
+        return [self.node_by_name[name] for name in names]
+
+    def _job(self, job: JobId) -> Job:
+        if job not in self.job_by_id:
+            raise SlurmRefused(f"Slurm has no job {job}.", way_out="Read the jobs again.")
+        return self.job_by_id[job]
+
+
+class FakeAccounting(_Calls):
+    """`Accounting` over dictionaries. `records_written` counts what reached Slurm: zero for a plan without changes."""
+
+    def __init__(self, state: AccountingState | None = None, *, tres: Iterable[str] = ()) -> None:
+        super().__init__()
+        state = state or AccountingState()
+        self.account_by_name: dict[AccountName, Account] = dict(state.accounts)
+        self.user_names: set[UserName] = set(state.users)
+        self.association_by_key: dict[tuple[UserName, AccountName], UserAssociation] = dict(state.associations)
+        self.qos_by_name: dict[QosName, Qos] = dict(state.qos)
+        self.tres = frozenset(tres)
+        """Known TRES names; empty = all are known."""
+        self.runs: list[AccountingJob] = []
+        self.records_written = 0
+
+    def read(self) -> AccountingState:
+        with self._call("read"):
+            return AccountingState(
+                accounts=dict(self.account_by_name),
+                users=frozenset(self.user_names),
+                associations=dict(self.association_by_key),
+                qos=dict(self.qos_by_name),
+            )
+
+    def put_qos(self, qos: Sequence[Qos]) -> None:
+        with self._call("put_qos"):
+            known = self.qos_by_name.keys() | {one.name for one in qos}
+            for one in qos:
+                self._check_tres(one.grp_tres, one.max_tres_per_job, one.max_tres_per_account)
+                self._check("QOS", one.preempt, known)
+            self.qos_by_name.update({one.name: one for one in qos})
+            self.records_written += len(qos)
+
+    def put_accounts(self, accounts: Sequence[Account]) -> None:
+        with self._call("put_accounts"):
+            known = set(self.account_by_name)
+            for account in accounts:
+                self._check_tres(account.grp_tres, account.grp_tres_mins)
+                if account.parent is not None:
+                    self._check("account", [account.parent], known)
+                known.add(account.name)
+            self.account_by_name.update({account.name: account for account in accounts})
+            self.records_written += len(accounts)
+
+    def put_associations(self, associations: Sequence[UserAssociation]) -> None:
+        with self._call("put_associations"):
+            for one in associations:
+                self._check("account", [one.account], self.account_by_name)
+                self._check("QOS", one.qos, self.qos_by_name)
+            for one in associations:
+                self.user_names.add(one.user)
+                self.association_by_key[one.user, one.account] = one
+            self.records_written += len(associations)
+
+    def delete_associations(self, keys: Iterable[tuple[UserName, AccountName]]) -> None:
+        with self._call("delete_associations"):
+            for key in keys:
+                self.records_written += self.association_by_key.pop(key, None) is not None
+
+    def delete_users(self, users: Iterable[UserName]) -> None:
+        with self._call("delete_users"):
+            for user in set(users) & self.user_names:
+                self.user_names.remove(user)
+                self.records_written += 1
+                self._drop_associations(lambda key, user=user: key[0] == user)  # type: ignore[misc]
+
+    def delete_accounts(self, accounts: Iterable[AccountName]) -> None:
+        with self._call("delete_accounts"):
+            for name in accounts:
+                children = [one.name for one in self.account_by_name.values() if one.parent == name]
+                if children:
+                    raise SlurmRefused(
+                        f"Account {name} still has {len(children)} accounts below it.", way_out="Delete those first."
+                    )
+                self.records_written += self.account_by_name.pop(name, None) is not None
+                self._drop_associations(lambda key, name=name: key[1] == name)  # type: ignore[misc]
+
+    def delete_qos(self, qos: Iterable[QosName]) -> None:
+        with self._call("delete_qos"):
+            gone = set(qos) & self.qos_by_name.keys()
+            for name in gone:
+                del self.qos_by_name[name]
+                self.records_written += 1
+            for other in self.qos_by_name.values():
+                if other.preempt & gone:
+                    self.qos_by_name[other.name] = replace(other, preempt=other.preempt - gone)
+            for key, one in self.association_by_key.items():
+                if one.qos & gone:
+                    default = None if one.default_qos in gone else one.default_qos
+                    self.association_by_key[key] = replace(one, qos=one.qos - gone, default_qos=default)
+
+    def jobs_since(self, start: datetime, end: datetime) -> Sequence[AccountingJob]:
+        with self._call("jobs_since"):
+            return tuple(
+                run
+                for run in self.runs
+                if (run.started or run.submitted) < end and (run.ended is None or run.ended > start)
+            )
+
+    def _drop_associations(self, gone: Callable[[tuple[UserName, AccountName]], bool]) -> None:
+        for key in [key for key in self.association_by_key if gone(key)]:
+            del self.association_by_key[key]
+
+    def _check_tres(self, *limits: Iterable[str]) -> None:
+        if self.tres:
+            self._check("TRES", {name for limit in limits for name in limit}, self.tres)
+
+    @staticmethod
+    def _check(what: str, names: Iterable[str], known: Iterable[str]) -> None:
+        unknown = sorted(set(names) - set(known))
+        if unknown:
+            raise SlurmRefused(f"Slurm has no {what} {', '.join(unknown)}.", way_out="Create it first.")
