@@ -37,6 +37,10 @@ class NodeEvent(BaseModel):
     gpu: int | None = Field(default=None, ge=0, le=255, description="NVML index on the node.")
     serial: str | None = Field(default=None, max_length=64)
     evidence: str = Field(default="", max_length=2_000, description="The line or NVML reading it came from.")
+    boot_id: str = Field(default="", max_length=64, description="Kernel boot id of the node when it happened.")
+    recovery_action: str | None = Field(
+        default=None, max_length=64, description="What the driver asks for, in XID 154's words; None when not known."
+    )
 
 
 class IncidentState(StrEnum):

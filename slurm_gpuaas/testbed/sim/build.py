@@ -27,7 +27,11 @@ def build_nvml(rootfs: Path | None, out_dir: Path) -> Path:
     # gcc wants a seekable output file: it writes to a temporary one, which `cat` hands over.
     script = 'out=$(mktemp) && gcc "$@" -x c -o "$out" - && cat "$out"; status=$?; rm -f "$out"; exit $status'
     built = subprocess.run(
-        [*prefix, "sh", "-c", script, "sh", *_FLAGS], input=SOURCE.read_bytes(), capture_output=True, check=False, timeout=120
+        [*prefix, "sh", "-c", script, "sh", *_FLAGS],
+        input=SOURCE.read_bytes(),
+        capture_output=True,
+        check=False,
+        timeout=120,
     )
     if built.returncode != 0:
         raise GpuaasError(

@@ -28,7 +28,7 @@ KERNEL_ERROR, KERNEL_INFO = 3, 6
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What NVML says of a GPU model: name, memory (MiB, all and reserved), power limit (mW), NVLink links and generation."""
+    """What NVML says of a GPU model. `power_limit` in mW; `nvlink_version` as nvml.h counts (6: NVLink 4, 7: NVLink 5)."""
 
     name: str
     memory_mib: int
@@ -42,7 +42,6 @@ MODELS: Mapping[str, Model] = {
     "b200": Model("NVIDIA B200", 183_359, 680, 1_000_000, 18, 7),
     "h200": Model("NVIDIA H200", 143_771, 620, 700_000, 18, 6),
 }
-"""`nvlink_version` is NVML's number: 6 is NVLink 4, 7 is NVLink 5 (nvml.h, NVML_NVLINK_VERSION_*)."""
 
 
 def pci_address(gpu: int) -> str:
@@ -68,7 +67,9 @@ def create_node_files(run_dir: Path, nodes: Iterable[str], model: str, cluster: 
         "".join(f"gpu.{gpu}.{line}\n" for line in (*same, f"minor {gpu}", f"pci 0000{pci_address(gpu).upper()}.0"))
         for gpu in range(GPUS_PER_NODE)
     ]
-    boot_line = f"{KERNEL_INFO},1,{_microseconds()},-;NVRM: loading NVIDIA UNIX Open Kernel Module for x86_64  {DRIVER}\n"
+    boot_line = (
+        f"{KERNEL_INFO},1,{_microseconds()},-;NVRM: loading NVIDIA UNIX Open Kernel Module for x86_64  {DRIVER}\n"
+    )
     for node in nodes:
         folder = run_dir / node
         folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +89,9 @@ class SimulatedNode:
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "nvml.state").is_file():
-            raise NotFound(f"There is no simulated node {folder.name}.", way_out="`sinfo` lists the nodes of the testbed.")
+            raise NotFound(
+                f"There is no simulated node {folder.name}.", way_out="`sinfo` lists the nodes of the testbed."
+            )
         self.folder = folder
 
     def read_state(self) -> dict[str, str]:
@@ -139,7 +142,9 @@ class SimulatedNode:
 
     def _check(self, gpu: int) -> None:
         if not 0 <= gpu < GPUS_PER_NODE:
-            raise InvalidInput(f"GPU {gpu} is not among 0-{GPUS_PER_NODE - 1}.", way_out="Name a GPU by its NVML index.")
+            raise InvalidInput(
+                f"GPU {gpu} is not among 0-{GPUS_PER_NODE - 1}.", way_out="Name a GPU by its NVML index."
+            )
 
     @contextmanager
     def _locked(self) -> Iterator[IO[bytes]]:
@@ -148,7 +153,7 @@ class SimulatedNode:
             yield kmsg
 
     def _write_state(self, changes: Mapping[str, str]) -> None:
-        state = self.read_state() | changes
+        state = {**self.read_state(), **changes}
         scratch = self.folder / "nvml.state.new"
         scratch.write_text("".join(f"{key} {value}\n" for key, value in state.items()))
         scratch.rename(self.folder / "nvml.state")
@@ -176,4 +181,6 @@ def _model(model: str) -> Model:
     try:
         return MODELS[model]
     except KeyError:
-        raise InvalidInput(f"There is no simulated GPU model {model}.", way_out=f"Use one of {', '.join(MODELS)}.") from None
+        raise InvalidInput(
+            f"There is no simulated GPU model {model}.", way_out=f"Use one of {', '.join(MODELS)}."
+        ) from None
