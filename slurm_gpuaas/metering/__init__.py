@@ -1,0 +1,1 @@
+"""GPU-seconds used, from Slurm's accounting: never lost, never counted twice."""

@@ -1,7 +1,8 @@
 """What a benchmark is: rows of figures, taken side by side in one run on one testbed.
 
-A group is a module `tests/bench/group_NAME.py` with `def run(context: BenchContext) -> list[BenchRow]`. It measures what
-we do and the obvious alternative in turns (`side_by_side`), so that a busy machine slows both alike, and reports medians.
+A group is a module `tests/bench/group_NAME.py` with `def run(context: BenchContext) -> list[BenchRow]`. It measures
+what we do and the obvious alternative in turns (`side_by_side`), so that a busy machine slows both alike, and reports
+medians.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from slurm_gpuaas.testbed.instance import Instance
+
 from slurm_gpuaas.testbed.progress import Note, Progress
 
 
