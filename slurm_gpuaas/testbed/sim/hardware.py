@@ -28,7 +28,7 @@ KERNEL_ERROR, KERNEL_INFO = 3, 6
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """What NVML says of a GPU model. `power_limit` in mW; `nvlink_version` as nvml.h counts (6: NVLink 4, 7: NVLink 5)."""
+    """What NVML says of a GPU model. `power_limit` in mW; `nvlink_version` as nvml.h counts: 6 is NVLink 4."""
 
     name: str
     memory_mib: int

@@ -1,0 +1,31 @@
+"""What node agents send: batches of hardware events, signed (`signing`)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from slurm_gpuaas.domain.incidents import NodeEvent
+from slurm_gpuaas.domain.names import NodeName
+
+NODE_EVENTS_PATH: Final = "/api/v1/node-events"
+MAX_BATCH: Final = 200
+"""Events of one request at most."""
+
+
+class NodeEventBatch(BaseModel):
+    """POST body. All events are of `node`, oldest first. Without events it says that the agent lives."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    node: NodeName
+    events: tuple[NodeEvent, ...] = Field(default=(), max_length=MAX_BATCH)
+
+
+class NodeEventAnswer(BaseModel):
+    """`accepted` counts events that are in the store now, those that were there before included."""
+
+    model_config = ConfigDict(frozen=True)
+
+    accepted: int
