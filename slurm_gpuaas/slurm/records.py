@@ -26,8 +26,8 @@ class Account:
     parent: AccountName | None
     description: str
     organization: str
-    grp_tres: Tres = NO_TRES
-    grp_tres_mins: Tres = NO_TRES
+    grp_tres: Tres = field(default_factory=lambda: NO_TRES)
+    grp_tres_mins: Tres = field(default_factory=lambda: NO_TRES)
     fairshare: int = 1
 
 
@@ -48,9 +48,9 @@ class Qos:
     name: QosName
     description: str
     priority: int = 0
-    grp_tres: Tres = NO_TRES
-    max_tres_per_job: Tres = NO_TRES
-    max_tres_per_account: Tres = NO_TRES
+    grp_tres: Tres = field(default_factory=lambda: NO_TRES)
+    max_tres_per_job: Tres = field(default_factory=lambda: NO_TRES)
+    max_tres_per_account: Tres = field(default_factory=lambda: NO_TRES)
     max_wall: timedelta | None = None
     preempt: frozenset[QosName] = frozenset()
     preempt_mode: frozenset[str] = frozenset()
@@ -121,4 +121,4 @@ class AccountingJob:
     started: datetime | None
     ended: datetime | None
     nodes: str
-    tres_alloc: Tres = NO_TRES
+    tres_alloc: Tres = field(default_factory=lambda: NO_TRES)
