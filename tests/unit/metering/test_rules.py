@@ -1,0 +1,244 @@
+"""GPU-seconds: what counts, in which window, for whom, and what a budget has left."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime, timedelta
+from itertools import pairwise
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.jobs import Job, JobId, JobState
+from slurm_gpuaas.domain.names import (
+    AccountName,
+    ClusterName,
+    GpuModel,
+    GrantName,
+    NodeName,
+    OrganisationName,
+    PartitionName,
+    PoolName,
+    ProjectName,
+    QosName,
+    ShareName,
+    UserName,
+)
+from slurm_gpuaas.domain.policy import Grant, Organisation, Policy, Pool, Project, Share
+from slurm_gpuaas.domain.usage import UsageRecord
+from slurm_gpuaas.metering.rules import (
+    Dimension,
+    Window,
+    budgets,
+    day,
+    gpu_seconds_in,
+    meter,
+    metered_until,
+    month,
+    totals,
+)
+from slurm_gpuaas.slurm.records import AccountingJob
+from tests.unit.metering.runs import T0, at, run
+
+NOVEMBER = month(2026, 11)
+
+
+def metered(job: AccountingJob, as_of: int = 0) -> UsageRecord:
+    record = meter(job, as_of=at(as_of))
+    assert record is not None
+    return record
+
+
+def test_an_ended_run_counts_its_gpus_times_its_seconds() -> None:
+    assert metered(run(gpus=16, start=100, end=160, state="COMPLETED")).gpu_seconds == 16 * 60
+
+
+def test_a_running_one_counts_until_now_and_says_until_when() -> None:
+    record = metered(run(gpus=8, start=100), as_of=150)
+    assert (record.gpu_seconds, record.ended, metered_until(record)) == (400, None, at(150))
+
+
+def test_a_run_that_starts_after_our_clock_counts_nothing_yet() -> None:
+    assert metered(run(start=10), as_of=5).gpu_seconds == 0
+
+
+@pytest.mark.parametrize(
+    "job",
+    [run(start=None, state="CANCELLED"), run(gpus=0, start=0, end=50, state="COMPLETED")],
+    ids=["never started", "no GPU"],
+)
+def test_a_run_without_gpus_or_start_is_not_usage(job: AccountingJob) -> None:
+    assert meter(job, as_of=at(100)) is None
+
+
+def test_the_model_is_unsaid_when_a_run_has_two() -> None:
+    one, both = run(), {"gres/gpu": 16, "gres/gpu:b200": 8, "gres/gpu:h200": 8}
+    assert metered(one).model == "b200"
+    mixed = AccountingJob(**{f: getattr(one, f) for f in one.__slots__} | {"tres_alloc": both})
+    assert metered(mixed).model is None
+
+
+def test_sacct_states_with_words_after_them_are_cut() -> None:
+    assert metered(run(start=0, end=5, state="CANCELLED by 1000")).state == "CANCELLED"
+
+
+def test_a_name_we_cannot_hold_is_said() -> None:
+    with pytest.raises(InvalidInput, match="user name"):
+        meter(run(user="DOMAIN\\alice"), as_of=at(0))
+
+
+def test_korean_days_and_months_start_at_15_utc() -> None:
+    assert day(date(2026, 11, 22)).start.astimezone(UTC) == datetime(2026, 11, 21, 15, tzinfo=UTC)
+    assert Window(day(date(2026, 11, 1)).start, day(date(2026, 11, 30)).end) == NOVEMBER
+    assert month(2026, 12).end == month(2027, 1).start
+
+
+seconds = st.integers(min_value=-400_000, max_value=400_000)
+
+
+@given(
+    start=seconds,
+    length=st.integers(min_value=0, max_value=300_000),
+    gpus=st.integers(min_value=1, max_value=1_032),
+    cuts=st.lists(seconds, max_size=8),
+    running=st.booleans(),
+)
+def test_windows_that_tile_a_period_add_up_to_it(
+    start: int, length: int, gpus: int, cuts: list[int], running: bool
+) -> None:
+    end = start + length
+    job = run(start=start, end=None if running else end, gpus=gpus, state="RUNNING" if running else "COMPLETED")
+    record = metered(job, as_of=end)
+    edges = [-1_000_000, *sorted(cuts), 1_000_000]
+    parts = [gpu_seconds_in(record, Window(at(a), at(b))) for a, b in pairwise(edges)]
+    assert sum(parts) == record.gpu_seconds == gpus * length
+
+
+def test_a_job_over_new_year_in_korea_is_cut_at_midnight_there() -> None:
+    midnight = month(2027, 1).start
+    job = run(start=int((midnight - T0).total_seconds()) - 3600, end=int((midnight - T0).total_seconds()) + 7200)
+    record = metered(job)
+    assert [gpu_seconds_in(record, month(2026, 12)), gpu_seconds_in(record, month(2027, 1))] == [8 * 3600, 8 * 7200]
+
+
+def test_totals_keep_guaranteed_burst_preempted_and_failed_apart() -> None:
+    records = [
+        metered(run(1, start=0, end=100, state="COMPLETED")),
+        metered(run(2, start=0, end=50, state="PREEMPTED", qos="burst-unlimited")),
+        metered(run(2, start=60, end=70, state="COMPLETED", qos="burst-unlimited")),
+        metered(run(3, start=0, end=30, state="NODE_FAIL")),
+        metered(run(4, start=0, end=10, state="COMPLETED", account="speech", qos="guaranteed-speech", user="bob")),
+    ]
+    speech, vision = totals(records, NOVEMBER)
+    assert (speech.key, speech.gpu_seconds, speech.burst) == (("speech",), 80, 0)
+    assert (vision.key, vision.runs, vision.guaranteed, vision.burst) == (("vision",), 4, 8 * 130, 8 * 60)
+    assert (vision.preempted, vision.node_failed) == (8 * 50, 8 * 30)
+
+
+@given(
+    jobs=st.lists(
+        st.builds(
+            run,
+            st.integers(1, 50),
+            start=st.integers(0, 1_000),
+            end=st.integers(1_000, 2_000),
+            gpus=st.sampled_from([1, 8, 128]),
+            state=st.sampled_from(["COMPLETED", "PREEMPTED", "NODE_FAIL"]),
+            user=st.sampled_from(["alice", "bob"]),
+            account=st.sampled_from(["vision", "speech"]),
+            qos=st.sampled_from(["guaranteed-vision", "burst-8"]),
+        )
+    )
+)
+def test_every_split_adds_up_to_the_same_total(jobs: list[AccountingJob]) -> None:
+    records = [metered(job) for job in jobs]
+    whole = sum(record.gpu_seconds for record in records)
+    for by in ([], [Dimension.USER], [Dimension.PROJECT, Dimension.QOS], list(Dimension)):
+        assert sum(total.gpu_seconds for total in totals(records, NOVEMBER, by=by)) == whole
+
+
+def policy(**grant: object) -> Policy:
+    """One project, `vision`, with one grant of 16 GPUs in November."""
+    document = Grant(
+        **{
+            "name": GrantName("vision.2026"),
+            "project": ProjectName("vision"),
+            "pool": PoolName("b200"),
+            "share": ShareName("own"),
+            "gpus": 16,
+            "starts": date(2026, 11, 1),
+            "ends": date(2026, 11, 30),
+        }
+        | grant
+    )
+    return Policy.of(
+        [
+            Organisation(name=OrganisationName("kaist")),
+            Project(name=ProjectName("vision"), organisation=OrganisationName("kaist")),
+            Pool(
+                name=PoolName("b200"),
+                cluster=ClusterName("haein"),
+                model=GpuModel("b200"),
+                shares=(Share(name=ShareName("own"), nodes="b200-[001-008]"),),
+            ),
+            document,
+        ]
+    )
+
+
+def running_job(*, started: int, limit: timedelta | None, state: JobState = JobState.RUNNING) -> Job:
+    return Job(
+        id=JobId(7),
+        name="train",
+        user=UserName("alice"),
+        account=AccountName("vision"),
+        qos=QosName("guaranteed-vision"),
+        partition=PartitionName("b200-own"),
+        state=state,
+        reason="None",
+        nodes=(NodeName("b200-001"),),
+        node_count=1,
+        gpus=8,
+        model=GpuModel("b200"),
+        licenses="",
+        priority=1,
+        submitted=T0,
+        eligible=T0,
+        started=at(started),
+        time_limit=limit,
+        requeue=True,
+        restarts=0,
+    )
+
+
+def test_a_budget_loses_what_was_used_and_what_running_jobs_may_still_use() -> None:
+    now = 3600
+    records = [metered(run(1, start=0, end=1800, state="COMPLETED")), metered(run(7, start=1800), as_of=now)]
+    jobs = [running_job(started=1800, limit=timedelta(hours=2))]
+    use = budgets(policy(budget_gpu_hours=100), records, jobs, at(now))[ProjectName("vision")]
+    assert (use.budget, use.metered, use.committed) == (360_000, 8 * 3600, 8 * 5400)
+    assert use.left_gpu_minutes == 6000 - 480 - 720
+
+
+def test_a_spent_budget_has_nothing_left_rather_than_less() -> None:
+    records = [metered(run(start=0, end=90_000, state="COMPLETED"))]
+    use = budgets(policy(budget_gpu_hours=10), records, [], at(90_000))[ProjectName("vision")]
+    assert use.left_gpu_minutes == 0
+
+
+def test_zero_is_a_budget_and_absent_is_none() -> None:
+    assert budgets(policy(budget_gpu_hours=0), [], [], at(0))[ProjectName("vision")].left_gpu_minutes == 0
+    assert budgets(policy(), [], [], at(0)) == {}
+
+
+def test_use_before_the_grant_and_of_other_projects_is_not_charged_to_it() -> None:
+    before = metered(run(1, start=-86_400 * 3, end=-86_400 * 2, state="COMPLETED"))
+    foreign = metered(run(2, start=0, end=60, account="speech", state="COMPLETED"))
+    assert budgets(policy(budget_gpu_hours=1), [before, foreign], [], at(60))[ProjectName("vision")].metered == 0
+
+
+@pytest.mark.parametrize("state", [JobState.PENDING, JobState.COMPLETED])
+def test_only_running_jobs_commit_budget(state: JobState) -> None:
+    jobs = [running_job(started=0, limit=timedelta(hours=1), state=state)]
+    assert budgets(policy(budget_gpu_hours=1), [], jobs, at(0))[ProjectName("vision")].committed == 0
