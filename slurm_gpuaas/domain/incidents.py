@@ -59,3 +59,24 @@ class Drain(StrEnum):
     WHEN_IDLE = "when_idle"
     NOW = "now"
     REVIEW = "review"
+
+
+class Incident(BaseModel):
+    """One fault of one node from its first event to its end: what was seen, which rule decided, what was done.
+
+    `id` is in the drain reason (`gpuaas:<id>: ...`), so it is short and has no spaces or colons.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,39}$")
+    node: NodeName
+    state: IncidentState
+    drain: Drain
+    rule: str = Field(max_length=500, description="What decided.")
+    headline: str = Field(max_length=500, description="Short evidence, as in the drain reason.")
+    opened_at: datetime
+    updated_at: datetime
+    closed_at: datetime | None = None
+    event_ids: tuple[str, ...] = ()
+    requeued_jobs: tuple[int, ...] = ()

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NewType
 
-from slurm_gpuaas.domain.names import AccountName, GpuModel, NodeName, PartitionName, QosName, UserName
+from slurm_gpuaas.domain.names import AccountName, ClusterName, GpuModel, NodeName, PartitionName, QosName, UserName
 
 JobId = NewType("JobId", int)
 
@@ -59,3 +59,30 @@ class Job:
     array_job_id: JobId | None = None
     required_nodes: tuple[NodeName, ...] = ()
     reservation: str = ""
+
+
+class PlacementOutcome(StrEnum):
+    """What the placement gate did with a job."""
+
+    PINNED = "pinned"
+    OPENED = "opened"
+    """Let go without nodes of its own: Slurm places it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobPlacement:
+    """One decision of the placement gate about one run of a job (`restarts` counts requeues).
+
+    `leaf_groups` and `cost` are those of `nodes`; `runner_up_cost` is the best rejected set's, None without one.
+    """
+
+    cluster: ClusterName
+    job_id: JobId
+    restarts: int
+    decided_at: datetime
+    outcome: PlacementOutcome
+    nodes: tuple[NodeName, ...] = ()
+    leaf_groups: int = 0
+    cost: float = 0.0
+    runner_up_cost: float | None = None
+    reason: str = ""

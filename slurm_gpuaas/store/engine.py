@@ -1,0 +1,89 @@
+"""Connections: SQLite beside the daemon by default, PostgreSQL by URL; the same code and the same migrations."""
+
+from __future__ import annotations
+
+import sqlite3
+from importlib.resources import files
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from slurm_gpuaas.domain.errors import Conflict, InvalidInput, Unavailable
+
+BUSY_SECONDS = 10.0
+"""How long SQLite waits for another writer before it gives up."""
+
+
+def open_engine(url: str) -> Engine:
+    """An engine for `sqlite:////path/file.db` or `postgresql://...`; connects on first use.
+
+    Raises:
+        InvalidInput: the URL names no database that we know.
+    """
+    try:
+        parsed = make_url(url)
+    except ArgumentError:
+        raise InvalidInput(
+            "The store's URL is not a database URL.", way_out="Write e.g. sqlite:////path/file.db."
+        ) from None
+    match parsed.get_backend_name():
+        case "sqlite":
+            engine = create_engine(parsed, connect_args={"timeout": BUSY_SECONDS})
+            event.listen(engine, "connect", _set_up_sqlite)
+            event.listen(engine, "begin", _begin_sqlite)
+            return engine
+        case "postgresql":
+            return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+        case other:
+            raise InvalidInput(f"The store cannot live in {other}.", way_out="Use a sqlite: or postgresql: URL.")
+
+
+def _set_up_sqlite(connection: sqlite3.Connection, _entry: ConnectionPoolEntry) -> None:
+    # pysqlite's own transaction handling begins late and would let a read turn into a write that finds the file busy.
+    connection.isolation_level = None
+    for pragma in ("journal_mode=WAL", "foreign_keys=ON", "synchronous=FULL"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    """A transaction that will write takes the write lock at once; one that reads takes a snapshot."""
+    immediate = connection.get_execution_options().get("gpuaas_writes", True)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def migrations(engine: Engine) -> Config:
+    """Alembic's configuration for the packaged migrations and this engine."""
+    config = Config()
+    config.set_main_option("script_location", str(files("slurm_gpuaas.store") / "migrations"))
+    config.attributes["engine"] = engine
+    return config
+
+
+def upgrade(engine: Engine) -> None:
+    """Bring the store to the newest revision; an empty database becomes a store.
+
+    Raises:
+        Unavailable: the database cannot be reached.
+        Conflict: a newer program wrote it.
+    """
+    config = migrations(engine)
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    try:
+        with engine.connect() as connection:
+            current = set(MigrationContext.configure(connection).get_current_heads())
+        if current - known:
+            raise Conflict(
+                f"The store is at revision {', '.join(sorted(current))}, which this program does not know.",
+                way_out="Start the newer gpuaasd that wrote it, or restore a backup.",
+            )
+        command.upgrade(config, "head")
+    except OperationalError as error:
+        raise Unavailable(
+            f"The store at {engine.url.render_as_string()} cannot be used: {error.orig}.",
+            way_out="Check that it runs and that this user may write there.",
+        ) from error

@@ -1,0 +1,441 @@
+"""The store as its users see it: domain values in, domain values out, one transaction a call.
+
+Calls inside `with store.transaction():` are one transaction together. Every method may raise `Unavailable` (the
+database does not answer).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Engine, delete, func, insert
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlmodel import Session, col, select
+
+from slurm_gpuaas.domain.errors import Conflict
+from slurm_gpuaas.domain.incidents import Incident, IncidentState, NodeEvent
+from slurm_gpuaas.domain.jobs import JobId, JobPlacement, PlacementOutcome
+from slurm_gpuaas.domain.names import (
+    AccountName,
+    ClusterName,
+    GpuModel,
+    NodeName,
+    PartitionName,
+    QosName,
+    UserName,
+)
+from slurm_gpuaas.domain.nodes import Node
+from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, Pool, Project, Share
+from slurm_gpuaas.domain.usage import UsageRecord
+from slurm_gpuaas.store.audit import AuditTrail
+from slurm_gpuaas.store.engine import open_engine, upgrade
+from slurm_gpuaas.store.journal import Journal
+from slurm_gpuaas.store.session import Sessions
+from slurm_gpuaas.store.tables import (
+    AgentRow,
+    GrantRow,
+    IncidentRow,
+    JobPlacementRow,
+    LeaderRow,
+    MemberRow,
+    NodeEventRow,
+    NodeRow,
+    OrganisationRow,
+    PolicyRevisionRow,
+    PoolRow,
+    ProjectRow,
+    ShareRow,
+    Table,
+    UsageRow,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyRevision:
+    """`revision` counts from 1; 0 is the empty policy of a new store."""
+
+    revision: int
+    applied_at: datetime | None
+    actor: str
+
+
+class Store:
+    """Open it with `Store.open`; safe to share between threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._sessions = Sessions(engine)
+        self.audit = AuditTrail(self._sessions)
+        self.journal = Journal(self._sessions)
+
+    @classmethod
+    def open(cls, url: str) -> Store:
+        """Open `sqlite:////path/file.db` or `postgresql://...`, creating or upgrading the tables.
+
+        Raises:
+            InvalidInput: the URL is of no database that we know.
+            Conflict: a newer program wrote the store.
+        """
+        engine = open_engine(url)
+        upgrade(engine)
+        return cls(engine)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def transaction(self) -> AbstractContextManager[object]:
+        """One transaction around several calls; it commits at the end, or not at all when something raises."""
+        return self._sessions.writing()
+
+    # -- Policy
+
+    def policy(self) -> Policy:
+        return self.policy_and_revision()[0]
+
+    def policy_and_revision(self) -> tuple[Policy, PolicyRevision]:
+        """The policy in force and its revision, of one moment."""
+        with self._sessions.reading() as session:
+            shares: dict[str, list[Share]] = {}
+            for row in session.exec(select(ShareRow).order_by(col(ShareRow.pool), col(ShareRow.position))):
+                shares.setdefault(row.pool, []).append(
+                    Share.model_validate({"name": row.name, "nodes": row.nodes, "partition": row.partition})
+                )
+            policy = Policy.of(
+                [
+                    *(Organisation.model_validate(row.model_dump()) for row in session.exec(select(OrganisationRow))),
+                    *(Project.model_validate(row.model_dump()) for row in session.exec(select(ProjectRow))),
+                    *(Member.model_validate(row.model_dump()) for row in session.exec(select(MemberRow))),
+                    *(_pool(row, shares.get(row.name, [])) for row in session.exec(select(PoolRow))),
+                    *(_grant(row) for row in session.exec(select(GrantRow))),
+                ]
+            )
+            return policy, _newest_revision(session)
+
+    def policy_revision(self) -> PolicyRevision:
+        with self._sessions.reading() as session:
+            return _newest_revision(session)
+
+    def replace_policy(
+        self, policy: Policy, *, actor: str, at: datetime, expected_revision: int | None = None
+    ) -> PolicyRevision:
+        """Put a policy in force, whole. The same policy again makes no new revision.
+
+        Raises:
+            Conflict: `expected_revision` is given and the policy in force is another one.
+        """
+        with self._sessions.writing() as session:
+            current = _newest_revision(session)
+            if expected_revision is not None and current.revision != expected_revision:
+                raise Conflict(
+                    f"The policy is at revision {current.revision} (by {current.actor}); "
+                    f"your change was made from {expected_revision}.",
+                    way_out="Export the policy again, make your change there and apply it.",
+                )
+            digest = hashlib.sha256(policy.model_dump_json().encode()).hexdigest()
+            row = _newest_row(session)
+            if row is not None and row.digest == digest:
+                return current
+            tables = _policy_rows(policy)
+            for table, _rows in reversed(tables):
+                session.exec(delete(table))
+            for table, rows in tables:
+                if rows:
+                    session.exec(insert(table), params=rows)
+            session.add(PolicyRevisionRow(applied_at=at, actor=actor, digest=digest))
+            session.flush()
+            return _newest_revision(session)
+
+    # -- Nodes, events, incidents
+
+    def put_nodes(self, nodes: Iterable[Node], *, at: datetime) -> None:
+        """Bring the inventory to what Slurm shows; a node that Slurm no longer has is forgotten."""
+        rows = [
+            {
+                "name": node.name,
+                "model": node.model,
+                "gpus": node.gpus,
+                "state": "+".join([node.base.value, *(flag.name or "" for flag in node.flags)]),
+                "reason": node.reason,
+                "seen_at": at,
+            }
+            for node in nodes
+        ]
+        with self._sessions.writing() as session:
+            session.exec(delete(NodeRow))
+            if rows:
+                session.exec(insert(NodeRow), params=rows)
+
+    def node_names(self) -> frozenset[NodeName]:
+        with self._sessions.reading() as session:
+            return frozenset(NodeName(name) for name in session.exec(select(NodeRow.name)))
+
+    def add_event(self, event: NodeEvent, *, received_at: datetime) -> bool:
+        """Keep an event; False when its `event_id` is known already (and then nothing changes)."""
+        row = {
+            "event_id": event.event_id,
+            "node": event.node,
+            "kind": event.kind,
+            "code": event.code,
+            "source": event.source,
+            "seen_at": event.seen_at,
+            "received_at": received_at,
+            "detail": event.model_dump(mode="json"),
+        }
+        with self._sessions.writing() as session:
+            return _insert_new(session, NodeEventRow, row)
+
+    def events(
+        self, *, node: NodeName | None = None, since: datetime | None = None, limit: int = 1_000
+    ) -> Sequence[NodeEvent]:
+        """The newest events by `seen_at`, oldest of them first."""
+        wanted: list[ColumnElement[bool]] = []
+        if node is not None:
+            wanted.append(col(NodeEventRow.node) == node)
+        if since is not None:
+            wanted.append(col(NodeEventRow.seen_at) >= since)
+        newest = (col(NodeEventRow.seen_at).desc(), col(NodeEventRow.event_id).desc())
+        with self._sessions.reading() as session:
+            rows = session.exec(select(NodeEventRow).where(*wanted).order_by(*newest).limit(limit)).all()
+            return tuple(NodeEvent.model_validate(row.detail) for row in reversed(rows))
+
+    def put_incident(self, incident: Incident) -> None:
+        """Create it, or replace the one of that id."""
+        row = incident.model_dump()
+        row["event_ids"], row["requeued_jobs"] = list(incident.event_ids), list(incident.requeued_jobs)
+        with self._sessions.writing() as session:
+            _upsert(session, IncidentRow, [row])
+
+    def incident(self, incident_id: str) -> Incident | None:
+        with self._sessions.reading() as session:
+            row = session.get(IncidentRow, incident_id)
+            return None if row is None else Incident.model_validate(row.model_dump())
+
+    def incidents(
+        self, *, node: NodeName | None = None, states: Iterable[IncidentState] | None = None, limit: int = 1_000
+    ) -> Sequence[Incident]:
+        """The newest incidents by `opened_at`, newest first."""
+        wanted: list[ColumnElement[bool]] = []
+        if node is not None:
+            wanted.append(col(IncidentRow.node) == node)
+        if states is not None:
+            wanted.append(col(IncidentRow.state).in_([state.value for state in states]))
+        newest = (col(IncidentRow.opened_at).desc(), col(IncidentRow.id).desc())
+        with self._sessions.reading() as session:
+            rows = session.exec(select(IncidentRow).where(*wanted).order_by(*newest).limit(limit))
+            return tuple(Incident.model_validate(row.model_dump()) for row in rows)
+
+    def accept_sequence(self, node: NodeName, sequence: int, *, at: datetime) -> bool:
+        """Take an agent's message number; False when it is not above the last one taken (a replay)."""
+        with self._sessions.writing() as session:
+            row = session.get(AgentRow, node)
+            if row is not None and sequence <= row.sequence:
+                return False
+            _upsert(session, AgentRow, [{"node": node, "sequence": sequence, "seen_at": at}])
+            return True
+
+    def agents_seen(self) -> Mapping[NodeName, datetime]:
+        """When each node's agent was last heard."""
+        with self._sessions.reading() as session:
+            return {NodeName(row.node): row.seen_at for row in session.exec(select(AgentRow))}
+
+    # -- Placements
+
+    def put_placement(self, placement: JobPlacement) -> None:
+        """Keep the decision about a run of a job; one for the same run replaces it."""
+        row = asdict(placement) | {"nodes": list(placement.nodes)}
+        with self._sessions.writing() as session:
+            _upsert(session, JobPlacementRow, [row])
+
+    def placements(
+        self, *, job_id: JobId | None = None, since: datetime | None = None, limit: int = 1_000
+    ) -> Sequence[JobPlacement]:
+        """The newest decisions, newest first."""
+        wanted: list[ColumnElement[bool]] = []
+        if job_id is not None:
+            wanted.append(col(JobPlacementRow.job_id) == job_id)
+        if since is not None:
+            wanted.append(col(JobPlacementRow.decided_at) >= since)
+        newest = (col(JobPlacementRow.decided_at).desc(), col(JobPlacementRow.job_id).desc())
+        with self._sessions.reading() as session:
+            rows = session.exec(select(JobPlacementRow).where(*wanted).order_by(*newest).limit(limit))
+            return tuple(_placement(row) for row in rows)
+
+    # -- Usage
+
+    def put_usage(self, records: Iterable[UsageRecord]) -> None:
+        """Keep runs of jobs; a run is known by cluster, job id and start, and its newest record stands."""
+        with self._sessions.writing() as session:
+            _upsert(session, UsageRow, [asdict(record) for record in records])
+
+    def usage(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        accounts: Iterable[AccountName] | None = None,
+        running: bool = False,
+    ) -> Sequence[UsageRecord]:
+        """Runs that overlap [since, until), in the order of their start. `running`: only those without an end."""
+        wanted: list[ColumnElement[bool]] = []
+        if since is not None:
+            wanted.append(col(UsageRow.ended).is_(None) | (col(UsageRow.ended) > since))
+        if until is not None:
+            wanted.append(col(UsageRow.started) < until)
+        if accounts is not None:
+            wanted.append(col(UsageRow.account).in_(list(accounts)))
+        if running:
+            wanted.append(col(UsageRow.ended).is_(None))
+        with self._sessions.reading() as session:
+            rows = session.exec(select(UsageRow).where(*wanted).order_by(col(UsageRow.started), col(UsageRow.job_id)))
+            return tuple(_usage(row) for row in rows)
+
+    def gpu_seconds_by_account(self, *, until: datetime | None = None) -> Mapping[AccountName, int]:
+        """GPU-seconds of runs that started before `until` (default: all), summed in the database."""
+        total = func.sum(col(UsageRow.gpu_seconds))
+        wanted = [] if until is None else [col(UsageRow.started) < until]
+        with self._sessions.reading() as session:
+            rows = session.exec(select(UsageRow.account, total).where(*wanted).group_by(col(UsageRow.account)))
+            return {AccountName(account): int(seconds) for account, seconds in rows}
+
+    # -- Leader
+
+    def take_lead(self, role: str, holder: str, *, now: datetime, ttl: timedelta) -> bool:
+        """Become or stay the leader until `now + ttl`; False while another holder's time has not passed."""
+        with self._sessions.writing() as session:
+            row = session.exec(select(LeaderRow).where(LeaderRow.role == role).with_for_update()).one_or_none()
+            if row is None:
+                return _insert_new(session, LeaderRow, {"role": role, "holder": holder, "expires_at": now + ttl})
+            if row.holder != holder and row.expires_at > now:
+                return False
+            row.holder, row.expires_at = holder, now + ttl
+            return True
+
+    def leader(self, role: str, *, now: datetime) -> str | None:
+        with self._sessions.reading() as session:
+            row = session.get(LeaderRow, role)
+            return row.holder if row is not None and row.expires_at > now else None
+
+    def give_up_lead(self, role: str, holder: str) -> None:
+        """Let the next one take over at once; nothing happens when another leads."""
+        with self._sessions.writing() as session:
+            session.exec(delete(LeaderRow).where(col(LeaderRow.role) == role, col(LeaderRow.holder) == holder))
+
+
+# -- Rows and values ---------------------------------------------------------------------------------------------------
+
+
+def _newest_row(session: Session) -> PolicyRevisionRow | None:
+    return session.exec(select(PolicyRevisionRow).order_by(col(PolicyRevisionRow.revision).desc()).limit(1)).first()
+
+
+def _newest_revision(session: Session) -> PolicyRevision:
+    row = _newest_row(session)
+    if row is None:
+        return PolicyRevision(revision=0, applied_at=None, actor="")
+    return PolicyRevision(revision=row.revision or 0, applied_at=row.applied_at, actor=row.actor)
+
+
+def _policy_rows(policy: Policy) -> list[tuple[type[Table], list[dict[str, Any]]]]:
+    """Rows by table, in an order that satisfies the references."""
+    plain = {"exclude": {"kind"}}
+    return [
+        (OrganisationRow, [one.model_dump(**plain) for one in policy.organisations]),  # type: ignore[arg-type]
+        (ProjectRow, [one.model_dump(**plain) for one in policy.projects]),  # type: ignore[arg-type]
+        (MemberRow, [one.model_dump(**plain) for one in policy.members]),  # type: ignore[arg-type]
+        (
+            PoolRow,
+            [
+                one.model_dump(exclude={"kind", "shares", "max_time"}) | {"max_seconds": _seconds(one.max_time)}
+                for one in policy.pools
+            ],
+        ),
+        (
+            ShareRow,
+            [
+                share.model_dump() | {"pool": pool.name, "position": position}
+                for pool in policy.pools
+                for position, share in enumerate(pool.shares)
+            ],
+        ),
+        (
+            GrantRow,
+            [
+                one.model_dump(exclude={"kind", "max_time"})
+                | {"max_seconds": None if one.max_time is None else _seconds(one.max_time)}
+                for one in policy.grants
+            ],
+        ),
+    ]
+
+
+def _seconds(span: timedelta) -> int:
+    return int(span.total_seconds())
+
+
+def _pool(row: PoolRow, shares: list[Share]) -> Pool:
+    fields = row.model_dump(exclude={"max_seconds"})
+    return Pool.model_validate(fields | {"max_time": timedelta(seconds=row.max_seconds), "shares": tuple(shares)})
+
+
+def _grant(row: GrantRow) -> Grant:
+    fields = row.model_dump(exclude={"max_seconds"})
+    max_time = None if row.max_seconds is None else timedelta(seconds=row.max_seconds)
+    return Grant.model_validate(fields | {"max_time": max_time})
+
+
+def _placement(row: JobPlacementRow) -> JobPlacement:
+    return JobPlacement(
+        cluster=ClusterName(row.cluster),
+        job_id=JobId(row.job_id),
+        restarts=row.restarts,
+        decided_at=row.decided_at,
+        outcome=PlacementOutcome(row.outcome),
+        nodes=tuple(NodeName(node) for node in row.nodes),
+        leaf_groups=row.leaf_groups,
+        cost=row.cost,
+        runner_up_cost=row.runner_up_cost,
+        reason=row.reason,
+    )
+
+
+def _usage(row: UsageRow) -> UsageRecord:
+    return UsageRecord(
+        cluster=ClusterName(row.cluster),
+        job_id=JobId(row.job_id),
+        user=UserName(row.user),
+        account=AccountName(row.account),
+        qos=QosName(row.qos),
+        partition=PartitionName(row.partition),
+        model=None if row.model is None else GpuModel(row.model),
+        gpus=row.gpus,
+        started=row.started,
+        ended=row.ended,
+        gpu_seconds=row.gpu_seconds,
+        state=row.state,
+    )
+
+
+def _insert(session: Session, table: type[Table]) -> Any:
+    """INSERT with ON CONFLICT, which both databases spell alike but SQLAlchemy keeps in two places."""
+    dialect = sqlite if session.get_bind().dialect.name == "sqlite" else postgresql
+    return dialect.insert(table)
+
+
+def _insert_new(session: Session, table: type[Table], row: Mapping[str, Any]) -> bool:
+    """Insert a row; False when one with its key is there already."""
+    result = session.exec(_insert(session, table).values(**row).on_conflict_do_nothing())
+    return bool(result.rowcount)
+
+
+def _upsert(session: Session, table: type[Table], rows: Sequence[Mapping[str, Any]]) -> None:
+    if not rows:
+        return
+    statement = _insert(session, table)
+    keys = [column.name for column in table.__table__.primary_key]  # type: ignore[attr-defined]
+    changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
+    session.exec(statement.on_conflict_do_update(index_elements=keys, set_=changed), params=list(rows))

@@ -1,0 +1,315 @@
+"""The tables. They hold what validated domain values say and check again what SQL can check.
+
+Times are UTC on every database: a naive time is refused on the way in, and every time comes out aware.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Any, ClassVar
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Dialect,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    MetaData,
+    UniqueConstraint,
+)
+from sqlalchemy import DateTime as SqlDateTime
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, SQLModel
+
+from slurm_gpuaas.domain.incidents import Drain, EventKind, EventSource, IncidentState
+from slurm_gpuaas.domain.jobs import PlacementOutcome
+from slurm_gpuaas.domain.policy import Role
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A moment. SQLite has no time zones: there it is stored in UTC and read back as UTC."""
+
+    impl = SqlDateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError(f"{value} has no time zone; the store takes aware times only")
+        return value.astimezone(UTC)
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Table(SQLModel):
+    """Base of all tables. Constraint names follow one convention, so that migrations can name them on any database."""
+
+    metadata: ClassVar[MetaData] = MetaData(
+        naming_convention={
+            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+            "ck": "ck_%(table_name)s_%(constraint_name)s",
+            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+            "pk": "pk_%(table_name)s",
+        }
+    )
+
+
+def _one_of(column: str, values: type[Any]) -> CheckConstraint:
+    quoted = ", ".join(f"'{value}'" for value in values)
+    return CheckConstraint(f"{column} IN ({quoted})", name=column)
+
+
+def _at_least(column: str, least: int) -> CheckConstraint:
+    return CheckConstraint(f"{column} >= {least}", name=column)
+
+
+def _moment(*, nullable: bool = False) -> Any:
+    return Field(sa_column=Column(UtcDateTime(), nullable=nullable))
+
+
+def _json() -> Any:
+    return Field(sa_column=Column(JSON(), nullable=False))
+
+
+def _number() -> Any:
+    """A number that SQLite assigns by itself only when the column is its INTEGER PRIMARY KEY."""
+    return Field(
+        default=None,
+        sa_column=Column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
+    )
+
+
+# -- Policy ------------------------------------------------------------------------------------------------------------
+
+
+class PolicyRevisionRow(Table, table=True):
+    """One row for every policy that was ever applied; the newest is in force."""
+
+    __tablename__ = "policy_revision"
+
+    revision: int | None = _number()
+    applied_at: datetime = _moment()
+    actor: str = Field(max_length=100)
+    digest: str = Field(max_length=64)
+
+
+class OrganisationRow(Table, table=True):
+    __tablename__ = "organisation"
+
+    name: str = Field(primary_key=True, max_length=30)
+    title: str = Field(max_length=200)
+
+
+class ProjectRow(Table, table=True):
+    __tablename__ = "project"
+
+    name: str = Field(primary_key=True, max_length=30)
+    organisation: str = Field(foreign_key="organisation.name", index=True, max_length=30)
+    title: str = Field(max_length=200)
+
+
+class MemberRow(Table, table=True):
+    __tablename__ = "member"
+    __table_args__ = (_one_of("role", Role),)
+
+    project: str = Field(primary_key=True, foreign_key="project.name", max_length=30)
+    user: str = Field(primary_key=True, max_length=32)
+    role: str = Field(max_length=20)
+
+
+class PoolRow(Table, table=True):
+    __tablename__ = "pool"
+    __table_args__ = (_at_least("gpus_per_node", 1), _at_least("max_seconds", 1))
+
+    name: str = Field(primary_key=True, max_length=30)
+    cluster: str = Field(max_length=30)
+    model: str = Field(max_length=30)
+    gpus_per_node: int
+    max_seconds: int = Field(sa_type=BigInteger)
+
+
+class ShareRow(Table, table=True):
+    """`position` keeps the order in which the document lists the shares."""
+
+    __tablename__ = "pool_share"
+    __table_args__ = (UniqueConstraint("pool", "position"),)
+
+    pool: str = Field(primary_key=True, foreign_key="pool.name", max_length=30)
+    name: str = Field(primary_key=True, max_length=30)
+    position: int
+    nodes: str
+    partition: str | None = Field(default=None, max_length=95)
+
+
+class GrantRow(Table, table=True):
+    __tablename__ = "gpu_grant"  # GRANT is a word of SQL
+    __table_args__ = (
+        ForeignKeyConstraint(["pool", "share"], ["pool_share.pool", "pool_share.name"]),
+        _at_least("gpus", 0),
+        _at_least("borrow_limit", 0),
+        _at_least("budget_gpu_hours", 0),
+        _at_least("max_gpus_per_job", 1),
+        _at_least("max_seconds", 1),
+        CheckConstraint("ends >= starts", name="days"),
+    )
+
+    name: str = Field(primary_key=True, max_length=60)
+    project: str = Field(foreign_key="project.name", index=True, max_length=30)
+    pool: str = Field(max_length=30)
+    share: str = Field(max_length=30)
+    gpus: int
+    borrow_limit: int | None = None
+    starts: date
+    ends: date
+    budget_gpu_hours: int | None = Field(default=None, sa_type=BigInteger)
+    max_gpus_per_job: int | None = None
+    max_seconds: int | None = Field(default=None, sa_type=BigInteger)
+
+
+# -- Nodes and their faults --------------------------------------------------------------------------------------------
+
+
+class NodeRow(Table, table=True):
+    """The inventory as Slurm last showed it."""
+
+    __tablename__ = "node"
+    __table_args__ = (_at_least("gpus", 0),)
+
+    name: str = Field(primary_key=True, max_length=64)
+    model: str | None = Field(default=None, max_length=30)
+    gpus: int
+    state: str = Field(max_length=100)
+    reason: str
+    seen_at: datetime = _moment()
+
+
+class NodeEventRow(Table, table=True):
+    __tablename__ = "node_event"
+    __table_args__ = (_one_of("kind", EventKind), _one_of("source", EventSource), _at_least("code", 0))
+
+    event_id: str = Field(primary_key=True, max_length=200)
+    node: str = Field(index=True, max_length=64)
+    kind: str = Field(max_length=20)
+    code: int
+    source: str = Field(max_length=20)
+    seen_at: datetime = _moment()
+    received_at: datetime = _moment()
+    detail: dict[str, Any] = _json()
+
+
+class IncidentRow(Table, table=True):
+    __tablename__ = "incident"
+    __table_args__ = (_one_of("state", IncidentState), _one_of("drain", Drain), Index(None, "node", "state"))
+
+    id: str = Field(primary_key=True, max_length=40)
+    node: str = Field(max_length=64)
+    state: str = Field(max_length=20)
+    drain: str = Field(max_length=20)
+    rule: str
+    headline: str
+    opened_at: datetime = _moment()
+    updated_at: datetime = _moment()
+    closed_at: datetime | None = _moment(nullable=True)
+    event_ids: list[str] = _json()
+    requeued_jobs: list[int] = _json()
+
+
+class AgentRow(Table, table=True):
+    """The last message number taken from each node's agent: an older one is a replay."""
+
+    __tablename__ = "agent"
+
+    node: str = Field(primary_key=True, max_length=64)
+    sequence: int = Field(sa_type=BigInteger)
+    seen_at: datetime = _moment()
+
+
+# -- Jobs --------------------------------------------------------------------------------------------------------------
+
+
+class JobPlacementRow(Table, table=True):
+    __tablename__ = "job_placement"
+    __table_args__ = (_one_of("outcome", PlacementOutcome),)
+
+    cluster: str = Field(primary_key=True, max_length=30)
+    job_id: int = Field(primary_key=True, sa_type=BigInteger)
+    restarts: int = Field(primary_key=True)
+    decided_at: datetime = _moment()
+    outcome: str = Field(max_length=20)
+    nodes: list[str] = _json()
+    leaf_groups: int
+    cost: float
+    runner_up_cost: float | None = None
+    reason: str
+
+
+class UsageRow(Table, table=True):
+    __tablename__ = "usage_record"
+    __table_args__ = (
+        _at_least("gpus", 0),
+        _at_least("gpu_seconds", 0),
+        CheckConstraint("ended >= started", name="times"),
+        Index(None, "account", "started"),
+    )
+
+    cluster: str = Field(primary_key=True, max_length=30)
+    job_id: int = Field(primary_key=True, sa_type=BigInteger)
+    started: datetime = Field(sa_column=Column(UtcDateTime(), primary_key=True))
+    user: str = Field(max_length=32)
+    account: str = Field(max_length=95)
+    qos: str = Field(max_length=95)
+    partition: str = Field(max_length=95)
+    model: str | None = Field(default=None, max_length=30)
+    gpus: int
+    ended: datetime | None = Field(sa_column=Column(UtcDateTime(), index=True, nullable=True))
+    gpu_seconds: int = Field(sa_type=BigInteger)
+    state: str = Field(max_length=40)
+
+
+# -- What was done, by whom, and what is under way ---------------------------------------------------------------------
+
+
+class AuditRow(Table, table=True):
+    __tablename__ = "audit_entry"
+
+    id: int | None = _number()
+    at: datetime = Field(sa_column=Column(UtcDateTime(), index=True, nullable=False))
+    actor: str = Field(max_length=100)
+    action: str = Field(index=True, max_length=100)
+    subject: str = Field(index=True, max_length=200)
+    reason: str
+    evidence: dict[str, Any] = _json()
+
+
+class EffectRow(Table, table=True):
+    """The journal of effects: written before Slurm is asked (`intended_at`) and after it answered (`ended_at`)."""
+
+    __tablename__ = "effect"
+    __table_args__ = (CheckConstraint("outcome IN ('open', 'done', 'failed', 'interrupted')", name="outcome"),)
+
+    id: int | None = _number()
+    controller: str = Field(index=True, max_length=60)
+    kind: str = Field(max_length=100)
+    subject: str
+    detail: dict[str, Any] = _json()
+    intended_at: datetime = _moment()
+    ended_at: datetime | None = _moment(nullable=True)
+    outcome: str = Field(max_length=20, index=True)
+
+
+class LeaderRow(Table, table=True):
+    """Who may act: one row for each role, taken over when `expires_at` has passed."""
+
+    __tablename__ = "leader"
+
+    role: str = Field(primary_key=True, max_length=40)
+    holder: str = Field(max_length=200)
+    expires_at: datetime = _moment()
