@@ -29,7 +29,7 @@ ROUND = (
     Step("Place", ("fewest leaf switches,", "ranks in fabric order"), "topology.yaml · gate", "b"),
     Step("Run", ("torchrun, checkpoints,", "signals, capped requeue"), "sbatch templates", "b"),
     Step("Watch", ("XID events, de-duplicated,", "decoded, signed"), "NVML · kernel log", "c"),
-    Step("Drain and requeue", ("evidence in the reason; the", "job runs on without the node"), "drain · requeue", "c"),
+    Step("Drain, requeue", ("evidence in the reason; the", "job runs on without the node"), "drain · requeue", "c"),
     Step("Meter", ("GPU-seconds by project and", "user; what budget is left"), "slurmdbd", "d"),
 )
 """Clockwise from the upper left: four on top, four below."""
