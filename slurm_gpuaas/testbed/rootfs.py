@@ -1,0 +1,377 @@
+"""Root folder, pyslurm wheel, Python environment and database seed: built once, then taken from the cache.
+
+Each artifact's key is a hash of its inputs (package lock, dependency list, the recipe below), so a change of inputs
+builds anew and nothing else does. Builds run in namespaces that end with this process, so a killed build leaves no
+process and no mount.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Final
+
+import slurm_gpuaas
+from slurm_gpuaas.testbed import hostenv, sandbox
+from slurm_gpuaas.testbed.cache import Cache, key_of
+from slurm_gpuaas.testbed.errors import ArchiveMoved, TestbedError
+from slurm_gpuaas.testbed.progress import Note, Progress, SilentProgress
+from slurm_gpuaas.testbed.sandbox import Bind, Spec
+from slurm_gpuaas.testbed.sim import build as nvml
+
+CHECKOUT: Final = Path(slurm_gpuaas.__file__).parents[1]
+LOCK_FILE: Final = Path(__file__).with_name("packages.lock")
+DEFAULT_SUITE: Final = "forky"
+"""Debian suite with Slurm 26.05; `trixie` has 24.11."""
+
+LOCKED: Final = (
+    *("slurmctld", "slurmd", "slurmdbd", "slurm-client", "slurmrestd", "libslurm-dev"),
+    *("slurm-wlm-basic-plugins", "slurm-wlm-mysql-plugin", "slurm-wlm-jwt-plugin"),
+    *("munge", "mariadb-server", "postgresql-18", "python3", "python3.14", "python3-dev", "python3-venv"),
+    *("gcc", "ibsim-utils", "opensm", "infiniband-diags", "shellcheck", "lua5.4"),
+)
+"""Packages whose versions matter to results: installed at exactly the version that packages.lock names."""
+UNLOCKED: Final = ("iproute2", "procps", "ca-certificates", "libc6-dev", "passwd", "util-linux")
+
+VENV: Final = "/opt/gpuaas/venv"
+PYSLURM: Final = "pyslurm==25.11.2"
+PYSLURM_FOR_SLURM: Final = "0x190b02"
+"""The Slurm version (25.11.2) that this pyslurm insists on."""
+PYSLURM_CFLAGS: Final = (
+    # Slurm's own switch for callers of the older API, then one renamed function and one error number that went
+    "-DSLURM_BACKWARD_COMPAT -Dslurm_free_ctl_conf=slurm_free_conf -DESLURM_ERROR_ON_DESC_TO_RECORD_COPY=2021"
+)
+PATH_INSIDE: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+DATABASE_RECIPE: Final = """[mariadbd]
+user=mysql
+skip-networking
+innodb_snapshot_isolation=OFF
+innodb_buffer_pool_size=128M
+innodb_log_file_size=8M
+innodb_log_buffer_size=8M
+innodb_flush_log_at_trx_commit=2
+innodb_lock_wait_timeout=900
+innodb_undo_tablespaces=0
+innodb_temp_data_file_path=ibtmp1:4M:autoextend
+aria_log_file_size=8M
+aria_pagecache_buffer_size=8M
+max_allowed_packet=64M
+performance_schema=OFF
+"""
+"""MariaDB's settings; slurmdbd refuses snapshot isolation, and redo logs are small because all lies in memory."""
+
+
+@dataclass(frozen=True)
+class Artifacts:
+    """Folders in the cache from which an instance is made."""
+
+    root: Path
+    venv: Path
+    database: Path
+    sim: Path
+
+
+def locked_versions(suite: str, text: str | None = None) -> dict[str, str]:
+    """Package to version, as packages.lock has them for `suite`."""
+    lines = (LOCK_FILE.read_text() if text is None else text).splitlines()
+    rows = [line.split() for line in lines if line and not line.startswith("#")]
+    return {package: version for row_suite, package, version in rows if row_suite == suite}
+
+
+def sandboxed(spec: Spec, marker: str = "gpuaas-testbed-run") -> list[str]:
+    """Command line of a throwaway root folder whose processes and mounts end with the calling process."""
+    return [
+        *("setpriv", "--pdeathsig", "KILL"),
+        *("unshare", "--mount", "--pid", "--fork", "--kill-child", "--propagation", "slave"),
+        *(sys.executable, sandbox.__file__, marker, spec.to_json()),
+    ]
+
+
+@dataclass(frozen=True)
+class Builder:
+    """Builds what is missing of a suite's artifacts.
+
+    Raises (all methods):
+        TestbedError: a build failed; the message carries its last line and where the whole output is.
+        ArchiveMoved: the archive does not have the locked versions any more.
+    """
+
+    cache: Cache
+    suite: str = DEFAULT_SUITE
+    progress: Progress = field(default_factory=SilentProgress)
+
+    def all(self) -> Artifacts:
+        root = self.root()
+        with ThreadPoolExecutor(2) as pool:
+            database = pool.submit(self.database, root)
+            venv = pool.submit(self.venv, root)
+            sim = pool.submit(self.sim, root)
+            return Artifacts(root=root, venv=venv.result(), database=database.result(), sim=sim.result())
+
+    def root(self) -> Path:
+        """The Debian root folder with everything an instance runs."""
+        versions = locked_versions(self.suite)
+        if not versions:
+            raise TestbedError(
+                f"{LOCK_FILE.name} has no versions for suite {self.suite}.",
+                way_out=f"gpuaas testbed lock --update --suite {self.suite}",
+            )
+        pinned = [f"{package}={version}" for package, version in sorted(versions.items())]
+        key = key_of(self.suite, platform.machine(), *pinned, *UNLOCKED)
+        return self.cache.artifact(f"root-{self.suite}", key, lambda folder: self._debootstrap(folder, pinned)) / "root"
+
+    def update_lock(self) -> dict[str, str]:
+        """Writes into packages.lock, and returns, the versions that the archive has now of the packages we lock."""
+        with TemporaryDirectory(prefix=".partial-newest-", dir=self.cache.root) as folder:
+            self._debootstrap(Path(folder), LOCKED)
+            query = ["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *LOCKED]
+            listing = self.run(query, root=Path(folder) / "root").stdout
+        versions = dict(line.split() for line in listing.splitlines())
+        LOCK_FILE.write_text(updated_lock(versions, self.suite, LOCK_FILE.read_text()))
+        return versions
+
+    def _debootstrap(self, folder: Path, packages: Sequence[str]) -> None:
+        with self.progress.step(f"Debian {self.suite} root folder (Slurm, MariaDB, Python)") as note:
+            hostenv.ensure_tools()
+            mirror = hostenv.debian_mirror()
+            command = [
+                *(
+                    "setpriv",
+                    "--pdeathsig",
+                    "KILL",
+                    "unshare",
+                    "--mount",
+                    "--pid",
+                    "--fork",
+                    "--kill-child",
+                    "--mount-proc",
+                ),
+                *("mmdebstrap", "--variant=minbase", "--verbose", f"--include={','.join([*packages, *UNLOCKED])}"),
+                *(f"--aptopt={option}" for option in hostenv.apt_options()),
+                *("--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*"),
+                *(self.suite, str(folder / "root"), *([mirror] if mirror else [])),
+            ]
+            try:
+                self._logged(f"root-{self.suite}", command, os.environ, note)
+            except BuildFailed as failure:
+                gone = re.findall(r"Version '(\S+)' for '(\S+)' was not found", failure.output)
+                if not gone:
+                    raise
+                listed = ", ".join(f"{package} {version}" for version, package in gone)
+                raise ArchiveMoved(
+                    f"The Debian archive has moved on: it no longer has {listed} of suite {self.suite}.",
+                    way_out="Take its newer versions with `gpuaas testbed lock --update`, or point "
+                    f"{hostenv.MIRROR_VARIABLE} at a mirror or snapshot that still has them.",
+                ) from failure
+            # how this host reaches its archive is of no use inside, and may hold a proxy's password
+            for leftover in ("etc/apt/sources.list", "etc/apt/apt.conf.d/99mmdebstrap"):
+                (folder / "root" / leftover).unlink(missing_ok=True)
+
+    def wheel(self, root: Path) -> Path:
+        """Folder with the pyslurm wheel built against this root folder's Slurm."""
+        key = key_of(str(root), PYSLURM, PYSLURM_CFLAGS, PYSLURM_FOR_SLURM)
+        return self.cache.artifact("pyslurm", key, lambda folder: self._build_wheel(folder, root))
+
+    def _build_wheel(self, folder: Path, root: Path) -> None:
+        # pyslurm compares the headers' version with its own: give it a folder of links with a version file that agrees
+        headers = folder / "include" / "slurm"
+        headers.mkdir(parents=True)
+        for header in (root / "usr/include/slurm").iterdir():
+            (headers / header.name).symlink_to(f"/usr/include/slurm/{header.name}")
+        version = headers / "slurm_version.h"
+        text = re.sub(r"0x[0-9a-fA-F]{6}", PYSLURM_FOR_SLURM, (root / "usr/include/slurm/slurm_version.h").read_text())
+        version.unlink()
+        version.write_text(text)
+        (library,) = (path.relative_to(root) for path in (root / "usr/lib").glob("*/slurm-wlm"))
+        environment = {
+            "SLURM_LIB_DIR": f"/{library}",
+            "SLURM_INCLUDE_DIR": "/build/include",
+            "CFLAGS": PYSLURM_CFLAGS,
+        }
+        with self.progress.step(f"{PYSLURM.replace('==', ' ')} wheel (compiled, about 100 s)") as note:
+            self._inside(
+                "pyslurm",
+                [
+                    "sh",
+                    "-euc",
+                    f"python3 -m venv /tmp/v && exec /tmp/v/bin/pip wheel --no-deps --wheel-dir /build {PYSLURM}",
+                ],
+                root,
+                note,
+                binds=[Bind(source=str(folder), target="/build", writable=True)],
+                environment=environment,
+            )
+
+    def venv(self, root: Path) -> Path:
+        """Python environment with our dependencies and pyslurm; it must be bound at `VENV`, where it was made."""
+        requirements = dependencies((CHECKOUT / "setup.cfg").read_text(), ("daemon", "agent"))
+        constraints = (CHECKOUT / "constraints.txt").read_text()
+        key = key_of(str(root), *requirements, constraints, PYSLURM, PYSLURM_CFLAGS)
+        return self.cache.artifact(
+            "venv", key, lambda folder: self._build_venv(folder, root, requirements, constraints)
+        )
+
+    def _build_venv(self, folder: Path, root: Path, requirements: Sequence[str], constraints: str) -> None:
+        (folder / "requirements.txt").write_text("\n".join(requirements))
+        (folder / "constraints.txt").write_text(constraints)
+        bind = Bind(source=str(folder), target=VENV, writable=True)
+        pip = [f"{VENV}/bin/pip", "install", "--no-warn-script-location"]
+        with ThreadPoolExecutor(1) as pool:
+            wheel = pool.submit(self.wheel, root)
+            with self.progress.step("Python environment of the nodes") as note:
+                self._inside("venv", ["python3", "-m", "venv", VENV], root, note, binds=[bind])
+                ours = [*pip, "-r", f"{VENV}/requirements.txt", "-c", f"{VENV}/constraints.txt"]
+                self._inside("venv", ours, root, note, binds=[bind])
+            built = Bind(source=str(wheel.result()), target="/build")
+        (file,) = Path(built.source).glob("pyslurm-*.whl")
+        with self.progress.step("pyslurm into the environment") as note:
+            self._inside("venv", [*pip, "--no-deps", f"/build/{file.name}"], root, note, binds=[bind, built])
+
+    def database(self, root: Path) -> Path:
+        """MariaDB data folder with an empty accounting database, so that a boot need not make one."""
+        key = key_of(str(root), DATABASE_RECIPE)
+        return self.cache.artifact("database", key, lambda folder: self._build_database(folder, root))
+
+    def _build_database(self, folder: Path, root: Path) -> None:
+        (folder / "my.cnf").write_text(DATABASE_RECIPE)
+        (folder / "data").mkdir()
+        statements = (
+            "FLUSH PRIVILEGES",  # the bootstrap mode knows no accounts before
+            "CREATE DATABASE slurm_acct_db",
+            "CREATE USER slurm@localhost IDENTIFIED VIA unix_socket",
+            "GRANT ALL ON slurm_acct_db.* TO slurm@localhost",
+        )
+        (folder / "seed.sql").write_text("".join(f"{statement};\n" for statement in statements))
+        bind = Bind(source=str(folder), target="/seed", writable=True)
+        own = ["chown", "mysql:mysql", "/seed/data"]
+        make = ["mariadb-install-db", "--defaults-file=/seed/my.cnf", "--datadir=/seed/data", "--skip-test-db"]
+        seed = [
+            *("mariadbd", "--defaults-file=/seed/my.cnf", "--datadir=/seed/data", "--socket=/tmp/s", "--bootstrap"),
+        ]
+        with self.progress.step("Database seed") as note:
+            self._inside("database", own, root, note, binds=[bind])
+            self._inside("database", make, root, note, binds=[bind])
+            self._inside("database", seed, root, note, binds=[bind], stdin=folder / "seed.sql")
+
+    def sim(self, root: Path) -> Path:
+        """Folder with the simulated NVML library."""
+        key = key_of(str(root), nvml.SOURCE.read_text(), Path(nvml.__file__).read_text())
+        return self.cache.artifact("sim", key, lambda folder: self._build_sim(folder, root))
+
+    def _build_sim(self, folder: Path, root: Path) -> None:
+        with self.progress.step("Simulated NVML library"):
+            nvml.build_nvml(root, folder)
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        root: Path | None = None,
+        binds: Sequence[Bind] = (),
+        stdin: str | None = None,
+        check: bool = True,
+    ) -> subprocess.CompletedProcess[str]:
+        """Runs a command in a throwaway copy of the root folder, without booting anything."""
+        spec = self._spec(root or self.root(), argv, binds)
+        environment = {"PATH": PATH_INSIDE, "HOME": "/root", "LANG": "C.UTF-8"}
+        done = subprocess.run(
+            sandboxed(spec),
+            env=environment,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+        )
+        if check and done.returncode:
+            raise TestbedError(f"{argv[0]} failed in the root folder (exit {done.returncode}): {done.stderr.strip()}")
+        return done
+
+    def _spec(self, root: Path, argv: Sequence[str], binds: Sequence[Bind]) -> Spec:
+        return Spec(lower=str(root), mount_point=str(self.cache.mount_point), argv=list(argv), binds=list(binds))
+
+    def _inside(
+        self,
+        log: str,
+        argv: Sequence[str],
+        root: Path,
+        note: Note,
+        *,
+        binds: Sequence[Bind],
+        environment: Mapping[str, str] | None = None,
+        stdin: Path | None = None,
+    ) -> None:
+        """One command of a build, in a throwaway root folder with the host's network settings."""
+        reach = hostenv.build_environment()
+        variables = {"PATH": PATH_INSIDE, "HOME": "/root", "LANG": "C.UTF-8", **reach, **(environment or {})}
+        spec = self._spec(root, argv, [*hostenv.build_binds(reach), *binds])
+        self._logged(log, sandboxed(spec), variables, note, stdin)
+
+    def _logged(
+        self, log: str, command: Sequence[str], environment: Mapping[str, str], note: Note, stdin: Path | None = None
+    ) -> None:
+        path = self.cache.logs / f"{log}.log"
+        tail: deque[str] = deque(maxlen=200)
+        with path.open("a") as record, (stdin or Path(os.devnull)).open() as source:
+            process = subprocess.Popen(
+                command,
+                env=dict(environment),
+                stdin=source,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            with process:
+                for line in process.stdout or ():
+                    record.write(line)
+                    tail.append(line)
+                    note(line.strip())
+        if process.returncode:
+            raise BuildFailed(log, process.returncode, "".join(tail), path)
+
+
+class BuildFailed(TestbedError):
+    """A command of a build ended with an error."""
+
+    def __init__(self, what: str, status: int, output: str, log: Path) -> None:
+        lines = [
+            line for line in output.strip().splitlines() if re.match(r"E:|.*[Ee]rror", line)
+        ] or output.splitlines()
+        self.output = output
+        super().__init__(
+            f"Building {what} failed (exit {status}): {lines[-1].strip() if lines else 'no output'}.",
+            way_out=f"The whole output is in {log}.",
+        )
+
+
+def dependencies(setup_cfg: str, extras: Sequence[str]) -> list[str]:
+    """Requirements of the package and of `extras`, as setup.cfg declares them."""
+    config = configparser.ConfigParser()
+    config.read_string(setup_cfg)
+    blocks = [config["options"]["install_requires"], *(config["options.extras_require"][extra] for extra in extras)]
+    found = (line.split("#")[0].strip() for block in blocks for line in block.splitlines())
+    return sorted({line for line in found if line})
+
+
+def run(
+    argv: Sequence[str], *, stdin: str | None = None, check: bool = True, binds: Sequence[Bind] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Runs `argv` in a throwaway copy of the default root folder (built when missing): shellcheck, gcc and the like."""
+    return Builder(Cache.default()).run(argv, stdin=stdin, check=check, binds=binds)
+
+
+def updated_lock(versions: Mapping[str, str], suite: str, text: str) -> str:
+    """`text` of packages.lock with the lines of `suite` replaced."""
+    kept = [line for line in text.splitlines() if line and not line.startswith(f"{suite} ")]
+    comments = [line for line in kept if line.startswith("#")]
+    rows = {*kept} - {*comments} | {f"{suite} {package} {version}" for package, version in versions.items()}
+    return "\n".join([*comments, *sorted(rows)]) + "\n"

@@ -1,0 +1,126 @@
+"""Renders the configuration files of an instance; pure text from a cluster's profile."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from slurm_gpuaas.testbed.profiles import Cluster
+
+CONTROLLER_PORT: Final = 6817
+DATABASE_PORT: Final = 6819
+FIRST_NODE_PORT: Final = 20001
+CPUS_PER_NODE: Final = 224
+MEMORY_MIB: Final = 2_000_000
+DEVICES: Final = "/dev/gpuaas-sim"
+
+
+def slurm_conf(cluster: Cluster, host: str, *, hook: bool) -> str:
+    """slurm.conf; `hook` tells whether plugins/job_submit.lua exists."""
+    last_port = FIRST_NODE_PORT + cluster.nodes - 1
+    return f"""\
+ClusterName={cluster.name}
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={CONTROLLER_PORT}
+SlurmUser=slurm
+SlurmdUser=root
+AuthType=auth/munge
+StateSaveLocation=/var/spool/slurmctld
+SlurmdSpoolDir=/var/spool/slurmd.%n
+SlurmctldPidFile=/run/slurm/slurmctld.pid
+SlurmdPidFile=/run/slurm/slurmd.%n.pid
+SlurmctldLogFile=/var/log/slurm/slurmctld.log
+SlurmdLogFile=/var/log/slurm/slurmd.%n.log
+SlurmctldDebug=info
+SlurmdDebug=info
+
+# many nodes on one machine, with hardware it does not have
+SlurmdParameters=config_overrides
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+JobAcctGatherType=jobacct_gather/none
+MpiDefault=none
+ReturnToService=0
+MessageTimeout=60
+SlurmdTimeout=600
+TCPTimeout=10
+MaxNodeCount={cluster.nodes}
+
+SelectType=select/cons_tres
+SelectTypeParameters=CR_CPU
+GresTypes=gpu
+Licenses=placement:1000000
+JobRequeue=1
+PreemptType=preempt/qos
+PreemptMode=REQUEUE
+PreemptParameters=send_user_signal
+SlurmctldParameters=enable_expedited_requeue
+SchedulerType=sched/backfill
+SchedulerParameters=requeue_delay=1,bf_interval=5,bf_window=11520,bf_resolution=300
+{"JobSubmitPlugins=lua" if hook else "# no plugins/job_submit.lua in this checkout: native limits alone"}
+
+AccountingStorageType=accounting_storage/slurmdbd
+AccountingStorageHost=localhost
+AccountingStoragePort={DATABASE_PORT}
+AccountingStorageTRES=gres/gpu,gres/gpu:{cluster.model}
+AccountingStorageEnforce=associations,limits,qos,safe
+AccountingStoreFlags=job_comment
+PriorityType=priority/multifactor
+PriorityDecayHalfLife=0
+PriorityUsageResetPeriod=NONE
+PriorityWeightQOS=100000
+PriorityWeightFairshare=10000
+PriorityWeightAge=1000
+
+NodeName={cluster.hostlist} NodeHostname=localhost Port=[{FIRST_NODE_PORT}-{last_port}] \
+CPUs={CPUS_PER_NODE} RealMemory={MEMORY_MIB} Gres=gpu:{cluster.model}:{cluster.gpus} State=UNKNOWN
+include /etc/slurm/gpuaas/partitions.conf
+"""
+
+
+def bootstrap_partitions() -> str:
+    """What stands in the include file until gpuaasd writes it: a partition for the administrators' account."""
+    return "PartitionName=all Nodes=ALL AllowAccounts=root MaxTime=INFINITE State=UP\n"
+
+
+def topology_yaml(cluster: Cluster) -> str:
+    """The fabric as a two-level tree, a switch for each leaf group."""
+    leaves = list(cluster.leaf_groups())
+    rows = "".join(f"      - switch: leaf{i:02}\n        nodes: {nodes}\n" for i, nodes in enumerate(leaves, 1))
+    return f"""\
+---
+- topology: default
+  cluster_default: true
+  tree:
+    switches:
+      - switch: spine
+        children: leaf[01-{len(leaves):02}]
+{rows}"""
+
+
+def gres_conf(cluster: Cluster) -> str:
+    """A device file for each simulated GPU; Slurm ignores GPUs without one."""
+    files = f"nvidia[0-{cluster.gpus - 1}]"
+    lines = (
+        f"NodeName={node} Name=gpu Type={cluster.model} File={DEVICES}/{node}/{files}" for node in cluster.node_names()
+    )
+    return "\n".join(("AutoDetect=off", *lines)) + "\n"
+
+
+def cgroup_conf() -> str:
+    return "CgroupPlugin=disabled\n"
+
+
+def slurmdbd_conf() -> str:
+    return f"""\
+AuthType=auth/munge
+DbdHost=localhost
+DbdPort={DATABASE_PORT}
+SlurmUser=slurm
+StorageType=accounting_storage/mysql
+StorageHost=localhost
+StorageUser=slurm
+StorageLoc=slurm_acct_db
+PidFile=/run/slurm/slurmdbd.pid
+LogFile=/var/log/slurm/slurmdbd.log
+DebugLevel=info
+"""
