@@ -2,10 +2,11 @@
 
 Three rules make it exact whatever happens in between:
 
-- Records are upserted under (cluster, job id, start) together with the watermark, in one transaction: reading a run
-  again, after a crash or in two ticks, is the same as reading it once.
-- Each tick reads from an overlap before the watermark, so that records which slurmctld delivers late are seen. The
-  watermark moves only when slurmdbd answered, so its own outages need no overlap.
+- Records are upserted under (cluster, job id, start) in one transaction: reading a run again, after a crash or in two
+  ticks, is the same as reading it once.
+- How far metering has come is derived from the records themselves, so it cannot disagree with them. Each tick reads
+  from an overlap before that, and sees records which slurmctld delivers late. An outage of slurmdbd needs no overlap:
+  nothing was read meanwhile, so nothing moved on.
 - A run that the store holds as running and that the tick did not see (its end was delivered very late, or it was
   purged) is asked for from its start.
 """
@@ -31,6 +32,7 @@ from slurm_gpuaas.metering.rules import (
     close_vanished,
     key_of,
     meter,
+    metered_until,
 )
 from slurm_gpuaas.slurm.records import AccountingJob
 
@@ -47,22 +49,20 @@ class AccountingReader(Protocol):
 
 
 class UsageStore(Protocol):
-    """Where usage is kept."""
+    """Where usage is kept; `store.repository.Store` has it."""
 
-    def usage_watermark(self, cluster: ClusterName) -> datetime | None:
-        """Up to when the cluster's usage has been read; None when it never was."""
+    def put_usage(self, records: Iterable[UsageRecord]) -> None:
+        """Insert or replace the records under (cluster, job id, started), in one transaction."""
         ...
 
-    def put_usage(self, cluster: ClusterName, records: Sequence[UsageRecord], *, watermark: datetime) -> None:
-        """Insert or replace the records under (cluster, job id, started) and set the watermark, in one transaction."""
+    def usage(
+        self, *, since: datetime | None = None, until: datetime | None = None, running: bool = False
+    ) -> Sequence[UsageRecord]:
+        """Records of all clusters that overlap [since, until); `running`: only those without an end."""
         ...
 
-    def running_usage(self, cluster: ClusterName) -> Sequence[UsageRecord]:
-        """Records without an end."""
-        ...
-
-    def usage(self, start: datetime, end: datetime) -> Sequence[UsageRecord]:
-        """Records of all clusters that overlap [start, end)."""
+    def usage_ended_last(self, cluster: ClusterName) -> datetime | None:
+        """The latest end of any record of the cluster."""
         ...
 
 
@@ -81,7 +81,7 @@ class MeteringController:
     """Metering of one cluster.
 
     Args:
-        begin: the first moment that is metered when the store has no watermark yet.
+        begin: the first moment that is metered.
     """
 
     def __init__(
@@ -108,17 +108,18 @@ class MeteringController:
             SlurmUnavailable: slurmdbd did not answer; nothing was changed and the next tick catches up.
         """
         now = self._clock.now()
-        watermark = self._store.usage_watermark(self._cluster)
-        start = self._begin if watermark is None else max(min(watermark, now) - self._overlap, self._begin)
+        running = self._running()
+        reached = self._reached(running)
+        start = self._begin if reached is None else max(min(reached, now) - self._overlap, self._begin)
         unreadable: list[str] = []
         records = self._read(start, now, unreadable)
-        unseen = {key_of(r): r for r in self._store.running_usage(self._cluster) if key_of(r) not in records}
+        unseen = {key_of(record): record for record in running if key_of(record) not in records}
         vanished: Mapping[RunKey, UsageRecord] = {}
         if unseen:
             found = self._read(min(record.started for record in unseen.values()), now, unreadable)
             records |= {key: found[key] for key in unseen if key in found}
             vanished = {key: close_vanished(record) for key, record in unseen.items() if key not in found}
-        self._store.put_usage(self._cluster, [*records.values(), *vanished.values()], watermark=now)
+        self._store.put_usage([*records.values(), *vanished.values()])
         return MeteringTick(
             at=now,
             read_from=start,
@@ -133,8 +134,16 @@ class MeteringController:
         windows = [w for p in policy.projects if (w := budget_window(policy.grants_of(p.name), now))]
         if not windows:
             return {}
-        records = self._store.usage(min(window.start for window in windows), now)
+        records = self._store.usage(since=min(window.start for window in windows), until=now)
         return budgets(policy, records, jobs, now)
+
+    def _running(self) -> Sequence[UsageRecord]:
+        return [record for record in self._store.usage(running=True) if record.cluster == self._cluster]
+
+    def _reached(self, running: Sequence[UsageRecord]) -> datetime | None:
+        """Up to when the store knows anything of the cluster."""
+        ended = self._store.usage_ended_last(self._cluster)
+        return max([metered_until(record) for record in running] + ([ended] if ended else []), default=None)
 
     def _read(self, start: datetime, end: datetime, unreadable: list[str]) -> dict[RunKey, UsageRecord]:
         records: dict[RunKey, UsageRecord] = {}

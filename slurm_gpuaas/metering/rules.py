@@ -61,7 +61,7 @@ def meter(run: AccountingJob, *, as_of: datetime) -> UsageRecord | None:
     gpus = run.tres_alloc.get(GPU, 0)
     if run.started is None or gpus == 0:
         return None
-    until = run.ended or as_of
+    ended = run.ended and max(run.ended, run.started)
     return UsageRecord(
         cluster=ClusterName(run.cluster),
         job_id=JobId(run.job_id),
@@ -72,8 +72,8 @@ def meter(run: AccountingJob, *, as_of: datetime) -> UsageRecord | None:
         model=_only_model(run.tres_alloc),
         gpus=gpus,
         started=run.started,
-        ended=run.ended,
-        gpu_seconds=gpus * _whole_seconds(until - run.started),
+        ended=ended,
+        gpu_seconds=gpus * _whole_seconds((ended or as_of) - run.started),
         state=run.state.split()[0] if run.state else "",  # sacct's "CANCELLED by 1000"
     )
 

@@ -294,6 +294,11 @@ class Store:
             rows = session.exec(select(UsageRow).where(*wanted).order_by(col(UsageRow.started), col(UsageRow.job_id)))
             return tuple(_usage(row) for row in rows)
 
+    def usage_ended_last(self, cluster: ClusterName) -> datetime | None:
+        """The latest end of any run of the cluster; None when none has ended."""
+        with self._sessions.reading() as session:
+            return session.exec(select(func.max(col(UsageRow.ended))).where(UsageRow.cluster == cluster)).one()
+
     def gpu_seconds_by_account(self, *, until: datetime | None = None) -> Mapping[AccountName, int]:
         """GPU-seconds of runs that started before `until` (default: all), summed in the database."""
         total = func.sum(col(UsageRow.gpu_seconds))

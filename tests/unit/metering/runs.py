@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from slurm_gpuaas.domain.names import ClusterName
 from slurm_gpuaas.domain.usage import UsageRecord
-from slurm_gpuaas.metering.rules import RunKey, key_of, metered_until
+from slurm_gpuaas.metering.rules import RunKey, key_of
 from slurm_gpuaas.slurm.records import AccountingJob
 
 CLUSTER = ClusterName("haein")
@@ -73,20 +73,23 @@ class MemoryStore:
     """`UsageStore` in memory."""
 
     records: dict[RunKey, UsageRecord] = field(default_factory=dict)
-    watermark: datetime | None = None
 
-    def usage_watermark(self, cluster: ClusterName) -> datetime | None:
-        return self.watermark
+    def put_usage(self, records: Iterable[UsageRecord]) -> None:
+        self.records |= {key_of(record): record for record in records}
 
-    def put_usage(self, cluster: ClusterName, records: Sequence[UsageRecord], *, watermark: datetime) -> None:
-        self.records |= {key_of(record): replace(record) for record in records}
-        self.watermark = watermark
+    def usage(
+        self, *, since: datetime | None = None, until: datetime | None = None, running: bool = False
+    ) -> Sequence[UsageRecord]:
+        return [
+            record
+            for record in self.records.values()
+            if (until is None or record.started < until)
+            and (since is None or record.ended is None or record.ended > since)
+            and not (running and record.ended)
+        ]
 
-    def running_usage(self, cluster: ClusterName) -> Sequence[UsageRecord]:
-        return [record for record in self.records.values() if record.ended is None]
-
-    def usage(self, start: datetime, end: datetime) -> Sequence[UsageRecord]:
-        return [r for r in self.records.values() if r.started < end and metered_until(r) >= start]
+    def usage_ended_last(self, cluster: ClusterName) -> datetime | None:
+        return max((record.ended for record in self.records.values() if record.ended), default=None)
 
 
 @dataclass

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slurm_gpuaas.metering.controller import MeteringController
+from slurm_gpuaas.metering.controller import AccountingReader, MeteringController, UsageStore
 from slurm_gpuaas.metering.rules import VANISHED
 from slurm_gpuaas.slurm.protocols import SlurmUnavailable
 from slurm_gpuaas.slurm.records import AccountingJob
+from slurm_gpuaas.store.repository import Store
 from tests.unit.metering.runs import CLUSTER, T0, MemoryStore, Slurmdbd, SteppedClock, at, run
 
 OVERLAP = timedelta(seconds=100)
@@ -24,23 +26,25 @@ class World:
     store: MemoryStore = field(default_factory=MemoryStore)
     clock: SteppedClock = field(default_factory=SteppedClock)
 
-    def tick(self, when: int) -> MeteringController:
+    def tick(self, when: int) -> None:
         """A tick of a controller that has just been started: nothing is carried over but the store."""
         self.clock.moment = at(when)
-        controller = MeteringController(
-            cluster=CLUSTER,
-            accounting=self.slurmdbd,
-            store=self.store,
-            clock=self.clock,
-            begin=T0 - timedelta(days=1),
-            overlap=OVERLAP,
-        )
-        self.last = controller.tick()
-        return controller
+        self.last = controller(self, self.store).tick()
 
     @property
     def gpu_seconds(self) -> int:
         return sum(record.gpu_seconds for record in self.store.records.values())
+
+
+def controller(world: World, store: UsageStore, accounting: AccountingReader | None = None) -> MeteringController:
+    return MeteringController(
+        cluster=CLUSTER,
+        accounting=accounting or world.slurmdbd,
+        store=store,
+        clock=world.clock,
+        begin=T0 - timedelta(days=1),
+        overlap=OVERLAP,
+    )
 
 
 def test_a_running_job_grows_and_its_end_settles_it() -> None:
@@ -51,7 +55,7 @@ def test_a_running_job_grows_and_its_end_settles_it() -> None:
     world.slurmdbd.deliver(run(start=0, end=70, state="COMPLETED"), when=70)
     world.tick(80)
     assert world.gpu_seconds == 8 * 70
-    assert world.store.running_usage(CLUSTER) == []
+    assert world.store.usage(running=True) == []
 
 
 def test_runs_of_a_requeued_job_count_each() -> None:
@@ -94,7 +98,7 @@ def test_a_run_that_accounting_forgot_stops_counting_where_it_was_last_seen() ->
     assert len(world.slurmdbd.reads) == 4, "Only the tick that missed the run may ask for it again."
 
 
-def test_an_unreachable_slurmdbd_leaves_watermark_and_records() -> None:
+def test_an_unreachable_slurmdbd_changes_nothing() -> None:
     world = World()
     world.slurmdbd.deliver(run(start=0), when=0)
     world.tick(50)
@@ -104,12 +108,9 @@ def test_an_unreachable_slurmdbd_leaves_watermark_and_records() -> None:
             raise SlurmUnavailable("slurmdbd does not answer.")
 
     world.clock.moment = at(400)
-    controller = MeteringController(
-        cluster=CLUSTER, accounting=Down(), store=world.store, clock=world.clock, begin=T0, overlap=OVERLAP
-    )
     with pytest.raises(SlurmUnavailable):
-        controller.tick()
-    assert (world.store.watermark, world.gpu_seconds) == (at(50), 400)
+        controller(world, world.store, Down()).tick()
+    assert world.gpu_seconds == 400
 
 
 def test_one_unreadable_run_does_not_stop_the_others() -> None:
@@ -148,4 +149,20 @@ def test_whatever_the_ticks_restarts_and_delays_the_sum_is_the_sum_of_the_runs(
     for when in [*sorted(ticks), 1_500, 1_500]:
         world.tick(when)
     assert world.gpu_seconds == sum(length * gpus for _, length, gpus, _ in lives)
-    assert world.store.running_usage(CLUSTER) == []
+    assert world.store.usage(running=True) == []
+
+
+def test_the_real_store_keeps_a_run_once_however_often_it_is_read(tmp_path: Path) -> None:
+    world = World()
+    store = Store.open(f"sqlite:///{tmp_path / 'gpuaas.db'}")
+    world.slurmdbd.deliver(run(1, start=0, end=30, state="PREEMPTED"), when=30)
+    world.slurmdbd.deliver(run(1, start=40), when=40)
+    for when in (50, 60, 60):
+        world.clock.moment = at(when)
+        controller(world, store).tick()
+    assert [(r.started, r.gpu_seconds, r.state) for r in store.usage()] == [
+        (at(0), 240, "PREEMPTED"),
+        (at(40), 160, "RUNNING"),
+    ]
+    assert store.usage_ended_last(CLUSTER) == at(30)
+    store.close()
