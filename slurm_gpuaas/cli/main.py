@@ -4,15 +4,22 @@ that need no daemon import nothing of it."""
 from __future__ import annotations
 
 import importlib
+import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 import click
 
 from slurm_gpuaas import __version__
+from slurm_gpuaas.api import DEFAULT_SOCKET
+from slurm_gpuaas.cli.context import Session
 from slurm_gpuaas.domain.errors import ExitCode, GpuaasError
 
 GROUPS: Final[dict[str, tuple[str, str]]] = {
+    "audit": ("slurm_gpuaas.cli.audit:group", "Who did what, why, with which evidence."),
+    "completion": ("slurm_gpuaas.cli.completion:completion", "Print the completion script of a shell."),
     "doctor": (
         "slurm_gpuaas.cli.doctor:doctor",
         "Which drivers, versions, permissions and plugins are found; what to do.",
@@ -27,6 +34,8 @@ GROUPS: Final[dict[str, tuple[str, str]]] = {
         "slurm_gpuaas.cli.policy:group",
         "Plan, apply and export the policy: organisations to grants.",
     ),
+    "project": ("slurm_gpuaas.cli.project:group", "Projects: limits, use and budget."),
+    "status": ("slurm_gpuaas.cli.status:status", "Is gpuaasd well, and how does it reach Slurm."),
     "template": ("slurm_gpuaas.cli.template:group", "List, show and render sbatch templates."),
     "testbed": ("slurm_gpuaas.cli.testbed:group", "Real Slurm with simulated GPUs on one machine."),
     "topology": ("slurm_gpuaas.cli.topology:group", "Import, show, render and use the fabric's topology."),
@@ -56,7 +65,17 @@ class LazyGroup(click.Group):
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="gpuaas")
-def cli() -> None:
+@click.option(
+    "--socket",
+    type=click.Path(path_type=Path),
+    envvar="GPUAAS_SOCKET",
+    default=DEFAULT_SOCKET,
+    show_default=True,
+    show_envvar=True,
+    help="gpuaasd's socket.",
+)
+@click.pass_context
+def cli(ctx: click.Context, socket: Path) -> None:
     """GPU-as-a-Service on Slurm.
 
     \b
@@ -65,20 +84,36 @@ def cli() -> None:
       gpuaas job submit torchrun --nodes 4 --script train.py
       gpuaas incident list --json
     """
+    if ctx.obj is None:
+        ctx.obj = Session.at(socket)
 
 
-def main() -> None:
-    """Entry point: expected failures become one sentence on stderr and a documented exit code."""
+def main(args: Sequence[str] | None = None, *, session: Session | None = None) -> None:
+    """Entry point: failures become one sentence on stderr and a documented exit code.
+
+    Args:
+        args: the command line without the program's name; absent = the process's own.
+        session: what commands work with; absent = gpuaasd at --socket.
+    """
     try:
-        cli.main(standalone_mode=False)
+        # click hands back the code of `ctx.exit(code)`; what a command returns is of no interest.
+        code = cli.main(args, prog_name="gpuaas", standalone_mode=False, obj=session)
+        sys.exit(code if isinstance(code, int) else ExitCode.OK)
     except GpuaasError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
     except click.exceptions.Abort:
         click.echo("Stopped.", err=True)
         sys.exit(130)
-    except click.exceptions.Exit as stop:
-        sys.exit(stop.exit_code)
     except click.ClickException as error:
         error.show()
         sys.exit(ExitCode.INVALID)
+    except Exception as error:  # noqa: BLE001 - the last one to see it: users get a sentence, developers ask for the rest
+        if os.environ.get("GPUAAS_DEBUG"):
+            raise
+        click.echo(
+            f"Error: gpuaas met an error it did not expect ({type(error).__name__}: {error}). "
+            "Run it again with GPUAAS_DEBUG=1 and report what it prints.",
+            err=True,
+        )
+        sys.exit(ExitCode.FAILED)

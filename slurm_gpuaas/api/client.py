@@ -1,0 +1,197 @@
+"""The client of gpuaasd's HTTP API, over its UNIX socket. Problems come back as the error they were raised as."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar
+from urllib.parse import quote
+
+import httpx2
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from slurm_gpuaas.api import DEFAULT_SOCKET
+from slurm_gpuaas.api.models import (
+    API,
+    AuditView,
+    IncidentClose,
+    IncidentView,
+    NodeDrain,
+    NodeView,
+    PlacementView,
+    PlanRequest,
+    Policy,
+    PolicyApplied,
+    PolicyDocuments,
+    PolicyPlan,
+    Problem,
+    ProjectView,
+    Status,
+    Usage,
+    WhoAmI,
+)
+from slurm_gpuaas.domain.errors import Conflict, GpuaasError, InvalidInput, NotFound, Refused, Unavailable
+from slurm_gpuaas.domain.policy import PolicyDocument
+
+A = TypeVar("A", bound=BaseModel)
+
+_ERRORS: Mapping[int, type[GpuaasError]] = {
+    401: Refused,
+    403: Refused,
+    404: NotFound,
+    409: Conflict,
+    413: InvalidInput,
+    422: InvalidInput,
+    503: Unavailable,
+}
+"""HTTP status to the error it was; everything else is a plain `GpuaasError`."""
+
+READ_TIMEOUT_S = 30.0
+APPLY_TIMEOUT_S = 600.0
+
+
+class Client:
+    """Blocking; one connection. Use it as a context manager.
+
+    Every method raises the `GpuaasError` that gpuaasd answered with, or `Unavailable` when it cannot be reached.
+    """
+
+    def __init__(self, socket: Path = Path(DEFAULT_SOCKET), *, transport: httpx2.BaseTransport | None = None) -> None:
+        self._socket = socket
+        self._http = httpx2.Client(
+            transport=transport or httpx2.HTTPTransport(uds=str(socket)),
+            base_url="http://gpuaasd",
+            timeout=httpx2.Timeout(READ_TIMEOUT_S, connect=5.0),
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._http.close()
+
+    def status(self) -> Status:
+        return self._get("/status", Status)
+
+    def whoami(self) -> WhoAmI:
+        return self._get("/whoami", WhoAmI)
+
+    def policy(self) -> Policy:
+        return self._get("/policy", Policy)
+
+    def plan(self, documents: Sequence[PolicyDocument] | None = None) -> PolicyPlan:
+        request = PlanRequest(documents=None if documents is None else tuple(documents))
+        return self._send("POST", "/policy/plan", PolicyPlan, request, timeout=APPLY_TIMEOUT_S)
+
+    def apply(self, documents: Sequence[PolicyDocument]) -> PolicyApplied:
+        request = PolicyDocuments(documents=tuple(documents))
+        return self._send("PUT", "/policy", PolicyApplied, request, timeout=APPLY_TIMEOUT_S)
+
+    def projects(self) -> Sequence[ProjectView]:
+        return self._list("/projects", ProjectView)
+
+    def usage(
+        self,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        project: str | None = None,
+        by: Sequence[str] = (),
+    ) -> Usage:
+        return self._get("/usage", Usage, start=start, end=end, project=project, by=list(by) or None)
+
+    def nodes(self) -> Sequence[NodeView]:
+        return self._list("/nodes", NodeView)
+
+    def node(self, name: str) -> NodeView:
+        return self._get(f"/nodes/{_segment(name)}", NodeView)
+
+    def drain(self, node: str, reason: str) -> NodeView:
+        return self._send("POST", f"/nodes/{_segment(node)}/drain", NodeView, NodeDrain(reason=reason))
+
+    def resume(self, node: str) -> NodeView:
+        return self._send("POST", f"/nodes/{_segment(node)}/resume", NodeView, None)
+
+    def incidents(self, *, closed: bool = False, node: str | None = None) -> Sequence[IncidentView]:
+        return self._list("/incidents", IncidentView, closed=closed or None, node=node)
+
+    def incident(self, incident: str) -> IncidentView:
+        return self._get(f"/incidents/{_segment(incident)}", IncidentView)
+
+    def close_incident(self, incident: str, reason: str) -> IncidentView:
+        path = f"/incidents/{_segment(incident)}/close"
+        return self._send("POST", path, IncidentView, IncidentClose(reason=reason))
+
+    def placements(self, *, job: int | None = None, limit: int = 100) -> Sequence[PlacementView]:
+        return self._list("/placements", PlacementView, job=job, limit=limit)
+
+    def audit(self, *, limit: int = 100, subject: str | None = None) -> Sequence[AuditView]:
+        return self._list("/audit", AuditView, limit=limit, subject=subject)
+
+    def _get(self, path: str, answer: type[A], **query: object) -> A:
+        return answer.model_validate_json(self._call("GET", path, query=query))
+
+    def _list(self, path: str, row: type[A], **query: object) -> list[A]:
+        return TypeAdapter(list[row]).validate_json(self._call("GET", path, query=query))  # type: ignore[valid-type]
+
+    def _send(
+        self, method: str, path: str, answer: type[A], body: BaseModel | None, *, timeout: float = READ_TIMEOUT_S
+    ) -> A:
+        content = None if body is None else body.model_dump_json().encode()
+        return answer.model_validate_json(self._call(method, path, content=content, timeout=timeout))
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, object] | None = None,
+        content: bytes | None = None,
+        timeout: float = READ_TIMEOUT_S,
+    ) -> bytes:
+        params: dict[str, Any] = {
+            name: value.isoformat() if isinstance(value, datetime) else value
+            for name, value in (query or {}).items()
+            if value is not None
+        }
+        try:
+            answer = self._http.request(
+                method,
+                API + path,
+                params=params,
+                content=content,
+                headers={"Content-Type": "application/json"} if content is not None else {},
+                timeout=httpx2.Timeout(timeout, connect=5.0),
+            )
+        except httpx2.TimeoutException:
+            raise Unavailable(
+                f"gpuaasd did not answer within {timeout:.0f} s.",
+                way_out="What was asked may still be carried out; look at `gpuaas status` and ask again.",
+            ) from None
+        except httpx2.TransportError as error:
+            raise Unavailable(
+                f"gpuaasd cannot be reached at {self._socket} ({str(error) or type(error).__name__}).",
+                way_out="Start it (systemctl start gpuaasd), or name its socket with --socket or GPUAAS_SOCKET.",
+            ) from None
+        if answer.is_success:
+            return answer.content
+        raise _error_of(answer)
+
+
+def _error_of(answer: httpx2.Response) -> GpuaasError:
+    try:
+        problem = Problem.model_validate_json(answer.content)
+    except ValidationError:
+        return GpuaasError(
+            f"gpuaasd answered {answer.status_code} with something that is no problem document.",
+            way_out="Check that the socket is gpuaasd's.",
+        )
+    return _ERRORS.get(problem.status, GpuaasError)(problem.detail, way_out=problem.way_out)
+
+
+def _segment(name: str) -> str:
+    """A name as one segment of a path."""
+    return quote(name, safe="")

@@ -1,0 +1,308 @@
+"""Requests and answers of gpuaasd's HTTP API v1 (`docs/reference/api.md`).
+
+Requests forbid unknown fields. Answers may gain fields within v1; a client ignores those it does not know. Times are
+UTC, GPU quantities are whole GPUs, use is GPU-seconds.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from slurm_gpuaas.domain.incidents import Drain, EventKind, EventSource, IncidentState
+from slurm_gpuaas.domain.jobs import PlacementOutcome
+from slurm_gpuaas.domain.names import (
+    GpuModel,
+    GrantName,
+    NodeName,
+    OrganisationName,
+    PartitionName,
+    PoolName,
+    ProjectName,
+    ShareName,
+    UserName,
+)
+from slurm_gpuaas.domain.policy import PolicyDocument, Role
+
+API = "/api/v1"
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+# -- Errors ------------------------------------------------------------------------------------------------------------
+
+
+class Fault(Answer):
+    """One wrong field of a request."""
+
+    field: str
+    message: str
+
+
+class Problem(Answer):
+    """RFC 9457 problem details. `exit_code` is what `gpuaas` exits with."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    way_out: str = ""
+    exit_code: int = 1
+    faults: tuple[Fault, ...] = ()
+
+
+# -- Who and what ------------------------------------------------------------------------------------------------------
+
+
+class Membership(Answer):
+    project: ProjectName
+    role: Role
+
+
+class WhoAmI(Answer):
+    uid: int
+    user: str
+    administrator: bool
+    memberships: tuple[Membership, ...]
+
+
+class ControllerStatus(Answer):
+    name: str
+    last_tick: datetime | None
+    last_seconds: float
+    ticks: int
+    errors: int
+    failures: int = Field(description="Failures in a row until now; 0 = the last tick went well.")
+    last_error: str
+
+
+class AgentStatus(Answer):
+    node: NodeName
+    seen_at: datetime
+    silent: bool = Field(description="Not heard of for longer than agents.silent_after.")
+
+
+class DriverStatus(Answer):
+    """Which way to slurmctld is in use."""
+
+    name: str
+    fallback: bool = Field(description="The preferred driver failed and another one serves.")
+    reason: str = Field(description="Why the fallback serves; empty when none does.")
+
+
+class Status(Answer):
+    version: str
+    cluster: str
+    leader: bool
+    started_at: datetime
+    slurm_version: str = Field(description="Empty while slurmctld does not answer.")
+    driver: DriverStatus
+    read_at: datetime | None = Field(description="When nodes were last read from Slurm.")
+    controllers: tuple[ControllerStatus, ...]
+    agents: tuple[AgentStatus, ...]
+
+
+# -- Policy ------------------------------------------------------------------------------------------------------------
+
+
+class PolicyDocuments(Request):
+    """A whole policy: what is not in it is not part of the policy any more."""
+
+    documents: tuple[PolicyDocument, ...] = Field(max_length=200_000)
+
+
+class Policy(Answer):
+    documents: tuple[PolicyDocument, ...]
+
+
+class PlanRequest(Request):
+    """Absent documents: compare Slurm with the policy that holds now."""
+
+    documents: tuple[PolicyDocument, ...] | None = Field(default=None, max_length=200_000)
+
+
+class Action(StrEnum):
+    CREATE = "create"
+    CHANGE = "change"
+    DELETE = "delete"
+
+
+class FieldChange(Answer):
+    """Absent = not set."""
+
+    field: str
+    before: str | None
+    after: str | None
+
+
+class Change(Answer):
+    action: Action
+    kind: str
+    name: str
+    fields: tuple[FieldChange, ...] = ()
+
+
+class PolicyPlan(Answer):
+    """What would change: in the declared policy, and in Slurm. Empty = nothing to do."""
+
+    policy: tuple[Change, ...]
+    slurm: tuple[Change, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def pending(self) -> bool:
+        return bool(self.policy or self.slurm)
+
+
+class PolicyApplied(Answer):
+    """What was done. `plan` is empty when everything was right already."""
+
+    plan: PolicyPlan
+
+
+# -- Projects, usage ---------------------------------------------------------------------------------------------------
+
+
+class GrantView(Answer):
+    name: GrantName
+    pool: PoolName
+    share: ShareName
+    partition: PartitionName
+    model: GpuModel
+    gpus: int
+    borrow_limit: int | None
+    starts_at: datetime
+    ends_at: datetime
+    active: bool
+
+
+class BudgetView(Answer):
+    """GPU-seconds. `committed` is what running jobs may still use until their time limits."""
+
+    budget: int
+    used: int
+    committed: int
+
+
+class ProjectView(Answer):
+    name: ProjectName
+    organisation: OrganisationName
+    title: str
+    members: tuple[UserName, ...]
+    grants: tuple[GrantView, ...]
+    guaranteed_gpus: int = Field(description="Of active grants.")
+    in_use_guaranteed: int
+    in_use_burst: int
+    pending_jobs: int
+    budget: BudgetView | None
+
+
+class UsageRow(Answer):
+    """GPU-seconds of one group of runs. What `keys` hold is what was asked for in `by`."""
+
+    keys: dict[str, str]
+    runs: int
+    guaranteed: int
+    burst: int
+    preempted: int = Field(description="Part whose run was preempted.")
+    node_failed: int = Field(description="Part whose run ended with its node.")
+
+    @property
+    def gpu_hours(self) -> float:
+        return (self.guaranteed + self.burst) / 3600
+
+
+class Usage(Answer):
+    start: datetime
+    end: datetime
+    metered_until: datetime | None
+    rows: tuple[UsageRow, ...]
+
+
+# -- Nodes, incidents --------------------------------------------------------------------------------------------------
+
+
+class DrainOwner(StrEnum):
+    GPUAAS = "gpuaas"
+    PERSON = "person"
+
+
+class NodeView(Answer):
+    name: NodeName
+    state: str = Field(description="Slurm's base state and flags, e.g. `idle+drain`.")
+    partitions: tuple[PartitionName, ...]
+    model: GpuModel | None
+    gpus: int
+    gpus_allocated: int
+    reason: str
+    drain_owner: DrainOwner | None
+    incident: str | None = Field(description="Open incident of the node.")
+    agent_seen_at: datetime | None
+
+
+class NodeDrain(Request):
+    reason: str = Field(min_length=3, max_length=200, description="For people; gpuaas never undoes this drain.")
+
+
+class EventView(Answer):
+    event_id: str
+    kind: EventKind
+    code: int
+    source: EventSource
+    seen_at: datetime
+    pci: str | None
+    gpu: int | None
+    serial: str | None
+    evidence: str
+
+
+class IncidentView(Answer):
+    id: str
+    node: NodeName
+    state: IncidentState
+    drain: Drain
+    headline: str
+    rule: str = Field(description="What decided.")
+    opened_at: datetime
+    updated_at: datetime
+    closed_at: datetime | None
+    requeued_jobs: tuple[int, ...]
+    events: tuple[EventView, ...] = Field(default=(), description="Only in the answer for one incident.")
+
+
+class IncidentClose(Request):
+    reason: str = Field(default="", max_length=500)
+
+
+# -- Placements, audit -------------------------------------------------------------------------------------------------
+
+
+class PlacementView(Answer):
+    """One decision of the placement gate about one run of a job."""
+
+    job: int
+    restarts: int
+    decided_at: datetime
+    outcome: PlacementOutcome
+    nodes: str = Field(description="Folded node list; empty when Slurm was left to place the job.")
+    leaf_groups: int
+    cost: float
+    runner_up_cost: float | None
+    reason: str
+
+
+class AuditView(Answer):
+    at: datetime
+    actor: str
+    action: str
+    subject: str
+    reason: str
+    evidence: dict[str, str | int | float | bool | None]

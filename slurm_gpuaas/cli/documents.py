@@ -1,0 +1,94 @@
+"""Reads policy documents from YAML files; every fault comes with file, document, line and field."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import IO, Any
+
+import yaml
+from pydantic import ValidationError
+
+from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.policy import DOCUMENT, PolicyDocument
+
+MOST_FAULTS = 20
+
+
+class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # C's parser is ten times as quick
+    """Safe, and a key given twice is an error instead of the last one winning."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
+            seen.add(key.value)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep=deep)
+        return mapping
+
+
+def read_documents(files: Iterable[IO[str]]) -> list[PolicyDocument]:
+    """All documents of the files, in order; empty documents are skipped.
+
+    Raises:
+        InvalidInput: names every fault, the first 20 of them.
+    """
+    documents: list[PolicyDocument] = []
+    faults: list[str] = []
+    for file in files:
+        try:
+            _read(file, documents, faults)
+        except yaml.YAMLError as error:
+            mark = getattr(error, "problem_mark", None)
+            line = f", line {mark.line + 1}" if mark else ""
+            faults.append(f"{file.name}{line}: {getattr(error, 'problem', None) or error}")
+        except UnicodeDecodeError:
+            faults.append(f"{file.name}: not a text in UTF-8")
+    if faults:
+        more = [f"... and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
+        raise InvalidInput(
+            "\n  ".join(["The documents have faults:", *faults[:MOST_FAULTS], *more]),
+            way_out="\nCorrect them; docs/guides/operator.md shows every kind of document.",
+        )
+    return documents
+
+
+def _read(file: IO[str], documents: list[PolicyDocument], faults: list[str]) -> None:
+    loader = _Loader(file.read())
+    try:
+        number = 0
+        while loader.check_node():
+            number += 1
+            node = loader.get_node()
+            value = loader.construct_document(node)
+            if value is None:
+                continue
+            try:
+                documents.append(DOCUMENT.validate_python(value))
+            except ValidationError as error:
+                for fault in error.errors(include_url=False):
+                    # The first part of the place is the kind of the document, which the union chose by.
+                    place = fault["loc"][1:]
+                    where = ".".join(str(part) for part in place) or "kind"
+                    line = _line_of(node, place)
+                    faults.append(f"{file.name}: document {number}, line {line}, {where}: {fault['msg']}")
+    finally:
+        loader.dispose()
+
+
+def _line_of(node: yaml.Node, place: Sequence[str | int]) -> int:
+    """The line (from 1) of the innermost part of `place` that is in the file."""
+    line = node.start_mark.line
+    for part in place:
+        child: yaml.Node | None = None
+        if isinstance(node, yaml.MappingNode):
+            pairs = [(key, value) for key, value in node.value if key.value == part]
+            if pairs:
+                line, child = pairs[0][0].start_mark.line, pairs[0][1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            child = node.value[part]
+            line = child.start_mark.line
+        if child is None:
+            break
+        node = child
+    return int(line) + 1

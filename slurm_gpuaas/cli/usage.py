@@ -1,0 +1,75 @@
+"""`gpuaas usage`: GPU-hours used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import date, datetime, time, timedelta
+
+import click
+
+from slurm_gpuaas.cli.context import Session, as_json, pass_session
+from slurm_gpuaas.cli.output import SEOUL, print_json, print_table
+from slurm_gpuaas.domain.errors import InvalidInput
+
+DIMENSIONS = ("project", "user", "model", "qos", "cluster")
+
+
+@click.command()
+@click.option("--project", help="Of this project only.")
+@click.option("--from", "start", metavar="DAY", help="First Korean day, e.g. 2027-01-01. Default: this month's first.")
+@click.option("--to", "end", metavar="DAY", help="Last Korean day, included. Default: today.")
+@click.option("--by", type=click.Choice(DIMENSIONS), multiple=True, default=("project",), show_default=True)
+@as_json
+@pass_session
+def usage(
+    session: Session, project: str | None, start: str | None, end: str | None, by: Sequence[str], as_json: bool
+) -> None:
+    """Show GPU-hours used, as Slurm's accounting holds them.
+
+    Researchers see their own projects. `preempted` and `node failed` are the parts whose run ended so.
+
+    \b
+    Examples:
+      gpuaas usage
+      gpuaas usage --project vision --from 2027-01-01 --to 2027-01-31 --by user --by model
+      gpuaas usage --json
+    """
+    first = _day(start)
+    last = _day(end)
+    with session.connect() as client:
+        answer = client.usage(
+            start=_midnight(first) if first else None,
+            end=_midnight(last + timedelta(days=1)) if last else None,
+            project=project,
+            by=by,
+        )
+    if as_json:
+        print_json(answer)
+        return
+    print_table(
+        (*by, "#runs", "#GPU-hours", "#guaranteed", "#burst", "#preempted", "#node failed"),
+        (
+            (
+                *(row.keys[name] for name in by),
+                row.runs,
+                row.gpu_hours,
+                row.guaranteed / 3600,
+                row.burst / 3600,
+                row.preempted / 3600,
+                row.node_failed / 3600,
+            )
+            for row in answer.rows
+        ),
+        empty="Nothing was used in that time.",
+    )
+
+
+def _day(text: str | None) -> date | None:
+    try:
+        return date.fromisoformat(text) if text else None
+    except ValueError:
+        raise InvalidInput(f"{text!r:.40} is not a day.", way_out="Write e.g. 2027-01-31.") from None
+
+
+def _midnight(of: date) -> datetime:
+    return datetime.combine(of, time(), SEOUL)
