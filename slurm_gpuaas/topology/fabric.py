@@ -1,0 +1,310 @@
+"""The fabric as it is: which nodes share a leaf group, and which leaf groups share spines.
+
+A leaf group is what placement counts: the leaf switches that serve one scalable unit. On a rail-optimised fabric a
+node has one link to each of (usually) eight leaves, one a rail, so leaves are grouped by what they share: two leaves
+with a node in common are in one group. A node with a lost rail stays in its group through its other rails. Leaf groups
+that reach each other through one level of spines are one pod; a fabric with a core above its spines has several.
+
+This module knows no file format and never decides where a job goes.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
+
+BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.intp]
+
+
+UNATTACHED = "unattached"
+"""Leaf group and pod of nodes without any known link."""
+
+
+class Switch(BaseModel):
+    """A switch above the leaves. `level` 1 is next to the leaves, 2 is the core."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str = Field(max_length=64, description="GUID as 16 hex digits, or the name where no GUID is known.")
+    name: str = Field(max_length=128)
+    level: int = Field(ge=1, le=8)
+
+
+class LeafGroup(BaseModel):
+    """Nodes one hop apart on each rail, and the leaf switches that serve them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    pod: str = Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    nodes: str = Field(max_length=200_000, description="Folded node list as Slurm writes it.")
+    switches: tuple[str, ...] = Field(default=(), description="Leaf switches: GUIDs, or names where none is known.")
+
+    @cached_property
+    def node_names(self) -> tuple[NodeName, ...]:
+        return expand_nodes(self.nodes)
+
+
+class Fabric(BaseModel):
+    """A compute fabric. Leaf groups are in fabric order (pod by pod), which is also rank order.
+
+    Raises:
+        InvalidInput: a node or a name stands twice, or a pod's leaf groups are apart.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: Literal[1] = 1
+    source: str = Field(default="", max_length=200, description="What it was read from.")
+    leaf_groups: tuple[LeafGroup, ...] = Field(min_length=1)
+    spines: tuple[Switch, ...] = ()
+    findings: tuple[str, ...] = Field(default=(), description="What is odd in the cabling or in the text, for people.")
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Fabric:
+        seen: dict[NodeName, str] = {}
+        names: set[str] = set()
+        pods: list[str] = []
+        for group in self.leaf_groups:
+            if group.name in names:
+                raise InvalidInput(f"Two leaf groups are named {group.name}.", way_out="Rename one.")
+            names.add(group.name)
+            for node in group.node_names:
+                if node in seen:
+                    raise InvalidInput(
+                        f"Node {node} is in leaf groups {seen[node]} and {group.name}.",
+                        way_out="A node belongs to one leaf group: take it out of one of them.",
+                    )
+                seen[node] = group.name
+            if group.pod not in pods:
+                pods.append(group.pod)
+            elif pods[-1] != group.pod:
+                raise InvalidInput(
+                    f"Leaf group {group.name} of pod {group.pod} stands apart from its pod.",
+                    way_out="List leaf groups pod by pod.",
+                )
+        return self
+
+    @cached_property
+    def pods(self) -> Mapping[str, tuple[LeafGroup, ...]]:
+        pods: dict[str, list[LeafGroup]] = defaultdict(list)
+        for group in self.leaf_groups:
+            pods[group.pod].append(group)
+        return {pod: tuple(groups) for pod, groups in pods.items()}
+
+    @cached_property
+    def arrays(self) -> FabricArrays:
+        return FabricArrays.of([(group.pod, group.name, group.node_names) for group in self.leaf_groups])
+
+
+@dataclass(frozen=True, eq=False)
+class FabricArrays:
+    """The fabric for arithmetic: node i stands in leaf group `group[i]`; arrays are in fabric order.
+
+    Args:
+        nodes: names, shape (nodes,).
+        group: index of each node's leaf group, shape (nodes,), ascending.
+        paths: (pod, leaf group) per leaf group.
+    """
+
+    nodes: tuple[NodeName, ...]
+    group: IntArray
+    paths: tuple[tuple[str, str], ...]
+
+    @classmethod
+    def of(cls, groups: Sequence[tuple[str, str, Sequence[NodeName]]]) -> FabricArrays:
+        """From (pod, leaf group, nodes) in fabric order."""
+        nodes = tuple(node for _, _, members in groups for node in members)
+        group = np.repeat(np.arange(len(groups)), [len(members) for _, _, members in groups])
+        return cls(nodes, group.astype(np.intp), tuple((pod, name) for pod, name, _ in groups))
+
+    @cached_property
+    def index(self) -> Mapping[NodeName, int]:
+        return {node: position for position, node in enumerate(self.nodes)}
+
+    def mask(self, names: Iterable[NodeName]) -> BoolArray:
+        """True where a node is named; names the fabric does not know are left out."""
+        mask = np.zeros(len(self.nodes), dtype=np.bool_)
+        mask[[self.index[name] for name in names if name in self.index]] = True
+        return mask
+
+
+class Cabling:
+    """Collects devices and links in any order; `fabric()` says what they amount to.
+
+    Hosts are known by name, switches by GUID. Linear in links, whatever they look like.
+    """
+
+    def __init__(self) -> None:
+        self.switch_names: dict[str, str] = {}
+        self._hosts_of: dict[str, set[NodeName]] = defaultdict(set)
+        self._leaves_of: dict[NodeName, set[str]] = defaultdict(set)
+        self._neighbours: dict[str, set[str]] = defaultdict(set)
+
+    def add_switch(self, guid: str, name: str) -> None:
+        self.switch_names[guid] = name[:128] or guid
+
+    def connect_host(self, node: NodeName, switch: str) -> None:
+        self.switch_names.setdefault(switch, switch)
+        self._hosts_of[switch].add(node)
+        self._leaves_of[node].add(switch)
+
+    def connect_switches(self, one: str, other: str) -> None:
+        for switch in (one, other):
+            self.switch_names.setdefault(switch, switch)
+        self._neighbours[one].add(other)
+        self._neighbours[other].add(one)
+
+    def fabric(self, source: str, nodes: Iterable[NodeName] = (), findings: Sequence[str] = ()) -> Fabric:
+        """The fabric of these links.
+
+        Args:
+            nodes: nodes that must be in it; those without a link stand in `UNATTACHED`.
+
+        Raises:
+            InvalidInput: no host at all.
+        """
+        unattached = sorted(set(nodes) - self._leaves_of.keys(), key=natural)
+        if not self._leaves_of and not unattached:
+            raise InvalidInput(
+                f"{source} names no host.",
+                way_out="Check that it is the whole output of `ibnetdiscover`, and that --nodes names its hosts.",
+            )
+        members = self._leaf_groups()
+        pod_of = self._pods(members)
+        pods: dict[int, list[int]] = defaultdict(list)
+        for number in range(len(members)):
+            pods[pod_of[number]].append(number)
+        groups: list[LeafGroup] = []
+        width = max(2, len(str(len(members))))
+        for pod_number, numbers in enumerate(sorted(pods.values()), start=1):
+            for number in numbers:
+                leaves, hosts = members[number]
+                groups.append(
+                    LeafGroup(
+                        name=f"leaf-{len(groups) + 1:0{width}d}",
+                        pod=f"pod-{pod_number:02d}",
+                        nodes=fold_nodes(hosts),
+                        switches=tuple(sorted(leaves)),
+                    )
+                )
+        if unattached:
+            groups.append(LeafGroup(name=UNATTACHED, pod=UNATTACHED, nodes=fold_nodes(unattached)))
+        return Fabric(
+            source=source,
+            leaf_groups=tuple(groups),
+            spines=self._spines(),
+            findings=(*findings, *self._lost_rails(members), *(f"{node} has no link." for node in unattached)),
+        )
+
+    def _leaf_groups(self) -> list[tuple[set[str], list[NodeName]]]:
+        """(leaf switches, nodes) per leaf group, ordered by first node name."""
+        found = []
+        for leaves in joined(self._hosts_of, self._leaves_of.values()):
+            hosts = {node for leaf in leaves for node in self._hosts_of[leaf]}
+            found.append((leaves, sorted(hosts, key=natural)))
+        return sorted(found, key=lambda group: natural(group[1][0]))
+
+    def _levels(self) -> dict[str, int]:
+        """Steps from the nearest leaf, per switch that can be reached from one."""
+        level = dict.fromkeys(self._hosts_of, 0)
+        frontier = list(level)
+        while frontier:
+            reached = []
+            for switch in frontier:
+                for other in self._neighbours.get(switch, ()):
+                    if other not in level:
+                        level[other] = level[switch] + 1
+                        reached.append(other)
+            frontier = reached
+        return level
+
+    def _spines(self) -> tuple[Switch, ...]:
+        spines = [
+            Switch(id=guid, name=self.switch_names[guid], level=min(level, 8))
+            for guid, level in self._levels().items()
+            if level
+        ]
+        return tuple(sorted(spines, key=lambda spine: (spine.level, natural(spine.name), spine.id)))
+
+    def _pods(self, groups: Sequence[tuple[set[str], list[NodeName]]]) -> list[int]:
+        """Pod of each leaf group: groups that share a spine, or are cabled leaf to leaf, are in one pod."""
+        group_of = {leaf: number for number, (leaves, _) in enumerate(groups) for leaf in leaves}
+        levels = self._levels()
+        reach: dict[str, set[int]] = defaultdict(set)
+        for leaf, number in group_of.items():
+            for other in self._neighbours.get(leaf, ()):
+                if levels[other] == 1:
+                    reach[other].add(number)
+                else:
+                    reach[min(leaf, other)].update((number, group_of[other]))
+        pod_of = [0] * len(groups)
+        for pod in joined(range(len(groups)), reach.values()):
+            for number in pod:
+                pod_of[number] = min(pod)
+        return pod_of
+
+    def _lost_rails(self, groups: Sequence[tuple[set[str], list[NodeName]]]) -> list[str]:
+        """A sentence per node that has fewer links than its leaf group has leaves."""
+        return [
+            f"{node} reaches {len(self._leaves_of[node])} of the {len(leaves)} leaves of its group."
+            for leaves, nodes in groups
+            for node in nodes
+            if len(self._leaves_of[node]) < len(leaves)
+        ]
+
+
+Item = TypeVar("Item", bound=Hashable)
+
+
+def joined(items: Iterable[Item], bonds: Iterable[Collection[Item]]) -> list[set[Item]]:
+    """Connected components of `items`, where all members of a bond belong together. Linear in items and bonds."""
+    parent = {item: item for item in items}
+
+    def root(item: Item) -> Item:
+        while parent[item] != item:
+            parent[item] = item = parent[parent[item]]
+        return item
+
+    for bond in bonds:
+        first, *others = bond
+        for other in others:
+            parent[root(other)] = root(first)
+    found: dict[Item, set[Item]] = defaultdict(set)
+    for item in parent:
+        found[root(item)].add(item)
+    return list(found.values())
+
+
+def natural(name: str) -> tuple[tuple[int, int, str], ...]:
+    """Sort key under which b200-9 comes before b200-10."""
+    parts: list[tuple[int, int, str]] = []
+    digits = text = ""
+    for character in name:
+        if character.isascii() and character.isdigit():
+            if text:
+                parts.append((1, 0, text))
+                text = ""
+            digits += character
+        else:
+            if digits:
+                parts.append((0, int(digits), digits))
+                digits = ""
+            text += character
+    if digits:
+        parts.append((0, int(digits), digits))
+    if text:
+        parts.append((1, 0, text))
+    return tuple(parts)

@@ -1,0 +1,144 @@
+"""Reads and writes Slurm's topology.yaml (25.05 and later): the fabric as topology/tree sees it.
+
+A leaf group becomes one leaf switch of Slurm, since eight rail leaves a node would not be a tree. With more than one
+pod, each pod is a switch between its leaf groups and the root. Nodes without a place in the fabric get a leaf without a
+parent: Slurm knows them (it refuses a job that names a node which the file lacks) and no job spans them and others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Annotated, Final
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+
+from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
+from slurm_gpuaas.topology.fabric import UNATTACHED, Fabric, LeafGroup, Switch, natural
+
+LONGEST_FILE: Final = 16_000_000
+TOPOLOGY: Final = "fabric"
+"""Name of the topology; a partition could pick it with `Topology=fabric`."""
+
+ROOT: Final = "root"
+
+
+def render(fabric: Fabric, *, nodes: Collection[NodeName] = ()) -> str:
+    """The file's text. `nodes` are all nodes of slurm.conf, if some may be missing in the fabric."""
+    attached = {pod: groups for pod, groups in fabric.pods.items() if pod != UNATTACHED}
+    rows: list[tuple[str, str, str]] = []
+    if len(attached) > 1:
+        rows.append((ROOT, "children", fold_nodes(attached)))
+        rows += [(pod, "children", fold_nodes(group.name for group in groups)) for pod, groups in attached.items()]
+    else:
+        rows += [(ROOT, "children", fold_nodes(group.name for group in groups)) for groups in attached.values()]
+    rows += [(group.name, "nodes", group.nodes) for groups in attached.values() for group in groups]
+    loose = {node for group in fabric.pods.get(UNATTACHED, ()) for node in group.node_names}
+    loose |= set(nodes) - set(fabric.arrays.nodes)
+    if loose:
+        rows.append((UNATTACHED, "nodes", fold_nodes(sorted(loose, key=natural))))
+    lines = [f"- topology: {TOPOLOGY}", "  cluster_default: true", "  tree:", "    switches:"]
+    for name, key, members in rows:
+        lines += [f"      - switch: {name}", f"        {key}: {members}"]
+    return "\n".join(lines) + "\n"
+
+
+class _Switch(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    switch: Annotated[str, BeforeValidator(str), Field(max_length=64)]
+    children: str | None = Field(default=None, max_length=200_000)
+    nodes: str | None = Field(default=None, max_length=200_000)
+
+
+class _Tree(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    switches: tuple[_Switch, ...] = ()
+
+
+class _Topology(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    topology: Annotated[str, BeforeValidator(str)] = ""
+    cluster_default: bool = False
+    tree: _Tree | None = None
+
+
+_FILE: Final[TypeAdapter[list[_Topology]]] = TypeAdapter(list[_Topology])
+
+
+def parse(text: str, *, source: str = "topology.yaml") -> Fabric:
+    """The fabric of the file's tree: the cluster's default topology, or the first that is a tree.
+
+    The switches just above the leaves are the pods, unless there is one above all.
+
+    Raises:
+        InvalidInput: not YAML, no tree in it, or a tree that is none (a cycle, two parents, an unknown child).
+    """
+    if len(text) > LONGEST_FILE:
+        raise InvalidInput(f"{source} has {len(text)} characters.", way_out=f"At most {LONGEST_FILE} are read.")
+    try:
+        topologies = _FILE.validate_python(yaml.safe_load(text))
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InvalidInput(f"{source} is not YAML: {str(error)[:300]}", way_out="Correct it.") from None
+    except ValidationError as error:
+        raise InvalidInput(
+            f"{source} is not a topology.yaml: {error.errors()[0]['msg']} at {error.errors()[0]['loc']}.",
+            way_out="See Slurm's topology.yaml manual page for its form.",
+        ) from None
+    trees = sorted((t for t in topologies if t.tree), key=lambda topology: not topology.cluster_default)
+    if not trees or not trees[0].tree:
+        raise InvalidInput(f"{source} holds no tree topology.", way_out="Give a file with a `tree:` of switches.")
+    return _fabric(trees[0].tree.switches, source)
+
+
+def _fabric(switches: Iterable[_Switch], source: str) -> Fabric:
+    nodes: dict[str, str] = {}
+    parent: dict[str, str] = {}
+    names: set[str] = set()
+    for entry in switches:
+        if entry.switch in names:
+            raise InvalidInput(f"{source}: switch {entry.switch} stands twice.", way_out="Rename one.")
+        names.add(entry.switch)
+        if entry.nodes and not entry.children:
+            nodes[entry.switch] = fold_nodes(expand_nodes(entry.nodes))
+        for child in expand_nodes(entry.children) if entry.children else ():
+            if parent.setdefault(child, entry.switch) != entry.switch:
+                raise InvalidInput(f"{source}: switch {child} has two parents.", way_out="Leave one of them.")
+    if unknown := sorted(parent.keys() - names):
+        raise InvalidInput(f"{source}: child {unknown[0]} is no switch of the file.", way_out="Describe it.")
+    paths = {leaf: _upwards(leaf, parent, source) for leaf in nodes}
+    # A pod is the switch next above the leaf; where that is the root (two levels), all are one pod named after it.
+    groups = [
+        LeafGroup(name=leaf, pod=paths[leaf][0] if paths[leaf] else UNATTACHED, nodes=nodes[leaf], switches=(leaf,))
+        for leaf in nodes
+    ]
+    order = {pod: number for number, pod in reversed(list(enumerate(group.pod for group in groups)))}
+    return Fabric(
+        source=source,
+        leaf_groups=tuple(sorted(groups, key=lambda group: order[group.pod])),
+        spines=tuple(
+            Switch(id=name, name=name, level=level)
+            for name, level in sorted(_levels(paths.values()).items(), key=lambda item: (item[1], natural(item[0])))
+        ),
+    )
+
+
+def _upwards(leaf: str, parent: dict[str, str], source: str) -> tuple[str, ...]:
+    path: list[str] = []
+    while (above := parent.get(path[-1] if path else leaf)) is not None:
+        if above in path or above == leaf:
+            raise InvalidInput(f"{source}: switch {above} is above itself.", way_out="Break the cycle.")
+        path.append(above)
+    return tuple(path)
+
+
+def _levels(paths: Iterable[tuple[str, ...]]) -> dict[str, int]:
+    levels: dict[str, int] = {}
+    for path in paths:
+        for level, name in enumerate(path, start=1):
+            levels[name] = max(levels.get(name, 0), min(level, 8))
+    return levels
