@@ -1,0 +1,90 @@
+"""Whatever happens to the snapshot, Slurm's own limits stay in force and jobs are accepted as they came."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tests.unit.hook.harness import NOW, RECORDS, Hook, project, snapshot_text
+
+TOO_MANY = {"user_name": "alice", "tres_per_job": "gres/gpu:9999"}
+
+BROKEN = {
+    "empty": "",
+    "another format": "gpuaas-snapshot 2 1 abc\n",
+    "not a number": snapshot_text([("cluster", "mini", 8), ("partition", "p", "b200", "many", 1)]),
+    "cut short": snapshot_text(RECORDS)[:-5],
+    "a project without its partition": snapshot_text([("cluster", "mini", 8), project("nlp")]),
+    "another cluster's": snapshot_text([("cluster", "kakao", 8)]),
+    "without a cluster": snapshot_text(RECORDS[1:]),
+    "binary": "\x00\x01\x02" * 100,
+}
+
+
+@pytest.mark.parametrize("text", BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_snapshot_leaves_the_job_to_slurm(tmp_path: Path, text: str) -> None:
+    hook = Hook(tmp_path / "snapshot", text=text)
+    outcome = hook.submit(**TOO_MANY)
+    assert outcome.accepted
+    assert outcome.job["tres_per_job"] == TOO_MANY["tres_per_job"]
+    assert len(hook.complaints) == 1
+    assert "Slurm's own limits alone decide" in hook.complaints[0]
+
+
+def test_a_missing_snapshot_leaves_the_job_to_slurm_and_says_so_once_a_minute(tmp_path: Path) -> None:
+    hook = Hook(tmp_path / "snapshot")
+    for _ in range(100):
+        assert hook.submit(**TOO_MANY).accepted
+    assert len(hook.complaints) == 1
+    hook.now = NOW + timedelta(seconds=60)
+    assert hook.submit(**TOO_MANY).accepted
+    assert len(hook.complaints) == 2
+
+
+def test_an_old_snapshot_leaves_the_job_to_slurm_until_it_is_renewed(tmp_path: Path) -> None:
+    hook = Hook(tmp_path / "snapshot", text=snapshot_text(RECORDS))
+    assert not hook.submit(**TOO_MANY).accepted
+    hook.now = NOW + timedelta(minutes=16)
+    assert hook.submit(**TOO_MANY).accepted
+    assert "960 s old" in hook.complaints[0]
+    hook.snapshot.write_text(snapshot_text(RECORDS, generated=hook.now))
+    assert not hook.submit(**TOO_MANY).accepted
+
+
+def test_a_new_body_is_read_and_an_unchanged_one_is_not(tmp_path: Path) -> None:
+    hook = Hook(tmp_path / "snapshot", text=snapshot_text(RECORDS))
+    job = {"user_name": "alice", "tres_per_job": "gres/gpu:24"}
+    assert not hook.submit(**job).accepted
+    head, _, _ = hook.snapshot.read_text().partition("\n")
+    hook.snapshot.write_text(head + "\n")
+    assert not hook.submit(**job).accepted, "the same hash: the body is not read again"
+    larger = [*RECORDS[:3], project("nlp", guaranteed=24), ("member", "alice", "nlp", 1)]
+    hook.snapshot.write_text(snapshot_text(larger))
+    assert hook.submit(**job).accepted
+
+
+def test_a_broken_body_is_replaced_by_the_next_good_one(tmp_path: Path) -> None:
+    hook = Hook(tmp_path / "snapshot", text=snapshot_text(RECORDS))
+    assert not hook.submit(**TOO_MANY).accepted
+    hook.snapshot.write_text(BROKEN["not a number"])
+    assert hook.submit(**TOO_MANY).accepted
+    hook.snapshot.write_text(snapshot_text(RECORDS))
+    assert not hook.submit(**TOO_MANY).accepted
+
+
+def test_an_expired_grant_is_noticed_between_two_snapshots(tmp_path: Path) -> None:
+    records = [*RECORDS[:3], project("nlp", ends="2026-11-23"), ("member", "alice", "nlp", 1)]
+    hook = Hook(tmp_path / "snapshot", text=snapshot_text(records))
+    job = {"user_name": "alice", "tres_per_job": "gres/gpu:1"}
+    assert hook.submit(**job).accepted
+    hook.now = NOW + timedelta(hours=12)
+    hook.snapshot.write_text(snapshot_text(records, generated=hook.now))
+    assert "ended on 2026-11-22" in hook.submit(**job).message
+
+
+def test_records_of_a_newer_daemon_are_passed_over(tmp_path: Path) -> None:
+    hook = Hook(tmp_path / "snapshot", text=snapshot_text([*RECORDS, ("weather", "rain")]))
+    assert not hook.submit(**TOO_MANY).accepted
+    assert hook.complaints == []
