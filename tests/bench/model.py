@@ -93,13 +93,12 @@ class BenchContext:
         self._current: tuple[str, Instance] | None = None
 
     def testbed(self, profile: str) -> Instance:
-        """The testbed of this profile (`mini` or `haein`), up. Another profile's is taken down first."""
+        """The testbed of this profile (`mini` or `haein`), up, with gpuaasd and agents. Another profile's is taken down
+        first."""
         if self._current and self._current[0] == profile:
             return self._current[1]
         self.close()
-        name = f"bench-{os.getpid()}"
-        with self.step(f"Testbed {profile}"):
-            instance = Instance.up(profile, name)
+        instance = Instance.up(profile, f"bench-{os.getpid()}", progress=self._progress)
         self._stack.callback(instance.down)
         self._current = (profile, instance)
         return instance
