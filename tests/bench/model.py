@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from slurm_gpuaas.testbed.instance import Instance
-
 from slurm_gpuaas.testbed.progress import Note, Progress
 
 
