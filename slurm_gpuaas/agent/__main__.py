@@ -1,0 +1,3 @@
+from slurm_gpuaas.agent.main import main
+
+main()

@@ -1,0 +1,123 @@
+"""What gpuaas-agent can be told: one YAML file, every field of it here. An unknown key is an error, never ignored.
+
+Environment variables `GPUAAS_AGENT_<FIELD>` stand above the file. `{node}` in a path is the node's name.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import timedelta
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from slurm_gpuaas.api.keyfile import read_key
+from slurm_gpuaas.api.signing import node_key
+from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.names import NodeName
+
+DEFAULT_CONFIG = Path("/etc/gpuaas/agent.yaml")
+
+
+class Config(BaseSettings):
+    """gpuaas-agent's configuration."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix="GPUAAS_AGENT_")
+
+    daemon: str = Field(
+        default="unix:/run/gpuaas/gpuaasd.sock",
+        description="gpuaasd: `unix:PATH`, `https://HOST:PORT`, or `http://HOST:PORT` (loopback only).",
+    )
+    ca: Path | None = Field(
+        default=None, description="PEM file of the authority that signed gpuaasd's certificate. Absent = the system's."
+    )
+    key: Path | None = Field(
+        default=Path("/etc/gpuaas/agent.key"), description="File (0600) with this node's key, in hexadecimal."
+    )
+    master_key: Path | None = Field(
+        default=None,
+        description="File (0600) with gpuaasd's master key, instead of `key`. Only for simulated nodes of a testbed.",
+    )
+    nvml: bool = Field(default=True, description="Watch NVML's critical XID events.")
+    kernel_log: Path | None = Field(
+        default=Path("/dev/kmsg"), description="Kernel log: the device, or a file of the same records. Absent = do not."
+    )
+    boot_id: Path = Field(default=Path("/proc/sys/kernel/random/boot_id"), description="File with the boot's id.")
+    spool: Path = Field(
+        default=Path("/var/spool/gpuaas-agent/{node}"), description="Folder for events on their way and what was seen."
+    )
+    spool_max_bytes: int = Field(default=16 << 20, ge=64 << 10, description="Most that waits for gpuaasd, per node.")
+    same_within: timedelta = Field(
+        default=timedelta(seconds=5), description="The same code of the same GPU within this time is one event."
+    )
+    heartbeat: timedelta = Field(default=timedelta(minutes=1), description="Longest silence towards gpuaasd.")
+    timeout: timedelta = Field(default=timedelta(seconds=10), description="Longest wait for gpuaasd's answer.")
+    simulated_hardware: Path | None = Field(
+        default=None,
+        description="Folder of simulated nodes (`FOLDER/NODE`): kernel log and boot id are read there. Testbeds only.",
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level written.")
+
+    @model_validator(mode="after")
+    def _one_key(self) -> Config:
+        if self.master_key is None and self.key is None:
+            raise ValueError("one of `key` and `master_key` is needed")
+        scheme = self.daemon.partition(":")[0]
+        if scheme not in {"unix", "http", "https"}:
+            raise ValueError(f"daemon is {self.daemon!r}: use unix:PATH, https://HOST:PORT or http://HOST:PORT")
+        return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (env_settings, init_settings)
+
+    @classmethod
+    def load(cls, path: Path) -> Config:
+        """Read the file and the environment.
+
+        Raises:
+            InvalidInput: the file cannot be read, is no YAML mapping, or a field of it is wrong; names each field.
+        """
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except OSError as error:
+            raise InvalidInput(
+                f"Configuration {path} cannot be read: {os.strerror(error.errno or 0)}.",
+                way_out="Give the file with --config; etc/agent.yaml is an example.",
+            ) from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"Configuration {path} is not YAML: {' '.join(str(error).split())}.") from None
+        if not isinstance(content, dict):
+            raise InvalidInput(f"Configuration {path} is not a mapping.", way_out="Write `field: value` lines.")
+        try:
+            return cls(**content)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, fault['loc'])) or 'configuration'}: {fault['msg']}"
+                for fault in error.errors(include_url=False)
+            )
+            raise InvalidInput(f"Configuration {path}: {faults}.") from None
+
+    def for_node(self, path: Path, node: NodeName) -> Path:
+        return Path(str(path).replace("{node}", node))
+
+    def key_of(self, node: NodeName) -> bytes:
+        """The key that this node signs with.
+
+        Raises:
+            InvalidInput: the file is missing, readable by others, or holds no key.
+        """
+        if self.master_key is not None:
+            return node_key(read_key(self.master_key), node)
+        assert self.key is not None  # _one_key
+        return read_key(self.for_node(self.key, node))

@@ -1,0 +1,250 @@
+"""gpuaas-agent: watches the GPUs of its node and reports hardware events to gpuaasd."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import resource
+import selectors
+import signal
+import socket
+import stat
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+import click
+import structlog
+
+from slurm_gpuaas import __version__
+from slurm_gpuaas.agent.config import DEFAULT_CONFIG, Config
+from slurm_gpuaas.agent.delivery import DaemonClient, Delivery
+from slurm_gpuaas.agent.inotify import Inotify
+from slurm_gpuaas.agent.kmsg import KernelLog, KmsgDevice, KmsgFile
+from slurm_gpuaas.agent.node import NodeAgent, read_boot_id
+from slurm_gpuaas.api.keyfile import read_key
+from slurm_gpuaas.api.signing import node_key
+from slurm_gpuaas.domain.clock import SystemClock
+from slurm_gpuaas.domain.errors import ExitCode, GpuaasError, InvalidInput
+from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.policy import expand_nodes
+
+STACK_BYTES: Final = 512 << 10
+"""Of the threads that wait in NVML; the default of 8 MiB is for programs that recurse."""
+NVML_START_S: Final = 10.0
+
+log = structlog.get_logger(__name__)
+
+
+class Agent:
+    """The process: nodes (one, but on a testbed), their sources, and delivery."""
+
+    def __init__(self, config: Config, nodes: Sequence[NodeName]) -> None:
+        self._config = config
+        clock = SystemClock()
+        client = DaemonClient(
+            config.daemon,
+            ca=str(config.ca) if config.ca else None,
+            timeout=config.timeout.total_seconds(),
+            clock=clock,
+        )
+        keys: Callable[[NodeName], bytes] = cache(config.key_of)
+        self._delivery = Delivery(
+            client, key_of=lambda agent: keys(agent.node), heartbeat=config.heartbeat.total_seconds()
+        )
+        for node in nodes:
+            keys(node)
+        self._agents = [
+            NodeAgent(
+                node,
+                folder=config.for_node(config.spool, node),
+                spool_max_bytes=config.spool_max_bytes,
+                same_within=config.same_within,
+                boot_id=partial(read_boot_id, self._hardware(node) / "boot_id" if self._simulated else config.boot_id),
+                clock=clock,
+                on_event=self._delivery.hurry,
+            )
+            for node in nodes
+        ]
+        self._delivery.add(self._agents)
+        self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+
+    @property
+    def _simulated(self) -> bool:
+        return self._config.simulated_hardware is not None
+
+    def _hardware(self, node: NodeName) -> Path:
+        assert self._config.simulated_hardware is not None  # asked only when _simulated
+        return self._config.simulated_hardware / node
+
+    def once(self) -> bool:
+        """Read what the kernel log holds, deliver it, and end. False when something could not be delivered."""
+        self._start_nvml()
+        for agent, kernel_log in self._kernel_logs():
+            for record in kernel_log.read():
+                agent.see_record(record)
+        return self._delivery.flush()
+
+    def run(self) -> None:
+        """Watch until `stop`."""
+        self._start_nvml()
+        self._delivery.start()
+        log.info("agent.ready", version=__version__, nodes=len(self._agents), daemon=self._config.daemon)
+        self._follow(self._kernel_logs())
+        self._delivery.stop(self._config.timeout.total_seconds())
+
+    def stop(self) -> None:
+        """Safe in a signal handler."""
+        os.write(self._wake_write, b"x")
+
+    def _start_nvml(self) -> None:
+        if not self._config.nvml:
+            return
+        from slurm_gpuaas.agent.nvml import NvmlSource  # the binding is needed only where NVML is watched
+
+        threading.stack_size(STACK_BYTES)
+        sources = [NvmlSource(agent, prepare=self._prepare_nvml(agent.node)) for agent in self._agents]
+        for source in sources:
+            source.start()
+        threading.stack_size(0)
+        # Kernel-log lines name PCI addresses; read them when it is known which GPU is where.
+        for source in sources:
+            source.wait_until_listed(NVML_START_S)
+
+    def _prepare_nvml(self, node: NodeName) -> Callable[[], None]:
+        if not self._simulated:
+            return lambda: None
+        folder = os.fsencode(self._hardware(node))
+        return lambda: ctypes.CDLL("libnvidia-ml.so.1").gpuaasSimSelectNode(folder)
+
+    def _kernel_logs(self) -> list[tuple[NodeAgent, KernelLog]]:
+        if self._config.kernel_log is None:
+            return []
+        return [(agent, self._open_log(agent.node, self._config.kernel_log)) for agent in self._agents]
+
+    def _open_log(self, node: NodeName, configured: Path) -> KernelLog:
+        path = self._hardware(node) / "kmsg" if self._simulated else self._config.for_node(configured, node)
+        try:
+            return KmsgDevice(path) if stat.S_ISCHR(path.stat().st_mode) else KmsgFile(path)
+        except OSError as error:
+            raise InvalidInput(
+                f"Kernel log {path} cannot be read: {os.strerror(error.errno or 0)}.",
+                way_out="The agent needs CAP_SYSLOG (run it as root, as the unit file does).",
+            ) from None
+
+    def _follow(self, logs: Sequence[tuple[NodeAgent, KernelLog]]) -> None:
+        """Read each log when it has something new, until told to stop. Waits in the kernel, never polls."""
+        inotify = Inotify()
+        files: dict[int, tuple[NodeAgent, KernelLog]] = {}
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._wake_read, selectors.EVENT_READ)
+            selector.register(inotify, selectors.EVENT_READ)
+            for agent, kernel_log in logs:
+                # Watched before it is read for the first time: nothing falls between.
+                if isinstance(kernel_log, KmsgFile):
+                    files[inotify.watch(kernel_log.path)] = (agent, kernel_log)
+                elif isinstance(kernel_log, KmsgDevice):
+                    selector.register(kernel_log, selectors.EVENT_READ, (agent, kernel_log))
+                _read(agent, kernel_log)
+            while True:
+                for key, _events in selector.select():
+                    if key.fd == self._wake_read:
+                        return
+                    if key.data is not None:
+                        _read(*key.data)
+                    else:
+                        _read_written(inotify, files)
+
+
+def _read_written(inotify: Inotify, files: Mapping[int, tuple[NodeAgent, KernelLog]]) -> None:
+    written = inotify.read()
+    for number in files if written is None else written:
+        if number in files:
+            _read(*files[number])
+
+
+def _read(agent: NodeAgent, kernel_log: KernelLog) -> None:
+    for record in kernel_log.read():
+        agent.see_record(record)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help="Configuration file.",
+)
+@click.option(
+    "--nodes", help="Nodes to speak for, e.g. b200-[001-129]. Default: this host. More than one on a testbed."
+)
+@click.option("--once", is_flag=True, help="Report what the kernel log holds and end.")
+@click.option("--print-key", metavar="NODE", help="Print the key of a node, made from the master key, and end.")
+@click.version_option(__version__, prog_name="gpuaas-agent")
+def command(path: Path, nodes: str | None, once: bool, print_key: str | None) -> None:
+    """Watch this node's GPUs and report hardware events to gpuaasd.
+
+    \b
+    Examples:
+      gpuaas-agent                                   watch this node
+      gpuaas-agent --once                            report what happened since the last run, and end
+      gpuaas-agent --print-key b200-001 | ssh b200-001 'umask 077; cat > /etc/gpuaas/agent.key'
+    """
+    if print_key is not None:
+        click.echo(node_key(read_key(_master_key(path)), NodeName(print_key)).hex())
+        return
+    config = Config.load(path)
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[config.log_level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+    )
+    _raise_file_limit()
+    agent = Agent(config, expand_nodes(nodes) if nodes else (NodeName(socket.gethostname().partition(".")[0]),))
+    if once:
+        sys.exit(ExitCode.OK if agent.once() else ExitCode.UNAVAILABLE)
+
+    def on_signal(_number: int, _frame: FrameType | None) -> None:
+        agent.stop()
+
+    signal.signal(signal.SIGTERM, on_signal)
+    signal.signal(signal.SIGINT, on_signal)
+    agent.run()
+
+
+def _master_key(path: Path) -> Path:
+    """Where the master key is: as configured, else where gpuaasd has it by default."""
+    if path.exists() and (configured := Config.load(path).master_key) is not None:
+        return configured
+    return Path("/etc/gpuaas/agents.key")
+
+
+def _raise_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def main() -> None:
+    """Entry point: expected failures become one sentence on stderr and a documented exit code."""
+    try:
+        command.main(standalone_mode=False)
+    except GpuaasError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.INVALID)

@@ -1,0 +1,153 @@
+"""NVML as a source: waits for critical XID events in NVIDIA's library, through NVIDIA's own binding.
+
+One thread a node blocks in nvmlEventSetWait; it costs nothing while nothing happens. Trouble with NVML is logged and
+tried again: the kernel log is read all the same.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import pynvml
+import structlog
+
+from slurm_gpuaas.agent.node import Gpu, NodeAgent
+
+WAIT_MS: Final = 60_000
+"""Longest single wait in NVML; only the stop of the thread depends on it."""
+RETRY_S: Final = 60.0
+LOST_PAUSE_S: Final = 1.0
+"""Before a new event set is made: a library that keeps saying that a GPU is lost must not keep us busy."""
+
+_ACTIONS: Final = {0: "None", 1: "GPU Reset", 2: "Node Reboot", 3: "Drain P2P", 4: "Drain and Reset"}
+"""nvmlDeviceGpuRecoveryAction_t in the words of XID 154."""
+
+log = structlog.get_logger(__name__)
+
+
+class NvmlSource:
+    """Args:
+    prepare: called once in the thread that will use NVML, before it is initialised.
+    """
+
+    def __init__(self, agent: NodeAgent, *, prepare: Callable[[], None] = lambda: None) -> None:
+        self._agent = agent
+        self._prepare = prepare
+        self._stop = threading.Event()
+        self._listed = threading.Event()
+        self._listening = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"nvml-{agent.node}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wait_until_listed(self, seconds: float) -> bool:
+        """Whether the node's GPUs were listed (or NVML turned out not to work) within the time."""
+        return self._listed.wait(seconds)
+
+    def wait_until_listening(self, seconds: float) -> bool:
+        """Whether events are waited for within the time."""
+        return self._listening.wait(seconds)
+
+    def stop(self) -> None:
+        """Ask the thread to end; it is a daemon thread and may still sit in NVML when the process ends."""
+        self._stop.set()
+
+    def _run(self) -> None:
+        try:
+            self._prepare()
+        except OSError as error:
+            log.warning("nvml.unavailable", node=self._agent.node, error=str(error))
+            self._listed.set()
+            return
+        told = ""
+        while not self._stop.is_set():
+            try:
+                pynvml.nvmlInit()
+                self._agent.set_gpus(list_gpus())
+                self._listed.set()
+                told = ""
+                self._listen()
+            except pynvml.NVMLError as error:
+                self._listed.set()
+                if str(error) != told:
+                    log.warning("nvml.failed", node=self._agent.node, error=str(error), retry_seconds=RETRY_S)
+                told = str(error)
+                self._stop.wait(RETRY_S)
+
+    def _listen(self) -> None:
+        """Wait for events, on a new set whenever a GPU of the old one got lost."""
+        while not self._stop.is_set():
+            events = pynvml.nvmlEventSetCreate()
+            try:
+                gpus = self._register(events)
+                self._listening.set()
+                self._pass_on(events, gpus)
+            finally:
+                pynvml.nvmlEventSetFree(events)
+
+    def _register(self, events: Any) -> Mapping[int, Gpu]:
+        gpus: dict[int, Gpu] = {}
+        for gpu, handle in _handles():
+            try:
+                pynvml.nvmlDeviceRegisterEvents(handle, pynvml.nvmlEventTypeXidCriticalError, events)
+            except pynvml.NVMLError as error:
+                log.warning("nvml.no_events", node=self._agent.node, gpu=gpu.index, error=str(error))
+                continue
+            gpus[gpu.index] = gpu
+        return gpus
+
+    def _pass_on(self, events: Any, gpus: Mapping[int, Gpu]) -> None:
+        while not self._stop.is_set():
+            try:
+                data = pynvml.nvmlEventSetWait_v2(events, WAIT_MS)
+            except pynvml.NVMLError_Timeout:
+                continue
+            except pynvml.NVMLError_GpuIsLost:
+                self._stop.wait(LOST_PAUSE_S)
+                return
+            if data.eventType & pynvml.nvmlEventTypeXidCriticalError:
+                # The index needs no working GPU, unlike everything else one could ask.
+                gpu = gpus[pynvml.nvmlDeviceGetIndex(data.device)]
+                self._agent.see_xid(gpu, int(data.eventData), recovery_action(data.device))
+
+
+def list_gpus() -> dict[str, Gpu]:
+    """The GPUs that answer, by PCI address."""
+    return {gpu.pci: gpu for gpu, _handle in _handles()}
+
+
+def recovery_action(handle: Any) -> str | None:
+    """What the driver says should be done with the GPU (from R570 on); None when it does not say."""
+    try:
+        (value,) = pynvml.nvmlDeviceGetFieldValues(handle, [pynvml.NVML_FI_DEV_GET_GPU_RECOVERY_ACTION])
+    except pynvml.NVMLError:
+        return None
+    return _ACTIONS.get(value.value.uiVal) if value.nvmlReturn == pynvml.NVML_SUCCESS else None
+
+
+def _handles() -> list[tuple[Gpu, Any]]:
+    found = []
+    for index in range(pynvml.nvmlDeviceGetCount()):
+        try:
+            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
+            pci = pynvml.nvmlDeviceGetPciInfo(handle)
+            gpu = Gpu(
+                index=index,
+                uuid=pynvml.nvmlDeviceGetUUID(handle),
+                serial=_serial(handle),
+                pci=f"{pci.domain:04x}:{pci.bus:02x}:{pci.device:02x}",
+            )
+        except pynvml.NVMLError:
+            continue  # a GPU that does not answer raises no events either; the kernel log tells of it
+        found.append((gpu, handle))
+    return found
+
+
+def _serial(handle: Any) -> str | None:
+    try:
+        return str(pynvml.nvmlDeviceGetSerial(handle))
+    except pynvml.NVMLError:
+        return None
