@@ -4,6 +4,6 @@ The product never sees this package: it meets the simulation through the same in
 """
 
 from slurm_gpuaas.testbed.sim.build import LIBRARY, build_nvml
-from slurm_gpuaas.testbed.sim.hardware import MODELS, SimulatedNode, create_node_files
+from slurm_gpuaas.testbed.sim.hardware import MESSAGES, MODELS, SimulatedNode, create_node_files
 
-__all__ = ["LIBRARY", "MODELS", "SimulatedNode", "build_nvml", "create_node_files"]
+__all__ = ["LIBRARY", "MESSAGES", "MODELS", "SimulatedNode", "build_nvml", "create_node_files"]

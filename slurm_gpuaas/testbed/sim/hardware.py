@@ -22,6 +22,22 @@ DRIVER = "580.95.05"
 PCI_BUSES = (0x1B, 0x43, 0x52, 0x61, 0x9D, 0xC3, 0xD1, 0xDF)
 """Bus numbers of the eight GPUs of an HGX board."""
 
+MESSAGES: Mapping[int, str] = {
+    13: "Graphics SM Warp Exception on (GPC 1, TPC 2, SM 0): Illegal Instruction Encoding",
+    31: "Ch 00000008, intr 00000000. MMU Fault: ENGINE GRAPHICS GPCCLIENT_T1_0 faulted @ 0x7fa4_b2000000.",
+    43: "Ch 00000008",
+    45: "Ch 00000008",
+    48: "DBE (double bit error) ECC Error in the framebuffer at partition 4, subpartition 1.",
+    63: "Row Remapper: New row marked for remapping, reset gpu to activate.",
+    64: "Row Remapper: Failed to remap row.",
+    79: "GPU has fallen off the bus.",
+    94: "Contained: SM (0x1). RST: No, D-RST: No",
+    95: "Uncontained: FBHUB. RST: Yes, D-RST: No",
+    119: "Timeout after 6s of waiting for RPC response from GPU3 GSP! Expected function 76 (GSP_RM_CONTROL).",
+    154: "GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)",
+}
+"""What the driver prints after the code, as public logs show it."""
+
 KERNEL_ERROR, KERNEL_INFO = 3, 6
 """syslog severities; facility 0 is the kernel, so they are the whole priority field."""
 
@@ -117,9 +133,16 @@ class SimulatedNode:
         with self._locked() as kmsg:
             return _append(kmsg, text, priority)
 
-    def xid(self, code: int, gpu: int, *, text: str, pid: int | None = None, process: str | None = None) -> str:
-        """Raise an XID as the driver does: kernel-log line, NVML event, and the GPU's new condition. Gives the line."""
+    def xid(
+        self, code: int, gpu: int, *, text: str | None = None, pid: int | None = None, process: str | None = None
+    ) -> str:
+        """Raise an XID as the driver does: kernel-log line, NVML event, and the GPU's new condition. Gives the line.
+
+        Args:
+            text: what follows code and process; by default the driver's own words for the code.
+        """
         self._check(gpu)
+        text = text or MESSAGES.get(code, "simulated")
         known_pid = "'<unknown>'" if pid is None else str(pid)
         line = f"NVRM: Xid (PCI:{pci_address(gpu)}): {code}, pid={known_pid}, name={process or '<unknown>'}, {text}"
         with self._locked() as kmsg:
