@@ -34,10 +34,10 @@ def debian_mirror() -> str | None:
         return given
     if "\nID=debian\n" not in f"\n{Path('/etc/os-release').read_text()}\n":
         return None
-    return next(_apt_uris(Path("/etc/apt")), None)
+    return next(apt_uris(Path("/etc/apt")), None)
 
 
-def _apt_uris(apt: Path) -> Iterator[str]:
+def apt_uris(apt: Path) -> Iterator[str]:
     """Web addresses in the one-line and deb822 sources under `apt`, security archives left out."""
     parts = sorted((apt / "sources.list.d").glob("*")) if (apt / "sources.list.d").is_dir() else []
     for path in [apt / "sources.list", *parts]:

@@ -14,7 +14,7 @@ import re
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -42,6 +42,11 @@ LOCKED: Final = (
 )
 """Packages whose versions matter to results: installed at exactly the version that packages.lock names."""
 UNLOCKED: Final = ("iproute2", "procps", "ca-certificates", "libc6-dev", "passwd", "util-linux")
+ROOT_OPTIONS: Final = (
+    "--variant=minbase",
+    "--dpkgopt=path-exclude=/usr/share/man/*",
+    "--dpkgopt=path-exclude=/usr/share/doc/*",
+)
 
 VENV: Final = "/opt/gpuaas/venv"
 PYSLURM: Final = "pyslurm==25.11.2"
@@ -127,8 +132,15 @@ class Builder:
                 way_out=f"gpuaas testbed lock --update --suite {self.suite}",
             )
         pinned = [f"{package}={version}" for package, version in sorted(versions.items())]
-        key = key_of(self.suite, platform.machine(), *pinned, *UNLOCKED)
-        return self.cache.artifact(f"root-{self.suite}", key, lambda folder: self._debootstrap(folder, pinned)) / "root"
+        key = key_of(self.suite, platform.machine(), *pinned, *UNLOCKED, *ROOT_OPTIONS)
+        return self._artifact(f"root-{self.suite}", key, lambda folder: self._debootstrap(folder, pinned)) / "root"
+
+    def _artifact(self, kind: str, key: str, build: Callable[[Path], None]) -> Path:
+        def build_with_fresh_log(folder: Path) -> None:
+            (self.cache.logs / f"{kind}.log").unlink(missing_ok=True)
+            build(folder)
+
+        return self.cache.artifact(kind, key, build_with_fresh_log)
 
     def update_lock(self) -> dict[str, str]:
         """Writes into packages.lock, and returns, the versions that the archive has now of the packages we lock."""
@@ -156,31 +168,28 @@ class Builder:
                     "--kill-child",
                     "--mount-proc",
                 ),
-                *("mmdebstrap", "--variant=minbase", "--verbose", f"--include={','.join([*packages, *UNLOCKED])}"),
+                *("mmdebstrap", "--verbose", *ROOT_OPTIONS, f"--include={','.join([*packages, *UNLOCKED])}"),
                 *(f"--aptopt={option}" for option in hostenv.apt_options()),
-                *("--dpkgopt=path-exclude=/usr/share/man/*", "--dpkgopt=path-exclude=/usr/share/doc/*"),
                 *(self.suite, str(folder / "root"), *([mirror] if mirror else [])),
             ]
             try:
                 self._logged(f"root-{self.suite}", command, os.environ, note)
             except BuildFailed as failure:
-                gone = re.findall(r"Version '(\S+)' for '(\S+)' was not found", failure.output)
-                if not gone:
-                    raise
-                listed = ", ".join(f"{package} {version}" for version, package in gone)
-                raise ArchiveMoved(
-                    f"The Debian archive has moved on: it no longer has {listed} of suite {self.suite}.",
-                    way_out="Take its newer versions with `gpuaas testbed lock --update`, or point "
-                    f"{hostenv.MIRROR_VARIABLE} at a mirror or snapshot that still has them.",
-                ) from failure
+                if gone := versions_gone(failure.output):
+                    raise ArchiveMoved(
+                        f"The Debian archive has moved on: it no longer has {', '.join(gone)} of suite {self.suite}.",
+                        way_out="Take its newer versions with `gpuaas testbed lock --update`, or point "
+                        f"{hostenv.MIRROR_VARIABLE} at a mirror or snapshot that still has them.",
+                    ) from failure
+                raise
             # how this host reaches its archive is of no use inside, and may hold a proxy's password
             for leftover in ("etc/apt/sources.list", "etc/apt/apt.conf.d/99mmdebstrap"):
                 (folder / "root" / leftover).unlink(missing_ok=True)
 
     def wheel(self, root: Path) -> Path:
         """Folder with the pyslurm wheel built against this root folder's Slurm."""
-        key = key_of(str(root), PYSLURM, PYSLURM_CFLAGS, PYSLURM_FOR_SLURM)
-        return self.cache.artifact("pyslurm", key, lambda folder: self._build_wheel(folder, root))
+        key = key_of(root.parent.name, PYSLURM, PYSLURM_CFLAGS, PYSLURM_FOR_SLURM)
+        return self._artifact("pyslurm", key, lambda folder: self._build_wheel(folder, root))
 
     def _build_wheel(self, folder: Path, root: Path) -> None:
         # pyslurm compares the headers' version with its own: give it a folder of links with a version file that agrees
@@ -216,10 +225,8 @@ class Builder:
         """Python environment with our dependencies and pyslurm; it must be bound at `VENV`, where it was made."""
         requirements = dependencies((CHECKOUT / "setup.cfg").read_text(), ("daemon", "agent"))
         constraints = (CHECKOUT / "constraints.txt").read_text()
-        key = key_of(str(root), *requirements, constraints, PYSLURM, PYSLURM_CFLAGS)
-        return self.cache.artifact(
-            "venv", key, lambda folder: self._build_venv(folder, root, requirements, constraints)
-        )
+        key = key_of(root.parent.name, *requirements, constraints, PYSLURM, PYSLURM_CFLAGS)
+        return self._artifact("venv", key, lambda folder: self._build_venv(folder, root, requirements, constraints))
 
     def _build_venv(self, folder: Path, root: Path, requirements: Sequence[str], constraints: str) -> None:
         (folder / "requirements.txt").write_text("\n".join(requirements))
@@ -239,8 +246,8 @@ class Builder:
 
     def database(self, root: Path) -> Path:
         """MariaDB data folder with an empty accounting database, so that a boot need not make one."""
-        key = key_of(str(root), DATABASE_RECIPE)
-        return self.cache.artifact("database", key, lambda folder: self._build_database(folder, root))
+        key = key_of(root.parent.name, DATABASE_RECIPE)
+        return self._artifact("database", key, lambda folder: self._build_database(folder, root))
 
     def _build_database(self, folder: Path, root: Path) -> None:
         (folder / "my.cnf").write_text(DATABASE_RECIPE)
@@ -265,8 +272,8 @@ class Builder:
 
     def sim(self, root: Path) -> Path:
         """Folder with the simulated NVML library."""
-        key = key_of(str(root), nvml.SOURCE.read_text(), Path(nvml.__file__).read_text())
-        return self.cache.artifact("sim", key, lambda folder: self._build_sim(folder, root))
+        key = key_of(root.parent.name, nvml.SOURCE.read_text(), Path(nvml.__file__).read_text())
+        return self._artifact("sim", key, lambda folder: self._build_sim(folder, root))
 
     def _build_sim(self, folder: Path, root: Path) -> None:
         with self.progress.step("Simulated NVML library"):
@@ -331,10 +338,14 @@ class Builder:
                 text=True,
             )
             with process:
-                for line in process.stdout or ():
-                    record.write(line)
-                    tail.append(line)
-                    note(line.strip())
+                try:
+                    for line in process.stdout or ():
+                        record.write(line)
+                        tail.append(line)
+                        note(line.strip())
+                except BaseException:  # Ctrl-C: what we started ends before its folder is removed
+                    process.kill()
+                    raise
         if process.returncode:
             raise BuildFailed(log, process.returncode, "".join(tail), path)
 
@@ -343,14 +354,26 @@ class BuildFailed(TestbedError):
     """A command of a build ended with an error."""
 
     def __init__(self, what: str, status: int, output: str, log: Path) -> None:
-        lines = [
-            line for line in output.strip().splitlines() if re.match(r"E:|.*[Ee]rror", line)
-        ] or output.splitlines()
         self.output = output
         super().__init__(
-            f"Building {what} failed (exit {status}): {lines[-1].strip() if lines else 'no output'}.",
-            way_out=f"The whole output is in {log}.",
+            f"Building {what} failed (exit {status}): {telling_line(output)}.",
+            way_out=f"The whole output is in {log}. Another Debian mirror can be given in {hostenv.MIRROR_VARIABLE}.",
         )
+
+
+def telling_line(output: str) -> str:
+    """The line of a failed command's output that says most: apt names the cause first, others last."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()] or ["it said nothing"]
+    of_apt = [line.removeprefix("E: ") for line in lines if line.startswith("E: ")]
+    errors = [line for line in lines if "error" in line.lower()]
+    return of_apt[0] if of_apt else [*lines, *errors][-1]
+
+
+def versions_gone(apt_output: str) -> list[str]:
+    """`package version` of everything that apt was told to install and did not find."""
+    return [
+        f"{name} {version}" for version, name in re.findall(r"Version '(\S+)' for '(\S+)' was not found", apt_output)
+    ]
 
 
 def dependencies(setup_cfg: str, extras: Sequence[str]) -> list[str]:

@@ -1,0 +1,178 @@
+"""Testbed: the rules of its cache, its profiles and what it takes from the host. Needs neither root nor Slurm."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from slurm_gpuaas.testbed import hostenv, rootfs, slurmconf
+from slurm_gpuaas.testbed.cache import Cache, key_of
+from slurm_gpuaas.testbed.profiles import PROFILES
+from slurm_gpuaas.testbed.sandbox import Bind, Spec, escaped
+
+# What apt said on 2026-11-22 when two of three locked versions had left the archive.
+MOVED_ARCHIVE = """\
+Building dependency tree...
+E: Version '26.05.1-1' for 'slurmctld' was not found
+E: Version '26.05.1-1' for 'slurmd' was not found
+E: setup failed: E: apt-get --yes install munge=0.5.18-1 slurmctld=26.05.1-1 slurmd=26.05.1-1 failed
+E: mmdebstrap failed to run
+"""
+
+
+class TestProfiles:
+    def test_national_pool_has_the_size_of_the_real_one(self) -> None:
+        clusters = {cluster.name: cluster for cluster in PROFILES["national"].clusters}
+        assert {name: cluster.nodes for name, cluster in clusters.items()} == {"naver": 382, "kakao": 303, "nhn": 957}
+        assert sum(cluster.nodes * cluster.gpus for cluster in clusters.values()) == 13_136
+
+    def test_one_cluster_takes_the_name_given_several_keep_their_own_behind_it(self) -> None:
+        assert list(PROFILES["haein"].instance_names(None)) == ["haein"]
+        assert list(PROFILES["haein"].instance_names("mine")) == ["mine"]
+        assert list(PROFILES["national"].instance_names(None)) == ["naver", "kakao", "nhn"]
+        assert list(PROFILES["national"].instance_names("mine")) == ["mine-naver", "mine-kakao", "mine-nhn"]
+
+    def test_leaf_groups_cover_every_node_once_and_only_the_last_is_short(self) -> None:
+        (haein,) = PROFILES["haein"].clusters
+        assert list(haein.leaf_groups()) == [
+            *("b200-[001-032]", "b200-[033-064]", "b200-[065-096]", "b200-[097-128]"),
+            "b200-129",
+        ]
+
+    def test_every_node_has_a_port_and_a_line_of_devices(self) -> None:
+        (haein,) = PROFILES["haein"].clusters
+        conf = slurmconf.slurm_conf(haein, "host", hook=True)
+        assert "NodeName=b200-[001-129] NodeHostname=localhost Port=[20001-20129]" in conf
+        assert "JobSubmitPlugins=lua" in conf
+        assert slurmconf.gres_conf(haein).count("File=/dev/gpuaas-sim/b200-") == 129
+
+    def test_without_a_hook_slurm_is_told_of_none(self) -> None:
+        (mini,) = PROFILES["mini"].clusters
+        assert "\nJobSubmitPlugins" not in slurmconf.slurm_conf(mini, "host", hook=False)
+
+
+class TestLock:
+    def test_every_locked_package_has_a_version(self) -> None:
+        assert set(rootfs.locked_versions(rootfs.DEFAULT_SUITE)) == set(rootfs.LOCKED)
+
+    def test_an_update_replaces_its_suite_and_keeps_the_others(self) -> None:
+        text = "# why\nforky munge 1\ntrixie munge 0\n"
+        new = rootfs.updated_lock({"munge": "2", "gcc": "4:16"}, "forky", text)
+        assert new == "# why\nforky gcc 4:16\nforky munge 2\ntrixie munge 0\n"
+
+    def test_versions_that_left_the_archive_are_named(self) -> None:
+        assert rootfs.versions_gone(MOVED_ARCHIVE) == ["slurmctld 26.05.1-1", "slurmd 26.05.1-1"]
+
+    def test_apt_names_the_cause_first_and_other_tools_last(self) -> None:
+        assert rootfs.telling_line(MOVED_ARCHIVE) == "Version '26.05.1-1' for 'slurmctld' was not found"
+        assert rootfs.telling_line("one error\ntwo errors\nbye\n") == "two errors"
+        assert rootfs.telling_line("") == "it said nothing"
+
+    def test_dependencies_are_those_of_the_package_and_of_the_extras_asked_for(self) -> None:
+        cfg = "[options]\ninstall_requires =\n  a>=1\n  b\n[options.extras_require]\nx =\n  c # why\n  b\ny =\n  d\n"
+        assert rootfs.dependencies(cfg, ["x"]) == ["a>=1", "b", "c"]
+
+
+class TestCache:
+    def test_a_key_tells_inputs_apart_that_join_to_the_same_text(self) -> None:
+        assert key_of("ab", "c") != key_of("a", "bc")
+
+    def test_what_is_there_is_not_built_again(self, tmp_path: Path) -> None:
+        cache = Cache(tmp_path)
+        first = cache.artifact("thing", "k", lambda folder: (folder / "x").touch())
+        assert cache.artifact("thing", "k", lambda _folder: pytest.fail("built again")) == first
+
+    def test_a_failed_build_leaves_nothing(self, tmp_path: Path) -> None:
+        def fails(folder: Path) -> None:
+            (folder / "half").touch()
+            raise RuntimeError("no")
+
+        with pytest.raises(RuntimeError):
+            Cache(tmp_path).artifact("thing", "k", fails)
+        assert [entry.name for entry in tmp_path.iterdir()] == ["locks"]
+
+    def test_a_killed_build_is_swept_away_by_the_next(self, tmp_path: Path) -> None:
+        script = (
+            "import sys, time; from pathlib import Path; from slurm_gpuaas.testbed.cache import Cache\n"
+            "def build(folder):\n  (folder / 'half').touch(); print('building', flush=True); time.sleep(600)\n"
+            f"Cache(Path({str(tmp_path)!r})).artifact('thing', 'k', build)"
+        )
+        with subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.PIPE, text=True) as builder:
+            assert builder.stdout
+            assert builder.stdout.readline() == "building\n"
+            builder.send_signal(signal.SIGKILL)
+        assert list(tmp_path.glob(".partial-*")), "the killed build should have left its folder"
+        built = Cache(tmp_path).artifact("thing", "k", lambda folder: (folder / "whole").touch())
+        assert [entry.name for entry in built.iterdir()] == ["whole"]
+        assert not list(tmp_path.glob(".partial-*"))
+
+    def test_two_builders_of_one_thing_build_it_once(self, tmp_path: Path) -> None:
+        built: list[Path] = []
+        inside = threading.Event()
+
+        def build(folder: Path) -> None:
+            inside.set()
+            built.append(folder)
+
+        def builder() -> None:
+            Cache(tmp_path).artifact("thing", "k", build)
+
+        threads = [threading.Thread(target=builder) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(30)
+        assert len(built) == 1
+
+
+class TestHost:
+    @pytest.mark.parametrize(
+        ("name", "text", "expected"),
+        [
+            (
+                "debian.sources",
+                "Types: deb\nURIs: http://a.example/debian\nSuites: bookworm bookworm-updates\n\n"
+                "Types: deb\nURIs: http://a.example/debian-security\nSuites: bookworm-security\n",
+                ["http://a.example/debian"],
+            ),
+            (
+                "old.list",
+                "# deb http://no.example/debian bookworm main\ndeb [arch=amd64] http://b.example/debian bookworm main\n"
+                "deb http://b.example/debian-security bookworm-security main\n",
+                ["http://b.example/debian"],
+            ),
+            ("other.sources", "Types: deb\nURIs: https://node.example/20.x\nSuites: nodistro\n", []),
+            ("off.sources", "Enabled: no\nURIs: http://c.example/debian\nSuites: sid\n", []),
+        ],
+    )
+    def test_the_mirror_is_the_first_of_the_hosts_own(
+        self, tmp_path: Path, name: str, text: str, expected: list[str]
+    ) -> None:
+        (tmp_path / "sources.list.d").mkdir()
+        (tmp_path / "sources.list.d" / name).write_text(text)
+        assert list(hostenv.apt_uris(tmp_path)) == expected
+
+    def test_local_paths_of_pip_settings_are_made_visible(self, tmp_path: Path) -> None:
+        (tmp_path / "index" / "simple").mkdir(parents=True)
+        (tmp_path / "wheels").mkdir()
+        settings = {
+            "PIP_EXTRA_INDEX_URL": f"file://{tmp_path}/index/simple https://index.example/simple",
+            "PIP_FIND_LINKS": f"{tmp_path}/wheels {tmp_path}/gone",
+            "PIP_TIMEOUT": "60",
+        }
+        own = {bind.source for bind in hostenv.build_binds(settings) if bind.source.startswith(str(tmp_path))}
+        assert own == {f"{tmp_path}/index", f"{tmp_path}/wheels"}
+
+
+def test_a_specification_survives_its_journey() -> None:
+    spec = Spec(lower="/a", mount_point="/m", binds=[Bind(source="/s", target="/t", writable=True)], argv=["ls", "-l"])
+    assert Spec.from_json(spec.to_json()) == spec
+
+
+def test_overlay_options_keep_odd_paths_whole() -> None:
+    assert escaped("/a:b,c") == "/a\\:b\\,c"
