@@ -290,6 +290,7 @@ class FakeAccounting(_Calls):
         self.user_names: set[UserName] = set(state.users)
         self.association_by_key: dict[tuple[UserName, AccountName], UserAssociation] = dict(state.associations)
         self.qos_by_name: dict[QosName, Qos] = dict(state.qos)
+        self.administrators: set[UserName] = set(state.administrators)
         self.tres = frozenset(tres)
         """Known TRES names; empty = all are known."""
         self.runs: list[AccountingJob] = []
@@ -302,6 +303,7 @@ class FakeAccounting(_Calls):
                 users=frozenset(self.user_names),
                 associations=dict(self.association_by_key),
                 qos=dict(self.qos_by_name),
+                administrators=frozenset(self.administrators),
             )
 
     def put_qos(self, qos: Sequence[Qos]) -> None:

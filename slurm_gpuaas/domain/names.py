@@ -36,6 +36,12 @@ class Name(str):
         return super().__new__(cls, value)
 
     @classmethod
+    def as_slurm_says(cls, value: str) -> Self:
+        """A name that Slurm itself reported, unchecked: a site has names that we would never give (`GPU`, `a,b` for a
+        job that waits in two partitions)."""
+        return str.__new__(cls, value)
+
+    @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_after_validator_function(
             cls, core_schema.str_schema(), serialization=core_schema.to_string_ser_schema()

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import MappingProxyType
+from typing import Final
 
 from slurm_gpuaas.domain.names import AccountName, NodeName, PartitionName, QosName, UserName
 
@@ -20,7 +21,10 @@ NO_TRES: Tres = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Account:
-    """A Slurm account with the association of the account itself (its place in the tree and its limits)."""
+    """A Slurm account with the association of the account itself (its place in the tree and its limits).
+
+    `parent=None` is directly below Slurm's own `root`, which is itself never read or written.
+    """
 
     name: AccountName
     parent: AccountName | None
@@ -33,7 +37,11 @@ class Account:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UserAssociation:
-    """A user's association with an account. `qos` are the QOS the user may use there."""
+    """A user's association with an account. `qos` are the QOS the user may use there, at least one.
+
+    A user has exactly one default account as soon as there is any association; Slurm picks the first made unless one
+    says `is_default`.
+    """
 
     user: UserName
     account: AccountName
@@ -43,8 +51,28 @@ class UserAssociation:
     fairshare: int = 1
 
 
+QOS_FLAGS: Final = frozenset(
+    {
+        "DENY_LIMIT",
+        "ENFORCE_USAGE_THRESHOLD",
+        "NO_DECAY",
+        "NO_RESERVE",
+        "OVERRIDE_PARTITION_QOS",
+        "PARTITION_MAXIMUM_NODE",
+        "PARTITION_MINIMUM_NODE",
+        "PARTITION_TIME_LIMIT",
+        "REQUIRED_RESERVATION",
+        "USAGE_FACTOR_SAFE",
+    }
+)
+"""Flags of a QOS, spelt as the REST API does (`DENY_LIMIT` is sacctmgr's DenyOnLimit)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Qos:
+    """`preempt_mode` are REST words (`REQUEUE`, `CANCEL`, ...); empty means the cluster's own. `max_wall` is in whole
+    minutes, `grace` in whole seconds."""
+
     name: QosName
     description: str
     priority: int = 0
@@ -60,12 +88,16 @@ class Qos:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountingState:
-    """Everything of one cluster's accounting that we may own: read in one go, compared, written as a difference."""
+    """Everything of one cluster's accounting that we may own: read in one go, compared, written as a difference.
+
+    `administrators` are the users with an AdminLevel (operators too).
+    """
 
     accounts: Mapping[AccountName, Account] = field(default_factory=dict)
     users: frozenset[UserName] = frozenset()
     associations: Mapping[tuple[UserName, AccountName], UserAssociation] = field(default_factory=dict)
     qos: Mapping[QosName, Qos] = field(default_factory=dict)
+    administrators: frozenset[UserName] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

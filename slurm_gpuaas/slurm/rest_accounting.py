@@ -1,0 +1,620 @@
+"""`Accounting` over slurmrestd: whole records in bulk, names checked before they are written.
+
+Why names are checked here (all measured on Slurm 26.05.5, API v0.0.42): a QOS with one unknown TRES name is accepted
+with HTTP 200 and *all* its limits of that kind vanish; an association with an unknown account is accepted and nothing
+is written; an account association made by `POST /associations` has no parent and a broken lineage, so it is made with
+`POST /accounts_association` first and moved to its place afterwards; an empty text in a preempt list ends slurmrestd.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Final, TypeVar
+from urllib.parse import quote
+
+from pydantic import Field
+
+from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.names import AccountName, QosName, UserName
+from slurm_gpuaas.slurm.protocols import SlurmRefused, SlurmUnavailable
+from slurm_gpuaas.slurm.records import (
+    QOS_FLAGS,
+    Account,
+    AccountingJob,
+    AccountingState,
+    Qos,
+    Tres,
+    UserAssociation,
+)
+from slurm_gpuaas.slurm.rest_wire import API, Answer, Number, RestWire, Text, Wire, number
+from slurm_gpuaas.slurm.translate import moment
+
+ROOT: Final = "root"
+"""Slurm's own top account. Never ours: it is not read, and `parent=None` means directly below it."""
+
+_DB: Final = f"/slurmdb/{API}"
+_BATCH: Final = 1000
+"""Records a request. slurmdbd holds its locks for a whole request: 1,000 associations take it about 3 s."""
+
+Command = Callable[[Sequence[str]], None]
+"""Runs `sacctmgr` with these arguments, for the one thing that slurmrestd cannot do. Raises SlurmRefused."""
+
+
+class _Tres(Wire):
+    type: str = ""
+    name: Text = ""
+    count: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"{self.type}/{self.name}" if self.name else self.type
+
+
+class _TresAnswer(Answer):
+    tres: tuple[_Tres, ...] = Field(default=(), alias="TRES")
+
+
+class _Account(Wire):
+    name: str
+    description: Text = ""
+    organization: Text = ""
+
+
+class _AccountsAnswer(Answer):
+    accounts: tuple[_Account, ...] = ()
+
+
+class _User(Wire):
+    name: str
+    administrator_level: tuple[str, ...] = ()
+
+    @property
+    def administers(self) -> bool:
+        return not {"None", "Not Set"}.issuperset(self.administrator_level)
+
+
+class _UsersAnswer(Answer):
+    users: tuple[_User, ...] = ()
+
+
+class _Default(Wire):
+    qos: Text = ""
+
+
+class _GroupTres(Wire):
+    minutes: tuple[_Tres, ...] = ()
+
+
+class _AssociationTres(Wire):
+    total: tuple[_Tres, ...] = ()
+    group: _GroupTres = Field(default_factory=_GroupTres)
+
+
+class _AssociationMax(Wire):
+    tres: _AssociationTres = Field(default_factory=_AssociationTres)
+
+
+class _Association(Wire):
+    account: str
+    user: Text = ""
+    parent_account: Text = ""
+    partition: Text = ""
+    shares_raw: int = 1
+    is_default: bool = False
+    default: _Default = Field(default_factory=_Default)
+    qos: tuple[str, ...] = ()
+    max: _AssociationMax = Field(default_factory=_AssociationMax)
+
+
+class _AssociationsAnswer(Answer):
+    associations: tuple[_Association, ...] = ()
+
+
+class _PerTres(Wire):
+    job: tuple[_Tres, ...] = ()
+    account: tuple[_Tres, ...] = ()
+
+
+class _QosTres(Wire):
+    total: tuple[_Tres, ...] = ()
+    per: _PerTres = Field(default_factory=_PerTres)
+
+
+class _WallPer(Wire):
+    job: Number = Field(default_factory=Number)
+
+
+class _Wall(Wire):
+    per: _WallPer = Field(default_factory=_WallPer)
+
+
+class _QosMax(Wire):
+    tres: _QosTres = Field(default_factory=_QosTres)
+    wall_clock: _Wall = Field(default_factory=_Wall)
+
+
+class _QosLimits(Wire):
+    grace_time: int = 0
+    max: _QosMax = Field(default_factory=_QosMax)
+
+
+class _Preempt(Wire):
+    list: tuple[str, ...] = ()
+    mode: tuple[str, ...] = ()
+
+
+class _Qos(Wire):
+    name: str
+    description: Text = ""
+    flags: tuple[str, ...] = ()
+    priority: Number = Field(default_factory=Number)
+    preempt: _Preempt = Field(default_factory=_Preempt)
+    limits: _QosLimits = Field(default_factory=_QosLimits)
+
+
+class _QosAnswer(Answer):
+    qos: tuple[_Qos, ...] = ()
+
+
+class _JobState(Wire):
+    current: tuple[str, ...] = ()
+
+
+class _JobTime(Wire):
+    submission: int = 0
+    start: int = 0
+    end: int = 0
+
+
+class _JobTres(Wire):
+    allocated: tuple[_Tres, ...] = ()
+
+
+class _Job(Wire):
+    job_id: int
+    name: Text = ""
+    user: Text = ""
+    account: Text = ""
+    qos: Text = ""
+    partition: Text = ""
+    cluster: Text = ""
+    nodes: Text = ""
+    state: _JobState = Field(default_factory=_JobState)
+    time: _JobTime = Field(default_factory=_JobTime)
+    tres: _JobTres = Field(default_factory=_JobTres)
+
+
+class _JobsAnswer(Answer):
+    jobs: tuple[_Job, ...] = ()
+
+
+T = TypeVar("T")
+
+
+class RestAccounting:
+    """slurmdbd through slurmrestd.
+
+    Args:
+        wire: the connection.
+        sacctmgr: how to run `sacctmgr` for emptying a QOS's preempt list, which the REST API has no words for (an empty
+            list is ignored, an empty name ends slurmrestd). The program on PATH unless told otherwise.
+    """
+
+    def __init__(self, wire: RestWire, *, sacctmgr: Command | None = None) -> None:
+        self._wire = wire
+        self._sacctmgr = sacctmgr or sacctmgr_command(("sacctmgr",))
+        self._cluster: str | None = None
+        self._tres: frozenset[str] = frozenset()
+
+    # ------------------------------------------------------------------ read
+
+    def read(self) -> AccountingState:
+        """Four calls, whatever there is."""
+        bare = {
+            AccountName.as_slurm_says(one.name): Account(
+                name=AccountName.as_slurm_says(one.name),
+                parent=None,
+                description=one.description,
+                organization=one.organization,
+            )
+            for one in self._wire.get(f"{_DB}/accounts/", _AccountsAnswer).accounts
+            if one.name != ROOT
+        }
+        users = self._wire.get(f"{_DB}/users/", _UsersAnswer).users
+        accounts, associations = dict(bare), {}
+        for row in self._associations():
+            if row.user:
+                if row.account != ROOT and not row.partition:
+                    association = _user_association(row)
+                    associations[association.user, association.account] = association
+            elif row.account in bare:
+                account = bare[AccountName.as_slurm_says(row.account)]
+                parent = None if row.parent_account in {"", ROOT} else AccountName.as_slurm_says(row.parent_account)
+                accounts[account.name] = replace(
+                    account,
+                    parent=parent,
+                    grp_tres=_tres(row.max.tres.total),
+                    grp_tres_mins=_tres(row.max.tres.group.minutes),
+                    fairshare=row.shares_raw,
+                )
+        qos = {one.name: one for one in map(_qos, self._qos())}
+        return AccountingState(
+            accounts=accounts,
+            users=frozenset(UserName.as_slurm_says(one.name) for one in users),
+            associations=associations,
+            qos=qos,
+            administrators=frozenset(UserName.as_slurm_says(one.name) for one in users if one.administers),
+        )
+
+    def jobs_since(self, start: datetime, end: datetime) -> Sequence[AccountingJob]:
+        query = {
+            "cluster": self.cluster(),
+            "start_time": str(int(start.timestamp())),
+            "end_time": str(int(end.timestamp())),
+            "show_duplicates": "true",
+            "skip_steps": "true",
+            "disable_truncate_usage_time": "true",
+        }
+        runs = map(_accounting_job, self._wire.get(f"{_DB}/jobs/", _JobsAnswer, query).jobs)
+        # slurmdbd compares whole seconds and counts a run that ends exactly at `start`.
+        return tuple(
+            run for run in runs if (run.started or run.submitted) < end and (run.ended is None or run.ended > start)
+        )
+
+    def cluster(self) -> str:
+        """Slurm's ClusterName, as slurmrestd says it."""
+        if self._cluster is None:
+            name = self._wire.get(f"{_DB}/ping/", Answer).meta.slurm.cluster
+            if not name:
+                raise SlurmRefused("slurmrestd does not say which cluster it serves.", way_out="Set ClusterName.")
+            self._cluster = name
+        return self._cluster
+
+    # ------------------------------------------------------------------ write
+
+    def put_qos(self, qos: Sequence[Qos]) -> None:
+        """A TRES limit that a QOS has and the record has not is lifted by name: slurmrestd merges these lists."""
+        if not qos:
+            return
+        self._check_tres(
+            limit for one in qos for limit in (one.grp_tres, one.max_tres_per_job, one.max_tres_per_account)
+        )
+        present = {one.name: one for one in map(_qos, self._qos())}
+        for level in _preempted_first(qos, present):
+            for batch in _batches(level):
+                self._wire.post(f"{_DB}/qos/", {"qos": [_qos_body(one, present.get(one.name)) for one in batch]})
+        for one in qos:
+            if not one.preempt and one.name in present and present[one.name].preempt:
+                self._sacctmgr(["--immediate", "modify", "qos", "where", f"name={one.name}", "set", "preempt="])
+
+    def put_accounts(self, accounts: Sequence[Account]) -> None:
+        """Three calls per 1,000: names, associations of the new ones below root, then place and limits of all.
+
+        Cut off between the last two, new accounts stand below root without limits and without users: `read` shows
+        that as a difference and the same call mends it.
+        """
+        if not accounts:
+            return
+        self._check_tres(limit for one in accounts for limit in (one.grp_tres, one.grp_tres_mins))
+        present = {row.account for row in self._associations() if not row.user}
+        known = set(present)
+        for one in accounts:
+            if one.parent is not None and one.parent not in known:
+                raise SlurmRefused(
+                    f"Account {one.name} names parent {one.parent}, which Slurm does not have.",
+                    way_out="Create the parent first.",
+                )
+            known.add(one.name)
+        for batch in _batches(accounts):
+            names = [
+                {"name": one.name, "description": one.description, "organization": one.organization} for one in batch
+            ]
+            self._wire.post(f"{_DB}/accounts/", {"accounts": names})
+            new = [str(one.name) for one in batch if one.name not in present]
+            if new:
+                below_root = {
+                    "accounts": new,
+                    "clusters": [self.cluster()],
+                    "association": {"parent": ROOT, "fairshare": 1},
+                }
+                text = {"description": "new", "organization": "new"}
+                self._wire.post(f"{_DB}/accounts_association/", {"association_condition": below_root, "account": text})
+            rows = [self._account_body(one) for one in batch]
+            self._wire.post(f"{_DB}/associations/", {"associations": rows})
+
+    def put_associations(self, associations: Sequence[UserAssociation]) -> None:
+        if not associations:
+            return
+        for one in associations:
+            if not one.qos:
+                raise InvalidInput(
+                    f"The association of {one.user} with {one.account} allows no QOS.",
+                    way_out="Slurm has no way to say that: delete the association instead.",
+                )
+            if one.default_qos is not None and one.default_qos not in one.qos:
+                raise InvalidInput(
+                    f"Default QOS {one.default_qos} of {one.user} in {one.account} is not among those allowed there.",
+                    way_out="Allow it, or choose another default.",
+                )
+        present = {row.account for row in self._associations() if not row.user}
+        _check_known("account", {one.account for one in associations}, present)
+        missing = {one.user for one in associations} - self._users()
+        for users in _batches(sorted(missing)):
+            self._wire.post(f"{_DB}/users/", {"users": [{"name": user} for user in users]})
+        # Those that become a user's default come first, so that no user is left without one in between.
+        ordered = sorted(associations, key=lambda one: not one.is_default)
+        for batch in _batches(ordered):
+            self._wire.post(f"{_DB}/associations/", {"associations": [self._user_body(one) for one in batch]})
+
+    def delete_associations(self, keys: Iterable[tuple[UserName, AccountName]]) -> None:
+        rows = self._user_rows()
+        leaving = set(keys) & rows.keys()
+        self._move_defaults(rows, leaving)
+        accounts_of: dict[UserName, list[AccountName]] = defaultdict(list)
+        for user, account in sorted(leaving):
+            accounts_of[user].append(account)
+        users_of: dict[tuple[AccountName, ...], list[UserName]] = defaultdict(list)
+        for user, accounts in accounts_of.items():
+            users_of[tuple(accounts)].append(user)
+        # slurmrestd deletes the product of both lists, so only users who leave the same accounts share a call.
+        for accounts_left, users in users_of.items():
+            for batch in _batches(users, 100):
+                query = {"cluster": self.cluster(), "account": ",".join(accounts_left), "user": ",".join(batch)}
+                self._wire.delete(f"{_DB}/associations/", query)
+
+    def delete_users(self, users: Iterable[UserName]) -> None:
+        present = self._users()
+        for user in sorted(set(users) & present):
+            self._wire.delete(f"{_DB}/user/{quote(user, safe='')}")
+
+    def delete_accounts(self, accounts: Iterable[AccountName]) -> None:
+        """Checks for children itself: Slurm would take a whole subtree along."""
+        present = {one.name for one in self._wire.get(f"{_DB}/accounts/", _AccountsAnswer).accounts}
+        leaving = {name for name in accounts if name in present}
+        if not leaving:
+            return
+        rows = self._associations()
+        parent_of = {row.account: row.parent_account for row in rows if not row.user}
+        kept = sorted(child for child, parent in parent_of.items() if parent in leaving and child not in leaving)
+        if kept:
+            raise SlurmRefused(
+                f"{len(kept)} accounts stand below those to be deleted, first {kept[0]}.", way_out="Delete those first."
+            )
+        user_rows = self._user_rows(rows)
+        self._move_defaults(user_rows, {key for key in user_rows if key[1] in leaving})
+        for name in sorted(leaving, key=lambda name: _depth(name, parent_of), reverse=True):
+            self._wire.delete(f"{_DB}/account/{quote(name, safe='')}")
+
+    def delete_qos(self, qos: Iterable[QosName]) -> None:
+        present = {one.name for one in self._qos()}
+        for name in sorted(set(qos)):
+            if name in present:
+                self._wire.delete(f"{_DB}/qos/{quote(name, safe='')}")
+
+    # ------------------------------------------------------------------ parts
+
+    def _associations(self) -> tuple[_Association, ...]:
+        query = {"cluster": self.cluster()}
+        return self._wire.get(f"{_DB}/associations/", _AssociationsAnswer, query).associations
+
+    def _user_rows(
+        self, rows: Iterable[_Association] | None = None
+    ) -> dict[tuple[UserName, AccountName], UserAssociation]:
+        found = map(_user_association, (row for row in rows or self._associations() if row.user and not row.partition))
+        return {(one.user, one.account): one for one in found}
+
+    def _users(self) -> frozenset[UserName]:
+        users = self._wire.get(f"{_DB}/users/", _UsersAnswer).users
+        return frozenset(UserName.as_slurm_says(one.name) for one in users)
+
+    def _qos(self) -> tuple[_Qos, ...]:
+        return self._wire.get(f"{_DB}/qos/", _QosAnswer).qos
+
+    def _move_defaults(
+        self,
+        rows: dict[tuple[UserName, AccountName], UserAssociation],
+        leaving: Collection[tuple[UserName, AccountName]],
+    ) -> None:
+        """Slurm refuses to delete a user's default association while there is another: make the other the default."""
+        remaining = {user: one for (user, account), one in sorted(rows.items()) if (user, account) not in leaving}
+        moved = [
+            replace(remaining[user], is_default=True)
+            for user, account in leaving
+            if rows[user, account].is_default and user in remaining
+        ]
+        if moved:
+            self._wire.post(f"{_DB}/associations/", {"associations": [self._user_body(one) for one in moved]})
+
+    def _check_tres(self, limits: Iterable[Tres]) -> None:
+        names = {name for limit in limits for name in limit}
+        if not names <= self._tres:
+            answer = self._wire.get(f"{_DB}/tres/", _TresAnswer)
+            self._tres = frozenset(one.key for one in answer.tres)
+        unknown = sorted(names - self._tres)
+        if unknown:
+            raise SlurmRefused(
+                f"Slurm does not count {', '.join(unknown)}; it counts {', '.join(sorted(self._tres))}.",
+                way_out="Add it to AccountingStorageTRES in slurm.conf and restart slurmctld.",
+            )
+
+    def _account_body(self, account: Account) -> dict[str, object]:
+        return {
+            "cluster": self.cluster(),
+            "account": account.name,
+            "user": "",
+            "parent_account": account.parent or ROOT,
+            "shares_raw": account.fairshare,
+            "max": {
+                "tres": {
+                    "total": _tres_body(account.grp_tres),
+                    "group": {"minutes": _tres_body(account.grp_tres_mins)},
+                }
+            },
+        }
+
+    def _user_body(self, association: UserAssociation) -> dict[str, object]:
+        return {
+            "cluster": self.cluster(),
+            "account": association.account,
+            "user": association.user,
+            "qos": sorted(association.qos),
+            "default": {"qos": association.default_qos or ""},
+            "is_default": association.is_default,
+            "shares_raw": association.fairshare,
+        }
+
+
+def sacctmgr_command(argv: Sequence[str], *, timeout: float = 30.0) -> Command:
+    """Runs `sacctmgr` as a program; `argv` is the program with whatever must come before its arguments."""
+
+    def run(arguments: Sequence[str]) -> None:
+        try:
+            done = subprocess.run([*argv, *arguments], capture_output=True, text=True, timeout=timeout, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise SlurmUnavailable(f"sacctmgr cannot be run: {error}.", way_out="Install Slurm's client.") from error
+        if done.returncode:
+            raise SlurmRefused(f"sacctmgr said: {(done.stderr or done.stdout).strip()}.")
+
+    return run
+
+
+def _batches(records: Iterable[T], size: int = _BATCH) -> Iterator[tuple[T, ...]]:
+    waiting = iter(records)
+    while batch := tuple(islice(waiting, size)):
+        yield batch
+
+
+def _preempted_first(qos: Sequence[Qos], present: Collection[QosName]) -> Iterator[list[Qos]]:
+    """Groups in which every QOS preempts only what exists by then: slurmrestd resolves names as it reads a request."""
+    known, left = set(present), list(qos)
+    while left:
+        ready = [one for one in left if one.preempt <= known]
+        if not ready:
+            unknown = sorted({name for one in left for name in one.preempt} - known - {one.name for one in left})
+            raise SlurmRefused(
+                f"QOS {left[0].name} and {len(left) - 1} more preempt QOS that do not exist "
+                f"({', '.join(unknown) or 'they preempt each other'}).",
+                way_out="Create those first.",
+            )
+        yield ready
+        left = [one for one in left if not one.preempt <= known]
+        known |= {one.name for one in ready}
+
+
+def _depth(name: str, parent_of: dict[str, str]) -> int:
+    depth = 0
+    while (name := parent_of.get(name, "")) and depth <= len(parent_of):
+        depth += 1
+    return depth
+
+
+def _check_known(what: str, names: Iterable[str], known: Collection[str]) -> None:
+    unknown = sorted(name for name in set(names) if name not in known)
+    if unknown:
+        more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
+        raise SlurmRefused(f"Slurm has no {what} {', '.join(unknown[:5])}{more}.", way_out="Create it first.")
+
+
+def _tres(rows: Iterable[_Tres]) -> dict[str, int]:
+    return {row.key: row.count for row in rows}
+
+
+def _tres_body(tres: Tres, lifted: Iterable[str] = ()) -> list[dict[str, object]]:
+    """`lifted` are names whose limit goes: -1 is Slurm's word for it."""
+    counts = dict.fromkeys(lifted, -1) | dict(tres)
+    rows = []
+    for key, count in counts.items():
+        kind, _, name = key.partition("/")
+        rows.append({"type": kind, "name": name, "count": count})
+    return rows
+
+
+def _user_association(row: _Association) -> UserAssociation:
+    return UserAssociation(
+        user=UserName.as_slurm_says(row.user),
+        account=AccountName.as_slurm_says(row.account),
+        qos=frozenset(map(QosName.as_slurm_says, row.qos)),
+        default_qos=QosName.as_slurm_says(row.default.qos) if row.default.qos else None,
+        is_default=row.is_default,
+        fairshare=row.shares_raw,
+    )
+
+
+def _qos(row: _Qos) -> Qos:
+    minutes = row.limits.max.wall_clock.per.job.value
+    return Qos(
+        name=QosName.as_slurm_says(row.name),
+        description=row.description,
+        priority=row.priority.value or 0,
+        grp_tres=_tres(row.limits.max.tres.total),
+        max_tres_per_job=_tres(row.limits.max.tres.per.job),
+        max_tres_per_account=_tres(row.limits.max.tres.per.account),
+        max_wall=None if minutes is None else timedelta(minutes=minutes),
+        preempt=frozenset(map(QosName.as_slurm_says, row.preempt.list)),
+        preempt_mode=frozenset(row.preempt.mode) - {"DISABLED"},
+        flags=frozenset(row.flags),
+        grace=timedelta(seconds=row.limits.grace_time),
+    )
+
+
+def _qos_body(qos: Qos, present: Qos | None) -> dict[str, object]:
+    unknown = sorted(qos.flags - QOS_FLAGS)
+    if unknown:
+        raise InvalidInput(
+            f"QOS {qos.name} has the unknown flags {', '.join(unknown)}.",
+            way_out=f"Use {', '.join(sorted(QOS_FLAGS))}.",
+        )
+    if qos.max_wall is not None and qos.max_wall % timedelta(minutes=1):
+        raise InvalidInput(f"QOS {qos.name} limits jobs to {qos.max_wall}.", way_out="Slurm counts whole minutes.")
+    gone: dict[str, set[str]] = {
+        limit: set(getattr(present, limit)) - set(getattr(qos, limit)) if present else set()
+        for limit in ("grp_tres", "max_tres_per_job", "max_tres_per_account")
+    }
+    wall = None if qos.max_wall is None else qos.max_wall // timedelta(minutes=1)
+    preempt: dict[str, object] = {"mode": sorted(qos.preempt_mode) or ["DISABLED"]}
+    if qos.preempt:
+        preempt["list"] = sorted(qos.preempt)
+    return {
+        "name": qos.name,
+        "description": qos.description,
+        "flags": sorted(qos.flags),
+        "priority": number(qos.priority),
+        "preempt": preempt,
+        "limits": {
+            "grace_time": int(qos.grace.total_seconds()),
+            "max": {
+                "wall_clock": {"per": {"job": number(wall)}},
+                "tres": {
+                    "total": _tres_body(qos.grp_tres, gone["grp_tres"]),
+                    "per": {
+                        "job": _tres_body(qos.max_tres_per_job, gone["max_tres_per_job"]),
+                        "account": _tres_body(qos.max_tres_per_account, gone["max_tres_per_account"]),
+                    },
+                },
+            },
+        },
+    }
+
+
+def _accounting_job(row: _Job) -> AccountingJob:
+    started = moment(row.time.start)
+    return AccountingJob(
+        job_id=row.job_id,
+        name=row.name,
+        user=row.user,
+        account=row.account,
+        qos=row.qos,
+        partition=row.partition,
+        cluster=row.cluster,
+        state=row.state.current[0] if row.state.current else "",
+        submitted=datetime.fromtimestamp(row.time.submission, UTC),
+        started=started,
+        ended=moment(row.time.end),
+        nodes="" if row.nodes == "None assigned" else row.nodes,
+        tres_alloc=_tres(row.tres.allocated),
+    )
