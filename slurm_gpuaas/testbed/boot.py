@@ -18,6 +18,7 @@ from slurm_gpuaas.testbed.errors import ServiceFailed
 from slurm_gpuaas.testbed.progress import Note, Progress
 from slurm_gpuaas.testbed.rootfs import CHECKOUT, VENV, Artifacts
 from slurm_gpuaas.testbed.sim import create_node_files
+from slurm_gpuaas.testbed.sim.fabric import topology_for
 
 if TYPE_CHECKING:
     from slurm_gpuaas.testbed.instance import Instance
@@ -104,12 +105,32 @@ SLURMRESTD: Final = Service(
     log="/var/log/slurm/slurmrestd.log",
     ready=_socket("/run/slurmrestd/slurmrestd.sock"),
 )
+GPUAASD: Final = Service(
+    name="gpuaasd",
+    argv=("/usr/local/bin/gpuaasd",),
+    user=ADMINISTRATOR,
+    log="/var/log/gpuaas/gpuaasd.log",
+    ready=_socket("/run/gpuaas/gpuaasd.sock"),
+)
+
+
+def agent(instance: Instance) -> Service:
+    """One gpuaas-agent that speaks for every simulated node."""
+    log = "/var/log/gpuaas/gpuaas-agent.log"
+    return Service(
+        name="gpuaas-agent",
+        argv=("/usr/local/bin/gpuaas-agent", "--nodes", instance.cluster.hostlist),
+        user="root",
+        log=log,
+        ready=lambda it: it.path(log).is_file() and "agent.ready" in it.path(log).read_text(),
+    )
 
 
 def services(instance: Instance) -> tuple[Service, ...]:
-    """What runs in the instance."""
-    del instance
-    return (MUNGED, MARIADB, SLURMDBD, SLURMCTLD, SLURMRESTD)
+    """What an instance can run; the last two only where they were started."""
+    slurm = (MUNGED, MARIADB, SLURMDBD, SLURMCTLD, SLURMRESTD)
+    ours = (GPUAASD, agent(instance))
+    return (*slurm, *(service for service in ours if instance.path(service.pid_path).exists()))
 
 
 def postgres(instance: Instance) -> Service:
@@ -192,6 +213,10 @@ def boot(instance: Instance, artifacts: Artifacts, *, daemon: bool, progress: Pr
         wait_until_idle(instance, note)
     with progress.step(f"{instance.name}: slurmrestd"):
         start(instance, SLURMRESTD)
+    if daemon:
+        with progress.step(f"{instance.name}: gpuaasd and gpuaas-agent"):
+            start(instance, GPUAASD)
+            start(instance, agent(instance))
 
 
 def _network(instance: Instance) -> None:
@@ -232,15 +257,18 @@ def _configuration(instance: Instance) -> None:
     instance.write("/etc/slurm/cgroup.conf", slurmconf.cgroup_conf())
     instance.write("/etc/slurm/slurmdbd.conf", slurmconf.slurmdbd_conf(), owner="slurm", mode=0o600)
     instance.write("/etc/slurm/gpuaas/partitions.conf", slurmconf.bootstrap_partitions(), owner=ADMINISTRATOR)
-    instance.write("/etc/slurm/gpuaas/topology.yaml", slurmconf.topology_yaml(cluster), owner=ADMINISTRATOR)
+    instance.write("/etc/slurm/gpuaas/topology.yaml", topology_for(cluster), owner=ADMINISTRATOR)
     instance.path("/etc/slurm/topology.yaml").symlink_to("/etc/slurm/gpuaas/topology.yaml")
     if hook.is_file():
         instance.path("/etc/slurm/job_submit.lua").symlink_to("/opt/gpuaas/src/plugins/job_submit.lua")
     instance.write("/etc/munge/munge.key", secrets.token_hex(64), owner="munge", mode=0o400)
+    instance.write("/etc/gpuaas/agents.key", f"{secrets.token_hex(32)}\n", owner=ADMINISTRATOR, mode=0o600)
+    instance.write("/etc/gpuaas/gpuaasd.yaml", slurmconf.gpuaasd_yaml(cluster))
+    instance.write("/etc/gpuaas/agent.yaml", slurmconf.agent_yaml())
     for name, module in WRAPPERS.items():
         text = (
             "#!/bin/sh\n"
-            f"export PYTHONPATH=/opt/gpuaas/src PYTHONPYCACHEPREFIX={BYTECODE_FOLDER}\n"
+            f"export PYTHONPATH=/opt/gpuaas/src PYTHONPYCACHEPREFIX={BYTECODE_FOLDER} LD_LIBRARY_PATH=/opt/gpuaas/sim\n"
             f'exec {VENV}/bin/python -m {module} "$@"\n'
         )
         instance.write(f"/usr/local/bin/{name}", text, mode=0o755)

@@ -8,6 +8,7 @@ from slurm_gpuaas.testbed.profiles import Cluster
 
 CONTROLLER_PORT: Final = 6817
 DATABASE_PORT: Final = 6819
+AGENTS_PORT: Final = 6880
 FIRST_NODE_PORT: Final = 20001
 CPUS_PER_NODE: Final = 224
 MEMORY_MIB: Final = 2_000_000
@@ -83,21 +84,6 @@ def bootstrap_partitions() -> str:
     return "PartitionName=all Nodes=ALL AllowAccounts=root MaxTime=INFINITE State=UP\n"
 
 
-def topology_yaml(cluster: Cluster) -> str:
-    """The fabric as a two-level tree, a switch for each leaf group."""
-    leaves = list(cluster.leaf_groups())
-    rows = "".join(f"      - switch: leaf{i:02}\n        nodes: {nodes}\n" for i, nodes in enumerate(leaves, 1))
-    return f"""\
----
-- topology: default
-  cluster_default: true
-  tree:
-    switches:
-      - switch: spine
-        children: leaf[01-{len(leaves):02}]
-{rows}"""
-
-
 def gres_conf(cluster: Cluster) -> str:
     """A device file for each simulated GPU; Slurm ignores GPUs without one."""
     files = f"nvidia[0-{cluster.gpus - 1}]"
@@ -124,4 +110,18 @@ StorageLoc=slurm_acct_db
 PidFile=/run/slurm/slurmdbd.pid
 LogFile=/var/log/slurm/slurmdbd.log
 DebugLevel=info
+"""
+
+
+def gpuaasd_yaml(cluster: Cluster) -> str:
+    """The daemon's configuration: defaults, and a loopback listener for the agents."""
+    return f"cluster: {cluster.name}\nagents:\n  listener:\n    port: {AGENTS_PORT}\n"
+
+
+def agent_yaml() -> str:
+    """The agent's configuration: it speaks for simulated nodes, so it may derive every node's key."""
+    return f"""\
+daemon: http://127.0.0.1:{AGENTS_PORT}
+master_key: /etc/gpuaas/agents.key
+simulated_hardware: /run/gpuaas-sim
 """
