@@ -13,6 +13,7 @@ Three rules make it exact whatever happens in between:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,15 +22,17 @@ from typing import Final, Protocol
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.jobs import Job
-from slurm_gpuaas.domain.names import ClusterName, ProjectName
+from slurm_gpuaas.domain.names import AccountName, ClusterName, ProjectName
 from slurm_gpuaas.domain.policy import Policy
 from slurm_gpuaas.domain.usage import UsageRecord
 from slurm_gpuaas.metering.rules import (
     BudgetUse,
     RunKey,
-    budget_window,
-    budgets,
+    Window,
+    budgets_in_force,
     close_vanished,
+    committed,
+    gpu_seconds_in,
     key_of,
     meter,
     metered_until,
@@ -59,6 +62,10 @@ class UsageStore(Protocol):
         self, *, since: datetime | None = None, until: datetime | None = None, running: bool = False
     ) -> Sequence[UsageRecord]:
         """Records of all clusters that overlap [since, until); `running`: only those without an end."""
+        ...
+
+    def gpu_seconds_by_account(self, *, until: datetime | None = None) -> Mapping[AccountName, int]:
+        """Sums over the records that started before `until` (default: all)."""
         ...
 
     def usage_ended_last(self, cluster: ClusterName) -> datetime | None:
@@ -128,15 +135,6 @@ class MeteringController:
             unreadable=tuple(dict.fromkeys(unreadable)),
         )
 
-    def budgets(self, policy: Policy, jobs: Iterable[Job]) -> Mapping[ProjectName, BudgetUse]:
-        """Budget use of the projects that have one, for the hook's snapshot; call it after `tick`."""
-        now = self._clock.now()
-        windows = [w for p in policy.projects if (w := budget_window(policy.grants_of(p.name), now))]
-        if not windows:
-            return {}
-        records = self._store.usage(since=min(window.start for window in windows), until=now)
-        return budgets(policy, records, jobs, now)
-
     def _running(self) -> Sequence[UsageRecord]:
         return [record for record in self._store.usage(running=True) if record.cluster == self._cluster]
 
@@ -157,3 +155,41 @@ class MeteringController:
             if record:
                 records[key_of(record)] = record
         return records
+
+
+def budget_use(
+    store: UsageStore, policy: Policy, cluster: ClusterName, jobs: Iterable[Job], at: datetime
+) -> Mapping[ProjectName, BudgetUse]:
+    """Budget use of every project that has a budget on the cluster at `at`.
+
+    The database adds up; only the runs that were under way when a budget began are read one by one.
+
+    Args:
+        store: metered up to about `at`; of this cluster alone.
+        jobs: what slurmctld holds at `at`.
+    """
+    budgets = budgets_in_force(policy, cluster, at)
+    total = store.gpu_seconds_by_account() if budgets else {}
+    earlier = {start: _used_before(store, start) for start in {budget.start for budget in budgets.values()}}
+    promised: Counter[str] = Counter()
+    for job in jobs:
+        promised[job.account] += committed(job, at)
+    use: dict[ProjectName, BudgetUse] = {}
+    for project, budget in budgets.items():
+        account = AccountName(project)
+        before = earlier[budget.start][account]
+        use[project] = BudgetUse(
+            budget=budget.gpu_seconds,
+            metered=total.get(account, 0) - before,
+            before=before,
+            committed=promised[account],
+        )
+    return use
+
+
+def _used_before(store: UsageStore, moment: datetime) -> Counter[AccountName]:
+    """GPU-seconds of each account before the moment."""
+    used = Counter(store.gpu_seconds_by_account(until=moment))
+    for record in store.usage(since=moment, until=moment):
+        used[record.account] -= gpu_seconds_in(record, Window(moment, metered_until(record)))
+    return used

@@ -26,7 +26,7 @@ from slurm_gpuaas.domain.names import (
     QosName,
     UserName,
 )
-from slurm_gpuaas.domain.policy import KST, Grant, Policy
+from slurm_gpuaas.domain.policy import KST, Policy
 from slurm_gpuaas.domain.usage import UsageRecord
 from slurm_gpuaas.slurm.records import AccountingJob, Tres
 
@@ -225,56 +225,52 @@ def _value(record: UsageRecord, dimension: Dimension) -> str:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """GPU-seconds that a project may use from `start` on."""
+
+    start: datetime
+    gpu_seconds: int
+
+
+def budgets_in_force(policy: Policy, cluster: ClusterName, at: datetime) -> Mapping[ProjectName, Budget]:
+    """The budget of each project that has one on the cluster.
+
+    Budgets of grants in force at the same time add up and count from the first of their starts; a grant without a
+    budget lifts it.
+    """
+    found: dict[ProjectName, Budget] = {}
+    for project in policy.projects:
+        active = [
+            grant
+            for grant in policy.grants_of(project.name)
+            if grant.active_at(at) and policy.pool_by_name[grant.pool].cluster == cluster
+        ]
+        hours = [grant.budget_gpu_hours for grant in active if grant.budget_gpu_hours is not None]
+        if active and len(hours) == len(active):
+            start = min(grant.starts_at for grant in active)
+            found[project.name] = Budget(start=start, gpu_seconds=sum(hours) * 3600)
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BudgetUse:
-    """A project's budget, all in GPU-seconds. `committed` is what its running jobs may still use until their limits."""
+    """A project's budget, all in GPU-seconds.
+
+    Attributes:
+        metered: used since the budget's start.
+        before: used before it; Slurm counts an account's minutes from the account's creation.
+        committed: what its running jobs may still use until their time limits.
+    """
 
     budget: int
     metered: int
+    before: int
     committed: int
 
     @property
     def left_gpu_minutes(self) -> int:
         """What a new job may ask for, in GPU-minutes; 0 when the budget is spent or promised."""
         return max(self.budget - self.metered - self.committed, 0) // 60
-
-
-def budget_window(grants: Sequence[Grant], at: datetime) -> Window | None:
-    """The time over which a project's budget counts: from the first start to the last end of its active grants.
-
-    None when the project has no active grant, or one without a budget: that one pays for everything.
-    """
-    active = [grant for grant in grants if grant.active_at(at)]
-    if not active or any(grant.budget_gpu_hours is None for grant in active):
-        return None
-    return Window(min(grant.starts_at for grant in active), max(grant.ends_at for grant in active))
-
-
-def budgets(
-    policy: Policy, records: Iterable[UsageRecord], jobs: Iterable[Job], at: datetime
-) -> Mapping[ProjectName, BudgetUse]:
-    """Budget use of every project that has a budget at `at`.
-
-    Args:
-        records: usage of at least the budgets' windows, metered up to `at`.
-        jobs: what slurmctld holds at `at`.
-    """
-    runs: dict[str, list[UsageRecord]] = defaultdict(list)
-    for record in records:
-        runs[record.account].append(record)
-    promised: dict[str, int] = defaultdict(int)
-    for job in jobs:
-        promised[job.account] += committed(job, at)
-    use: dict[ProjectName, BudgetUse] = {}
-    for project in policy.projects:
-        grants = policy.grants_of(project.name)
-        if window := budget_window(grants, at):
-            hours = sum(grant.budget_gpu_hours or 0 for grant in grants if grant.active_at(at))
-            use[project.name] = BudgetUse(
-                budget=hours * 3600,
-                metered=sum(gpu_seconds_in(record, window) for record in runs[project.name]),
-                committed=promised[project.name],
-            )
-    return use
 
 
 def committed(job: Job, at: datetime) -> int:

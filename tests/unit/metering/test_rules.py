@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime
 from itertools import pairwise
 
 import pytest
@@ -10,27 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurm_gpuaas.domain.errors import InvalidInput
-from slurm_gpuaas.domain.jobs import Job, JobId, JobState
-from slurm_gpuaas.domain.names import (
-    AccountName,
-    ClusterName,
-    GpuModel,
-    GrantName,
-    NodeName,
-    OrganisationName,
-    PartitionName,
-    PoolName,
-    ProjectName,
-    QosName,
-    ShareName,
-    UserName,
-)
-from slurm_gpuaas.domain.policy import Grant, Organisation, Policy, Pool, Project, Share
 from slurm_gpuaas.domain.usage import UsageRecord
 from slurm_gpuaas.metering.rules import (
     Dimension,
     Window,
-    budgets,
     day,
     gpu_seconds_in,
     meter,
@@ -156,89 +139,3 @@ def test_every_split_adds_up_to_the_same_total(jobs: list[AccountingJob]) -> Non
     whole = sum(record.gpu_seconds for record in records)
     for by in ([], [Dimension.USER], [Dimension.PROJECT, Dimension.QOS], list(Dimension)):
         assert sum(total.gpu_seconds for total in totals(records, NOVEMBER, by=by)) == whole
-
-
-def policy(**grant: object) -> Policy:
-    """One project, `vision`, with one grant of 16 GPUs in November."""
-    document = Grant(
-        **{
-            "name": GrantName("vision.2026"),
-            "project": ProjectName("vision"),
-            "pool": PoolName("b200"),
-            "share": ShareName("own"),
-            "gpus": 16,
-            "starts": date(2026, 11, 1),
-            "ends": date(2026, 11, 30),
-        }
-        | grant
-    )
-    return Policy.of(
-        [
-            Organisation(name=OrganisationName("kaist")),
-            Project(name=ProjectName("vision"), organisation=OrganisationName("kaist")),
-            Pool(
-                name=PoolName("b200"),
-                cluster=ClusterName("haein"),
-                model=GpuModel("b200"),
-                shares=(Share(name=ShareName("own"), nodes="b200-[001-008]"),),
-            ),
-            document,
-        ]
-    )
-
-
-def running_job(*, started: int, limit: timedelta | None, state: JobState = JobState.RUNNING) -> Job:
-    return Job(
-        id=JobId(7),
-        name="train",
-        user=UserName("alice"),
-        account=AccountName("vision"),
-        qos=QosName("guaranteed-vision"),
-        partition=PartitionName("b200-own"),
-        state=state,
-        reason="None",
-        nodes=(NodeName("b200-001"),),
-        node_count=1,
-        gpus=8,
-        model=GpuModel("b200"),
-        licenses="",
-        priority=1,
-        submitted=T0,
-        eligible=T0,
-        started=at(started),
-        time_limit=limit,
-        requeue=True,
-        restarts=0,
-    )
-
-
-def test_a_budget_loses_what_was_used_and_what_running_jobs_may_still_use() -> None:
-    now = 3600
-    records = [metered(run(1, start=0, end=1800, state="COMPLETED")), metered(run(7, start=1800), as_of=now)]
-    jobs = [running_job(started=1800, limit=timedelta(hours=2))]
-    use = budgets(policy(budget_gpu_hours=100), records, jobs, at(now))[ProjectName("vision")]
-    assert (use.budget, use.metered, use.committed) == (360_000, 8 * 3600, 8 * 5400)
-    assert use.left_gpu_minutes == 6000 - 480 - 720
-
-
-def test_a_spent_budget_has_nothing_left_rather_than_less() -> None:
-    records = [metered(run(start=0, end=90_000, state="COMPLETED"))]
-    use = budgets(policy(budget_gpu_hours=10), records, [], at(90_000))[ProjectName("vision")]
-    assert use.left_gpu_minutes == 0
-
-
-def test_zero_is_a_budget_and_absent_is_none() -> None:
-    assert budgets(policy(budget_gpu_hours=0), [], [], at(0))[ProjectName("vision")].left_gpu_minutes == 0
-    assert budgets(policy(), [], [], at(0)) == {}
-
-
-def test_use_before_the_grant_and_of_other_projects_is_not_charged_to_it() -> None:
-    before = metered(run(1, start=-86_400 * 3, end=-86_400 * 2, state="COMPLETED"))
-    foreign = metered(run(2, start=0, end=60, account="speech", state="COMPLETED"))
-    assert budgets(policy(budget_gpu_hours=1), [before, foreign], [], at(60))[ProjectName("vision")].metered == 0
-
-
-@pytest.mark.parametrize("state", [JobState.PENDING, JobState.COMPLETED])
-def test_only_running_jobs_commit_budget(state: JobState) -> None:
-    jobs = [running_job(started=0, limit=timedelta(hours=1), state=state)]
-    assert budgets(policy(budget_gpu_hours=1), [], jobs, at(0))[ProjectName("vision")].committed == 0
