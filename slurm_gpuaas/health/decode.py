@@ -215,7 +215,7 @@ class Decoder:
 
     def _sxid(self, line: int, text: str) -> Decoded | None:
         found = _SXID.search(text)
-        if not found or _SXID_DETAIL.match(text, found.end(5)):
+        if not found or _SXID_DETAIL.match(text, found.end()):
             return None
         link = _LINK.search(text, found.end())
         code = int(found[5])

@@ -11,6 +11,8 @@ from slurm_gpuaas.domain.errors import GpuaasError
 LIBRARY = "libnvidia-ml.so.1"
 SOURCE = Path(__file__).with_name("nvml.c")
 _FLAGS = ("-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-pthread")
+# As NVIDIA's has it: whoever loaded the file by its path has it under this name, too.
+_SONAME = f"-Wl,-soname,{LIBRARY}"
 
 
 def build_nvml(rootfs: Path | None, out_dir: Path) -> Path:
@@ -27,7 +29,7 @@ def build_nvml(rootfs: Path | None, out_dir: Path) -> Path:
     # gcc wants a seekable output file: it writes to a temporary one, which `cat` hands over.
     script = 'out=$(mktemp) && gcc "$@" -x c -o "$out" - && cat "$out"; status=$?; rm -f "$out"; exit $status'
     built = subprocess.run(
-        [*prefix, "sh", "-c", script, "sh", *_FLAGS],
+        [*prefix, "sh", "-c", script, "sh", *_FLAGS, _SONAME],
         input=SOURCE.read_bytes(),
         capture_output=True,
         check=False,
