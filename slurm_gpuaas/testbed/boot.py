@@ -213,7 +213,7 @@ def boot(instance: Instance, artifacts: Artifacts, *, daemon: bool, progress: Pr
         wait_until_idle(instance, note)
     with progress.step(f"{instance.name}: slurmrestd"):
         start(instance, SLURMRESTD)
-    if daemon:
+    if daemon and (CHECKOUT / "slurm_gpuaas" / "daemon" / "door.py").is_file():
         with progress.step(f"{instance.name}: gpuaasd and gpuaas-agent"):
             start(instance, GPUAASD)
             start(instance, agent(instance))
