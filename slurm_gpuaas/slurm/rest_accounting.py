@@ -365,12 +365,12 @@ class RestAccounting:
         for accounts_left, users in users_of.items():
             for batch in _batches(users, 100):
                 query = {"cluster": self.cluster(), "account": ",".join(accounts_left), "user": ",".join(batch)}
-                self._wire.delete(f"{_DB}/associations/", query)
+                self._wire.delete(f"{_DB}/associations/", Answer, query)
 
     def delete_users(self, users: Iterable[UserName]) -> None:
         present = self._users()
         for user in sorted(set(users) & present):
-            self._wire.delete(f"{_DB}/user/{quote(user, safe='')}")
+            self._wire.delete(f"{_DB}/user/{quote(user, safe='')}", Answer)
 
     def delete_accounts(self, accounts: Iterable[AccountName]) -> None:
         """Checks for children itself: Slurm would take a whole subtree along."""
@@ -388,13 +388,13 @@ class RestAccounting:
         user_rows = self._user_rows(rows)
         self._move_defaults(user_rows, {key for key in user_rows if key[1] in leaving})
         for name in sorted(leaving, key=lambda name: _depth(name, parent_of), reverse=True):
-            self._wire.delete(f"{_DB}/account/{quote(name, safe='')}")
+            self._wire.delete(f"{_DB}/account/{quote(name, safe='')}", Answer)
 
     def delete_qos(self, qos: Iterable[QosName]) -> None:
         present = {one.name for one in self._qos()}
         for name in sorted(set(qos)):
             if name in present:
-                self._wire.delete(f"{_DB}/qos/{quote(name, safe='')}")
+                self._wire.delete(f"{_DB}/qos/{quote(name, safe='')}", Answer)
 
     # ------------------------------------------------------------------ parts
 

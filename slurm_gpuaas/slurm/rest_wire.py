@@ -77,7 +77,7 @@ class Meta(Wire):
 
 
 class Answer(Wire):
-    """What every answer has."""
+    """What every answer has; an answer with nothing else is this."""
 
     meta: Meta = Field(default_factory=Meta)
     errors: tuple[Complaint, ...] = ()
@@ -85,6 +85,14 @@ class Answer(Wire):
 
 
 AnswerT = TypeVar("AnswerT", bound=Answer)
+
+
+class RestRefused(SlurmRefused):
+    """`codes` are Slurm's error numbers, so that a driver can tell "already so" from "no"."""
+
+    def __init__(self, message: str, *, codes: frozenset[int] = frozenset(), way_out: str = "") -> None:
+        super().__init__(message, way_out=way_out)
+        self.codes = codes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,8 +139,8 @@ class RestWire:
     def post(self, path: str, body: Mapping[str, object]) -> Answer:
         return self._checked("POST", path, Answer, body=body)
 
-    def delete(self, path: str, query: Mapping[str, str] | None = None) -> Answer:
-        return self._checked("DELETE", path, Answer, query=query)
+    def delete(self, path: str, answer: type[AnswerT], query: Mapping[str, str] | None = None) -> AnswerT:
+        return self._checked("DELETE", path, answer, query=query)
 
     def close(self) -> None:
         self._http.close()
@@ -146,7 +154,7 @@ class RestWire:
         body: Mapping[str, object] | None = None,
         query: Mapping[str, str] | None = None,
     ) -> AnswerT:
-        response = self._send(method, path, body, query)
+        response = self.send(method, path, body, query)
         if response.status_code == _NO_CHANGE:
             return shape()
         if response.status_code in {401, 403} or response.content == b"Authentication failure":
@@ -164,16 +172,22 @@ class RestWire:
             ) from None
         if complaints := [*answer.errors, *answer.warnings]:
             said = "; ".join(dict.fromkeys(str(complaint) for complaint in complaints))
-            if any(complaint.error_number in _CANNOT_REACH for complaint in complaints):
+            codes = frozenset(complaint.error_number for complaint in complaints)
+            if codes & _CANNOT_REACH:
                 raise SlurmUnavailable(f"slurmrestd cannot reach Slurm: {said}.", way_out="Check with `gpuaas doctor`.")
-            raise SlurmRefused(f"Slurm refused {method} {path}: {said}.")
+            raise RestRefused(f"Slurm refused {method} {path}: {said}.", codes=codes)
         if not response.is_success:
-            raise SlurmRefused(f"slurmrestd answered {method} {path} with HTTP {response.status_code}.")
+            raise RestRefused(f"slurmrestd answered {method} {path} with HTTP {response.status_code}.")
         return answer
 
-    def _send(
-        self, method: str, path: str, body: Mapping[str, object] | None, query: Mapping[str, str] | None
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, object] | None = None,
+        query: Mapping[str, str] | None = None,
     ) -> httpx2.Response:
+        """One request, its answer unread."""
         try:
             return self._http.request(
                 method,

@@ -12,7 +12,8 @@ from slurm_gpuaas.domain.jobs import Job, JobId, JobState
 from slurm_gpuaas.domain.names import AccountName, GpuModel, NodeName, PartitionName, QosName, UserName
 from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
 from slurm_gpuaas.domain.policy import expand_nodes
-from slurm_gpuaas.slurm.records import Tres
+from slurm_gpuaas.slurm.protocols import SlurmRefused
+from slurm_gpuaas.slurm.records import Reservation, Tres
 
 _GPU_GRES: Final = re.compile(r"(?:^|,)gpu(?::(?P<model>[^:,()]+))?:(?P<count>\d+)(?=[(,]|$)")
 """One GPU entry of a GRES string such as `gpu:b200:8(S:0-1)` or `gpu:b200:2(IDX:0,3)`."""
@@ -158,4 +159,50 @@ def job(
         array_job_id=JobId(array_job_id) if array_job_id else None,
         required_nodes=node_names(required_nodes),
         reservation=reservation,
+    )
+
+
+def out_of_service(wanted: Iterable[NodeName], nodes: Iterable[Node]) -> tuple[NodeName, ...]:
+    """Those of the wanted nodes that a resume would change.
+
+    Raises:
+        SlurmRefused: Slurm has no node of one of the names.
+    """
+    by_name = {node.name: node for node in nodes}
+    names = tuple(dict.fromkeys(wanted))
+    unknown = [name for name in names if name not in by_name]
+    if unknown:
+        raise SlurmRefused(
+            f"Slurm has no node {', '.join(unknown[:5])} ({len(unknown)} of {len(names)} unknown).",
+            way_out="Check the names with `sinfo -N`.",
+        )
+    stopped = NodeFlag.DRAIN | NodeFlag.FAIL
+    return tuple(name for name in names if by_name[name].flags & stopped or by_name[name].base is NodeBase.DOWN)
+
+
+def reservation_flag_to_slurm(flag: str) -> str:
+    """Slurm's wire calls a reservation of licences alone by the flag's older name."""
+    return "ANY_NODES" if flag == "LICENSE_ONLY" else flag
+
+
+def reservation(
+    *,
+    name: str,
+    start: datetime,
+    duration: timedelta,
+    users: str,
+    nodes: str,
+    licenses: str,
+    flags: Iterable[str],
+) -> Reservation:
+    """As one would ask for it: without SPEC_NODES, which Slurm adds to every reservation that names its nodes."""
+    words = {"LICENSE_ONLY" if flag == "ANY_NODES" else flag for flag in flags} - {"SPEC_NODES"}
+    return Reservation(
+        name=name,
+        start=start,
+        duration=duration,
+        users=tuple(sorted(filter(None, users.split(",")))),
+        nodes=nodes,
+        licenses=licenses,
+        flags=frozenset(words),
     )

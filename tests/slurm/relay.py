@@ -1,7 +1,7 @@
 """Carries bytes between two UNIX sockets; runs inside the testbed instance: `python3 relay.py LISTEN TARGET`.
 
-slurmrestd's local authentication asks the kernel for its peer's pid, which is 0 for a process outside its pid namespace:
-it turns the host's tests away. Standard library only, since it runs on the root folder's own Python.
+slurmrestd's local authentication asks the kernel for its peer's pid, which is 0 for a process outside its pid
+namespace: it turns the host's tests away. Standard library only, since it runs on the root folder's own Python.
 """
 
 from __future__ import annotations

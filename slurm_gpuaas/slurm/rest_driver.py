@@ -1,0 +1,268 @@
+"""`Controller` over slurmrestd: everything the pyslurm driver does, for sites and moments without pyslurm.
+
+All of it is API v0.0.42 but two things that v0.0.42 has no words for: writing reservations (v0.0.43, Slurm 25.05) and
+requeueing (v0.0.45, Slurm 26.05). For those the oldest version that has them is used if slurmrestd offers it;
+otherwise the call is refused and says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Final
+from urllib.parse import quote
+
+from pydantic import Field
+
+from slurm_gpuaas.domain.jobs import Job, JobId
+from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.nodes import Node
+from slurm_gpuaas.slurm import translate
+from slurm_gpuaas.slurm.protocols import SlurmRefused
+from slurm_gpuaas.slurm.records import JobChange, Reservation
+from slurm_gpuaas.slurm.rest_wire import API, Answer, Number, RestRefused, RestWire, Text, Wire, number
+
+_CTLD: Final = f"/slurm/{API}"
+
+RESERVATIONS_SINCE: Final = 43
+"""v0.0.43 is the first API that writes reservations."""
+REQUEUE_SINCE: Final = 45
+"""v0.0.45 is the first API that requeues jobs."""
+_NEWEST_TRIED: Final = 52
+
+_UNKNOWN_JOB: Final = 2017
+_ALREADY_DONE: Final = 2021
+_ALREADY_PENDING: Final = 2024
+_UNKNOWN_RESERVATION: Final = 2053
+
+
+class _Node(Wire):
+    name: str
+    state: tuple[str, ...] = ()
+    reason: Text = ""
+    gres: Text = ""
+    gres_used: Text = ""
+
+
+class _NodesAnswer(Answer):
+    nodes: tuple[_Node, ...] = ()
+
+
+class _Job(Wire):
+    job_id: int
+    name: Text = ""
+    user_name: Text = ""
+    account: Text = ""
+    qos: Text = ""
+    partition: Text = ""
+    job_state: tuple[str, ...] = ()
+    state_reason: Text = ""
+    nodes: Text = ""
+    node_count: Number = Field(default_factory=Number)
+    tres_req_str: Text = ""
+    tres_alloc_str: Text = ""
+    licenses: Text = ""
+    priority: Number = Field(default_factory=Number)
+    submit_time: Number = Field(default_factory=Number)
+    eligible_time: Number = Field(default_factory=Number)
+    start_time: Number = Field(default_factory=Number)
+    time_limit: Number = Field(default_factory=Number)
+    requeue: bool = False
+    restart_cnt: int = 0
+    admin_comment: Text = ""
+    array_job_id: Number = Field(default_factory=Number)
+    required_nodes: Text = ""
+    resv_name: Text = ""
+
+
+class _JobsAnswer(Answer):
+    jobs: tuple[_Job, ...] = ()
+
+
+class _KillError(Wire):
+    code: int = 0
+    message: Text = ""
+
+
+class _KillStatus(Wire):
+    error: _KillError = Field(default_factory=_KillError)
+
+
+class _KillAnswer(Answer):
+    status: tuple[_KillStatus, ...] = ()
+
+
+class _Reservation(Wire):
+    name: str
+    start_time: Number = Field(default_factory=Number)
+    end_time: Number = Field(default_factory=Number)
+    users: Text = ""
+    node_list: Text = ""
+    licenses: Text = ""
+    flags: tuple[str, ...] = ()
+
+
+class _ReservationsAnswer(Answer):
+    reservations: tuple[_Reservation, ...] = ()
+
+
+class RestController:
+    """slurmctld through slurmrestd.
+
+    Args:
+        wire: the connection.
+    """
+
+    name: Final = "slurmrestd"
+
+    def __init__(self, wire: RestWire) -> None:
+        self._wire = wire
+        self._newer: dict[int, str] = {}
+
+    def version(self) -> str:
+        return self._wire.get(f"{_CTLD}/ping/", Answer).meta.slurm.release
+
+    def nodes(self) -> Sequence[Node]:
+        rows = self._wire.get(f"{_CTLD}/nodes/", _NodesAnswer).nodes
+        return tuple(
+            translate.node(name=row.name, state=row.state, reason=row.reason, gres=row.gres, gres_used=row.gres_used)
+            for row in rows
+        )
+
+    def jobs(self) -> Sequence[Job]:
+        return tuple(map(_job, self._wire.get(f"{_CTLD}/jobs/", _JobsAnswer).jobs))
+
+    def drain(self, nodes: Sequence[NodeName], reason: str) -> None:
+        if not reason:
+            raise SlurmRefused("A drain needs a reason.", way_out="Say why.")
+        if nodes:
+            self._wire.post(f"{_CTLD}/nodes/", {"name": list(nodes), "state": ["DRAIN"], "reason": reason})
+
+    def resume(self, nodes: Sequence[NodeName]) -> None:
+        """Asks only for nodes that are out of service: Slurm refuses to resume one that is in service."""
+        out = translate.out_of_service(nodes, self.nodes())
+        if out:
+            self._wire.post(f"{_CTLD}/nodes/", {"name": list(out), "state": ["RESUME"]})
+
+    def requeue(self, job: JobId) -> None:
+        api = self._api(REQUEUE_SINCE, "requeue jobs")
+        try:
+            self._wire.get(f"/slurm/{api}/job/{job}/requeue", Answer, {"Incomplete": "true"})
+        except RestRefused as refused:
+            if refused.codes != {_ALREADY_PENDING}:
+                raise
+
+    def cancel(self, job: JobId) -> None:
+        for status in self._wire.delete(f"{_CTLD}/job/{job}", _KillAnswer).status:
+            if status.error.code not in {0, _ALREADY_DONE}:
+                raise SlurmRefused(f"Slurm did not cancel job {job}: {status.error.message}.")
+
+    def update_job(self, job: JobId, change: JobChange) -> None:
+        body: dict[str, object] = {}
+        if change.required_nodes is not None:
+            body["required_nodes"] = list(change.required_nodes) or [""]  # an empty list would be left as it is
+        if change.excluded_nodes is not None:
+            body["excluded_nodes"] = list(change.excluded_nodes) or [""]
+        if change.licenses is not None:
+            body["licenses"] = change.licenses
+        if change.reservation is not None:
+            body["reservation"] = change.reservation
+        if change.start_time is not None:
+            body["begin_time"] = number(int(change.start_time.timestamp()))
+        if change.priority is not None:
+            body["priority"] = number(change.priority)
+        if change.admin_comment is not None:
+            body["admin_comment"] = change.admin_comment
+        if change.qos is not None:
+            body["qos"] = change.qos
+        if body:
+            self._wire.post(f"{_CTLD}/job/{job}", body)
+
+    def reservations(self) -> Sequence[Reservation]:
+        return tuple(map(_reservation, self._wire.get(f"{_CTLD}/reservations/", _ReservationsAnswer).reservations))
+
+    def put_reservation(self, reservation: Reservation) -> None:
+        api = self._api(RESERVATIONS_SINCE, "write reservations")
+        present = next((one for one in self.reservations() if one.name == reservation.name), None)
+        if present == reservation:
+            return
+        end = int((reservation.start + reservation.duration).timestamp())
+        body: dict[str, object] = {
+            "name": reservation.name,
+            "end_time": number(end),
+            "users": list(reservation.users),
+            "licenses": [reservation.licenses] if reservation.licenses else [],
+            "node_list": [reservation.nodes] if reservation.nodes else [],
+            "flags": sorted(map(translate.reservation_flag_to_slurm, reservation.flags)),
+        }
+        # The start of one that runs already cannot move, and need not.
+        if present is None or present.start != reservation.start:
+            body["start_time"] = number(int(reservation.start.timestamp()))
+        self._wire.post(f"/slurm/{api}/reservation", body)
+
+    def delete_reservation(self, name: str) -> None:
+        try:
+            self._wire.delete(f"{_CTLD}/reservation/{quote(name, safe='')}", Answer)
+        except RestRefused as refused:
+            if refused.codes != {_UNKNOWN_RESERVATION}:
+                raise
+
+    def reconfigure(self) -> None:
+        self._wire.get(f"{_CTLD}/reconfigure/", Answer)
+
+    def _api(self, since: int, what: str) -> str:
+        """Oldest API version from `since` on that this slurmrestd offers."""
+        if since not in self._newer:
+            for version in range(since, _NEWEST_TRIED + 1):
+                if self._wire.send("GET", f"/slurm/v0.0.{version}/ping/").status_code == 200:
+                    self._newer[since] = f"v0.0.{version}"
+                    break
+            else:
+                raise SlurmRefused(
+                    f"This slurmrestd cannot {what}: it offers no API from v0.0.{since} on.",
+                    way_out="Install a matching pyslurm, or a newer Slurm; `gpuaas doctor` shows what is found.",
+                )
+        return self._newer[since]
+
+
+def _job(row: _Job) -> Job:
+    return translate.job(
+        job_id=row.job_id,
+        name=row.name,
+        user=row.user_name,
+        account=row.account,
+        qos=row.qos,
+        partition=row.partition,
+        state=row.job_state,
+        reason=row.state_reason,
+        nodes=row.nodes,
+        node_count=row.node_count.value or 0,
+        tres_requested=row.tres_req_str,
+        tres_allocated=row.tres_alloc_str,
+        licenses=row.licenses,
+        priority=row.priority.value or 0,
+        submitted=row.submit_time.value or 0,
+        eligible=row.eligible_time.value,
+        started=row.start_time.value,
+        time_limit_minutes=row.time_limit.value,
+        requeue=row.requeue,
+        restarts=row.restart_cnt,
+        admin_comment=row.admin_comment,
+        array_job_id=row.array_job_id.value,
+        required_nodes=row.required_nodes,
+        reservation=row.resv_name,
+    )
+
+
+def _reservation(row: _Reservation) -> Reservation:
+    start = datetime.fromtimestamp(row.start_time.value or 0, UTC)
+    end = datetime.fromtimestamp(row.end_time.value or 0, UTC)
+    return translate.reservation(
+        name=row.name,
+        start=start,
+        duration=max(end - start, timedelta(0)),
+        users=row.users,
+        nodes=row.node_list,
+        licenses=row.licenses,
+        flags=row.flags,
+    )
