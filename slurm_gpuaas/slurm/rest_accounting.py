@@ -611,7 +611,8 @@ def _accounting_job(row: _Job) -> AccountingJob:
         qos=row.qos,
         partition=row.partition,
         cluster=row.cluster,
-        state=row.state.current[0] if row.state.current else "",
+        # A run ended by `scontrol requeue` is a PENDING job with a flag: the flag is what became of the run.
+        state=next((s for s in row.state.current if s != "PENDING"), "PENDING"),
         submitted=datetime.fromtimestamp(row.time.submission, UTC),
         started=started,
         ended=moment(row.time.end),
