@@ -1,0 +1,28 @@
+"""Rank order: neighbours in rank are neighbours in the fabric.
+
+Collectives build rings and trees over ranks, so a ring over L leaf groups should cross between them L times, not once
+a node. Fabric order does that: pod by pod, leaf group by leaf group, nodes by name. It reaches a job by itself: Slurm
+since 26.05 lays out steps in the order of its tree, which `slurm_yaml.render` writes in fabric order
+(tests/slurm/test_gate.py asserts it inside a job). Older Slurm needs `TopologyParam=SwitchAsNodeRank`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.topology.fabric import FabricArrays
+
+
+def rank_order(fabric: FabricArrays, nodes: Iterable[NodeName]) -> tuple[NodeName, ...]:
+    """The nodes in fabric order; nodes that the fabric does not know come last, by name."""
+    unknown = len(fabric.nodes)
+    return tuple(sorted(nodes, key=lambda node: (fabric.index.get(node, unknown), node)))
+
+
+def crossings(fabric: FabricArrays, order: Sequence[NodeName]) -> int:
+    """How often a ring over the nodes in this order passes from one leaf group to another."""
+    groups = fabric.group[[fabric.index[node] for node in order]]
+    return int(np.count_nonzero(groups != np.roll(groups, 1)))
