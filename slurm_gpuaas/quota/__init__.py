@@ -1,0 +1,1 @@
+"""Quota: what the policy entitles a project to, as Slurm objects, and the way there."""

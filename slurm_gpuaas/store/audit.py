@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import ColumnElement
+from sqlalchemy import ColumnElement, insert
 from sqlmodel import col, select
 
 from slurm_gpuaas.domain.audit import AuditEntry
@@ -18,17 +18,22 @@ class AuditTrail:
         self._sessions = sessions
 
     def append(self, *entries: AuditEntry) -> None:
+        if not entries:
+            return
         with self._sessions.writing() as session:
-            session.add_all(
-                AuditRow(
-                    at=entry.at,
-                    actor=entry.actor,
-                    action=entry.action,
-                    subject=entry.subject,
-                    reason=entry.reason,
-                    evidence=dict(entry.evidence),
-                )
-                for entry in entries
+            session.exec(
+                insert(AuditRow),
+                params=[
+                    {
+                        "at": entry.at,
+                        "actor": entry.actor,
+                        "action": entry.action,
+                        "subject": entry.subject,
+                        "reason": entry.reason,
+                        "evidence": dict(entry.evidence),
+                    }
+                    for entry in entries
+                ],
             )
 
     def newest(

@@ -37,11 +37,10 @@ from slurm_gpuaas.store.engine import open_engine, upgrade
 from slurm_gpuaas.store.journal import Journal
 from slurm_gpuaas.store.session import Sessions
 from slurm_gpuaas.store.tables import (
-    AgentRow,
     GrantRow,
     IncidentRow,
     JobPlacementRow,
-    LeaderRow,
+    MarkRow,
     MemberRow,
     NodeEventRow,
     NodeRow,
@@ -229,20 +228,6 @@ class Store:
             rows = session.exec(select(IncidentRow).where(*wanted).order_by(*newest).limit(limit))
             return tuple(Incident.model_validate(row.model_dump()) for row in rows)
 
-    def accept_sequence(self, node: NodeName, sequence: int, *, at: datetime) -> bool:
-        """Take an agent's message number; False when it is not above the last one taken (a replay)."""
-        with self._sessions.writing() as session:
-            row = session.get(AgentRow, node)
-            if row is not None and sequence <= row.sequence:
-                return False
-            _upsert(session, AgentRow, [{"node": node, "sequence": sequence, "seen_at": at}])
-            return True
-
-    def agents_seen(self) -> Mapping[NodeName, datetime]:
-        """When each node's agent was last heard."""
-        with self._sessions.reading() as session:
-            return {NodeName(row.node): row.seen_at for row in session.exec(select(AgentRow))}
-
     # -- Placements
 
     def put_placement(self, placement: JobPlacement) -> None:
@@ -299,36 +284,37 @@ class Store:
         with self._sessions.reading() as session:
             return session.exec(select(func.max(col(UsageRow.ended))).where(UsageRow.cluster == cluster)).one()
 
-    def gpu_seconds_by_account(self, *, until: datetime | None = None) -> Mapping[AccountName, int]:
-        """GPU-seconds of runs that started before `until` (default: all), summed in the database."""
+    def gpu_seconds_by_account(
+        self,
+        *,
+        started_from: datetime | None = None,
+        started_before: datetime | None = None,
+        ended_only: bool = False,
+    ) -> Mapping[AccountName, int]:
+        """GPU-seconds of runs that started in [started_from, started_before), summed in the database."""
+        wanted: list[ColumnElement[bool]] = []
+        if started_from is not None:
+            wanted.append(col(UsageRow.started) >= started_from)
+        if started_before is not None:
+            wanted.append(col(UsageRow.started) < started_before)
+        if ended_only:
+            wanted.append(col(UsageRow.ended).is_not(None))
         total = func.sum(col(UsageRow.gpu_seconds))
-        wanted = [] if until is None else [col(UsageRow.started) < until]
         with self._sessions.reading() as session:
             rows = session.exec(select(UsageRow.account, total).where(*wanted).group_by(col(UsageRow.account)))
             return {AccountName(account): int(seconds) for account, seconds in rows}
 
-    # -- Leader
+    # -- Marks
 
-    def take_lead(self, role: str, holder: str, *, now: datetime, ttl: timedelta) -> bool:
-        """Become or stay the leader until `now + ttl`; False while another holder's time has not passed."""
-        with self._sessions.writing() as session:
-            row = session.exec(select(LeaderRow).where(LeaderRow.role == role).with_for_update()).one_or_none()
-            if row is None:
-                return _insert_new(session, LeaderRow, {"role": role, "holder": holder, "expires_at": now + ttl})
-            if row.holder != holder and row.expires_at > now:
-                return False
-            row.holder, row.expires_at = holder, now + ttl
-            return True
-
-    def leader(self, role: str, *, now: datetime) -> str | None:
+    def mark(self, name: str) -> str | None:
+        """A controller's memory of one text, e.g. the digest of what it last did."""
         with self._sessions.reading() as session:
-            row = session.get(LeaderRow, role)
-            return row.holder if row is not None and row.expires_at > now else None
+            row = session.get(MarkRow, name)
+            return None if row is None else row.value
 
-    def give_up_lead(self, role: str, holder: str) -> None:
-        """Let the next one take over at once; nothing happens when another leads."""
+    def set_mark(self, name: str, value: str, *, at: datetime) -> None:
         with self._sessions.writing() as session:
-            session.exec(delete(LeaderRow).where(col(LeaderRow.role) == role, col(LeaderRow.holder) == holder))
+            _upsert(session, MarkRow, [{"name": name, "value": value, "set_at": at}])
 
 
 # -- Rows and values ---------------------------------------------------------------------------------------------------

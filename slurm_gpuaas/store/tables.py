@@ -222,16 +222,6 @@ class IncidentRow(Table, table=True):
     requeued_jobs: list[int] = _json()
 
 
-class AgentRow(Table, table=True):
-    """The last message number taken from each node's agent: an older one is a replay."""
-
-    __tablename__ = "agent"
-
-    node: str = Field(primary_key=True, max_length=64)
-    sequence: int = Field(sa_type=BigInteger)
-    seen_at: datetime = _moment()
-
-
 # -- Jobs --------------------------------------------------------------------------------------------------------------
 
 
@@ -305,11 +295,11 @@ class EffectRow(Table, table=True):
     outcome: str = Field(max_length=20, index=True)
 
 
-class LeaderRow(Table, table=True):
-    """Who may act: one row for each role, taken over when `expires_at` has passed."""
+class MarkRow(Table, table=True):
+    """What a controller wants to remember between runs, one text a name."""
 
-    __tablename__ = "leader"
+    __tablename__ = "mark"
 
-    role: str = Field(primary_key=True, max_length=40)
-    holder: str = Field(max_length=200)
-    expires_at: datetime = _moment()
+    name: str = Field(primary_key=True, max_length=60)
+    value: str
+    set_at: datetime = _moment()

@@ -1,4 +1,4 @@
-"""Foundation: policy, nodes, events, incidents, placements, usage, audit, journal, leader."""
+"""Foundation: policy, nodes, events, incidents, placements, usage, audit, journal, marks."""
 
 from __future__ import annotations
 
@@ -14,13 +14,6 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.create_table(
-        "agent",
-        sa.Column("node", sa.String(length=64), nullable=False),
-        sa.Column("sequence", sa.BigInteger(), nullable=False),
-        sa.Column("seen_at", UtcDateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("node", name=op.f("pk_agent")),
-    )
     op.create_table(
         "audit_entry",
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer(), "sqlite"), autoincrement=True, nullable=False),
@@ -87,11 +80,11 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("cluster", "job_id", "restarts", name=op.f("pk_job_placement")),
     )
     op.create_table(
-        "leader",
-        sa.Column("role", sa.String(length=40), nullable=False),
-        sa.Column("holder", sa.String(length=200), nullable=False),
-        sa.Column("expires_at", UtcDateTime(), nullable=False),
-        sa.PrimaryKeyConstraint("role", name=op.f("pk_leader")),
+        "mark",
+        sa.Column("name", sa.String(length=60), nullable=False),
+        sa.Column("value", sa.String(), nullable=False),
+        sa.Column("set_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("name", name=op.f("pk_mark")),
     )
     op.create_table(
         "node",
@@ -247,7 +240,7 @@ def downgrade() -> None:
 
     op.drop_table("node_event")
     op.drop_table("node")
-    op.drop_table("leader")
+    op.drop_table("mark")
     op.drop_table("job_placement")
     op.drop_index(op.f("ix_incident_node_state"), table_name="incident")
 
@@ -261,4 +254,3 @@ def downgrade() -> None:
     op.drop_index(op.f("ix_audit_entry_action"), table_name="audit_entry")
 
     op.drop_table("audit_entry")
-    op.drop_table("agent")

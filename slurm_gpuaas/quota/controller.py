@@ -1,0 +1,408 @@
+"""Brings Slurm to what the policy says, and the hook's snapshot to the same moment.
+
+Level-triggered: every run reads everything, plans the difference and writes only that. What a run that was cut off had
+done is seen by the next one, what it had not done is done then; nothing is replayed. The journal says which step was
+under way (docs/design/0003-crash-safe-effects.md).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final, Protocol
+
+from slurm_gpuaas.domain.audit import AuditEntry
+from slurm_gpuaas.domain.clock import Clock
+from slurm_gpuaas.domain.errors import Conflict
+from slurm_gpuaas.domain.names import AccountName, ClusterName, ProjectName, UserName
+from slurm_gpuaas.domain.policy import Policy, expand_nodes, fold_nodes
+from slurm_gpuaas.quota import partitions, verdict
+from slurm_gpuaas.quota.desired import Wanted, wanted
+from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
+from slurm_gpuaas.quota.plan import (
+    IDLE,
+    Action,
+    Busy,
+    Change,
+    DeleteAccounts,
+    DeleteAssociations,
+    DeleteQos,
+    DeleteUsers,
+    Plan,
+    PutAccounts,
+    PutAssociations,
+    PutQos,
+    Step,
+    WritePartitions,
+    digest,
+    plan,
+)
+from slurm_gpuaas.slurm.protocols import Accounting, Controller, SlurmRefused
+from slurm_gpuaas.store import PolicyRevision, Store
+
+ACTOR: Final = "gpuaasd/policy"
+CONVERGED: Final = "quota.converged"
+"""Mark in the store: digest of the wanted state that Slurm was last brought to. What differs from it later is drift."""
+LOADED: Final = "quota.partitions-loaded"
+"""Mark: digest of the include file that slurmctld was last made to read."""
+DRIFT: Final = "quota.drift-reported"
+
+
+class NotConverged(SlurmRefused):
+    """Slurm took a write and still says something else."""
+
+
+class Failpoint(Protocol):
+    """Called between any two effects with the place's name. A test's ends the process there."""
+
+    def __call__(self, place: str, /) -> None: ...
+
+
+def no_failpoint(place: str, /) -> None:
+    """What runs in production."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """`done` tells whether the plan's steps were written (False: drift that is only reported)."""
+
+    plan: Plan
+    revision: PolicyRevision
+    done: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Reading:
+    wanted: Wanted
+    text: str
+    plan: Plan
+
+
+class PolicyController:
+    """Safe to call from several threads: one run at a time.
+
+    Args:
+        partition_file: include file of slurm.conf; its folder must be writable.
+        report_only: report drift made by hand instead of correcting it. What the policy or the calendar changes is
+            always written.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster: ClusterName,
+        store: Store,
+        accounting: Accounting,
+        controller: Controller,
+        partition_file: Path,
+        clock: Clock,
+        report_only: bool = False,
+        failpoint: Failpoint = no_failpoint,
+    ) -> None:
+        self._cluster = cluster
+        self._store = store
+        self._accounting = accounting
+        self._controller = controller
+        self._partition_file = partition_file
+        self._clock = clock
+        self._report_only = report_only
+        self._failpoint = failpoint
+        self._lock = threading.Lock()
+
+    def plan(self, policy: Policy | None = None) -> Plan:
+        """What would change in Slurm for this policy (default: the one in force). Writes nothing.
+
+        Raises:
+            InvalidInput: the policy cannot be put into Slurm.
+            SlurmUnavailable: Slurm cannot be read.
+        """
+        return self._read(policy or self._store.policy()).plan
+
+    def apply(self, policy: Policy, *, actor: str, expected_revision: int | None = None) -> Outcome:
+        """Put a policy in force and bring Slurm to it. Nothing is stored when the plan has a conflict.
+
+        Raises:
+            InvalidInput: the policy cannot be put into Slurm.
+            Conflict: a name we need is somebody else's in Slurm, or `expected_revision` is not the one in force.
+            SlurmUnavailable, SlurmRefused: when Slurm cannot be read, nothing is stored; when a write fails, the policy
+                is in force and the next run goes on.
+        """
+        with self._lock:
+            reading = self._read(policy)
+            _refuse_conflicts(reading.plan)
+            with self._store.transaction():
+                before = self._store.policy_revision()
+                revision = self._store.replace_policy(
+                    policy, actor=actor, at=self._clock.now(), expected_revision=expected_revision
+                )
+                if revision != before:
+                    self._store.audit.append(
+                        AuditEntry(
+                            at=self._clock.now(),
+                            actor=actor,
+                            action="policy.apply",
+                            subject=f"revision {revision.revision}",
+                            evidence={"documents": len(policy.documents), "changes": len(reading.plan.changes)},
+                        )
+                    )
+            self._failpoint("quota.policy-stored")
+            self._converge(reading, policy, actor=actor, reason=f"policy revision {revision.revision}")
+            return Outcome(plan=reading.plan, revision=revision, done=True)
+
+    def reconcile(self) -> Outcome:
+        """Bring Slurm to the policy in force; no write, in Slurm or in the store, when it is there.
+
+        Raises:
+            Conflict: a name we need is somebody else's in Slurm.
+            SlurmUnavailable, SlurmRefused: the next run goes on.
+        """
+        with self._lock:
+            policy, revision = self._store.policy_and_revision()
+            reading = self._read(policy)
+            _refuse_conflicts(reading.plan)
+            drifted = self._store.mark(CONVERGED) == digest(reading.wanted.accounting, reading.text)
+            if drifted and self._report_only:
+                self._report(reading.plan)
+                return Outcome(plan=reading.plan, revision=revision, done=False)
+            reason = "drift" if drifted else f"policy revision {revision.revision}"
+            self._converge(reading, policy, actor=ACTOR, reason=reason)
+            return Outcome(plan=reading.plan, revision=revision, done=True)
+
+    # -- Observe and plan
+
+    def _read(self, policy: Policy) -> _Reading:
+        now = self._clock.now()
+        before, _since = spent_minutes(self._store, entitlements(policy, self._cluster, now))
+        goal = wanted(policy, self._cluster, now, spent_before=before)
+        text = partitions.render(goal.partitions)
+        actual = self._accounting.read()
+        files = (self._partitions_in_force(text), text)
+        found = plan(actual, goal.accounting, partitions=files, busy=IDLE)
+        if any(
+            isinstance(step.write, DeleteAssociations | DeleteAccounts | DeleteQos | DeleteUsers)
+            for step in found.steps
+        ):
+            found = plan(actual, goal.accounting, partitions=files, busy=Busy.of(self._controller.jobs()))
+        if any(isinstance(step.write, WritePartitions) for step in found.steps):
+            found = found.with_conflicts(self._unknown_nodes(goal))
+        return _Reading(wanted=goal, text=text, plan=found)
+
+    def _partitions_in_force(self, goal: str) -> str | None:
+        """The include file's text; None when there is none or slurmctld may not have read it."""
+        try:
+            text = self._partition_file.read_text()
+        except FileNotFoundError:
+            return None
+        if text == goal and self._store.mark(LOADED) != _sha256(text):
+            return None
+        return text
+
+    def _unknown_nodes(self, goal: Wanted) -> tuple[str, ...]:
+        """slurmctld would not start again with a partition of nodes it does not have."""
+        known = {node.name for node in self._controller.nodes()}
+        missing = {spec.name: set(expand_nodes(spec.nodes)) - known for spec in goal.partitions}
+        return tuple(
+            f"Partition {name} names {len(nodes)} nodes that Slurm does not have: {fold_nodes(nodes)}."
+            for name, nodes in sorted(missing.items())
+            if nodes
+        )
+
+    # -- Apply
+
+    def _converge(self, reading: _Reading, policy: Policy, *, actor: str, reason: str) -> None:
+        self._close_interrupted()
+        for number, step in enumerate(reading.plan.steps, 1):
+            self._carry_out(f"quota.{number}", step, actor, reason)
+        if reading.plan.steps:
+            self._verify(policy)
+            self._failpoint("quota.verified")
+        now_converged = digest(reading.wanted.accounting, reading.text)
+        if self._store.mark(CONVERGED) != now_converged:
+            self._store.set_mark(CONVERGED, now_converged, at=self._clock.now())
+
+    def _close_interrupted(self) -> None:
+        with self._store.transaction():
+            now = self._clock.now()
+            self._store.audit.append(
+                *(
+                    AuditEntry(
+                        at=now,
+                        actor=ACTOR,
+                        action="effect.interrupted",
+                        subject=effect.subject,
+                        reason="The daemon ended before it saw the answer; what Slurm has now was read again.",
+                        evidence={"begun": effect.intended_at.isoformat(), **effect.detail},
+                    )
+                    for effect in self._store.journal.interrupt(ACTOR, at=now)
+                )
+            )
+
+    def _carry_out(self, place: str, step: Step, actor: str, reason: str) -> None:
+        effect = self._store.journal.intend(
+            controller=ACTOR,
+            kind=type(step.write).__name__,
+            subject=step.title,
+            at=self._clock.now(),
+            detail={"objects": " ".join(change.name for change in step.changes), "reason": reason},
+        )
+        self._failpoint(f"{place}.intended")
+        self._write(place, step)
+        self._failpoint(f"{place}.written")
+        now = self._clock.now()
+        with self._store.transaction():
+            self._store.journal.close(effect, outcome="done", at=now)
+            self._store.audit.append(*(_audited(change, actor, reason, now) for change in step.changes))
+            if isinstance(step.write, WritePartitions):
+                self._store.set_mark(LOADED, _sha256(step.write.text), at=now)
+        self._failpoint(f"{place}.done")
+
+    def _write(self, place: str, step: Step) -> None:
+        match step.write:
+            case PutQos(qos):
+                self._accounting.put_qos(qos)
+            case PutAccounts(accounts):
+                self._accounting.put_accounts(accounts)
+            case PutAssociations(associations):
+                self._accounting.put_associations(associations)
+            case WritePartitions(text):
+                write_atomically(self._partition_file, text)
+                self._failpoint(f"{place}.file-written")
+                self._controller.reconfigure()
+            case DeleteAssociations(keys):
+                self._accounting.delete_associations(keys)
+            case DeleteUsers(users):
+                self._accounting.delete_users(users)
+            case DeleteAccounts(accounts):
+                self._accounting.delete_accounts(accounts)
+            case DeleteQos(qos):
+                self._accounting.delete_qos(qos)
+
+    def _verify(self, policy: Policy) -> None:
+        left = self._read(policy).plan.steps
+        if left:
+            change = left[0].changes[0]
+            what = "; ".join(f"{one.field} is {one.before}, not {one.after}" for one in change.fields)
+            raise NotConverged(
+                f"Slurm took every write, but {change.kind} {change.name} is still to {change.action}"
+                f"{f': {what}' if what else ''} ({sum(len(step.changes) for step in left)} objects differ).",
+                way_out="It is tried again on the next tick; see slurmdbd's log if it stays.",
+            )
+
+    def _report(self, found: Plan) -> None:
+        """Say what differs once, not on every tick."""
+        seen = _sha256(repr(found.changes))
+        if self._store.mark(DRIFT) == seen:
+            return
+        now = self._clock.now()
+        with self._store.transaction():
+            self._store.set_mark(DRIFT, seen, at=now)
+            self._store.audit.append(
+                *(_audited(change, ACTOR, "drift, only reported", now, "drift.") for change in found.changes)
+            )
+
+
+class VerdictPublisher:
+    """Keeps the hook's snapshot true: rewrites it when its content changed, or when its stamp is `heartbeat` old.
+
+    Args:
+        file: the snapshot; replaced atomically, readable by everybody on the host.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster: ClusterName,
+        store: Store,
+        file: Path,
+        clock: Clock,
+        heartbeat: timedelta = timedelta(minutes=1),
+        bypass: Iterable[UserName] = verdict.ADMINISTRATORS,
+    ) -> None:
+        self._cluster = cluster
+        self._store = store
+        self._file = file
+        self._clock = clock
+        self._heartbeat = heartbeat
+        self._bypass = tuple(bypass)
+        self._published = ""
+        self._written_at = datetime.min.replace(tzinfo=UTC)
+
+    def tick(self) -> bool:
+        """True when the file was written."""
+        now = self._clock.now()
+        policy = self._store.policy()
+        _before, since = spent_minutes(self._store, entitlements(policy, self._cluster, now))
+        text = verdict.body(policy, self._cluster, now, spent=since, bypass=self._bypass)
+        if text == self._published and now - self._written_at < self._heartbeat and self._file.exists():
+            return False
+        write_atomically(self._file, verdict.stamped(text, now))
+        self._published, self._written_at = text, now
+        return True
+
+
+def spent_minutes(
+    store: Store, entitled: Iterable[Entitlement]
+) -> tuple[Mapping[ProjectName, int], Mapping[ProjectName, int]]:
+    """GPU-minutes before and since the grant in force began, of projects with a budget.
+
+    A run belongs where it started. Runs before count once they have ended, so that the limit in Slurm stands still.
+    """
+    counted = [one for one in entitled if one.active and one.budget_minutes is not None]
+    before: dict[ProjectName, int] = {}
+    since: dict[ProjectName, int] = {}
+    for start in {one.starts_at for one in counted}:
+        earlier = store.gpu_seconds_by_account(started_before=start, ended_only=True)
+        later = store.gpu_seconds_by_account(started_from=start)
+        for one in counted:
+            if one.starts_at == start:
+                account = AccountName(one.name)
+                before[one.name] = -(-earlier.get(account, 0) // 60)
+                since[one.name] = -(-later.get(account, 0) // 60)
+    return before, since
+
+
+def write_atomically(file: Path, text: str) -> None:
+    """Replace a file's text: readers see the old or the new one, also after a power cut."""
+    draft = file.with_name(f".{file.name}.new")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    with os.fdopen(descriptor, "w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    draft.replace(file)
+    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _refuse_conflicts(found: Plan) -> None:
+    if found.conflicts:
+        raise Conflict(
+            " ".join(found.conflicts),
+            way_out="Nothing was written. Rename it in the policy or in Slurm, or correct the policy's node lists.",
+        )
+
+
+def _audited(change: Change, actor: str, reason: str, at: datetime, prefix: str = "") -> AuditEntry:
+    return AuditEntry(
+        at=at,
+        actor=actor,
+        action=f"{prefix}{change.kind}.{change.action}",
+        subject=change.name,
+        reason=reason,
+        evidence={
+            one.field: one.after if change.action is Action.CREATE else f"{one.before or '-'} -> {one.after or '-'}"
+            for one in change.fields
+        },
+    )
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,430 @@
+"""The way from what stands in Slurm to what should: a difference, as few bulk writes in a safe order. Pure.
+
+Ours is what carries our description; associations belong to their account. Nothing else is ever written or deleted. A
+name that we need and that somebody else's object has is a conflict, and a plan with a conflict writes nothing.
+
+What we no longer want but jobs still use cannot be deleted (Slurm refuses). It is retired: its users may start nothing
+there any more, and it goes when its jobs have ended. The plan lists it under `deferred`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from datetime import timedelta
+from enum import StrEnum
+from typing import Final, TypeVar
+
+from slurm_gpuaas.domain.jobs import Job
+from slurm_gpuaas.domain.names import AccountName, QosName, UserName
+from slurm_gpuaas.quota import partitions as include_file
+from slurm_gpuaas.quota.desired import CLOSED, OWNED
+from slurm_gpuaas.slurm.records import Account, AccountingState, Qos, UserAssociation
+
+Key = tuple[UserName, AccountName]
+Record = Account | UserAssociation | Qos
+T = TypeVar("T")
+
+
+class Action(StrEnum):
+    CREATE = "create"
+    CHANGE = "change"
+    DELETE = "delete"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FieldChange:
+    """Values as text for people; None = not set."""
+
+    field: str
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Change:
+    """What happens to one object. `kind` is account, association, qos, user or partition file."""
+
+    action: Action
+    kind: str
+    name: str
+    fields: tuple[FieldChange, ...] = ()
+
+
+# -- What a step writes: one bulk call to Slurm each -------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PutQos:
+    qos: tuple[Qos, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PutAccounts:
+    accounts: tuple[Account, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PutAssociations:
+    associations: tuple[UserAssociation, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class WritePartitions:
+    """Replace the include file, then reconfigure."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteAssociations:
+    keys: tuple[Key, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteUsers:
+    users: tuple[UserName, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteAccounts:
+    accounts: tuple[AccountName, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteQos:
+    qos: tuple[QosName, ...]
+
+
+Write = (
+    PutQos
+    | PutAccounts
+    | PutAssociations
+    | WritePartitions
+    | DeleteAssociations
+    | DeleteUsers
+    | DeleteAccounts
+    | DeleteQos
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One bulk write. `title` says it in the audit trail and the journal, e.g. `raise QOS`."""
+
+    title: str
+    write: Write
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """`steps` in the order of writing. `conflicts` and `deferred` are sentences."""
+
+    steps: tuple[Step, ...] = ()
+    conflicts: tuple[str, ...] = ()
+    deferred: tuple[str, ...] = ()
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        return tuple(change for step in self.steps for change in step.changes)
+
+    def with_conflicts(self, conflicts: tuple[str, ...]) -> Plan:
+        """This plan, or one that writes nothing when there are conflicts."""
+        return Plan(conflicts=conflicts) if conflicts else self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Busy:
+    """What jobs that have not ended use: Slurm refuses to delete it."""
+
+    associations: frozenset[Key] = frozenset()
+    qos: frozenset[QosName] = frozenset()
+
+    @classmethod
+    def of(cls, jobs: Iterable[Job]) -> Busy:
+        alive = [job for job in jobs if not job.state.ended]
+        return cls(
+            associations=frozenset((job.user, job.account) for job in alive),
+            qos=frozenset(job.qos for job in alive),
+        )
+
+
+IDLE: Final = Busy()
+
+
+def plan(
+    actual: AccountingState,
+    wanted: AccountingState,
+    *,
+    partitions: tuple[str | None, str] | None = None,
+    busy: Busy = IDLE,
+) -> Plan:
+    """What must be written so that Slurm is as wanted; no step when it is.
+
+    Args:
+        partitions: what the include file says now (None: there is none) and what it should say; None leaves it alone.
+    """
+    conflicts = tuple(_conflicts(actual, wanted))
+    if conflicts:
+        return Plan(conflicts=conflicts)
+    gone = _gone(actual, wanted, busy)
+    steps = (
+        *_put_qos(actual.qos, wanted.qos),
+        _put_accounts(actual.accounts, wanted.accounts),
+        _put_associations(actual, wanted, gone),
+        _write_partitions(*partitions) if partitions else None,
+        _delete("remove members", DeleteAssociations, gone.associations, "association", _of_key),
+        _delete("remove users", DeleteUsers, gone.users, "user", str),
+        _delete("remove accounts", DeleteAccounts, gone.accounts, "account", str),
+        _delete("remove QOS", DeleteQos, gone.qos, "qos", str),
+    )
+    return Plan(steps=tuple(step for step in steps if step is not None), deferred=gone.deferred)
+
+
+def is_ours(thing: Account | Qos | None) -> bool:
+    return thing is not None and thing.description.startswith(OWNED)
+
+
+def digest(wanted: AccountingState, partitions: str) -> str:
+    """Names a wanted state: equal states have equal digests."""
+    records: list[Record] = [*wanted.accounts.values(), *wanted.associations.values(), *wanted.qos.values()]
+    lines = sorted(
+        repr((type(one).__name__, [(field.name, _text(getattr(one, field.name))) for field in fields(one)]))
+        for one in records
+    )
+    return hashlib.sha256("\n".join([*lines, partitions]).encode()).hexdigest()
+
+
+def _conflicts(actual: AccountingState, wanted: AccountingState) -> Iterator[str]:
+    pairs: list[tuple[str, Account | Qos, Account | Qos | None]] = [
+        *(("Slurm account", one, actual.accounts.get(name)) for name, one in wanted.accounts.items()),
+        *(("QOS", one, actual.qos.get(name)) for name, one in wanted.qos.items()),
+    ]
+    for what, needed, found in pairs:
+        if found is not None and not is_ours(found):
+            yield (
+                f"{needed.description.removeprefix(OWNED)} needs the {what} {needed.name}, which exists and is not "
+                f"ours (its description is {found.description!r:.60})."
+            )
+
+
+# -- Puts --------------------------------------------------------------------------------------------------------------
+
+
+def _put_qos(actual: Mapping[QosName, Qos], wanted: Mapping[QosName, Qos]) -> Iterator[Step | None]:
+    """Those that others name in Preempt come first. Raised before lowered: nobody is short in between."""
+    differing = [qos for qos in wanted.values() if qos != actual.get(qos.name)]
+    lowered = {qos.name for qos in differing if qos.name in actual and _lowers(actual[qos.name], qos)}
+    others = [qos for qos in differing if qos.name not in lowered]
+    for title, chosen in (
+        ("put QOS without preemption", [qos for qos in others if not qos.preempt]),
+        ("put and raise QOS", [qos for qos in others if qos.preempt]),
+        ("lower QOS", [qos for qos in differing if qos.name in lowered]),
+    ):
+        yield _step(
+            title, PutQos(tuple(chosen)), [_change("qos", one.name, actual.get(one.name), one) for one in chosen]
+        )
+
+
+def _lowers(before: Qos, after: Qos) -> bool:
+    return any(
+        limit < old.get(name, limit + 1)
+        for old, new in (
+            (before.grp_tres, after.grp_tres),
+            (before.max_tres_per_job, after.max_tres_per_job),
+            (before.max_tres_per_account, after.max_tres_per_account),
+        )
+        for name, limit in new.items()
+    )
+
+
+def _put_accounts(actual: Mapping[AccountName, Account], wanted: Mapping[AccountName, Account]) -> Step | None:
+    """Parents stand before children in `wanted`; a changed parent is a move."""
+    differing = tuple(account for name, account in wanted.items() if account != actual.get(name))
+    return _step(
+        "put accounts",
+        PutAccounts(differing),
+        [_change("account", one.name, actual.get(one.name), one) for one in differing],
+    )
+
+
+def _put_associations(actual: AccountingState, wanted: AccountingState, gone: _Gone) -> Step | None:
+    targets = [*wanted.associations.values(), *gone.retired]
+    settled = _settled_defaults(actual, targets)
+    differing = [one for one in settled if one != actual.associations.get((one.user, one.account))]
+    # Slurm makes the first association of a new user the default.
+    differing.sort(key=lambda one: not one.is_default)
+    return _step(
+        "put members",
+        PutAssociations(tuple(differing)),
+        [
+            _change("association", _of_key(key), actual.associations.get(key), one)
+            for one in differing
+            for key in [(one.user, one.account)]
+        ],
+    )
+
+
+def _settled_defaults(actual: AccountingState, targets: Sequence[UserAssociation]) -> list[UserAssociation]:
+    """A user's default account is the user's own choice while it stands: users may change it by themselves."""
+    staying = {(one.user, one.account) for one in targets}
+    chosen = {
+        one.user: one.account
+        for key, one in actual.associations.items()
+        if one.is_default and (key in staying or not is_ours(actual.accounts.get(one.account)))
+    }
+    for one in sorted(targets, key=lambda one: not one.is_default):
+        chosen.setdefault(one.user, one.account)
+    return [
+        one if one.is_default == is_default else replace(one, is_default=is_default)
+        for one in targets
+        for is_default in [chosen[one.user] == one.account]
+    ]
+
+
+def _write_partitions(before: str | None, after: str) -> Step | None:
+    if before == after:
+        return None
+    old, new = include_file.read(before or ""), include_file.read(after)
+    changes = []
+    for name in sorted(old.keys() | new.keys()):
+        if old.get(name) != new.get(name):
+            action = Action.CREATE if name not in old else Action.DELETE if name not in new else Action.CHANGE
+            values = _fields(old.get(name, {}), new[name]) if name in new else ()
+            changes.append(Change(action=action, kind="partition", name=name, fields=values))
+    file = Change(action=Action.CHANGE if before else Action.CREATE, kind="partition", name="(the file's text)")
+    return Step(title="write partitions", write=WritePartitions(after), changes=tuple(changes) or (file,))
+
+
+# -- Deletions ---------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Gone:
+    """Ours and no longer wanted: what can be deleted now (in the order of deleting), and what has to wait."""
+
+    associations: tuple[Key, ...]
+    users: tuple[UserName, ...]
+    accounts: tuple[AccountName, ...]
+    qos: tuple[QosName, ...]
+    retired: tuple[UserAssociation, ...]
+    deferred: tuple[str, ...]
+
+
+def _gone(actual: AccountingState, wanted: AccountingState, busy: Busy) -> _Gone:
+    surplus = [
+        key for key in actual.associations if key not in wanted.associations and is_ours(actual.accounts.get(key[1]))
+    ]
+    held = {key: f"until its jobs have ended ({_cancel(key)})" for key in surplus if key in busy.associations}
+    ours = {user for user, _account in (*wanted.associations, *held)}
+    elsewhere = {user for user, account in actual.associations if not is_ours(actual.accounts.get(account))}
+    for user, account in surplus:
+        if user in ours:
+            continue
+        if user not in elsewhere and user in actual.administrators:
+            # The last association goes with the user, and the rights of an administrator would go with both.
+            held[user, account] = f"because {user} is a Slurm administrator"
+        elif user in elsewhere and actual.associations[user, account].is_default:
+            held[user, account] = f"because it is the default account of {user}, who has others to choose"
+    leaving = [key for key in surplus if key not in held]
+    users = {user for user, _account in leaving} - ours - elsewhere - {user for user, _account in held}
+    accounts, staying = _accounts_gone(actual, wanted, {account for _user, account in held})
+    unwanted_qos = [name for name, one in actual.qos.items() if is_ours(one) and name not in wanted.qos]
+    return _Gone(
+        associations=tuple(sorted(key for key in leaving if key[0] not in users)),
+        users=tuple(sorted(users)),
+        accounts=accounts,
+        qos=tuple(sorted(name for name in unwanted_qos if name not in busy.qos)),
+        retired=tuple(
+            replace(actual.associations[key], qos=frozenset({CLOSED}), default_qos=CLOSED) for key in sorted(held)
+        ),
+        deferred=(
+            *(f"Member {_of_key(key)} may start nothing and stays {why}." for key, why in sorted(held.items())),
+            *(f"Account {name} stays: there is something below it that is not going." for name in staying),
+            *(f"QOS {name} stays until its jobs have ended." for name in sorted(unwanted_qos) if name in busy.qos),
+        ),
+    )
+
+
+def _accounts_gone(
+    actual: AccountingState, wanted: AccountingState, held: set[AccountName]
+) -> tuple[tuple[AccountName, ...], tuple[AccountName, ...]]:
+    """Accounts to delete, children before parents, and those that have to stay."""
+    unwanted = {name for name, one in actual.accounts.items() if is_ours(one) and name not in wanted.accounts}
+    parents = {name: (wanted.accounts.get(name) or one).parent for name, one in actual.accounts.items()}
+    staying = {name for name in unwanted if name in held}
+    above = [parent for name, parent in parents.items() if name not in unwanted or name in staying]
+    while above:
+        parent = above.pop()
+        if parent in unwanted and parent not in staying:
+            staying.add(parent)
+            above.append(parents[parent])
+    depth: dict[AccountName | None, int] = {None: 0}
+
+    def depth_of(name: AccountName | None) -> int:
+        if name not in depth:
+            depth[name] = 1 + depth_of(parents.get(name) if name else None)
+        return depth[name]
+
+    going = sorted(unwanted - staying, key=lambda name: (-depth_of(name), name))
+    return tuple(going), tuple(sorted(staying))
+
+
+def _delete(
+    title: str, write: Callable[[tuple[T, ...]], Write], gone: tuple[T, ...], kind: str, name: Callable[[T], str]
+) -> Step | None:
+    return _step(title, write(gone), [Change(action=Action.DELETE, kind=kind, name=name(one)) for one in gone])
+
+
+# -- Differences as text -----------------------------------------------------------------------------------------------
+
+
+def _step(title: str, write: Write, changes: Sequence[Change]) -> Step | None:
+    return Step(title=title, write=write, changes=tuple(changes)) if changes else None
+
+
+def _cancel(key: Key) -> str:
+    return f"scancel --user={key[0]} --account={key[1]}"
+
+
+def _of_key(key: Key) -> str:
+    return f"{key[0]}@{key[1]}"
+
+
+def _change(kind: str, name: str, before: Record | None, after: Record) -> Change:
+    return Change(
+        action=Action.CREATE if before is None else Action.CHANGE,
+        kind=kind,
+        name=name,
+        fields=_fields({} if before is None else _values(before), _values(after)),
+    )
+
+
+def _values(record: Record) -> Mapping[str, str]:
+    """Fields that are set, as text; the names that say which record it is are left out."""
+    texts = ((field.name, _text(getattr(record, field.name))) for field in fields(record))
+    return {name: text for name, text in texts if text is not None and name not in {"name", "user", "account"}}
+
+
+def _fields(before: Mapping[str, str], after: Mapping[str, str]) -> tuple[FieldChange, ...]:
+    return tuple(
+        FieldChange(field=name, before=before.get(name), after=after.get(name))
+        for name in dict.fromkeys([*after, *before])
+        if before.get(name) != after.get(name)
+    )
+
+
+def _text(value: object) -> str | None:
+    match value:
+        case None:
+            return None
+        case Mapping():
+            return ",".join(f"{name}={count}" for name, count in sorted(value.items())) or None
+        case frozenset():
+            return ",".join(sorted(value)) or None
+        case timedelta():
+            return str(value)
+        case _:
+            return str(value)

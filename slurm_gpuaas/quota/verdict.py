@@ -1,0 +1,106 @@
+"""What the job_submit hook may decide from: the policy of this moment as lines of text. Pure.
+
+Format (read by `plugins/job_submit.lua`): a first line `gpuaas-snapshot 1 <written, epoch seconds> <SHA-256 of the
+rest>`, then records of tab-separated fields, `-` for what is not limited or does not exist:
+
+    cluster    name, GPUs of a node (of the first pool)
+    partition  name, GPU model, GPUs of a node, longest wall time in minutes
+    project    name, guaranteed QOS, burst QOS, partition, GPU model, guaranteed GPUs, borrow limit, most GPUs of a job,
+               longest wall time in minutes, GPU-minutes of the budget left, begin and end of the grant (epoch seconds),
+               active | expired | future
+    member     user, project, whether it is the user's default (0 | 1)
+    bypass     user whom the hook lets pass
+
+Linear in projects and members.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+
+from slurm_gpuaas.domain.names import ClusterName, ProjectName, UserName
+from slurm_gpuaas.domain.policy import Policy
+from slurm_gpuaas.quota.desired import NOTHING_SPENT, burst_qos, default_projects, guaranteed_qos
+from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
+
+ADMINISTRATORS = (UserName("root"), UserName("slurm"), UserName("gpuaas"))
+"""Users whom the hook lets pass: Slurm's, ours and root."""
+
+
+def body(
+    policy: Policy,
+    cluster: ClusterName,
+    moment: datetime,
+    *,
+    spent: Mapping[ProjectName, int] = NOTHING_SPENT,
+    bypass: Iterable[UserName] = ADMINISTRATORS,
+) -> str:
+    """All records.
+
+    Args:
+        spent: GPU-minutes that each project used since its grant in force began.
+    """
+    return "".join("\t".join(record) + "\n" for record in _records(policy, cluster, moment, spent, bypass))
+
+
+def stamped(text: str, written: datetime) -> str:
+    """The whole file: first line and body."""
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    return f"gpuaas-snapshot 1 {_epoch(written)} {digest}\n{text}"
+
+
+def _records(
+    policy: Policy,
+    cluster: ClusterName,
+    moment: datetime,
+    spent: Mapping[ProjectName, int],
+    bypass: Iterable[UserName],
+) -> Iterator[tuple[str, ...]]:
+    pools = [pool for pool in policy.pools if pool.cluster == cluster]
+    yield "cluster", cluster, str(pools[0].gpus_per_node if pools else 0)
+    for pool in pools:
+        for share in pool.shares:
+            name = pool.partition_of(share.name)
+            yield "partition", name, pool.model, str(pool.gpus_per_node), _minutes(pool.max_time)
+    entitled = entitlements(policy, cluster, moment)
+    for one in entitled:
+        yield _project(one, spent.get(one.name, 0))
+    defaults = default_projects(policy, entitled)
+    for one in entitled:
+        for member in policy.members_of(one.name):
+            yield "member", member.user, one.name, "1" if defaults[member.user] == one.name else "0"
+    for user in sorted(set(bypass)):
+        yield "bypass", user
+
+
+def _project(one: Entitlement, spent: int) -> tuple[str, ...]:
+    return (
+        "project",
+        one.name,
+        guaranteed_qos(one.name),
+        burst_qos(one.borrow_limit) if one.may_borrow else "-",
+        one.partition,
+        one.pool.model,
+        str(one.gpus),
+        _limit(one.borrow_limit),
+        _limit(one.max_gpus_per_job),
+        "-" if one.max_time is None else _minutes(min(one.max_time, one.pool.max_time)),
+        _limit(None if one.budget_minutes is None else max(0, one.budget_minutes - spent)),
+        _epoch(one.starts_at),
+        _epoch(one.ends_at),
+        one.state.value,
+    )
+
+
+def _limit(limit: int | None) -> str:
+    return "-" if limit is None else str(limit)
+
+
+def _minutes(span: timedelta) -> str:
+    return str(int(span.total_seconds() // 60))
+
+
+def _epoch(moment: datetime) -> str:
+    return str(int(moment.timestamp()))
