@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import click
 import structlog
@@ -33,6 +33,9 @@ from slurm_gpuaas.domain.clock import SystemClock
 from slurm_gpuaas.domain.errors import ExitCode, GpuaasError, InvalidInput
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import expand_nodes
+
+if TYPE_CHECKING:
+    from slurm_gpuaas.agent.nvml import NvmlSource
 
 STACK_BYTES: Final = 512 << 10
 """Of the threads that wait in NVML; the default of 8 MiB is for programs that recurse."""
@@ -92,19 +95,21 @@ class Agent:
 
     def run(self) -> None:
         """Watch until `stop`."""
-        self._start_nvml()
+        sources = self._start_nvml()
         self._delivery.start()
         log.info("agent.ready", version=__version__, nodes=len(self._agents), daemon=self._config.daemon)
         self._follow(self._kernel_logs())
+        for source in sources:
+            source.stop()
         self._delivery.stop(self._config.timeout.total_seconds())
 
     def stop(self) -> None:
         """Safe in a signal handler."""
         os.write(self._wake_write, b"x")
 
-    def _start_nvml(self) -> None:
+    def _start_nvml(self) -> Sequence[NvmlSource]:
         if not self._config.nvml:
-            return
+            return ()
         from slurm_gpuaas.agent.nvml import NvmlSource  # the binding is needed only where NVML is watched
 
         threading.stack_size(STACK_BYTES)
@@ -115,6 +120,7 @@ class Agent:
         # Kernel-log lines name PCI addresses; read them when it is known which GPU is where.
         for source in sources:
             source.wait_until_listed(NVML_START_S)
+        return sources
 
     def _prepare_nvml(self, node: NodeName) -> Callable[[], None]:
         if not self._simulated:

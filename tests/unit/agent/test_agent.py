@@ -1,0 +1,396 @@
+"""The whole agent against a small gpuaasd of the test, on simulated hardware through the real NVML binding."""
+
+from __future__ import annotations
+
+import ctypes
+import http.server
+import json
+import os
+import socket
+import socketserver
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from slurm_gpuaas.agent import main
+from slurm_gpuaas.agent.config import Config
+from slurm_gpuaas.agent.main import Agent
+from slurm_gpuaas.api.node_events import NODE_EVENTS_PATH, NodeEventBatch
+from slurm_gpuaas.api.signing import Nonces, node_key, verify
+from slurm_gpuaas.domain.clock import SystemClock
+from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
+from slurm_gpuaas.domain.incidents import EventSource, NodeEvent
+from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.testbed.sim import SimulatedNode
+from tests.simulated import NODES
+
+MASTER = bytes(range(32))
+
+
+class Daemon:
+    """Takes node events on a UNIX socket and checks their signatures."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.batches: list[NodeEventBatch] = []
+        self.answer = 200
+        self.connections = 0
+        self._arrived = threading.Condition()
+        self._server: socketserver.ThreadingUnixStreamServer | None = None
+
+    @property
+    def events(self) -> list[NodeEvent]:
+        return [event for batch in self.batches for event in batch.events]
+
+    def start(self) -> None:
+        daemon, nonces = self, Nonces()
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def setup(self) -> None:
+                super().setup()
+                daemon.connections += 1
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["Content-Length"]))
+                try:
+                    node = verify(
+                        MASTER,
+                        method="POST",
+                        path=self.path,
+                        headers={key.title(): value for key, value in self.headers.items()},
+                        body=body,
+                        now=SystemClock().now(),
+                        nonces=nonces,
+                    )
+                    assert self.path == NODE_EVENTS_PATH
+                    batch = NodeEventBatch.model_validate_json(body)
+                    assert batch.node == node
+                    status = daemon.answer
+                except GpuaasError as error:
+                    status, batch = error.http_status, None
+                answer = json.dumps({"detail": f"the test answers {status}"}).encode()
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(answer)))
+                self.end_headers()
+                self.wfile.write(answer)
+                if batch and status == 200:
+                    with daemon._arrived:
+                        daemon.batches.append(batch)
+                        daemon._arrived.notify_all()
+
+            def log_message(self, *arguments: object) -> None:
+                pass
+
+        self.path.unlink(missing_ok=True)
+        self._server = socketserver.ThreadingUnixStreamServer(str(self.path), Handler)
+        self._server.daemon_threads = True
+        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
+
+    def stop(self) -> None:
+        if self._server:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+            self.path.unlink()
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float = 10) -> None:
+        with self._arrived:
+            assert self._arrived.wait_for(condition, seconds), f"after {seconds} s: {self.events}"
+
+
+@pytest.fixture
+def daemon(tmp_path: Path) -> Iterator[Daemon]:
+    daemon = Daemon(tmp_path / "d.sock")
+    daemon.start()
+    yield daemon
+    daemon.stop()
+
+
+@pytest.fixture
+def config(tmp_path: Path, hardware: Path) -> Config:
+    key = tmp_path / "master.key"
+    key.touch(0o600)
+    key.write_text(MASTER.hex())
+    return Config(
+        daemon=f"unix:{tmp_path}/d.sock",
+        master_key=key,
+        spool=tmp_path / "spool" / "{node}",
+        simulated_hardware=hardware,
+        nvml=False,
+    )
+
+
+class Running:
+    def __init__(self, config: Config, *nodes: str) -> None:
+        self._agent = Agent(config, [NodeName(node) for node in nodes])
+        self._thread = threading.Thread(target=self._agent.run)
+
+    def __enter__(self) -> Running:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._agent.stop()
+        self._thread.join(20)
+        assert not self._thread.is_alive(), "the agent did not stop"
+
+
+def once(config: Config, *nodes: str) -> bool:
+    return Agent(config, [NodeName(node) for node in nodes or (NODES[0],)]).once()
+
+
+def test_an_xid_in_the_kernel_log_arrives_signed_and_whole(config: Config, daemon: Daemon, node: SimulatedNode) -> None:
+    with Running(config, *NODES):
+        line = node.xid(79, 3)
+        daemon.wait_for(lambda: bool(daemon.events))
+    (event,) = daemon.events
+    assert (event.node, event.code, event.pci, event.evidence) == ("b200-001", 79, "0000:61:00", line)
+    assert event.boot_id == (node.folder / "boot_id").read_text().strip()
+    assert event.event_id == f"b200-001/{event.boot_id}/kmsg/2"
+    assert abs((SystemClock().now() - event.seen_at).total_seconds()) < 30
+
+
+def test_nvml_and_kernel_log_tell_of_one_fault_once(
+    nvml: ctypes.CDLL, config: Config, daemon: Daemon, node: SimulatedNode
+) -> None:
+    with Running(config.model_copy(update={"nvml": True}), *NODES):
+        deadline = time.monotonic() + 10
+        while not daemon.events and time.monotonic() < deadline:
+            node.xid(31, 2)  # until the event set is registered only the kernel log tells
+            with daemon._arrived:
+                daemon._arrived.wait(0.1)
+        node.xid(79, 3)
+        daemon.wait_for(lambda: any(event.code == 79 for event in daemon.events))
+        node.xid(48, 4)
+        daemon.wait_for(lambda: any(event.code == 48 for event in daemon.events))
+    assert [event.code for event in daemon.events] == [31, 79, 48]
+    by_code = {event.code: event for event in daemon.events}
+    assert by_code[79].gpu == 3
+    assert by_code[79].serial == SimulatedNode(node.folder).read_state()["gpu.3.serial"]
+
+
+def test_nvml_alone_is_a_source(nvml: ctypes.CDLL, config: Config, daemon: Daemon, node: SimulatedNode) -> None:
+    settings = config.model_copy(update={"nvml": True, "kernel_log": None})
+    node.set(5, {"recovery_action": "1"})
+    agent = Agent(settings, [NodeName(NODES[0])])
+    (source,) = agent._start_nvml()
+    agent._delivery.start()
+    assert source.wait_until_listening(10)
+    node.xid(119, 5)
+    node.xid(79, 3)
+    daemon.wait_for(lambda: len(daemon.events) == 2)
+    assert [(event.source, event.code, event.gpu) for event in daemon.events] == [
+        (EventSource.NVML, 119, 5),
+        (EventSource.NVML, 79, 3),
+    ]
+    assert [event.recovery_action for event in daemon.events] == ["GPU Reset", None]
+    # GPU 3 is lost now; the others are watched on.
+    deadline = time.monotonic() + 10
+    while len(daemon.events) < 3 and time.monotonic() < deadline:
+        node.xid(48, 6)
+        with daemon._arrived:
+            daemon._arrived.wait(0.1)
+    assert daemon.events[2].code == 48
+    source.stop()
+    agent._delivery.stop(5)
+
+
+def test_what_happened_while_the_agent_was_down_is_told_once(
+    config: Config, daemon: Daemon, node: SimulatedNode
+) -> None:
+    node.xid(48, 1)
+    assert once(config)
+    assert once(config)
+    assert [event.code for event in daemon.events] == [48]
+    node.xid(79, 3)
+    assert once(config)
+    assert [event.code for event in daemon.events] == [48, 79]
+
+
+def test_what_happened_while_the_daemon_was_down_arrives_in_order(
+    config: Config, daemon: Daemon, node: SimulatedNode
+) -> None:
+    daemon.stop()
+    for gpu, code in enumerate((13, 31, 48, 79)):
+        node.xid(code, gpu)
+    assert not once(config)
+    with Running(config, NODES[0]):
+        node.xid(94, 5)
+        daemon.start()
+        daemon.wait_for(lambda: len(daemon.events) == 5, seconds=30)
+    assert [event.code for event in daemon.events] == [13, 31, 48, 79, 94]
+    assert (config.for_node(config.spool, NodeName(NODES[0])) / "events.jsonl").read_bytes() == b""
+
+
+@pytest.mark.parametrize("status", [401, 409, 500, 503])
+def test_what_the_daemon_does_not_take_now_is_kept(
+    config: Config, daemon: Daemon, node: SimulatedNode, status: int
+) -> None:
+    daemon.answer = status
+    node.xid(79, 3)
+    assert not once(config)
+    daemon.answer = 200
+    assert once(config)
+    assert [event.code for event in daemon.events] == [79]
+
+
+def test_what_the_daemon_will_never_take_is_set_aside_and_does_not_block(
+    config: Config, daemon: Daemon, node: SimulatedNode
+) -> None:
+    daemon.answer = 422
+    node.xid(79, 3)
+    assert once(config)
+    rejected = config.for_node(config.spool, NodeName(NODES[0])) / "rejected.jsonl"
+    assert "the test answers 422" in rejected.read_text()
+    daemon.answer = 200
+    node.xid(48, 4)
+    assert once(config)
+    assert [event.code for event in daemon.events] == [48]
+
+
+def test_a_connection_that_the_daemon_closed_costs_nothing(config: Config, daemon: Daemon, node: SimulatedNode) -> None:
+    with Running(config, NODES[0]):
+        node.xid(31, 1)
+        daemon.wait_for(lambda: len(daemon.events) == 1)
+        daemon.stop()
+        daemon.start()
+        node.xid(79, 3)
+        daemon.wait_for(lambda: len(daemon.events) == 2)
+
+
+def test_events_travel_over_one_connection(config: Config, daemon: Daemon, node: SimulatedNode) -> None:
+    with Running(config, *NODES):
+        for gpu in range(8):
+            node.xid(31, gpu)
+            daemon.wait_for(lambda wanted=gpu + 1: len(daemon.events) == wanted)  # type: ignore[misc]
+    assert daemon.connections == 1
+
+
+def test_a_silent_node_says_that_it_lives(config: Config, daemon: Daemon) -> None:
+    from datetime import timedelta
+
+    with Running(config.model_copy(update={"heartbeat": timedelta(seconds=0.05)}), *NODES):
+        daemon.wait_for(lambda: {batch.node for batch in daemon.batches} == set(NODES))
+    assert daemon.events == []
+
+
+def test_user_space_cannot_forge_a_driver_line(config: Config, daemon: Daemon, node: SimulatedNode) -> None:
+    forged = "NVRM: Xid (PCI:0000:61:00): 79, GPU has fallen off the bus."
+    node.log(forged, priority=3 + 8 * 1)
+    node.log(f"python3[77]: {forged}")
+    assert once(config)
+    assert daemon.batches == []
+
+
+def test_a_new_boot_begins_anew(config: Config, daemon: Daemon, node: SimulatedNode) -> None:
+    with Running(config, NODES[0]):
+        node.xid(79, 3)
+        daemon.wait_for(lambda: len(daemon.events) == 1)
+        node.reboot()
+        node.xid(48, 3)
+        daemon.wait_for(lambda: len(daemon.events) == 2)
+    boots = [event.boot_id for event in daemon.events]
+    assert boots[0] != boots[1]
+    assert boots[1] == (node.folder / "boot_id").read_text().strip()
+
+
+def test_a_storm_of_one_line_is_one_event(config: Config, daemon: Daemon, node: SimulatedNode) -> None:
+    for _ in range(500):
+        node.xid(95, 2)
+    assert once(config)
+    assert len(daemon.events) == 1
+
+
+def test_a_full_spool_keeps_the_first_events_and_says_so(
+    config: Config, daemon: Daemon, node: SimulatedNode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    daemon.stop()
+    for code in range(1, 173):
+        node.xid(code, code % 8)
+    settings = config.model_copy(update={"spool_max_bytes": 4096})
+    assert not once(settings)
+    daemon.start()
+    assert once(settings)
+    assert [event.code for event in daemon.events] == list(range(1, len(daemon.events) + 1))
+    assert 3 < len(daemon.events) < 20
+    assert capsys.readouterr().out.count("spool.full") == 1
+
+
+def test_a_torn_line_in_the_spool_is_dropped(config: Config, daemon: Daemon, node: SimulatedNode) -> None:
+    daemon.stop()
+    node.xid(48, 1)
+    assert not once(config)
+    spool = config.for_node(config.spool, NodeName(NODES[0])) / "events.jsonl"
+    with spool.open("ab") as file:
+        file.write(b'{"event_id": "b200-001/x')
+    daemon.start()
+    node.xid(79, 3)
+    assert once(config)
+    assert [event.code for event in daemon.events] == [48, 79]
+
+
+def test_the_wrong_key_is_refused_and_nothing_is_lost(
+    config: Config, daemon: Daemon, node: SimulatedNode, tmp_path: Path
+) -> None:
+    own = tmp_path / "agent.key"
+    own.touch(0o600)
+    own.write_text(node_key(MASTER, NodeName(NODES[1])).hex())
+    node.xid(79, 3)
+    wrong = config.model_copy(update={"master_key": None, "key": own})
+    assert not once(wrong)
+    assert daemon.events == []
+    own.write_text(node_key(MASTER, NodeName(NODES[0])).hex())
+    assert once(wrong)
+    assert [event.code for event in daemon.events] == [79]
+
+
+def test_a_key_that_others_can_read_is_refused(config: Config) -> None:
+    assert config.master_key is not None
+    config.master_key.chmod(0o644)
+    with pytest.raises(InvalidInput, match="mode 0644: others can read it"):
+        once(config)
+
+
+def test_the_command_prints_a_nodes_key(tmp_path: Path, config: Config) -> None:
+    path = tmp_path / "agent.yaml"
+    path.write_text(yaml.safe_dump({"master_key": str(config.master_key)}))
+    result = CliRunner().invoke(main.command, ["--config", str(path), "--print-key", "b200-007"])
+    assert result.output.strip() == node_key(MASTER, NodeName("b200-007")).hex()
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("kernellog: /dev/kmsg\n", "kernellog: Extra inputs are not permitted"),
+        ("daemon: tcp:1.2.3.4\n", "use unix:PATH"),
+        ("- a\n", "is not a mapping"),
+        ("a: [\n", "is not YAML"),
+    ],
+)
+def test_a_faulty_configuration_is_told_in_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "agent.yaml"
+    path.write_text(text)
+    with pytest.raises(InvalidInput, match=said):
+        Config.load(path)
+
+
+def test_a_hundred_waiting_nodes_cost_no_processor_time(config: Config, daemon: Daemon, hardware: Path) -> None:
+    from slurm_gpuaas.testbed.sim import create_node_files
+
+    names = [f"b200-{number:03d}" for number in range(1, 101)]
+    create_node_files(hardware, names, "b200", "test")
+    with Running(config, *names), socket.socket() as _:
+        SimulatedNode(hardware / names[-1]).xid(79, 0)
+        daemon.wait_for(lambda: bool(daemon.events))
+        before = os.times()
+        daemon_idle = threading.Event()
+        daemon_idle.wait(0.5)  # the measured span
+        after = os.times()
+    assert after.user + after.system - before.user - before.system < 0.1
