@@ -28,11 +28,9 @@ from slurm_gpuaas.domain.usage import UsageRecord
 from slurm_gpuaas.metering.rules import (
     BudgetUse,
     RunKey,
-    Window,
     budgets_in_force,
     close_vanished,
     committed,
-    gpu_seconds_in,
     key_of,
     meter,
     metered_until,
@@ -64,8 +62,8 @@ class UsageStore(Protocol):
         """Records of all clusters that overlap [since, until); `running`: only those without an end."""
         ...
 
-    def gpu_seconds_by_account(self, *, until: datetime | None = None) -> Mapping[AccountName, int]:
-        """Sums over the records that started before `until` (default: all)."""
+    def gpu_seconds_by_account(self, *, started_from: datetime | None = None) -> Mapping[AccountName, int]:
+        """Sums over the records that started at `started_from` or later (default: all)."""
         ...
 
     def usage_ended_last(self, cluster: ClusterName) -> datetime | None:
@@ -162,34 +160,21 @@ def budget_use(
 ) -> Mapping[ProjectName, BudgetUse]:
     """Budget use of every project that has a budget on the cluster at `at`.
 
-    The database adds up; only the runs that were under way when a budget began are read one by one.
-
     Args:
         store: metered up to about `at`; of this cluster alone.
         jobs: what slurmctld holds at `at`.
     """
     budgets = budgets_in_force(policy, cluster, at)
-    total = store.gpu_seconds_by_account() if budgets else {}
-    earlier = {start: _used_before(store, start) for start in {budget.start for budget in budgets.values()}}
+    starts = {budget.start for budget in budgets.values()}
+    used = {start: store.gpu_seconds_by_account(started_from=start) for start in starts}
     promised: Counter[str] = Counter()
     for job in jobs:
         promised[job.account] += committed(job, at)
-    use: dict[ProjectName, BudgetUse] = {}
-    for project, budget in budgets.items():
-        account = AccountName(project)
-        before = earlier[budget.start][account]
-        use[project] = BudgetUse(
+    return {
+        project: BudgetUse(
             budget=budget.gpu_seconds,
-            metered=total.get(account, 0) - before,
-            before=before,
-            committed=promised[account],
+            metered=used[budget.start].get(AccountName(project), 0),
+            committed=promised[project],
         )
-    return use
-
-
-def _used_before(store: UsageStore, moment: datetime) -> Counter[AccountName]:
-    """GPU-seconds of each account before the moment."""
-    used = Counter(store.gpu_seconds_by_account(until=moment))
-    for record in store.usage(since=moment, until=moment):
-        used[record.account] -= gpu_seconds_in(record, Window(moment, metered_until(record)))
-    return used
+        for project, budget in budgets.items()
+    }

@@ -257,14 +257,13 @@ class BudgetUse:
     """A project's budget, all in GPU-seconds.
 
     Attributes:
-        metered: used since the budget's start.
-        before: used before it; Slurm counts an account's minutes from the account's creation.
+        metered: used by runs that started since the budget did. A run belongs where it started, as the limit in
+            Slurm counts it: that one is raised by what earlier runs used.
         committed: what its running jobs may still use until their time limits.
     """
 
     budget: int
     metered: int
-    before: int
     committed: int
 
     @property

@@ -89,10 +89,11 @@ class MemoryStore:
             and not (running and record.ended)
         ]
 
-    def gpu_seconds_by_account(self, *, until: datetime | None = None) -> Mapping[AccountName, int]:
+    def gpu_seconds_by_account(self, *, started_from: datetime | None = None) -> Mapping[AccountName, int]:
         sums: Counter[AccountName] = Counter()
-        for record in self.usage(until=until):
-            sums[record.account] += record.gpu_seconds
+        for record in self.records.values():
+            if started_from is None or record.started >= started_from:
+                sums[record.account] += record.gpu_seconds
         return sums
 
     def usage_ended_last(self, cluster: ClusterName) -> datetime | None:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from datetime import date, timedelta
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState
 from slurm_gpuaas.domain.names import (
@@ -117,15 +115,13 @@ def test_a_budget_on_another_cluster_is_not_ours() -> None:
     assert budget_use(MemoryStore(), policy(budget_gpu_hours=1), ClusterName("naver"), [], at(0)) == {}
 
 
-@given(lives=st.lists(st.tuples(st.integers(-7_200, 7_200), st.integers(0, 7_200)), max_size=10))
-def test_use_is_split_at_the_budgets_start_to_the_second(lives: list[tuple[int, int]]) -> None:
+def test_a_run_is_charged_to_the_budget_in_force_when_it_started() -> None:
     runs = [
-        run(number, start=BEGAN + start, end=BEGAN + start + length, gpus=1, state="COMPLETED")
-        for number, (start, length) in enumerate(lives)
+        run(1, start=BEGAN - 60, end=BEGAN + 60, state="COMPLETED"),
+        run(2, start=BEGAN, end=BEGAN + 30, state="COMPLETED"),
+        run(3, start=0, end=60, state="COMPLETED", account="speech"),
     ]
-    use = use_of(policy(budget_gpu_hours=1), [*runs, run(99, start=0, end=60, account="speech")], now=7_200)
-    assert use.before == sum(max(min(start + length, 0) - min(start, 0), 0) for start, length in lives)
-    assert use.metered == sum(length for _, length in lives) - use.before
+    assert use_of(policy(budget_gpu_hours=1), runs, now=60).metered == 8 * 30
 
 
 @pytest.mark.parametrize("state", [JobState.PENDING, JobState.COMPLETED])
