@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
-from importlib import import_module
-from importlib.util import find_spec
 
 import click
 from rich.console import Console
 from rich.table import Table
 
+from slurm_gpuaas.cli.demo import demo
+from slurm_gpuaas.cli.inject import group as inject
 from slurm_gpuaas.domain.errors import NotFound
 from slurm_gpuaas.testbed import rootfs
 from slurm_gpuaas.testbed.cache import Cache
@@ -187,5 +187,5 @@ def chosen(name: str | None) -> Instance:
     return Instance.attach(name or (up_now[0] if up_now else "mini"))
 
 
-if find_spec("slurm_gpuaas.cli.inject"):
-    group.add_command(import_module("slurm_gpuaas.cli.inject").group, "inject")
+group.add_command(inject)
+group.add_command(demo)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from slurm_gpuaas.testbed import slurmconf
 from slurm_gpuaas.testbed.errors import ServiceFailed
 from slurm_gpuaas.testbed.progress import Note, Progress
-from slurm_gpuaas.testbed.rootfs import CHECKOUT, VENV, Artifacts
+from slurm_gpuaas.testbed.rootfs import CHECKOUT, SOURCE, VENV, Artifacts
 from slurm_gpuaas.testbed.sim import create_node_files
 from slurm_gpuaas.testbed.sim.fabric import topology_for
 
@@ -260,7 +260,7 @@ def _configuration(instance: Instance) -> None:
     instance.write("/etc/slurm/gpuaas/topology.yaml", topology_for(cluster), owner=ADMINISTRATOR)
     instance.path("/etc/slurm/topology.yaml").symlink_to("/etc/slurm/gpuaas/topology.yaml")
     if hook.is_file():
-        instance.path("/etc/slurm/job_submit.lua").symlink_to("/opt/gpuaas/src/plugins/job_submit.lua")
+        instance.path("/etc/slurm/job_submit.lua").symlink_to(f"{SOURCE}/plugins/job_submit.lua")
     instance.write("/etc/munge/munge.key", secrets.token_hex(64), owner="munge", mode=0o400)
     instance.write("/etc/gpuaas/agents.key", f"{secrets.token_hex(32)}\n", owner=ADMINISTRATOR, mode=0o600)
     instance.write("/etc/gpuaas/gpuaasd.yaml", slurmconf.gpuaasd_yaml(cluster))
@@ -268,7 +268,7 @@ def _configuration(instance: Instance) -> None:
     for name, module in WRAPPERS.items():
         text = (
             "#!/bin/sh\n"
-            f"export PYTHONPATH=/opt/gpuaas/src PYTHONPYCACHEPREFIX={BYTECODE_FOLDER} LD_LIBRARY_PATH=/opt/gpuaas/sim\n"
+            f"export PYTHONPATH={SOURCE} PYTHONPYCACHEPREFIX={BYTECODE_FOLDER} LD_LIBRARY_PATH=/opt/gpuaas/sim\n"
             f'exec {VENV}/bin/python -m {module} "$@"\n'
         )
         instance.write(f"/usr/local/bin/{name}", text, mode=0o755)

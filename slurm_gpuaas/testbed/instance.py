@@ -25,14 +25,13 @@ from slurm_gpuaas.testbed.cache import Cache
 from slurm_gpuaas.testbed.errors import CommandFailed, ServiceFailed, TestbedError
 from slurm_gpuaas.testbed.profiles import Cluster, Profile, profile
 from slurm_gpuaas.testbed.progress import Progress, SilentProgress
-from slurm_gpuaas.testbed.rootfs import CHECKOUT, PATH_INSIDE, VENV, Artifacts, Builder
-from slurm_gpuaas.testbed.sandbox import Bind, Spec
+from slurm_gpuaas.testbed.rootfs import PATH_INSIDE, Artifacts, Builder
+from slurm_gpuaas.testbed.sandbox import Spec
 
 T = TypeVar("T")
 
 MARKER: Final = "gpuaas-testbed:"
 STATE_FILE: Final = "/run/gpuaas-testbed/state.json"
-SOURCE_INSIDE: Final = "/opt/gpuaas/src"
 
 
 @dataclass(frozen=True)
@@ -426,12 +425,12 @@ def _read(path: str) -> str:
 
 def _launch(cache: Cache, name: str, artifacts: Artifacts) -> int:
     """Starts the first process; returns its number once its root folder is mounted."""
-    binds = [
-        Bind(source=str(CHECKOUT), target=SOURCE_INSIDE),
-        Bind(source=str(artifacts.venv), target=VENV),
-        Bind(source=str(artifacts.sim), target="/opt/gpuaas/sim"),
-    ]
-    spec = Spec(lower=str(artifacts.root), mount_point=str(cache.mount_point), hostname=host_name(name), binds=binds)
+    spec = Spec(
+        lower=str(artifacts.root),
+        mount_point=str(cache.mount_point),
+        hostname=host_name(name),
+        binds=artifacts.binds(),
+    )
     command = [
         *("setsid", "--fork", "unshare", "--mount", "--pid", "--net", "--uts", "--ipc", "--fork", "--kill-child"),
         *("--propagation", "slave", sys.executable, sandbox.__file__, f"{MARKER}{name}", spec.to_json()),

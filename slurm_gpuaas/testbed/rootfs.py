@@ -11,8 +11,10 @@ import configparser
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
+import sysconfig
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +50,9 @@ ROOT_OPTIONS: Final = (
     "--dpkgopt=path-exclude=/usr/share/doc/*",
 )
 
+SOURCE: Final = "/opt/gpuaas/src"
+TORCH: Final = "torch==2.13.0+cpu"
+TORCH_INSIDE: Final = "/opt/gpuaas/torch"
 VENV: Final = "/opt/gpuaas/venv"
 PYSLURM: Final = "pyslurm==25.11.2"
 PYSLURM_FOR_SLURM: Final = "0x190b02"
@@ -84,6 +89,16 @@ class Artifacts:
     venv: Path
     database: Path
     sim: Path
+    torch: Path | None
+
+    def binds(self) -> list[Bind]:
+        """Where an instance finds them, and the checkout."""
+        found = [
+            Bind(source=str(CHECKOUT), target=SOURCE),
+            Bind(source=str(self.venv), target=VENV),
+            Bind(source=str(self.sim), target="/opt/gpuaas/sim"),
+        ]
+        return [*found, *torch_binds(self.torch)] if self.torch else found
 
 
 def locked_versions(suite: str, text: str | None = None) -> dict[str, str]:
@@ -121,7 +136,14 @@ class Builder:
             database = pool.submit(self.database, root)
             venv = pool.submit(self.venv, root)
             sim = pool.submit(self.sim, root)
-            return Artifacts(root=root, venv=venv.result(), database=database.result(), sim=sim.result())
+            torch = pool.submit(self.torch, root)
+            return Artifacts(
+                root=root,
+                venv=venv.result(),
+                database=database.result(),
+                sim=sim.result(),
+                torch=torch.result(),
+            )
 
     def root(self) -> Path:
         """The Debian root folder with everything an instance runs."""
@@ -279,6 +301,43 @@ class Builder:
         with self.progress.step("Simulated NVML library"):
             nvml.build_nvml(root, folder)
 
+    def torch(self, root: Path) -> Path | None:
+        """Folder with PyTorch's CPU build for training jobs, for this very Python; None where it cannot be installed.
+
+        That it cannot is remembered too, for as long as pip's settings stay the same.
+        """
+        settings = (f"{name}={value}" for name, value in sorted(hostenv.pip_settings().items()))
+        key = key_of(root.parent.name, TORCH, sys.version, sys.base_prefix, *settings)
+        folder = self._artifact("torch", key, lambda it: self._build_torch(it, root))
+        return folder if (folder / "site").is_dir() else None
+
+    def _build_torch(self, folder: Path, root: Path) -> None:
+        site = folder / "site"
+        pip = [sys.executable, "-m", "pip", "install", "--retries=1", "--timeout=20", "--only-binary=:all:"]
+        install = ["setpriv", "--pdeathsig", "KILL", *pip, f"--target={site}", TORCH, "numpy"]
+        with self.progress.step("PyTorch for training jobs, where this machine can install it") as note:
+            for bind in torch_binds(folder)[1:]:  # where this Python will be bound
+                place = folder / Path(bind.target).relative_to(TORCH_INSIDE)
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.mkdir() if Path(bind.source).is_dir() else place.touch()
+            (folder / "bin").mkdir()
+            for name, module in {"python": "", "python3": "", "torchrun": "-m torch.distributed.run"}.items():
+                script = folder / "bin" / name
+                script.write_text(
+                    "#!/bin/sh\n"
+                    f"export PYTHONPATH={TORCH_INSIDE}/site${{PYTHONPATH:+:$PYTHONPATH}} "
+                    f"LD_LIBRARY_PATH={TORCH_INSIDE}/host/lib\n"
+                    f'exec {torch_binds(folder)[1].target} {module} "$@"\n'
+                )
+                script.chmod(0o755)
+            try:
+                self._logged("torch", install, os.environ, note)
+                self._inside(
+                    "torch", [f"{TORCH_INSIDE}/bin/python", "-c", "import torch"], root, note, binds=torch_binds(folder)
+                )
+            except BuildFailed:
+                shutil.rmtree(site, ignore_errors=True)
+
     def run(
         self,
         argv: Sequence[str],
@@ -348,6 +407,20 @@ class Builder:
                     raise
         if process.returncode:
             raise BuildFailed(log, process.returncode, "".join(tail), path)
+
+
+def torch_binds(folder: Path) -> list[Bind]:
+    """The folder with PyTorch, and upon it the Python that it was installed for: this one."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    python = {
+        str(Path(sys.executable).resolve()): f"bin/{version}",
+        sysconfig.get_path("stdlib"): f"lib/{version}",
+    }
+    if sysconfig.get_config_var("Py_ENABLE_SHARED"):
+        library = sysconfig.get_config_var("INSTSONAME")
+        python[f"{sysconfig.get_config_var('LIBDIR')}/{library}"] = f"lib/{library}"
+    host = [Bind(source=source, target=f"{TORCH_INSIDE}/host/{place}") for source, place in python.items()]
+    return [Bind(source=str(folder), target=TORCH_INSIDE), *host]
 
 
 class BuildFailed(TestbedError):

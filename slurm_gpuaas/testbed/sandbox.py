@@ -104,11 +104,11 @@ def build_root(spec: Spec) -> Path:
 
 def attach(root: Path, bind: Bind) -> None:
     target = root / bind.target.lstrip("/")
-    if Path(bind.source).is_dir():
-        target.mkdir(parents=True, exist_ok=True)
-    else:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.touch()
+    if not target.exists():
+        folder = target if Path(bind.source).is_dir() else target.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder != target:
+            target.touch()
     mount("--bind", bind.source, str(target))
     if not bind.writable:
         mount("-o", "remount,bind,ro", str(target))

@@ -118,6 +118,14 @@ def test_the_environment_inside_has_our_dependencies_and_pyslurm(mini: Instance)
     assert mini.exec(["/opt/gpuaas/venv/bin/python", "-c", script], user="gpuaas").stdout == "8\n"
 
 
+def test_training_jobs_find_pytorch_where_this_machine_can_install_it(mini: Instance) -> None:
+    python = f"{rootfs.TORCH_INSIDE}/bin/python"
+    if not mini.path(python).is_file():
+        pytest.skip(f"this machine cannot install {rootfs.TORCH}: see torch.log in the cache")
+    script = "import torch; import torch.distributed as d; print(torch.ones(3).sum().item(), d.is_gloo_available())"
+    assert mini.exec([python, "-c", script], user="alice").stdout == "3.0 True\n"
+
+
 def test_a_real_postgres_answers_on_the_host(mini: Instance) -> None:
     url = mini.start_postgres()
     assert url == mini.start_postgres(), "one server, however often it is asked for"
