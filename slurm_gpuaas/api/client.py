@@ -86,8 +86,9 @@ class Client:
         request = PlanRequest(documents=None if documents is None else tuple(documents))
         return self._send("POST", "/policy/plan", PolicyPlan, request, timeout=APPLY_TIMEOUT_S)
 
-    def apply(self, documents: Sequence[PolicyDocument]) -> PolicyApplied:
-        request = PolicyDocuments(documents=tuple(documents))
+    def apply(self, documents: Sequence[PolicyDocument], *, expected_revision: int | None = None) -> PolicyApplied:
+        """`expected_revision`: refuse when somebody applied another policy since."""
+        request = PolicyDocuments(documents=tuple(documents), expected_revision=expected_revision)
         return self._send("PUT", "/policy", PolicyApplied, request, timeout=APPLY_TIMEOUT_S)
 
     def projects(self) -> Sequence[ProjectView]:

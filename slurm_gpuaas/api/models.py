@@ -117,9 +117,17 @@ class PolicyDocuments(Request):
     """A whole policy: what is not in it is not part of the policy any more."""
 
     documents: tuple[PolicyDocument, ...] = Field(max_length=200_000)
+    expected_revision: int | None = Field(
+        default=None, ge=0, description="Refuse (409) unless this is the revision of the policy that holds."
+    )
 
 
 class Policy(Answer):
+    """The policy that holds; `revision` 0 is the empty policy of a new store."""
+
+    revision: int
+    applied_at: datetime | None
+    actor: str
     documents: tuple[PolicyDocument, ...]
 
 
@@ -151,15 +159,19 @@ class Change(Answer):
 
 
 class PolicyPlan(Answer):
-    """What would change: in the declared policy, and in Slurm. Empty = nothing to do."""
+    """What would change: in the declared policy, and in Slurm."""
 
     policy: tuple[Change, ...]
     slurm: tuple[Change, ...]
+    conflicts: tuple[str, ...] = Field(default=(), description="Why nothing can be written until a person decides.")
+    deferred: tuple[str, ...] = Field(default=(), description="What waits until jobs that still use it have ended.")
     warnings: tuple[str, ...] = ()
+    revision: int = Field(default=0, description="Of the policy that the plan was made against.")
 
     @property
     def pending(self) -> bool:
-        return bool(self.policy or self.slurm)
+        """Something would be written, or must be and cannot."""
+        return bool(self.policy or self.slurm or self.conflicts)
 
 
 class PolicyApplied(Answer):
@@ -223,7 +235,6 @@ class UsageRow(Answer):
 class Usage(Answer):
     start: datetime
     end: datetime
-    metered_until: datetime | None
     rows: tuple[UsageRow, ...]
 
 

@@ -108,7 +108,7 @@ def main(args: Sequence[str] | None = None, *, session: Session | None = None) -
     except click.ClickException as error:
         error.show()
         sys.exit(ExitCode.INVALID)
-    except Exception as error:  # noqa: BLE001 - the last one to see it: users get a sentence, developers ask for the rest
+    except Exception as error:
         if os.environ.get("GPUAAS_DEBUG"):
             raise
         click.echo(

@@ -83,6 +83,7 @@ def apply(ctx: click.Context, files: Sequence[IO[str]], dry_run: bool, yes: bool
         return
     session: Session = ctx.obj
     documents = read_documents(files)
+    revision = None
     with session.connect() as client:
         if not yes:
             if not sys.stdin.isatty():
@@ -91,8 +92,9 @@ def apply(ctx: click.Context, files: Sequence[IO[str]], dry_run: bool, yes: bool
             print_plan(planned)
             if not planned.pending:
                 return
+            revision = planned.revision
             click.confirm("Apply this?", abort=True)
-        done = client.apply(documents).plan
+        done = client.apply(documents, expected_revision=revision).plan
     if as_json:
         print_json(done)
     elif yes:
@@ -103,18 +105,19 @@ def apply(ctx: click.Context, files: Sequence[IO[str]], dry_run: bool, yes: bool
 
 @group.command()
 @click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True)
+@as_json
 @pass_session
-def export(session: Session, form: str) -> None:
+def export(session: Session, form: str, as_json: bool) -> None:
     """Print the policy that holds now, ready to be applied again.
 
     \b
     Examples:
       gpuaas policy export > policy.yaml
-      gpuaas policy export --format json | jq '.documents[] | select(.kind == "Grant")'
+      gpuaas policy export --json | jq '.documents[] | select(.kind == "Grant")'
     """
     with session.connect() as client:
         policy = client.policy()
-    if form == "json":
+    if as_json or form == "json":
         print_json(policy)
     else:
         click.echo(policy_yaml(policy), nl=False)
@@ -136,8 +139,13 @@ def print_plan(plan: PolicyPlan, *, done: bool = False) -> None:
             click.secho(title, bold=True)
             for change in changes:
                 _print_change(change)
-    for warning in plan.warnings:
-        click.secho(f"Warning: {warning}", fg="yellow", err=True)
+    for label, colour, sentences in (
+        ("Conflict", "red", plan.conflicts),
+        ("Later", "yellow", plan.deferred),
+        ("Warning", "yellow", plan.warnings),
+    ):
+        for sentence in sentences:
+            click.secho(f"{label}: {sentence}", fg=colour)
     if not plan.pending:
         click.echo("Slurm is as the policy says: nothing to do.")
         return
@@ -161,4 +169,4 @@ def _print_change(change: Change) -> None:
 
 
 def _shown(value: str | None) -> str:
-    return "(not set)" if value is None else json.dumps(value, ensure_ascii=False) if not value else value
+    return "(not set)" if value is None else value if value else json.dumps(value, ensure_ascii=False)

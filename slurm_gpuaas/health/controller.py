@@ -20,7 +20,7 @@ import structlog
 
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.clock import Clock
-from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
+from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput, NotFound
 from slurm_gpuaas.domain.incidents import Drain, Incident, IncidentState, NodeEvent
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState
 from slurm_gpuaas.domain.names import NodeName
@@ -120,6 +120,27 @@ class HealthController:
     def _open(self, node: NodeName | None = None) -> Sequence[Incident]:
         """Incidents that are not closed, oldest first; of one node or of all."""
         return self._store.incidents(node=node, states=_NOT_CLOSED, limit=100_000)[::-1]
+
+    def close(self, incident_id: str, *, actor: str, reason: str) -> Incident:
+        """End an incident on a person's word. Its node stays as it is. Closing a closed one changes nothing.
+
+        Raises:
+            NotFound: there is no such incident.
+        """
+        now = self._clock.now()
+        with self._lock, self._store.transaction():
+            current = self._store.incident(incident_id)
+            if current is None:
+                raise NotFound(f"There is no incident {incident_id:.60}.")
+            if current.state is IncidentState.CLOSED:
+                return current
+            closed = current.model_copy(
+                update={"state": IncidentState.CLOSED, "updated_at": now, "closed_at": now}
+            )
+            self._store.put_incident(closed)
+            self._audit("incident.close", closed, {"why": reason}, actor=actor)
+        log.info("incident.close", incident=closed.id, node=closed.node, actor=actor, why=reason)
+        return closed
 
     # -- acting
 
@@ -222,6 +243,8 @@ class HealthController:
         now = self._clock.now()
         with self._lock, self._store.transaction():
             current = self._store.incident(incident.id) or incident
+            if current.state is IncidentState.CLOSED:
+                state = IncidentState.CLOSED  # a person closed it while the tick was under way
             changes: dict[str, object] = {"state": state, "updated_at": now}
             if state is IncidentState.CLOSED:
                 changes["closed_at"] = now
@@ -247,11 +270,11 @@ class HealthController:
         self._audit(action, incident, evidence)
         log.warning(action, incident=incident.id, node=incident.node, headline=incident.headline, **evidence)
 
-    def _audit(self, action: str, incident: Incident, evidence: Evidence) -> None:
+    def _audit(self, action: str, incident: Incident, evidence: Evidence, *, actor: str = ACTOR) -> None:
         self._store.audit.append(
             AuditEntry(
                 at=self._clock.now(),
-                actor=ACTOR,
+                actor=actor,
                 action=action,
                 subject=incident.node,
                 reason=incident.headline,

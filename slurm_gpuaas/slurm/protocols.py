@@ -32,6 +32,8 @@ class SlurmUnavailable(Unavailable):
 class SlurmRefused(GpuaasError):
     """Slurm answered and said no."""
 
+    http_status = 502
+
 
 class Controller(Protocol):
     """slurmctld: nodes, jobs, reservations."""

@@ -1,0 +1,3 @@
+from slurm_gpuaas.daemon.main import main
+
+main()

@@ -1,0 +1,214 @@
+"""What gpuaasd can be told: one YAML file, every field of it here. An unknown key is an error, never ignored.
+
+Environment variables `GPUAASD_<FIELD>` (nested: `GPUAASD_STORE__URL`) stand above the file, so that a secret such as a
+database password need not be in it. `docs/reference/configuration.md` is generated from this module.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import datetime, timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.names import ClusterName, UserName
+
+DEFAULT_CONFIG = Path("/etc/gpuaas/gpuaasd.yaml")
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StoreConfig(Section):
+    url: str = Field(
+        default="sqlite:////var/lib/gpuaas/gpuaas.db",
+        description="SQLAlchemy URL of the store: `sqlite:////path` or `postgresql+psycopg://user@host/name`.",
+    )
+
+
+class ApiConfig(Section):
+    socket: Path = Field(
+        default=Path("/run/gpuaas/gpuaasd.sock"),
+        description="UNIX socket of the API. Everybody may connect; the peer's uid decides what one may do.",
+    )
+
+
+class AdministratorsConfig(Section):
+    """Who may change things. root and the daemon's own user always may."""
+
+    users: tuple[UserName, ...] = Field(default=(), description="UNIX users.")
+    groups: tuple[str, ...] = Field(default=(), description="UNIX groups.")
+
+
+class TlsConfig(Section):
+    certificate: Path = Field(description="PEM file with the certificate chain.")
+    key: Path = Field(description="PEM file with the private key.")
+
+
+class ListenerConfig(Section):
+    """TCP listener for the node agents. It serves node events, health and metrics only, never the rest of the API."""
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on.")
+    port: int = Field(default=6880, ge=1, le=65535, description="TCP port.")
+    tls: TlsConfig | None = Field(
+        default=None, description="Certificate of the listener. Absent = plain HTTP: for loopback only."
+    )
+
+
+class AgentsConfig(Section):
+    master_key: Path = Field(
+        default=Path("/etc/gpuaas/agents.key"),
+        description="File (0600) with the key from which each node's key is derived.",
+    )
+    listener: ListenerConfig | None = Field(
+        default=None, description="TCP listener for agents. Absent = agents use the UNIX socket."
+    )
+    silent_after: timedelta = Field(
+        default=timedelta(minutes=3), description="An agent not heard of for so long is reported as silent."
+    )
+
+
+class SlurmConfig(Section):
+    rest_socket: Path = Field(default=Path("/run/slurmrestd/slurmrestd.sock"), description="UNIX socket of slurmrestd.")
+    worker: tuple[str, ...] = Field(
+        default=(),
+        description=(
+            "Command of the pyslurm worker, as a list of arguments. Absent = this Python, when pyslurm is installed; "
+            "without it everything goes over slurmrestd."
+        ),
+    )
+    timeout: timedelta = Field(default=timedelta(seconds=30), description="Longest wait for one answer of Slurm.")
+    partitions_file: Path = Field(
+        default=Path("/etc/slurm/gpuaas/partitions.conf"),
+        description="Include file of slurm.conf that gpuaasd writes its partitions to.",
+    )
+    topology_file: Path = Field(
+        default=Path("/etc/slurm/gpuaas/topology.yaml"), description="Slurm's topology.yaml; read for placement."
+    )
+
+
+class OnDrift(StrEnum):
+    CORRECT = "correct"
+    REPORT = "report"
+
+
+class PolicyConfig(Section):
+    interval: timedelta = Field(default=timedelta(seconds=30), description="Time between two comparisons with Slurm.")
+    on_drift: OnDrift = Field(
+        default=OnDrift.CORRECT,
+        description="What to do when Slurm differs from the policy: `correct` it, or only `report` it.",
+    )
+
+
+class HookConfig(Section):
+    snapshot: Path = Field(
+        default=Path("/run/gpuaas/snapshot"), description="File that the job_submit hook decides from."
+    )
+    interval: timedelta = Field(default=timedelta(seconds=5), description="Time between two snapshots.")
+
+
+class GateConfig(Section):
+    interval: timedelta = Field(default=timedelta(seconds=1), description="Time between two looks at waiting jobs.")
+
+
+class HealthConfig(Section):
+    interval: timedelta = Field(
+        default=timedelta(seconds=5), description="Time between two comparisons of incidents with Slurm's nodes."
+    )
+    shadow: bool = Field(default=False, description="Record every decision, drain and requeue nothing.")
+    max_drains: int = Field(
+        default=16, ge=1, description="Circuit breaker: drain no more nodes than this within `drain_window`."
+    )
+    drain_window: timedelta = Field(default=timedelta(minutes=10), description="Window of the circuit breaker.")
+
+
+class MeteringConfig(Section):
+    interval: timedelta = Field(default=timedelta(minutes=1), description="Time between two readings of accounting.")
+    begin: datetime | None = Field(
+        default=None,
+        description="First moment that is metered, with time zone. Absent = 31 days before the daemon's first start.",
+    )
+
+
+class LogConfig(Section):
+    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level written.")
+    format: Literal["json", "text"] = Field(default="json", description="One JSON object a line, or text for people.")
+
+
+class Config(BaseSettings):
+    """gpuaasd's configuration."""
+
+    model_config = SettingsConfigDict(
+        frozen=True,
+        extra="forbid",
+        env_prefix="GPUAASD_",
+        env_nested_delimiter="__",
+        nested_model_default_partial_update=True,
+    )
+
+    cluster: ClusterName = Field(description="Slurm's ClusterName; only pools of this cluster are enforced here.")
+    state_dir: Path = Field(
+        default=Path("/var/lib/gpuaas"), description="Folder of the leader's lock (and of the SQLite store)."
+    )
+    stop_within: timedelta = Field(
+        default=timedelta(seconds=20), description="Time for a clean stop; then the daemon ends anyway."
+    )
+    store: StoreConfig = StoreConfig()
+    api: ApiConfig = ApiConfig()
+    administrators: AdministratorsConfig = AdministratorsConfig()
+    agents: AgentsConfig = AgentsConfig()
+    slurm: SlurmConfig = SlurmConfig()
+    policy: PolicyConfig = PolicyConfig()
+    hook: HookConfig = HookConfig()
+    gate: GateConfig = GateConfig()
+    health: HealthConfig = HealthConfig()
+    metering: MeteringConfig = MeteringConfig()
+    log: LogConfig = LogConfig()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        return (env_settings, init_settings)
+
+    @classmethod
+    def load(cls, path: Path) -> Config:
+        """Read the file and the environment.
+
+        Raises:
+            InvalidInput: the file cannot be read, is no YAML mapping, or a field of it is wrong; names each field.
+        """
+        try:
+            content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise InvalidInput(
+                f"Configuration {path} cannot be read: {os.strerror(error.errno or 0)}.",
+                way_out="Give the file with --config; etc/gpuaasd.yaml is an example.",
+            ) from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"Configuration {path} is not YAML: {' '.join(str(error).split())}.") from None
+        if content is None:
+            content = {}
+        if not isinstance(content, dict):
+            raise InvalidInput(f"Configuration {path} is not a mapping.", way_out="Write `field: value` lines.")
+        try:
+            return cls(**content)
+        except ValidationError as error:
+            faults = "; ".join(
+                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)
+            )
+            raise InvalidInput(
+                f"Configuration {path}: {faults}.", way_out="docs/reference/configuration.md lists every field."
+            ) from None

@@ -1,0 +1,273 @@
+"""`gpuaasd`: becomes leader or stands by, serves HTTP, runs the controllers, ends cleanly."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+import click
+import structlog
+
+from slurm_gpuaas import __version__
+from slurm_gpuaas.api.keyfile import read_key
+from slurm_gpuaas.daemon.app import Wiring, make_agents_api, make_api
+from slurm_gpuaas.daemon.config import DEFAULT_CONFIG, Config, LogConfig
+from slurm_gpuaas.daemon.door import open_door
+from slurm_gpuaas.daemon.identity import Identities
+from slurm_gpuaas.daemon.leader import Leadership, leadership_for
+from slurm_gpuaas.daemon.metrics import Metrics
+from slurm_gpuaas.daemon.notify import Notifier
+from slurm_gpuaas.daemon.operations import Operations
+from slurm_gpuaas.daemon.runtime import Runtime, compose
+from slurm_gpuaas.daemon.server import Server, bind_tcp, bind_unix
+from slurm_gpuaas.domain.clock import Clock, SystemClock
+from slurm_gpuaas.domain.errors import ExitCode, GpuaasError, Unavailable
+from slurm_gpuaas.quota.controller import Failpoint, no_failpoint
+from slurm_gpuaas.store import Store
+
+LEADER_EVERY_S = 0.5
+"""How often a stand-by tries to become leader, and a leader makes sure that it is."""
+HUNG = timedelta(minutes=5)
+"""A tick that takes longer is stuck: the watchdog is left to bite."""
+STALE = timedelta(seconds=60)
+"""Not ready when Slurm's nodes were not read for so long."""
+
+log = structlog.get_logger(__name__)
+
+
+class LeadLost(Unavailable):
+    """Another daemon may lead now."""
+
+
+class Daemon:
+    def __init__(
+        self, config: Config, *, clock: Clock, leadership: Leadership, notifier: Notifier, failpoint: Failpoint
+    ) -> None:
+        self._config = config
+        self._failpoint = failpoint
+        self._clock = clock
+        self._leadership = leadership
+        self._notifier = notifier
+        self._runtime: Runtime | None = None
+        self._metrics = Metrics(self._operations)
+        key = config.agents.master_key
+        self._wiring = Wiring(
+            operations=self._operations,
+            identities=Identities(config.administrators),
+            not_ready=self._not_ready,
+            metrics=self._metrics.page,
+            master_key=read_key(key) if key.exists() else None,
+            clock=clock,
+        )
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Until SIGTERM or SIGINT.
+
+        Raises:
+            LeadLost: the lock is gone; whoever supervises us starts us again, as a stand-by.
+        """
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        watchdog = asyncio.create_task(self._watchdog())
+        try:
+            if await self._become_leader():
+                await self._lead()
+        finally:
+            self._notifier.stopping()
+            watchdog.cancel()
+            self._leadership.release()
+
+    async def _become_leader(self) -> bool:
+        """True when we lead; False when we are to stop. Meanwhile a socket of the stand-by's own answers probes."""
+        if await asyncio.to_thread(self._leadership.acquire):
+            return True
+        log.info("standby", reason="another gpuaasd leads")
+        socket = self._config.api.socket
+        path = socket.with_name(f"{socket.name}.standby")
+        async with Serving([Server(make_api(self._wiring), bind_unix(path))]):
+            self._notifier.ready("standing by: another gpuaasd leads")
+            while not await self._stops_within(LEADER_EVERY_S):
+                if await asyncio.to_thread(self._leadership.acquire):
+                    break
+        path.unlink(missing_ok=True)
+        return not self._stopping.is_set()
+
+    async def _lead(self) -> None:
+        config = self._config
+        self._runtime = runtime = await asyncio.to_thread(self._open)
+        try:
+            servers = [Server(make_api(self._wiring), bind_unix(config.api.socket))]
+            if (listener := config.agents.listener) is not None:
+                servers.append(Server(make_agents_api(self._wiring), bind_tcp(listener), listener=listener))
+            async with Serving(servers):
+                runtime.loop.start()
+                self._metrics.leader.set(1)
+                self._notifier.ready("leading")
+                log.info("leading", version=__version__, cluster=config.cluster, socket=str(config.api.socket))
+                while not await self._stops_within(LEADER_EVERY_S):
+                    if not await asyncio.to_thread(self._leadership.held):
+                        raise LeadLost(
+                            "The leader's lock is lost.", way_out="gpuaasd ends; let systemd start it again."
+                        )
+                log.info("stopping")
+                self._notifier.stopping()
+        finally:
+            await asyncio.to_thread(runtime.stop, config.stop_within)
+        config.api.socket.unlink(missing_ok=True)
+
+    def _open(self) -> Runtime:
+        return compose(
+            self._config,
+            store=Store.open(self._config.store.url),
+            door=open_door(self._config.slurm),
+            clock=self._clock,
+            observe=self._metrics.observe_tick,
+            failpoint=self._failpoint,
+        )
+
+    async def _stops_within(self, seconds: float) -> bool:
+        try:
+            await asyncio.wait_for(self._stopping.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
+
+    async def _watchdog(self) -> None:
+        if (every := self._notifier.watchdog_every) is None:
+            return
+        while True:
+            if self._runtime is None or self._runtime.loop.longest_running() < HUNG:
+                self._notifier.alive()
+            await asyncio.sleep(every.total_seconds())
+
+    def _operations(self) -> Operations:
+        if self._runtime is None:
+            raise Unavailable(
+                "This gpuaasd stands by; another one leads.", way_out=f"Ask the leader at {self._config.api.socket}."
+            )
+        return self._runtime.operations
+
+    def _not_ready(self) -> list[str]:
+        if self._runtime is None:
+            return ["Stands by: another gpuaasd leads."]
+        read_at = self._runtime.operations.shared.read_at
+        if read_at is None or self._clock.now() - read_at > STALE:
+            return ["Slurm's nodes were not read within the last minute."]
+        return []
+
+
+class Serving:
+    """Runs servers while the block runs."""
+
+    def __init__(self, servers: Sequence[Server]) -> None:
+        self._servers = servers
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> None:
+        self._tasks = [asyncio.create_task(server.run_until_stopped()) for server in self._servers]
+
+    async def __aexit__(self, *_: object) -> None:
+        for server in self._servers:
+            server.should_exit = True
+        await asyncio.gather(*self._tasks)
+
+
+def die_at(place: str) -> Failpoint:
+    """For tests of crashes: the process is gone, as by kill -9, when it comes to that place."""
+
+    def failpoint(here: str, /) -> None:
+        if here == place:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return failpoint
+
+
+def set_up_log(config: LogConfig) -> None:
+    """structlog for us and the libraries alike, on stderr."""
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if config.format == "json"
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            # not the default, which shows the values of local variables: secrets among them
+            exception_formatter=structlog.dev.plain_traceback,
+        )
+    )
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[
+                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+                structlog.processors.format_exc_info,
+                renderer,
+            ],
+        )
+    )
+    logging.basicConfig(handlers=[handler], level=config.level.upper(), force=True)
+    for chatty in ("uvicorn.error", "httpx2", "httpcore2", "alembic"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[config.level.upper()]),
+        cache_logger_on_first_use=True,
+    )
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gpuaasd")
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help="Configuration file; docs/reference/configuration.md lists its fields.",
+)
+@click.option("--check", is_flag=True, help="Read the configuration, say whether it is right, and end.")
+def command(path: Path, check: bool) -> None:
+    """The policy daemon beside slurmctld.
+
+    \b
+    Examples:
+      gpuaasd --config /etc/gpuaas/gpuaasd.yaml
+      gpuaasd --config etc/gpuaasd.yaml --check
+    """
+    config = Config.load(path)
+    if check:
+        click.echo(f"{path} is right.")
+        return
+    set_up_log(config.log)
+
+    async def run() -> None:
+        leadership = leadership_for(config.store.url, config.state_dir)
+        failpoint = die_at(place) if (place := os.environ.get("GPUAAS_FAILPOINT")) else no_failpoint
+        daemon = Daemon(config, clock=SystemClock(), leadership=leadership, notifier=Notifier(), failpoint=failpoint)
+        await daemon.run()
+
+    asyncio.run(run())
+
+
+def main() -> None:
+    try:
+        command.main(prog_name="gpuaasd", standalone_mode=False)
+    except GpuaasError as error:
+        click.echo(f"gpuaasd: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.INVALID)

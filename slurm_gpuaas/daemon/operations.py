@@ -1,0 +1,526 @@
+"""What the API does, apart from HTTP: who may ask, what is read, what is done. Views out, domain and Slurm behind.
+
+Administrators may everything. Everybody else is a researcher: sees the nodes, and of projects, placements and usage
+their own; changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import NoReturn
+
+from slurm_gpuaas import __version__
+from slurm_gpuaas.api import models as api
+from slurm_gpuaas.api.models import (
+    Action,
+    AgentStatus,
+    AuditView,
+    BudgetView,
+    Change,
+    ControllerStatus,
+    DrainOwner,
+    DriverStatus,
+    EventView,
+    FieldChange,
+    GrantView,
+    IncidentView,
+    Membership,
+    NodeView,
+    PlacementView,
+    PolicyPlan,
+    ProjectView,
+    Status,
+    Usage,
+    UsageRow,
+    WhoAmI,
+)
+from slurm_gpuaas.daemon.identity import Identity
+from slurm_gpuaas.daemon.loop import Outcome
+from slurm_gpuaas.daemon.shared import SharedController
+from slurm_gpuaas.domain.audit import AuditEntry
+from slurm_gpuaas.domain.clock import Clock
+from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound, Refused
+from slurm_gpuaas.domain.incidents import Incident, IncidentState, NodeEvent
+from slurm_gpuaas.domain.jobs import JobId, JobState
+from slurm_gpuaas.domain.names import AccountName, ClusterName, NodeName, PartitionName, ProjectName
+from slurm_gpuaas.domain.nodes import OWNER_MARK, Node
+from slurm_gpuaas.domain.policy import KST, Member, Policy, PolicyDocument, fold_nodes
+from slurm_gpuaas.health.controller import HealthController
+from slurm_gpuaas.health.incidents import is_reason_of
+from slurm_gpuaas.metering.controller import budget_use
+from slurm_gpuaas.metering.rules import BudgetUse, Dimension, ServiceClass, Window, service_class, totals
+from slurm_gpuaas.quota.controller import PolicyController
+from slurm_gpuaas.quota.plan import Plan
+from slurm_gpuaas.slurm.protocols import Controller, SlurmUnavailable
+from slurm_gpuaas.store import Store
+
+LONGEST_USAGE = timedelta(days=400)
+"""Longest stretch of one usage question: a year with room."""
+
+OPEN_STATES = tuple(state for state in IncidentState if state is not IncidentState.CLOSED)
+
+
+class Agents:
+    """When each node's agent was last heard. In memory only: after a restart they are heard again within a beat."""
+
+    def __init__(self) -> None:
+        self._seen: dict[NodeName, datetime] = {}
+
+    def saw(self, node: NodeName, at: datetime) -> None:
+        self._seen[node] = at
+
+    def seen_at(self, node: NodeName) -> datetime | None:
+        return self._seen.get(node)
+
+    def all(self) -> Sequence[tuple[NodeName, datetime]]:
+        return sorted(self._seen.items())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Operations:
+    """Args:
+    slurm: reads afresh; `shared` serves readings that may be a second old.
+    outcomes: how the controllers' ticks went.
+    driver: which way to slurmctld serves.
+    applied: called after a policy was applied.
+    """
+
+    cluster: ClusterName
+    store: Store
+    slurm: Controller
+    shared: SharedController
+    policies: PolicyController
+    applied: Callable[[], None]
+    health: HealthController
+    agents: Agents
+    clock: Clock
+    started_at: datetime
+    agents_silent_after: timedelta
+    outcomes: Callable[[], Sequence[Outcome]]
+    driver: Callable[[], DriverStatus]
+
+    # -- Who and how
+
+    def whoami(self, who: Identity) -> WhoAmI:
+        members = [member for member in self.store.policy().members if member.user == who.user]
+        return WhoAmI(
+            uid=who.uid,
+            user=who.user,
+            administrator=who.administrator,
+            memberships=tuple(Membership(project=member.project, role=member.role) for member in members),
+        )
+
+    def status(self, who: Identity) -> Status:
+        try:
+            slurm_version = self.shared.version()
+        except SlurmUnavailable:
+            slurm_version = ""
+        now = self.clock.now()
+        return Status(
+            version=__version__,
+            cluster=self.cluster,
+            leader=True,
+            started_at=self.started_at,
+            slurm_version=slurm_version,
+            driver=self.driver(),
+            read_at=self.shared.read_at,
+            controllers=tuple(
+                ControllerStatus(
+                    name=outcome.name,
+                    last_tick=outcome.last_tick,
+                    last_seconds=outcome.last_seconds,
+                    ticks=outcome.ticks,
+                    errors=outcome.errors,
+                    failures=outcome.failures,
+                    # Errors name accounts and files of others.
+                    last_error=outcome.last_error if who.administrator else "",
+                )
+                for outcome in self.outcomes()
+            ),
+            agents=tuple(
+                AgentStatus(node=node, seen_at=at, silent=now - at > self.agents_silent_after)
+                for node, at in self.agents.all()
+            ),
+        )
+
+    # -- Policy
+
+    def policy(self, who: Identity) -> api.Policy:
+        administrators_only(who, "read the policy")
+        policy, revision = self.store.policy_and_revision()
+        return api.Policy(
+            revision=revision.revision,
+            applied_at=revision.applied_at,
+            actor=revision.actor,
+            documents=policy.documents,
+        )
+
+    def plan(self, who: Identity, documents: Sequence[PolicyDocument] | None) -> PolicyPlan:
+        """What applying the documents would change; None = the policy that holds, so what is shown is drift."""
+        administrators_only(who, "plan policy")
+        before, revision = self.store.policy_and_revision()
+        after = before if documents is None else Policy.of(documents)
+        return self._plan_view(before, after, self.policies.plan(after), revision.revision)
+
+    def apply(self, who: Identity, documents: Sequence[PolicyDocument], expected_revision: int | None) -> PolicyPlan:
+        administrators_only(who, "apply policy")
+        before = self.store.policy()
+        after = Policy.of(documents)
+        done = self.policies.apply(after, actor=who.user, expected_revision=expected_revision)
+        self.applied()
+        return self._plan_view(before, after, done.plan, done.revision.revision)
+
+    def _plan_view(self, before: Policy, after: Policy, plan: Plan, revision: int) -> PolicyPlan:
+        return PolicyPlan(
+            policy=document_changes(before, after),
+            slurm=tuple(
+                Change(
+                    action=Action(change.action),
+                    kind=change.kind,
+                    name=change.name,
+                    fields=tuple(
+                        FieldChange(field=field.field, before=field.before, after=field.after)
+                        for field in change.fields
+                    ),
+                )
+                for change in plan.changes
+            ),
+            conflicts=plan.conflicts,
+            deferred=plan.deferred,
+            warnings=after.overcommitted(self.clock.now()),
+            revision=revision,
+        )
+
+    # -- Projects and usage
+
+    def projects(self, who: Identity) -> list[ProjectView]:
+        policy = self.store.policy()
+        now = self.clock.now()
+        jobs = self.shared.jobs()
+        spent = budget_use(self.store, policy, self.cluster, jobs, now)
+        running: Counter[tuple[str, ServiceClass]] = Counter()
+        pending: Counter[str] = Counter()
+        for job in jobs:
+            if job.state is JobState.RUNNING:
+                running[job.account, service_class(job.qos)] += job.gpus
+            elif job.state is JobState.PENDING:
+                pending[job.account] += 1
+        return [
+            _project_view(policy, name, now, running, pending[name], spent.get(name))
+            for name in self._visible(who, policy)
+        ]
+
+    def usage(
+        self,
+        who: Identity,
+        *,
+        start: datetime | None,
+        end: datetime | None,
+        project: str | None,
+        by: Sequence[Dimension],
+    ) -> Usage:
+        """Usage in [start, end); by default this Korean month until now."""
+        now = self.clock.now()
+        window = Window(_aware(start) or _month_of(now), _aware(end) or now)
+        if not timedelta(0) <= window.end - window.start <= LONGEST_USAGE:
+            raise InvalidInput(
+                f"The time from {window.start:%Y-%m-%d} to {window.end:%Y-%m-%d} cannot be answered.",
+                way_out=f"End after the start, and ask for at most {LONGEST_USAGE.days} days at once.",
+            )
+        accounts: list[AccountName] | None = None
+        if project is not None or not who.administrator:
+            visible = self._visible(who, self.store.policy())
+            if project is not None and ProjectName(project) not in visible:
+                raise NotFound(
+                    f"There is no project {project} that you may see.", way_out="`gpuaas project list` shows yours."
+                )
+            accounts = [AccountName(name) for name in ([project] if project is not None else visible)]
+        records = self.store.usage(since=window.start, until=window.end, accounts=accounts)
+        return Usage(
+            start=window.start,
+            end=window.end,
+            rows=tuple(
+                UsageRow(
+                    keys={str(dimension): key for dimension, key in zip(by, total.key, strict=True)},
+                    runs=total.runs,
+                    guaranteed=total.guaranteed,
+                    burst=total.burst,
+                    preempted=total.preempted,
+                    node_failed=total.node_failed,
+                )
+                for total in totals(records, window, by=by)
+            ),
+        )
+
+    def _visible(self, who: Identity, policy: Policy) -> list[ProjectName]:
+        if who.administrator:
+            return [project.name for project in policy.projects]
+        return [member.project for member in policy.members if member.user == who.user]
+
+    # -- Nodes
+
+    def nodes(self) -> list[NodeView]:
+        open_on = {incident.node: incident.id for incident in self.store.incidents(states=OPEN_STATES, limit=100_000)}
+        partitions = self._partitions()
+        return [
+            _node_view(node, partitions.get(node.name, ()), open_on.get(node.name), self.agents.seen_at(node.name))
+            for node in self.shared.nodes()
+        ]
+
+    def node(self, name: str) -> NodeView:
+        return next((node for node in self.nodes() if node.name == name), None) or _no_node(name)
+
+    def drain(self, who: Identity, name: str, reason: str) -> NodeView:
+        """A person's drain: its reason bears no owner mark, so nothing of ours ever undoes it."""
+        administrators_only(who, "drain nodes")
+        node = self._fresh(name)
+        reason = " ".join(reason.split())
+        if reason.startswith(OWNER_MARK):
+            raise InvalidInput(
+                f"The reason starts with {OWNER_MARK}, which marks the daemon's drains.", way_out="Give another reason."
+            )
+        if node.draining:
+            raise Conflict(
+                f"Node {name} is drained already: {node.reason}.", way_out="Resume it first if that is done with."
+            )
+        self.shared.drain([node.name], reason)
+        self._record(who, "node.drain-by-hand", node.name, reason)
+        return self.node(name)
+
+    def resume(self, who: Identity, name: str) -> NodeView:
+        administrators_only(who, "resume nodes")
+        node = self._fresh(name)
+        for incident in self.store.incidents(node=node.name, states=OPEN_STATES):
+            raise Conflict(
+                f"Node {name} has the open incident {incident.id}: {incident.headline}.",
+                way_out=f"When it is mended: gpuaas incident close {incident.id}",
+            )
+        if node.draining:
+            self.shared.resume([node.name])
+            self._record(who, "node.resume-by-hand", node.name, f"was: {node.reason}")
+        return self.node(name)
+
+    def _fresh(self, name: str) -> Node:
+        return next((node for node in self.slurm.nodes() if node.name == name), None) or _no_node(name)
+
+    def _partitions(self) -> dict[NodeName, tuple[PartitionName, ...]]:
+        return {
+            node: (pool.partition_of(share.name),)
+            for pool in self.store.policy().pools
+            if pool.cluster == self.cluster
+            for share in pool.shares
+            for node in share.node_names
+        }
+
+    # -- Incidents
+
+    def incidents(self, who: Identity, *, closed: bool, node: str | None) -> list[IncidentView]:
+        administrators_only(who, "see incidents")
+        found = self.store.incidents(
+            node=None if node is None else NodeName(node), states=None if closed else OPEN_STATES
+        )
+        return [_incident_view(incident) for incident in found]
+
+    def incident(self, who: Identity, incident_id: str) -> IncidentView:
+        administrators_only(who, "see incidents")
+        incident = self._incident(incident_id)
+        ids = set(incident.event_ids)
+        events = self.store.events(node=incident.node, limit=100_000)
+        return _incident_view(incident, [event for event in events if event.event_id in ids])
+
+    def close_incident(self, who: Identity, incident_id: str, reason: str) -> IncidentView:
+        """Close an incident; a node that was drained for it goes back to service. A closed one is left as it is."""
+        administrators_only(who, "close incidents")
+        incident = self._incident(incident_id)
+        if incident.state is not IncidentState.CLOSED:
+            node = next((node for node in self.slurm.nodes() if node.name == incident.node), None)
+            closed = self.health.close(incident.id, actor=who.user, reason=reason)
+            # Resumed last: cut off here, the node stays drained and `node resume` puts it back.
+            if node is not None and node.draining and is_reason_of(node.reason, incident):
+                self.shared.resume([node.name])
+            return _incident_view(closed)
+        return _incident_view(incident)
+
+    def _incident(self, incident_id: str) -> Incident:
+        incident = self.store.incident(incident_id)
+        if incident is None:
+            raise NotFound(
+                f"There is no incident {incident_id:.60}.", way_out="`gpuaas incident list --all` shows all."
+            )
+        return incident
+
+    # -- Placements, audit
+
+    def placements(self, who: Identity, *, job: int | None, limit: int) -> list[PlacementView]:
+        """The newest decisions. Researchers see those of their own jobs that Slurm still knows."""
+        found = self.store.placements(job_id=None if job is None else JobId(job), limit=limit)
+        if not who.administrator:
+            own = {job.id for job in self.shared.jobs() if job.user == who.user}
+            found = [placement for placement in found if placement.job_id in own]
+        return [
+            PlacementView(
+                job=placement.job_id,
+                restarts=placement.restarts,
+                decided_at=placement.decided_at,
+                outcome=placement.outcome,
+                nodes=fold_nodes(placement.nodes) if placement.nodes else "",
+                leaf_groups=placement.leaf_groups,
+                cost=placement.cost,
+                runner_up_cost=placement.runner_up_cost,
+                reason=placement.reason,
+            )
+            for placement in found
+        ]
+
+    def audit(self, who: Identity, *, limit: int, subject: str | None) -> list[AuditView]:
+        administrators_only(who, "read the audit trail")
+        return [
+            AuditView(
+                at=entry.at,
+                actor=entry.actor,
+                action=entry.action,
+                subject=entry.subject,
+                reason=entry.reason,
+                evidence=dict(entry.evidence),
+            )
+            for entry in self.store.audit.newest(limit=limit, subject=subject)
+        ]
+
+    def _record(self, who: Identity, action: str, subject: str, reason: str) -> None:
+        self.store.audit.append(
+            AuditEntry(at=self.clock.now(), actor=who.user, action=action, subject=subject, reason=reason)
+        )
+
+
+def administrators_only(who: Identity, what: str) -> None:
+    if not who.administrator:
+        raise Refused(
+            f"{who.user} may not {what}: only administrators may.",
+            way_out="Ask an administrator (administrators.users and .groups in gpuaasd.yaml).",
+        )
+
+
+# -- Documents that differ ---------------------------------------------------------------------------------------------
+
+
+def document_changes(before: Policy, after: Policy) -> tuple[Change, ...]:
+    """The difference of two policies, document by document."""
+    old = {_title(document): document for document in before.documents}
+    new = {_title(document): document for document in after.documents}
+    changes = [
+        _document_change(*title, old.get(title), document)
+        for title, document in new.items()
+        if old.get(title) != document
+    ]
+    gone = [_document_change(*title, document, None) for title, document in old.items() if title not in new]
+    return (*changes, *gone)
+
+
+def _title(document: PolicyDocument) -> tuple[str, str]:
+    name = f"{document.user} in {document.project}" if isinstance(document, Member) else str(document.name)
+    return document.kind, name
+
+
+def _document_change(kind: str, name: str, before: PolicyDocument | None, after: PolicyDocument | None) -> Change:
+    old = {} if before is None else before.model_dump(mode="json", exclude={"kind", "name"})
+    new = {} if after is None else after.model_dump(mode="json", exclude={"kind", "name"})
+    return Change(
+        action=Action.CREATE if before is None else Action.DELETE if after is None else Action.CHANGE,
+        kind=kind,
+        name=name,
+        fields=tuple(
+            FieldChange(field=field, before=_text(old.get(field)), after=_text(new.get(field)))
+            for field in (new or old)
+            if old.get(field) != new.get(field)
+        ),
+    )
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+# -- Views -------------------------------------------------------------------------------------------------------------
+
+
+def _no_node(name: str) -> NoReturn:
+    raise NotFound(f"Slurm has no node {name:.70}.", way_out="`gpuaas node list` shows them.")
+
+
+def _node_view(
+    node: Node, partitions: tuple[PartitionName, ...], incident: str | None, agent_seen_at: datetime | None
+) -> NodeView:
+    owner = (DrainOwner.GPUAAS if node.drained_by_us else DrainOwner.PERSON) if node.draining else None
+    return NodeView(
+        name=node.name,
+        state="+".join([node.base.value, *(flag.name or "" for flag in node.flags)]).lower(),
+        partitions=partitions,
+        model=node.model,
+        gpus=node.gpus,
+        gpus_allocated=node.gpus_allocated,
+        reason=node.reason,
+        drain_owner=owner,
+        incident=incident,
+        agent_seen_at=agent_seen_at,
+    )
+
+
+def _incident_view(incident: Incident, events: Sequence[NodeEvent] = ()) -> IncidentView:
+    return IncidentView(
+        **incident.model_dump(exclude={"event_ids"}),
+        events=tuple(EventView(**event.model_dump(include=set(EventView.model_fields))) for event in events),
+    )
+
+
+def _project_view(
+    policy: Policy,
+    name: ProjectName,
+    now: datetime,
+    running: Counter[tuple[str, ServiceClass]],
+    pending: int,
+    spent: BudgetUse | None,
+) -> ProjectView:
+    project = policy.project_by_name[name]
+    grants = policy.grants_of(name)
+    return ProjectView(
+        name=name,
+        organisation=project.organisation,
+        title=project.title,
+        members=tuple(member.user for member in policy.members_of(name)),
+        grants=tuple(
+            GrantView(
+                name=grant.name,
+                pool=grant.pool,
+                share=grant.share,
+                partition=policy.pool_by_name[grant.pool].partition_of(grant.share),
+                model=policy.pool_by_name[grant.pool].model,
+                gpus=grant.gpus,
+                borrow_limit=grant.borrow_limit,
+                starts_at=grant.starts_at,
+                ends_at=grant.ends_at,
+                active=grant.active_at(now),
+            )
+            for grant in grants
+        ),
+        guaranteed_gpus=sum(grant.gpus for grant in grants if grant.active_at(now)),
+        in_use_guaranteed=running[name, ServiceClass.GUARANTEED],
+        in_use_burst=running[name, ServiceClass.BURST],
+        pending_jobs=pending,
+        budget=None
+        if spent is None
+        else BudgetView(budget=spent.budget, used=spent.metered, committed=spent.committed),
+    )
+
+
+def _aware(moment: datetime | None) -> datetime | None:
+    if moment is not None and moment.tzinfo is None:
+        raise InvalidInput(f"{moment} has no time zone.", way_out="Write e.g. 2027-01-31T00:00:00+09:00.")
+    return moment
+
+
+def _month_of(now: datetime) -> datetime:
+    return now.astimezone(KST).replace(day=1, hour=0, minute=0, second=0, microsecond=0)

@@ -1,0 +1,129 @@
+"""Composition: from configuration and a way to Slurm to running controllers and the operations of the API."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import structlog
+
+from slurm_gpuaas.api.models import DriverStatus
+from slurm_gpuaas.daemon.config import Config, OnDrift
+from slurm_gpuaas.daemon.loop import ControllerLoop, Scheduled
+from slurm_gpuaas.daemon.operations import Agents, Operations
+from slurm_gpuaas.daemon.shared import SharedController
+from slurm_gpuaas.domain.clock import Clock
+from slurm_gpuaas.health.controller import HealthController, HealthSettings
+from slurm_gpuaas.metering.controller import MeteringController
+from slurm_gpuaas.quota.controller import Failpoint, PolicyController, VerdictPublisher, no_failpoint
+from slurm_gpuaas.slurm.protocols import Accounting, Controller
+from slurm_gpuaas.store import Store
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Door:
+    """Both halves of the way to Slurm, which driver serves the first, and how to close them."""
+
+    controller: Controller
+    accounting: Accounting
+    driver: Callable[[], DriverStatus]
+    close: Callable[[], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """A leading daemon's inside."""
+
+    operations: Operations
+    loop: ControllerLoop
+    store: Store
+    door: Door
+
+    def stop(self, within: timedelta) -> None:
+        for name in self.loop.stop(within):
+            log.warning("controller.still-busy", controller=name)
+        self.door.close()
+        self.store.close()
+
+
+def compose(
+    config: Config,
+    *,
+    store: Store,
+    door: Door,
+    clock: Clock,
+    observe: Callable[[str, float, Exception | None], None] = lambda name, seconds, error: None,
+    failpoint: Failpoint = no_failpoint,
+) -> Runtime:
+    """Wire the controllers; nothing runs yet.
+
+    Args:
+        observe: see `ControllerLoop`.
+    """
+    shared = SharedController(door.controller, clock=clock)
+    agents = Agents()
+    wake_health, wake_hook = threading.Event(), threading.Event()
+    policies = PolicyController(
+        cluster=config.cluster,
+        store=store,
+        accounting=door.accounting,
+        controller=door.controller,
+        partition_file=config.slurm.partitions_file,
+        clock=clock,
+        report_only=config.policy.on_drift is OnDrift.REPORT,
+        failpoint=failpoint,
+    )
+    publisher = VerdictPublisher(cluster=config.cluster, store=store, file=config.hook.snapshot, clock=clock)
+    health = HealthController(
+        slurm=door.controller,
+        store=store,
+        clock=clock,
+        settings=HealthSettings(
+            shadow=config.health.shadow,
+            max_drains=config.health.max_drains,
+            drain_window=config.health.drain_window,
+        ),
+        wake=wake_health.set,
+    )
+    metering = MeteringController(
+        cluster=config.cluster,
+        accounting=door.accounting,
+        store=store,
+        clock=clock,
+        begin=config.metering.begin or clock.now() - timedelta(days=31),
+    )
+
+    def meter() -> None:
+        for sentence in metering.tick().unreadable:
+            log.warning("metering.unreadable", problem=sentence)
+
+    loop = ControllerLoop(
+        [
+            Scheduled("policy", policies.reconcile, config.policy.interval),
+            Scheduled("hook", publisher.tick, config.hook.interval, wake_hook),
+            Scheduled("health", health.tick, config.health.interval, wake_health),
+            Scheduled("metering", meter, config.metering.interval),
+        ],
+        clock=clock,
+        observe=observe,
+    )
+    operations = Operations(
+        cluster=config.cluster,
+        store=store,
+        slurm=door.controller,
+        shared=shared,
+        policies=policies,
+        applied=wake_hook.set,
+        health=health,
+        agents=agents,
+        clock=clock,
+        started_at=clock.now(),
+        agents_silent_after=config.agents.silent_after,
+        outcomes=lambda: loop.outcomes,
+        driver=door.driver,
+    )
+    return Runtime(operations=operations, loop=loop, store=store, door=door)

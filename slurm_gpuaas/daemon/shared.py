@@ -1,0 +1,107 @@
+"""One reading of Slurm's nodes and jobs serves everybody: controllers, API and metrics.
+
+A reading is good for a short while, and a write through this door ends it: nobody decides on what we changed ourselves.
+Those who ask while a reading is under way wait for it instead of starting another.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from typing import Generic, TypeVar
+
+from slurm_gpuaas.domain.clock import Clock
+from slurm_gpuaas.domain.jobs import Job, JobId
+from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.nodes import Node
+from slurm_gpuaas.slurm.protocols import Controller
+from slurm_gpuaas.slurm.records import JobChange, Reservation
+
+Row = TypeVar("Row")
+
+MAX_AGE = timedelta(seconds=1)
+
+
+class _Reading(Generic[Row]):
+    def __init__(self, read: Callable[[], Sequence[Row]], clock: Clock, max_age: timedelta) -> None:
+        self._read = read
+        self._clock = clock
+        self._max_age = max_age
+        self._lock = threading.Lock()
+        self._rows: Sequence[Row] = ()
+        self._writes = 0
+        self._rows_after: int | None = None
+        self.at: datetime | None = None
+
+    def get(self) -> Sequence[Row]:
+        with self._lock:
+            now = self._clock.now()
+            stale = self.at is None or now - self.at >= self._max_age
+            if stale or self._rows_after != self._writes:
+                # Counted before reading: a write while we read makes this reading serve its asker alone.
+                writes = self._writes
+                self._rows = self._read()
+                self._rows_after, self.at = writes, now
+            return self._rows
+
+    def forget(self) -> None:
+        self._writes += 1
+
+
+class SharedController:
+    """A `slurm.protocols.Controller` whose readings are shared."""
+
+    def __init__(self, door: Controller, *, clock: Clock, max_age: timedelta = MAX_AGE) -> None:
+        self._door = door
+        self._nodes = _Reading(door.nodes, clock, max_age)
+        self._jobs = _Reading(door.jobs, clock, max_age)
+
+    @property
+    def read_at(self) -> datetime | None:
+        """When nodes were last read with success; None before the first time."""
+        return self._nodes.at
+
+    def version(self) -> str:
+        return self._door.version()
+
+    def nodes(self) -> Sequence[Node]:
+        return self._nodes.get()
+
+    def jobs(self) -> Sequence[Job]:
+        return self._jobs.get()
+
+    def drain(self, nodes: Sequence[NodeName], reason: str) -> None:
+        self._then_forget(lambda: self._door.drain(nodes, reason))
+
+    def resume(self, nodes: Sequence[NodeName]) -> None:
+        self._then_forget(lambda: self._door.resume(nodes))
+
+    def requeue(self, job: JobId) -> None:
+        self._then_forget(lambda: self._door.requeue(job))
+
+    def cancel(self, job: JobId) -> None:
+        self._then_forget(lambda: self._door.cancel(job))
+
+    def update_job(self, job: JobId, change: JobChange) -> None:
+        self._then_forget(lambda: self._door.update_job(job, change))
+
+    def reservations(self) -> Sequence[Reservation]:
+        return self._door.reservations()
+
+    def put_reservation(self, reservation: Reservation) -> None:
+        self._then_forget(lambda: self._door.put_reservation(reservation))
+
+    def delete_reservation(self, name: str) -> None:
+        self._then_forget(lambda: self._door.delete_reservation(name))
+
+    def reconfigure(self) -> None:
+        self._then_forget(self._door.reconfigure)
+
+    def _then_forget(self, write: Callable[[], None]) -> None:
+        try:
+            write()
+        finally:
+            # Also after a failure: the write may have taken effect and only its answer been lost.
+            self._nodes.forget()
+            self._jobs.forget()

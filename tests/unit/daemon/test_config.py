@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from slurm_gpuaas.daemon.config import Config
+from slurm_gpuaas.domain.errors import InvalidInput
+
+ROOT = Path(__file__).parents[3]
+
+
+def write(folder: Path, text: str) -> Path:
+    path = folder / "gpuaasd.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_cluster_is_enough(tmp_path: Path) -> None:
+    config = Config.load(write(tmp_path, "cluster: haein\n"))
+    assert config.cluster == "haein"
+    assert config.store.url.startswith("sqlite:")
+    assert config.agents.listener is None
+
+
+def test_the_environment_stands_above_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPUAASD_STORE__URL", "postgresql://gpuaas:secret@db/gpuaas")
+    monkeypatch.setenv("GPUAASD_POLICY__INTERVAL", "PT10S")
+    config = Config.load(write(tmp_path, "cluster: haein\nstore: {url: 'sqlite:////elsewhere.db'}\n"))
+    assert config.store.url == "postgresql://gpuaas:secret@db/gpuaas"
+    assert config.policy.interval == timedelta(seconds=10)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "cluster: Field required"),
+        ("cluster: haein\npolicy: {intervall: 3}\n", "policy.intervall: Extra inputs are not permitted"),
+        ("cluster: haein\nstors: 1\n", "stors: Extra inputs"),
+        ("cluster: 'no cluster!'\n", "is not a valid cluster name"),
+        ("cluster: [\n", "is not YAML"),
+        ("- cluster\n", "is not a mapping"),
+    ],
+    ids=["missing", "misspelt-nested", "misspelt", "bad-name", "no-yaml", "list"],
+)
+def test_what_is_wrong_is_named(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        Config.load(write(tmp_path, text))
+    assert says in str(caught.value)
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="No such file"):
+        Config.load(tmp_path / "none.yaml")
+
+
+def test_the_example_is_right_and_shows_the_defaults() -> None:
+    example = Config.load(ROOT / "etc" / "gpuaasd.yaml")
+    assert example.model_copy(update={"agents": example.agents.model_copy(update={"listener": None})}) == Config(
+        cluster=example.cluster, administrators=example.administrators
+    )
