@@ -1,6 +1,14 @@
 """Sphinx configuration. `make docs` builds with warnings as errors."""
 
+import sys
+from pathlib import Path
+
 from slurm_gpuaas import __version__
+
+sys.path.insert(0, str(Path(__file__).parent))
+import make_reference
+
+make_reference.write()
 
 project = "slurm-gpuaas"
 copyright = "the slurm-gpuaas authors"
