@@ -4,6 +4,7 @@
 -- starts no process and never waits: slurmctld runs it under its locks. Whatever goes wrong (no snapshot, an old one, a
 -- broken one, an error in this very file) leaves the job as it came, to Slurm's own limits, and tells the operator in
 -- slurmctld.log. docs/reference/hook.md says what is decided, docs/design/0005-the-hook-reads-never-calls.md why.
+-- Slurm is built against Lua 5.1 to 5.4, so this keeps to what all of them have.
 
 local SNAPSHOT = GPUAAS_SNAPSHOT or "/run/gpuaas/snapshot" -- a test sets the global before it loads this file
 local STALE_AFTER_S = 900 -- gpuaasd renews the first line every tick; this is many missed ticks
@@ -55,9 +56,9 @@ local function count_text(n)
   return string.format("%.0f", n)
 end
 
--- A user's text made safe to print: no control characters, no terminal escapes, not long.
-local function shown(text)
-  text = string.gsub(string.sub(tostring(text), 1, 60), "[^%w%p ]", "?")
+-- Somebody's text made safe to print: no control characters, no terminal escapes, not long.
+local function shown(text, most)
+  text = string.gsub(string.sub(tostring(text), 1, most or 60), "[^%w%p ]", "?")
   return text == "" and "(empty)" or text
 end
 
@@ -128,7 +129,7 @@ local function complain(why)
   local now = os.time()
   if not complained_at or now - complained_at >= COMPLAIN_EVERY_S or now < complained_at then
     complained_at = now
-    slurm.log_error("%s", "gpuaas: Slurm's own limits alone decide: " .. shown(why))
+    slurm.log_error("%s", "gpuaas: Slurm's own limits alone decide: " .. shown(why, 300))
   end
 end
 
@@ -216,14 +217,14 @@ local function snapshot()
   if not file then
     return nil, "there is no snapshot at " .. SNAPSHOT .. "; is gpuaasd running?"
   end
-  local head = file:read("l")
+  local head = file:read("*l")
   local generated, hash = string.match(head or "", "^gpuaas%-snapshot 1 (%d+) (%x+)$")
   if not generated then
     file:close()
     return nil, "the snapshot's first line cannot be read"
   end
   if hash ~= broken and (not current or current.hash ~= hash) then
-    local ok, result = pcall(parse, file:read("a"), hash)
+    local ok, result = pcall(parse, file:read("*a"), hash)
     if ok then
       current = result
     else

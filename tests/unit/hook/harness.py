@@ -9,11 +9,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from lupa.lua54 import LuaRuntime
+import lupa.lua51
+import lupa.lua54
 
 from slurm_gpuaas.domain.policy import KST
 
 HOOK: Final = Path(__file__).parents[3] / "plugins" / "job_submit.lua"
+LUA: Final = {"lua51": lupa.lua51.LuaRuntime, "lua54": lupa.lua54.LuaRuntime}
+"""Debian builds Slurm against the oldest, others against the newest."""
 NO_VAL: Final = 0xFFFFFFFE
 NO_VAL16: Final = 0xFFFE
 INFINITE: Final = 0xFFFFFFFF
@@ -67,14 +70,14 @@ class Outcome:
 
 
 class Hook:
-    """The script with a snapshot of its own. `now`, the snapshot and `partitions` (name to whether it is the default) may
-    be changed between calls."""
+    """The script with a snapshot of its own. Between calls the snapshot, `now` and `partitions` (name to whether it is
+    the default one) may change."""
 
-    def __init__(self, snapshot: Path, *, text: str | None = None) -> None:
+    def __init__(self, snapshot: Path, *, text: str | None = None, lua: str = "lua51") -> None:
         self.snapshot = snapshot
         if text is not None:
             snapshot.write_text(text)
-        self._lua = LuaRuntime(unpack_returned_tuples=True)
+        self._lua = LUA[lua](unpack_returned_tuples=True)
         self._lua.execute(STUB)
         self._lua.globals().GPUAAS_SNAPSHOT = str(snapshot)
         self.now = NOW

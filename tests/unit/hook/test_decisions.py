@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from tests.unit.hook.harness import INFINITE, RECORDS, REFUSED, Hook, project, snapshot_text
+from tests.unit.hook.harness import INFINITE, LUA, RECORDS, REFUSED, Hook, project, snapshot_text
 
 
-@pytest.fixture
-def hook(tmp_path: Path) -> Hook:
-    return Hook(tmp_path / "snapshot", text=snapshot_text(RECORDS))
+@pytest.fixture(params=LUA)
+def hook(tmp_path: Path, request: pytest.FixtureRequest) -> Hook:
+    return Hook(tmp_path / "snapshot", text=snapshot_text(RECORDS), lua=request.param)
 
 
 def of(user: str, **fields: object) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.unit.hook.harness import INFINITE, NO_VAL, NO_VAL16, RECORDS, REFUSED, UNSET, Hook, snapshot_text
+from tests.unit.hook.harness import INFINITE, LUA, NO_VAL, NO_VAL16, RECORDS, REFUSED, UNSET, Hook, snapshot_text
 
 WORDS = st.sampled_from(
     ["alice", "bob", "mallory", "root", "nlp", "vision", "both", "b200-gov", "h200-gov", "cpu", "burst", "guaranteed",
@@ -30,13 +30,13 @@ TEXTS = ("user_name", "account", "partition", "qos", "array_inx", "tres_per_job"
 FIELDS = st.fixed_dictionaries(
     {}, optional={**dict.fromkeys(TEXTS, TEXT), **dict.fromkeys((*UNSET, "user_id", "array_task_cnt"), NUMBER)}
 )
-QUIET = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+QUIET = settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
-@pytest.fixture(scope="module")
-def hook() -> Iterator[Hook]:
+@pytest.fixture(scope="module", params=LUA)
+def hook(request: pytest.FixtureRequest) -> Iterator[Hook]:
     with TemporaryDirectory() as folder:
-        yield Hook(Path(folder) / "snapshot", text=snapshot_text(RECORDS))
+        yield Hook(Path(folder) / "snapshot", text=snapshot_text(RECORDS), lua=request.param)
 
 
 @QUIET

@@ -1,0 +1,70 @@
+"""`gpuaas template`: what can be submitted, and what would be. Needs neither Slurm nor gpuaasd."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from slurm_gpuaas.cli.template_options import TemplateGroup, library
+from slurm_gpuaas.jobs.templates import Template, option_of
+
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
+
+
+@click.group()
+def group() -> None:
+    """Job templates: list, show and render them.
+
+    \b
+    Examples:
+      gpuaas template list
+      gpuaas template show torchrun
+      gpuaas template render torchrun --script train.py --nodes 4 > job.sh && sbatch job.sh
+    """
+
+
+@group.command("list")
+@JSON
+def list_templates(as_json: bool) -> None:
+    """Names and titles."""
+    templates = [library().get(name) for name in library().names()]
+    if as_json:
+        click.echo(json.dumps([{"name": t.name, "title": t.manifest.title} for t in templates], indent=2))
+        return
+    table = Table("template", "what it does")
+    for template in templates:
+        table.add_row(template.name, template.manifest.title)
+    Console().print(table)
+
+
+@group.command()
+@click.argument("template", shell_complete=lambda ctx, param, incomplete: library().names())
+@JSON
+def show(template: str, as_json: bool) -> None:
+    """What TEMPLATE does and which parameters it takes."""
+    found = library().get(template)
+    if as_json:
+        document = {"name": found.name, **found.manifest.model_dump(exclude_unset=True)}
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        return
+    click.echo(f"{found.name}: {found.manifest.title}\n\n{found.manifest.description}\n")
+    if found.manifest.models:
+        click.echo(f"Needs GPUs of model {', '.join(found.manifest.models)}.\n")
+    table = Table("option", "default", "value", "what it is")
+    for name, parameter in found.manifest.parameters.items():
+        default = "(required)" if parameter.required else "" if parameter.default is None else str(parameter.default)
+        table.add_row(option_of(name), default, parameter.wants, parameter.help)
+    Console().print(table)
+
+
+def _render(template: Template, given: Mapping[str, str]) -> None:
+    click.echo(template.render(given), nl=False)
+
+
+group.add_command(
+    TemplateGroup("render", action=_render, help="Print the script of TEMPLATE, ready for sbatch; submit nothing.")
+)
