@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,27 +13,19 @@ from slurm_gpuaas.domain.names import ClusterName
 from slurm_gpuaas.metering.controller import MeteringController
 from slurm_gpuaas.metering.rules import Window, totals
 from slurm_gpuaas.slurm.rest_accounting import RestAccounting
-from slurm_gpuaas.slurm.rest_wire import RestAddress, RestWire
 from slurm_gpuaas.store import Store
 from slurm_gpuaas.testbed.instance import Instance
+from tests.slurm.door import rest_wire
 
 pytestmark = pytest.mark.slurm
 
-RELAY = "/opt/gpuaas/src/tests/slurm/relay.py"
 BURST, GUARANTEED = "burst-metering", "guaranteed-metering"
 
 
 @pytest.fixture
 def accounting(mini: Instance) -> Iterator[RestAccounting]:
-    listen = "/tmp/metering.sock"
-    argv = ["python3", RELAY, listen, "/run/slurmrestd/slurmrestd.sock"]
-    relay = mini.popen(argv, user="gpuaas", stdout=subprocess.PIPE)
-    assert relay.stdout and relay.stdout.readline() == "ready\n"
-    wire = RestWire(RestAddress(socket=mini.path(listen)))
-    yield RestAccounting(wire)
-    wire.close()
-    relay.kill()
-    relay.wait()
+    with rest_wire(mini) as wire:
+        yield RestAccounting(wire)
 
 
 @pytest.fixture
