@@ -8,7 +8,7 @@ import numpy as np
 
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.placement import Placement
-from slurm_gpuaas.topology.fabric import BoolArray, FabricArrays
+from slurm_gpuaas.topology.fabric import BoolArray, FabricArrays, IntArray
 from slurm_gpuaas.topology.placement import Choice, Cost, Domain, Path, choose, runner_up
 
 
@@ -65,11 +65,11 @@ class FabricPlacer:
         """The first takeable nodes of each leaf group."""
         fabric = self._fabric
         take = np.zeros(len(fabric.paths), dtype=np.intp)
-        number = {path: group for group, path in enumerate(fabric.paths)}
+        number: dict[Path, int] = {path: group for group, path in enumerate(fabric.paths)}
         for path, places in choice.takes:
             take[number[path]] = places
-        before = np.cumsum(takeable) - takeable
-        first = before[np.searchsorted(fabric.group, np.arange(len(fabric.paths)))]
+        before: IntArray = np.cumsum(takeable) - takeable
+        first: IntArray = before[np.searchsorted(fabric.group, np.arange(len(fabric.paths)))]
         nth: BoolArray = takeable & (before - first[fabric.group] < take[fabric.group])
         return nth
 

@@ -1,0 +1,252 @@
+"""The placement gate: gives waiting jobs their nodes, and holds the licences that make them wait.
+
+Every decision is one update of one job, and what has to be known of it later stands in the job itself, so a crash at
+any point leaves nothing half done. The licences are held by a reservation that runs out by itself unless a tick without
+trouble extends it: a dead or failing gate lets every job through. See docs/design/0006-placement-gate.md.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final, Protocol
+
+import structlog
+
+from slurm_gpuaas.domain.audit import AuditEntry
+from slurm_gpuaas.domain.clock import Clock
+from slurm_gpuaas.domain.jobs import Job, JobId, JobPlacement, PlacementOutcome
+from slurm_gpuaas.domain.names import ClusterName, NodeName, PartitionName
+from slurm_gpuaas.domain.policy import fold_nodes
+from slurm_gpuaas.jobs import gate_rules
+from slurm_gpuaas.jobs.gate_rules import LICENSE, Decision, Picture, Pin, Placer
+from slurm_gpuaas.slurm.protocols import Controller, SlurmRefused
+from slurm_gpuaas.slurm.records import JobChange, Reservation
+
+ACTOR: Final = "gpuaasd/gate"
+RESERVATION: Final = "gpuaas-placement-gate"
+LICENSE_ONLY: Final = "LICENSE_ONLY"
+
+log = structlog.get_logger(__name__)
+
+
+class AuditTrail(Protocol):
+    def append(self, *entries: AuditEntry) -> None: ...
+
+
+class PlacementStore(Protocol):
+    """What the gate needs of the store."""
+
+    @property
+    def audit(self) -> AuditTrail: ...
+
+    def transaction(self) -> AbstractContextManager[object]: ...
+
+    def put_placement(self, placement: JobPlacement) -> None:
+        """Keep the decision about a run of a job; one for the same run replaces it."""
+        ...
+
+    def placements(self, *, job_id: JobId, limit: int) -> Sequence[JobPlacement]:
+        """Decisions about a job, newest first."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GateSettings:
+    """Args:
+    licenses: how many of the gate's licence slurm.conf declares; all of them are held.
+    hold: the licences are held this long beyond the last good tick.
+    patience: a job that does not start on its nodes in this time is let go of them.
+    shadow: decide and log, change nothing, hold nothing.
+    """
+
+    licenses: int = 1_000_000
+    hold: timedelta = timedelta(minutes=3)
+    patience: timedelta = timedelta(seconds=8)
+    shadow: bool = False
+
+
+class PlacementGate:
+    """Args:
+    placer: the placer of the fabric as it is now; asked for once a tick with work to do.
+    partitions: nodes of each partition that the policy declares.
+    """
+
+    name = "gate"
+
+    def __init__(
+        self,
+        *,
+        cluster: ClusterName,
+        slurm: Controller,
+        store: PlacementStore,
+        placer: Callable[[], Placer],
+        partitions: Callable[[], Mapping[PartitionName, Collection[NodeName]]],
+        clock: Clock,
+        settings: GateSettings,
+    ) -> None:
+        self._cluster = cluster
+        self._slurm = slurm
+        self._store = store
+        self._placer = placer
+        self._partitions = partitions
+        self._clock = clock
+        self._settings = settings
+        # A tick and the health controller's replacement must not give one node to two jobs.
+        self._lock = threading.Lock()
+        self._told: dict[JobId, str] = {}
+
+    def tick(self) -> None:
+        """Decide about every waiting job, then extend the hold. Nothing is extended after a failure: see the module."""
+        with self._lock:
+            jobs = self._slurm.jobs()
+            stuck = [decision.job.id for decision in self._decisions(jobs) if not self._carry_out(decision)]
+        if stuck:
+            log.warning("gate.not-extended", jobs=stuck, why="Slurm refused to open them; the hold runs out instead.")
+        elif not self._settings.shadow:
+            self._extend()
+
+    def replace(self, job_id: JobId, failed: Collection[NodeName]) -> bool:
+        """Give a requeued job that we had placed its surviving nodes and the best spares, or open it, in one update.
+
+        False: the job is not pending, or not placed by us; nothing was done. A later tick does the same by itself.
+        """
+        with self._lock:
+            jobs = self._slurm.jobs()
+            job = next((one for one in jobs if one.id == job_id), None)
+            if job is None or self._settings.shadow:
+                return False
+            decision = gate_rules.replace(job, failed, self._picture(jobs), self._placer())
+            return decision is not None and self._carry_out(decision)
+
+    # -- deciding
+
+    def _decisions(self, jobs: Sequence[Job]) -> list[Decision]:
+        present = {job.id for job in jobs}
+        self._told = {job: reason for job, reason in self._told.items() if job in present}
+        if not any(map(gate_rules.concerned, jobs)):
+            return []
+        return gate_rules.decide(self._picture(jobs), self._placer())
+
+    def _picture(self, jobs: Sequence[Job]) -> Picture:
+        return Picture(
+            now=self._clock.now(),
+            jobs=jobs,
+            nodes={node.name: node for node in self._slurm.nodes()},
+            partitions=self._partitions(),
+            patience=self._settings.patience,
+        )
+
+    # -- acting
+
+    def _carry_out(self, decision: Decision) -> bool:
+        """False when Slurm would not even open the job."""
+        job = decision.job
+        if self._settings.shadow:
+            if self._told.get(job.id) != decision.reason:
+                self._told[job.id] = decision.reason
+                log.info("gate.would-decide", job=job.id, outcome=decision.outcome, why=decision.reason)
+            return True
+        self._record(decision)
+        try:
+            self._slurm.update_job(job.id, change_for(decision, self._clock.now()))
+        except SlurmRefused as refusal:
+            log.warning("gate.refused", job=job.id, outcome=decision.outcome, refusal=refusal.message)
+            if decision.placement is None:
+                return False
+            reason = f"Slurm refused the nodes: {refusal.message}"
+            return self._carry_out(Decision(job=job, placement=None, reason=reason, clears_pin=decision.clears_pin))
+        log.info("gate.decided", job=job.id, outcome=decision.outcome, why=decision.reason)
+        return True
+
+    def _record(self, decision: Decision) -> None:
+        """Write the decision down, before it takes effect: nothing is done that nobody can read of. The same one again
+        (after a crash in between) is no new entry."""
+        placement = decision.placement
+        record = JobPlacement(
+            cluster=self._cluster,
+            job_id=decision.job.id,
+            restarts=decision.job.restarts,
+            decided_at=self._clock.now(),
+            outcome=decision.outcome,
+            nodes=placement.nodes if placement else (),
+            leaf_groups=placement.leaf_groups if placement else 0,
+            cost=placement.cost if placement else 0.0,
+            runner_up_cost=placement.runner_up_cost if placement else None,
+            reason=decision.reason,
+        )
+        before = next(iter(self._store.placements(job_id=record.job_id, limit=1)), None)
+        again = before is not None and (before.restarts, before.outcome, before.nodes) == (
+            record.restarts,
+            record.outcome,
+            record.nodes,
+        )
+        with self._store.transaction():
+            self._store.put_placement(record)
+            if not again:
+                self._store.audit.append(audit_of(decision, record))
+
+    def _extend(self) -> None:
+        """Keep the licences held until `hold` from now."""
+        current = next((one for one in self._slurm.reservations() if one.name == RESERVATION), None)
+        if wanted := hold_wanted(current, self._clock.now(), self._settings):
+            self._slurm.put_reservation(wanted)
+
+
+def change_for(decision: Decision, now: datetime) -> JobChange:
+    """The one update that a decision is."""
+    job = decision.job
+    licenses = gate_rules.without_gate(job.licenses) if gate_rules.asks(job) else None
+    if decision.placement:
+        nodes = decision.placement.nodes
+        pin = Pin(nodes=frozenset(nodes), restarts=job.restarts, at=now)
+        return JobChange(required_nodes=nodes, licenses=licenses, admin_comment=pin.written_to(job.admin_comment))
+    if decision.clears_pin:
+        comment = gate_rules.without_pin(job.admin_comment)
+        return JobChange(required_nodes=(), licenses=licenses, admin_comment=comment)
+    return JobChange(licenses=licenses)
+
+
+def hold_wanted(current: Reservation | None, now: datetime, settings: GateSettings) -> Reservation | None:
+    """The reservation to write, or None while the present one has more than two thirds of its time left."""
+    end = current.start + current.duration if current else now
+    if end - now > settings.hold * 2 / 3:
+        return None
+    start = current.start if current and end > now else now.replace(microsecond=0)
+    return Reservation(
+        name=RESERVATION,
+        start=start,
+        duration=now.replace(microsecond=0) + settings.hold - start,
+        users=("root",),
+        licenses=f"{LICENSE}:{settings.licenses}",
+        flags=frozenset({LICENSE_ONLY}),
+    )
+
+
+def audit_of(decision: Decision, record: JobPlacement) -> AuditEntry:
+    action = {PlacementOutcome.PINNED: "job.place", PlacementOutcome.OPENED: "job.open"}[record.outcome]
+    evidence: dict[str, str | int | float | bool | None] = {
+        "user": decision.job.user,
+        "wanted": decision.job.node_count,
+        "restarts": record.restarts,
+    }
+    if placement := decision.placement:
+        evidence |= {
+            "nodes": fold_nodes(placement.nodes),
+            "pods": placement.pods,
+            "leaf_groups": placement.leaf_groups,
+            "cost": placement.cost,
+            "gap": placement.gap,
+            "runner_up_cost": placement.runner_up_cost,
+        }
+    return AuditEntry(
+        at=record.decided_at,
+        actor=ACTOR,
+        action=action,
+        subject=str(record.job_id),
+        reason=decision.reason,
+        evidence=evidence,
+    )

@@ -1,0 +1,286 @@
+"""What the placement gate does with each waiting job. Pure: a picture of the cluster in, decisions out.
+
+A job at the gate asks for a licence that our reservation holds. It gets nodes only when its whole set is free now;
+otherwise it is opened at once without nodes, because a job that waits for a licence gets no backfill reservation and
+everybody passes it. A job that got nodes and does not start on them soon (a limit holds it, somebody was quicker, a
+node broke) is let go of them: the gate never makes a job later by more than `patience`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Final, Protocol
+
+from slurm_gpuaas.domain.jobs import Job, JobState, PlacementOutcome
+from slurm_gpuaas.domain.names import NodeName, PartitionName
+from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
+from slurm_gpuaas.domain.placement import Placement
+from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
+
+LICENSE: Final = "placement"
+
+NOT_YET: Final = frozenset(
+    {
+        "BeginTime",
+        "Dependency",
+        "DependencyNeverSatisfied",
+        "JobArrayTaskLimit",
+        "JobHeldAdmin",
+        "JobHeldUser",
+        "Reservation",
+    }
+)
+"""Pending reasons of jobs that could not start with or without the gate: they stay at it until they can."""
+
+
+class Placer(Protocol):
+    """Chooses nodes. Pure: equal questions get equal answers."""
+
+    def place(
+        self,
+        count: int,
+        *,
+        free: Collection[NodeName],
+        among: Collection[NodeName],
+        kept: Sequence[NodeName] = (),
+    ) -> Placement | None:
+        """The best `count` nodes out of `free` (and all of `kept`, which the job stands on already), or None.
+
+        Args:
+            among: all nodes the job may ever run on; what is left over is judged against them.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What to do with a job: pin it to the nodes of `placement`, or open it without nodes (`placement` is None).
+
+    `reason` is for people; `clears_pin` says that nodes we gave it before are to be taken back.
+    """
+
+    job: Job
+    placement: Placement | None
+    reason: str
+    clears_pin: bool = False
+
+    @property
+    def outcome(self) -> PlacementOutcome:
+        return PlacementOutcome.PINNED if self.placement else PlacementOutcome.OPENED
+
+
+@dataclass(frozen=True, kw_only=True)
+class Picture:
+    """The cluster at one moment.
+
+    Args:
+        partitions: nodes of each partition that we know.
+        patience: how long a job may wait on the nodes it was given.
+    """
+
+    now: datetime
+    jobs: Sequence[Job]
+    nodes: Mapping[NodeName, Node]
+    partitions: Mapping[PartitionName, Collection[NodeName]]
+    patience: timedelta
+
+    def occupied(self) -> set[NodeName]:
+        """Nodes with a job on them."""
+        return {node for job in self.jobs if job.state in {JobState.RUNNING, JobState.SUSPENDED} for node in job.nodes}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pin:
+    """Nodes that we gave a job, as its administrator's comment says: in one update with the nodes themselves, so that a
+    pin and the knowledge that it is ours come and go together, whatever crashes.
+
+    Args:
+        nodes: in any order.
+        restarts: the run of the job that they were for.
+        at: when.
+    """
+
+    nodes: frozenset[NodeName]
+    restarts: int
+    at: datetime
+
+    def written_to(self, comment: str) -> str:
+        """The comment with this pin in place of an older one; what others wrote stays."""
+        moment = self.at.astimezone(UTC).isoformat(timespec="seconds")
+        text = f"gpuaas:placed({fold_nodes(self.nodes)};{self.restarts};{moment})"
+        return f"{without_pin(comment)} {text}".strip()
+
+    @classmethod
+    def of(cls, job: Job) -> Pin | None:
+        """None when the job's required nodes, if it has any, are its user's own."""
+        found = _PIN.search(job.admin_comment)
+        if found is None or asks(job) or not job.required_nodes:
+            return None
+        try:
+            nodes = frozenset(expand_nodes(found[1]))
+            pin = cls(nodes=nodes, restarts=int(found[2]), at=datetime.fromisoformat(found[3]))
+        except ValueError:
+            return None
+        return pin if pin.at.tzinfo and nodes == set(job.required_nodes) else None
+
+
+_PIN: Final = re.compile(r"gpuaas:placed\(([^;()]{1,100000});(\d{1,9});([0-9T:+-]{1,40})\)")
+
+
+def without_pin(comment: str) -> str:
+    return _PIN.sub("", comment).strip()
+
+
+def asks(job: Job) -> bool:
+    """Whether the job asks for the gate's licence."""
+    return any(_license_name(wanted) == LICENSE for wanted in job.licenses.split(","))
+
+
+def without_gate(licenses: str) -> str:
+    """The licences a job asks for, less the gate's; empty clears them."""
+    return ",".join(wanted for wanted in licenses.split(",") if wanted and _license_name(wanted) != LICENSE)
+
+
+def _license_name(wanted: str) -> str:
+    return wanted.strip().partition(":")[0].partition("@")[0]
+
+
+def concerned(job: Job) -> bool:
+    """Whether the gate has to look at the job at all."""
+    return job.state is JobState.PENDING and (asks(job) or Pin.of(job) is not None)
+
+
+def decide(picture: Picture, placer: Placer) -> list[Decision]:
+    """A decision for each job that needs one now, highest priority first; no node is given twice."""
+    pending = sorted(filter(concerned, picture.jobs), key=lambda job: (-job.priority, job.submitted, job.id))
+    occupied = picture.occupied()
+    free = {node.name for node in picture.nodes.values() if is_free(node) and node.name not in occupied}
+    decisions: list[Decision] = []
+    waiting: list[tuple[Job, Pin | None]] = []
+    for job in pending:
+        pin = Pin.of(job)
+        if pin and pin.restarts == job.restarts:
+            if released := _released(job, pin, picture):
+                decisions.append(released)
+            else:
+                free -= set(pin.nodes)
+        elif pin or asks(job):
+            waiting.append((job, pin))
+    for job, pin in waiting:
+        decision = (
+            _replaced(job, pin, frozenset(), free, occupied, picture, placer)
+            if pin
+            else _placed(job, free, picture, placer)
+        )
+        if decision:
+            decisions.append(decision)
+            if decision.placement:
+                free -= set(decision.placement.nodes)
+    return decisions
+
+
+def replace(job: Job, failed: Collection[NodeName], picture: Picture, placer: Placer) -> Decision | None:
+    """A new set for a job that lost nodes: what is left of its old one and the best spares. None: it is not ours."""
+    pin = Pin.of(job)
+    if job.state is not JobState.PENDING or pin is None:
+        return None
+    occupied = picture.occupied()
+    free = {node.name for node in picture.nodes.values() if is_free(node) and node.name not in occupied}
+    for other in picture.jobs:
+        if other.state is JobState.PENDING and other.id != job.id and Pin.of(other):
+            free -= set(other.required_nodes)
+    return _replaced(job, pin, failed, free - set(failed), occupied, picture, placer)
+
+
+def is_free(node: Node) -> bool:
+    """Whether a whole-node job could start on it now."""
+    return node.usable and node.base is NodeBase.IDLE and not node.flags & (NodeFlag.COMPLETING | NodeFlag.RESERVED)
+
+
+def _placed(job: Job, free: Collection[NodeName], picture: Picture, placer: Placer) -> Decision | None:
+    """First decision about a job at the gate; None leaves it there."""
+    if job.priority == 0 or job.reason in NOT_YET or job.eligible is None or job.eligible > picture.now:
+        return None
+    if why := _not_ours_to_place(job, picture):
+        return Decision(job=job, placement=None, reason=why)
+    among = picture.partitions[job.partition]
+    room = [name for name in among if name in free and _is_whole(job, picture.nodes[name])]
+    placement = placer.place(job.node_count, free=room, among=among)
+    if placement is None:
+        reason = f"It needs {job.node_count} free nodes of partition {job.partition}; {len(room)} are free."
+        return Decision(job=job, placement=None, reason=reason)
+    return Decision(job=job, placement=placement, reason=placement.why)
+
+
+def _not_ours_to_place(job: Job, picture: Picture) -> str:
+    """Why Slurm shall place the job, or nothing."""
+    if job.array_job_id is not None:
+        return "A change to an array would pin all its tasks to the same nodes."
+    if job.required_nodes:
+        return "It names its nodes itself."
+    if job.reservation:
+        return f"It runs in reservation {job.reservation}."
+    if _is_limited(job):
+        return f"A limit holds it: {job.reason}."
+    if job.partition not in picture.partitions:
+        return f"The nodes of partition {job.partition} are not declared in the policy."
+    if not any(_is_whole(job, picture.nodes[n]) for n in picture.partitions[job.partition] if n in picture.nodes):
+        return f"{job.gpus} GPUs on {job.node_count} nodes are no whole nodes."
+    return ""
+
+
+def _is_whole(job: Job, node: Node) -> bool:
+    """Whether the job takes all GPUs of such nodes."""
+    return job.node_count > 0 and job.gpus == job.node_count * node.gpus
+
+
+def _is_limited(job: Job) -> bool:
+    return job.reason.startswith(("QOS", "Assoc"))
+
+
+def _released(job: Job, pin: Pin, picture: Picture) -> Decision | None:
+    """Take a pin back that does the job no good; None leaves it."""
+    if _is_limited(job):
+        reason = f"A limit holds it: {job.reason}."
+    elif broken := sorted(name for name in pin.nodes if name not in picture.nodes or not picture.nodes[name].usable):
+        reason = f"{broken[0]} went out of service before it started."
+    elif picture.now - pin.at <= picture.patience or _is_clearing(pin.nodes, picture.nodes):
+        return None
+    else:
+        seconds = (picture.now - pin.at).total_seconds()
+        reason = f"It did not start on its nodes in {seconds:.0f} s ({job.reason})."
+    return Decision(job=job, placement=None, reason=reason, clears_pin=True)
+
+
+def _is_clearing(names: Iterable[NodeName], nodes: Mapping[NodeName, Node]) -> bool:
+    """Whether an earlier job is just leaving one of the nodes: it will be free in a moment."""
+    return any(NodeFlag.COMPLETING in nodes[name].flags for name in names if name in nodes)
+
+
+def _replaced(
+    job: Job,
+    pin: Pin,
+    failed: Collection[NodeName],
+    free: Collection[NodeName],
+    occupied: Collection[NodeName],
+    picture: Picture,
+    placer: Placer,
+) -> Decision:
+    """The job runs again: on what is left of its old set, and the best spares for the rest."""
+    kept = [
+        name
+        for name in sorted(pin.nodes)
+        if name in picture.nodes and picture.nodes[name].usable and name not in occupied and name not in failed
+    ]
+    among = picture.partitions.get(job.partition, ())
+    room = [name for name in among if name in free and name not in kept and _is_whole(job, picture.nodes[name])]
+    placement = None if _is_limited(job) else placer.place(len(pin.nodes), free=room, among=among, kept=kept)
+    lost = len(pin.nodes) - len(kept)
+    if placement is None:
+        reason = f"{lost} of its {len(pin.nodes)} nodes are gone and {len(room)} spares are free: Slurm places it."
+        return Decision(job=job, placement=None, reason=reason, clears_pin=True)
+    reason = f"{len(kept)} of its {len(pin.nodes)} nodes are left; {placement.why}"
+    return Decision(job=job, placement=placement, reason=reason)
