@@ -22,8 +22,10 @@ from slurm_gpuaas.slurm.records import Account, AccountingState, PartitionSpec, 
 
 OWNED: Final = "gpuaas:"
 """Descriptions of our accounts and QOS start with it. What lacks it belongs to somebody else."""
-ROOT: Final = AccountName("root")
+ROOT: Final = "root"
+"""Slurm's own top account, and the administrators'."""
 GPU: Final = "gres/gpu"
+MINUTE: Final = timedelta(minutes=1)
 CLOSED: Final = QosName("closed")
 """Lets nothing start. A partition without a grant in force admits it alone (an empty AllowQos admits all), and members
 who cannot be removed yet have nothing else."""
@@ -63,6 +65,8 @@ def wanted(
         InvalidInput: two objects would need one Slurm name, or there are too many distinct borrow limits.
     """
     entitled = entitlements(policy, cluster, moment)
+    if ROOT in {one.name for one in entitled}:
+        raise InvalidInput(f"A project is named {ROOT}, which is Slurm's own account.", way_out="Rename it.")
     burst = _burst_qos(entitled)
     return Wanted(
         accounting=AccountingState(
@@ -107,7 +111,7 @@ def _accounts(
         organisation = AccountName(f"{share}-{one.project.organisation}")
         where = f"{one.pool.name}/{one.share.name}"
         shares[where] = Account(
-            name=share, parent=ROOT, description=f"{OWNED}share:{where}", organization=one.pool.name
+            name=share, parent=None, description=f"{OWNED}share:{where}", organization=one.pool.name
         )
         organisations[f"{where}/{one.project.organisation}"] = Account(
             name=organisation,
@@ -169,7 +173,8 @@ def _guaranteed_qos(one: Entitlement, burst: Iterable[Qos]) -> Qos:
         priority=GUARANTEED_PRIORITY,
         grp_tres=_gpus(one.gpus, one.pool.model),
         max_tres_per_job={} if one.max_gpus_per_job is None else _gpus(one.max_gpus_per_job, one.pool.model),
-        max_wall=one.max_time,
+        # Slurm counts whole minutes.
+        max_wall=None if one.max_time is None else max(one.max_time // MINUTE, 1) * MINUTE,
         preempt=frozenset(qos.name for qos in burst),
     )
 
@@ -188,7 +193,7 @@ def _burst_qos(entitled: Iterable[Entitlement]) -> list[Qos]:
             priority=BURST_PRIORITY,
             # Untyped: it also counts typed requests, and projects of every model share this QOS.
             max_tres_per_account={} if limit is None else {GPU: limit},
-            preempt_mode=frozenset({"requeue"}),
+            preempt_mode=frozenset({"REQUEUE"}),
             grace=BURST_GRACE,
         )
         for limit in sorted(limits, key=lambda limit: (limit is None, limit))
