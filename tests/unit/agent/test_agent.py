@@ -394,3 +394,11 @@ def test_a_hundred_waiting_nodes_cost_no_processor_time(config: Config, daemon: 
         daemon_idle.wait(0.5)  # the measured span
         after = os.times()
     assert after.user + after.system - before.user - before.system < 0.1
+
+
+def test_the_environment_stands_above_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "agent.yaml"
+    path.write_text("daemon: unix:/run/a.sock\nheartbeat: 30\n")
+    monkeypatch.setenv("GPUAAS_AGENT_DAEMON", "https://slurm.example.org:6880")
+    config = Config.load(path)
+    assert (config.daemon, config.heartbeat.total_seconds()) == ("https://slurm.example.org:6880", 30)
