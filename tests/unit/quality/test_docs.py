@@ -73,6 +73,18 @@ def test_make_targets_in_code_blocks_exist(page: Path) -> None:
     assert used <= targets, f"{page.relative_to(ROOT)} names make targets that do not exist: {sorted(used - targets)}"
 
 
+def test_pages_that_the_code_refers_to_exist() -> None:
+    sources = [file for folder in ("slurm_gpuaas", "plugins", "etc", "tests") for file in (ROOT / folder).rglob("*.*")]
+    named = {
+        (page, str(file.relative_to(ROOT)))
+        for file in sources
+        if file.suffix in {".py", ".lua", ".c", ".yaml", ".j2"}
+        for page in re.findall(r"\bdocs/[\w/-]+\.md\b", file.read_text())
+    }
+    missing = sorted(f"{file}: {page}" for page, file in named if not (ROOT / page).is_file())
+    assert not missing, "\n".join(missing)
+
+
 @pytest.mark.parametrize("name", ["loop", "processes"])
 def test_a_picture_is_what_its_script_draws(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = ROOT / "docs" / "pictures"
