@@ -125,7 +125,13 @@ class RestController:
     def nodes(self) -> Sequence[Node]:
         rows = self._wire.get(f"{_CTLD}/nodes/", _NodesAnswer).nodes
         return tuple(
-            translate.node(name=row.name, state=row.state, reason=row.reason, gres=row.gres, gres_used=row.gres_used)
+            translate.node(
+                name=row.name,
+                state=row.state,
+                reason=row.reason,
+                gres=row.gres,
+                gpus_allocated=translate.gpu_gres(row.gres_used)[1],
+            )
             for row in rows
         )
 
@@ -154,7 +160,7 @@ class RestController:
 
     def cancel(self, job: JobId) -> None:
         for status in self._wire.delete(f"{_CTLD}/job/{job}", _KillAnswer).status:
-            if status.error.code not in {0, _ALREADY_DONE}:
+            if status.error.code not in {0, _ALREADY_DONE, _UNKNOWN_JOB}:  # unknown: ended, and forgotten since
                 raise SlurmRefused(f"Slurm did not cancel job {job}: {status.error.message}.")
 
     def update_job(self, job: JobId, change: JobChange) -> None:

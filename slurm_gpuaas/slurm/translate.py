@@ -85,7 +85,7 @@ def node_names(folded: str) -> tuple[NodeName, ...]:
     return expand_nodes(folded)
 
 
-def node(*, name: str, state: Iterable[str], reason: str, gres: str, gres_used: str) -> Node:
+def node(*, name: str, state: Iterable[str], reason: str, gres: str, gpus_allocated: int) -> Node:
     """`state` are Slurm's words, base state and flags in any order."""
     words = tuple(state)
     flags = NodeFlag.NONE
@@ -99,7 +99,7 @@ def node(*, name: str, state: Iterable[str], reason: str, gres: str, gres_used: 
         reason=reason,
         model=model,
         gpus=gpus,
-        gpus_allocated=gpu_gres(gres_used)[1],
+        gpus_allocated=gpus_allocated,
     )
 
 

@@ -1,32 +1,50 @@
-"""slurmrestd of a testbed, as a host's test reaches it."""
+"""The door to a testbed's Slurm, for tests that run on the host."""
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from uuid import uuid4
+from pathlib import Path
 
-from slurm_gpuaas.slurm.rest_wire import RestAddress, RestWire
+from slurm_gpuaas.slurm.connect import DoorSettings
+from slurm_gpuaas.slurm.rest_wire import RestAddress
 from slurm_gpuaas.testbed.instance import Instance
 
-RELAY = "/opt/gpuaas/src/tests/slurm/relay.py"
-SLURMRESTD = "/run/slurmrestd/slurmrestd.sock"
+DAEMON_USER = "gpuaas"
+_REST = "/run/slurmrestd/slurmrestd.sock"
+_PYTHON = "/opt/gpuaas/venv/bin/python"
+_SOURCE = "/opt/gpuaas/src"
+
+
+def worker_command(instance: Instance) -> list[str]:
+    """Starts the pyslurm worker inside, as the daemon's user."""
+    return instance.command([_PYTHON, "-m", "slurm_gpuaas.slurm.pyslurm_worker"], DAEMON_USER)
+
+
+def worker_environment(instance: Instance) -> dict[str, str]:
+    return instance.environment(DAEMON_USER, {"PYTHONPATH": _SOURCE})
 
 
 @contextmanager
-def rest_wire(instance: Instance) -> Iterator[RestWire]:
-    """A wire to the instance's slurmrestd through a relay of its own; relay.py says why it takes one."""
-    listen = f"/tmp/relay-{uuid4().hex}.sock"
-    relay = instance.popen(["python3", RELAY, listen, SLURMRESTD], user="gpuaas", stdout=subprocess.PIPE)
+def door_settings(instance: Instance, *, name: str = "host") -> Iterator[DoorSettings]:
+    """Settings for `connect`; while it lasts a relay runs inside (see `relay.py`), one per `name`."""
+    socket = f"/run/slurmrestd/relay-{name}.sock"
+    relay = instance.popen(
+        ["/usr/bin/python3", f"{_SOURCE}/tests/slurm/relay.py", socket, _REST],
+        DAEMON_USER,
+        stdout=subprocess.PIPE,
+    )
+    assert relay.stdout
     try:
-        assert relay.stdout and relay.stdout.readline() == "ready\n", "The relay did not start."
-        wire = RestWire(RestAddress(socket=instance.path(listen)))
-        try:
-            yield wire
-        finally:
-            wire.close()
+        assert relay.stdout.readline() == "ready\n", "the relay to slurmrestd did not start"
+        yield DoorSettings(
+            rest=RestAddress(socket=Path(instance.path(socket))),
+            worker=worker_command(instance),
+            worker_environment=worker_environment(instance),
+            sacctmgr=instance.command(["sacctmgr"], DAEMON_USER),
+        )
     finally:
         relay.kill()
         relay.wait()
-        instance.path(listen).unlink(missing_ok=True)
+        relay.stdout.close()

@@ -1,0 +1,355 @@
+"""The pyslurm worker: a process that may die. Run as `python -m slurm_gpuaas.slurm.pyslurm_worker`.
+
+libslurm ends its process on fatal errors, at import already, and a pyslurm that does not match frees what it must not.
+So pyslurm is imported here only, late (on the probe), and nothing here is kept: the driver starts another when this one
+is gone. Requests and answers are JSON with a 4-byte length before it, on stdin and stdout; libslurm's own chatter goes
+to stderr. Standard library and pyslurm only, so that it starts in a tenth of a second.
+
+Request `{"op": name, "args": {...}}`; answer `{"ok": value}` or `{"error": kind, "message": text, "code": number}` with
+kind `refused` (Slurm said no), `unavailable` (slurmctld does not answer) or `unsupported` (this pyslurm has no words).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import struct
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
+from typing import IO, Any, Final
+
+HEADER: Final = struct.Struct(">I")
+LARGEST: Final = 1 << 28
+
+_CANNOT_REACH: Final = frozenset({*range(1001, 1005), *range(1013, 1026), *range(1800, 1806), 2027})
+_UNKNOWN_JOB: Final = 2017
+_ALREADY_DONE: Final = 2021
+_ALREADY_PENDING: Final = 2024
+_UNKNOWN_RESERVATION: Final = 2053
+_SLURM_ERRORS: Final = 1000
+"""Error numbers below are the C library's, left over from something else: pyslurm reads errno without clearing it."""
+
+NODE_FIELDS: Final = ("name", "state", "reason", "gres", "gpus_allocated")
+JOB_FIELDS: Final = (
+    "job_id",
+    "name",
+    "user",
+    "account",
+    "qos",
+    "partition",
+    "state",
+    "reason",
+    "nodes",
+    "node_count",
+    "tres_requested",
+    "tres_allocated",
+    "licenses",
+    "priority",
+    "submitted",
+    "eligible",
+    "started",
+    "time_limit_minutes",
+    "requeue",
+    "restarts",
+    "admin_comment",
+    "array_job_id",
+    "required_nodes",
+    "reservation",
+)
+RESERVATION_FIELDS: Final = ("name", "start", "end", "users", "nodes", "licenses", "flags")
+
+_FLAGS: Final = {
+    "MAINT": "MAINTENANCE",
+    "MAGNETIC": "MAGNETIC",
+    "FLEX": "FLEX",
+    "IGNORE_JOBS": "IGNORE_RUNNING_JOBS",
+    "LICENSE_ONLY": "ANY_NODES",
+    "STATIC": "STATIC_NODES",
+    "PART_NODES": "PARTITION_NODES_ONLY",
+    "USER_DELETE": "USER_DELETION",
+    "PURGE_COMP": "PURGE",
+    "SPEC_NODES": "SPECIFIC_NODES",
+    "NO_HOLD_JOBS_AFTER_END": "NO_JOB_HOLD_AFTER_END",
+    "OVERLAP": "OVERLAP",
+    "ALL_NODES": "ALL_NODES",
+    "SKIP": "SKIP",
+}
+"""Slurm's words for reservation flags to pyslurm's."""
+
+_UNDER_FLAG: Final = {
+    "CONFIGURING": "RUNNING",
+    "RESIZING": "RUNNING",
+    "SIGNALING": "RUNNING",
+    "STOPPED": "SUSPENDED",
+    "EXPEDITING": "PENDING",
+    "REQUEUED": "PENDING",
+    "REQUEUE_HOLD": "PENDING",
+    "REQUEUE_FED": "PENDING",
+    "RESV_DEL_HOLD": "PENDING",
+    "SPECIAL_EXIT": "PENDING",
+    "REVOKED": "CANCELLED",
+}
+"""pyslurm shows one word only, a flag before the state. The state that each flag comes with."""
+
+
+class Failed(Exception):
+    """An answer of the kind `error`."""
+
+    def __init__(self, kind: str, message: str, code: int = 0) -> None:
+        super().__init__(message)
+        self.kind = kind
+        self.code = code
+
+
+class _Empty(str):
+    """An empty text that pyslurm does send: it leaves out false values, but Slurm clears a field by an empty one."""
+
+    __slots__ = ()
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __getitem__(self, _index: object) -> str:
+        return " "
+
+
+def read_frame(stream: IO[bytes]) -> bytes | None:
+    """The next frame; None at the end of the stream, also in the middle of a frame."""
+    header = stream.read(HEADER.size)
+    if len(header) < HEADER.size:
+        return None
+    (size,) = HEADER.unpack(header)
+    body = stream.read(size)
+    return body if len(body) == size else None
+
+
+def write_frame(stream: IO[bytes], message: object) -> None:
+    body = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+    stream.write(HEADER.pack(len(body)) + body)
+    stream.flush()
+
+
+class Operations:
+    """What the driver may ask; each public method is one operation. The first request makes it and imports pyslurm."""
+
+    def __init__(self) -> None:
+        import pyslurm  # late: without a cluster the import ends the process
+        from pyslurm import slurmctld
+
+        self._slurm: Any = pyslurm
+        self._ctld: Any = slurmctld
+
+    def probe(self) -> Mapping[str, object]:
+        """Versions, and proof that this pyslurm reads this Slurm's answers."""
+        version = self.version()
+        for name, state, *_ in self.nodes():
+            if not name or not state:
+                raise Failed("unsupported", f"pyslurm {self._slurm.__version__} does not match Slurm {version}.")
+        return {"pyslurm": self._slurm.__version__, "slurm": version}
+
+    def version(self) -> str:
+        return str(self._ctld.Config.load().version)
+
+    def nodes(self) -> list[tuple[object, ...]]:
+        return [
+            (node.name, node.state, node.reason or "", _gres(node.configured_gres), _gpus(node.allocated_gres))
+            for node in self._slurm.Nodes.load().values()
+        ]
+
+    def jobs(self) -> list[tuple[object, ...]]:
+        return [_job(job) for job in self._slurm.Jobs.load().values()]
+
+    def drain(self, nodes: list[str], reason: str) -> None:
+        self._modify_nodes(nodes, state="DRAIN", reason=reason)
+
+    def resume(self, nodes: list[str]) -> None:
+        self._modify_nodes(nodes, state="RESUME")
+
+    def requeue(self, job: int) -> None:
+        state = _state(self._slurm.Job.load(job))
+        if state == "PENDING":
+            return
+        if state not in {"RUNNING", "SUSPENDED"}:
+            raise Failed("refused", f"Job {job} has ended ({state}).", _ALREADY_DONE)
+        self._unless({_ALREADY_PENDING}, lambda: self._slurm.Job(job).requeue())
+
+    def cancel(self, job: int) -> None:
+        try:
+            self._slurm.Job(job).cancel()
+        except self._slurm.RPCError as error:
+            if not 0 < (error.errno or 0) < _SLURM_ERRORS or _state(self._slurm.Job.load(job)) in {
+                "PENDING",
+                "RUNNING",
+                "SUSPENDED",
+            }:
+                raise
+
+    def update_job(self, job: int, change: Mapping[str, Any]) -> None:
+        """`change` holds pyslurm's own attribute names."""
+        fields = {name: _Empty() if value == "" else value for name, value in change.items()}
+        self._slurm.Job(job).modify(self._slurm.JobSubmitDescription(**fields))
+
+    def reservations(self) -> list[tuple[object, ...]]:
+        words = {pyslurm: slurm for slurm, pyslurm in _FLAGS.items()}
+        rows: list[tuple[object, ...]] = []
+        for one in self._slurm.Reservations.load().values():
+            flags = [words.get(flag.name, flag.name) for flag in self._slurm.ReservationFlags if flag in one.flags]
+            if one.reoccurrence != self._slurm.ReservationReoccurrence.NO:
+                flags.append(one.reoccurrence.name)
+            rows.append(
+                (
+                    one.name,
+                    one.start_time or 0,
+                    one.end_time or 0,
+                    ",".join(one.users),
+                    one.nodes or "",
+                    ",".join(one.licenses),
+                    flags,
+                )
+            )
+        return rows
+
+    def update_reservation(
+        self, name: str, start: int | None, end: int, users: str, nodes: str, licenses: str, flags: list[str]
+    ) -> None:
+        """Creating one is not here: pyslurm 25.11 frees Slurm's answer with the wrong allocator and dies of it."""
+        changes = self._slurm.Reservation(name)
+        if start is not None:
+            changes.start_time = start
+        changes.end_time = end
+        changes.users = users or _Empty()
+        if nodes:
+            changes.nodes = nodes
+        if licenses:
+            changes.licenses = licenses
+        unknown = sorted(set(flags) - _FLAGS.keys())
+        if unknown:
+            raise Failed("unsupported", f"pyslurm cannot set the reservation flags {', '.join(unknown)}.")
+        chosen = self._slurm.ReservationFlags(0)
+        for flag in flags:
+            chosen |= self._slurm.ReservationFlags[_FLAGS[flag]]
+        changes.flags = chosen
+        changes.modify()
+
+    def delete_reservation(self, name: str) -> None:
+        self._unless({_UNKNOWN_RESERVATION}, lambda: self._slurm.Reservation(name).delete())
+
+    def reconfigure(self) -> None:
+        self._ctld.reconfigure()
+
+    def _modify_nodes(self, names: Iterable[str], **change: str) -> None:
+        nodes = self._slurm.Nodes({name: self._slurm.Node(name) for name in names})
+        nodes.modify(self._slurm.Node(**change))
+
+    def _unless(self, codes: set[int], ask: Callable[[], object]) -> None:
+        """Ask; an error of `codes` means that it is so already."""
+        try:
+            ask()
+        except self._slurm.RPCError as error:
+            if error.errno not in codes:
+                raise
+
+    def failure(self, error: Exception) -> Failed | None:
+        """What an exception of an operation means; None when it is none of Slurm's."""
+        if isinstance(error, Failed):
+            return error
+        if isinstance(error, self._slurm.RPCError):
+            code = error.errno if isinstance(error.errno, int) else 0
+            return Failed("unavailable" if code in _CANNOT_REACH else "refused", str(error), code)
+        return None
+
+
+@lru_cache(maxsize=65536)
+def _user(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _gres(gres: Mapping[str, int]) -> str:
+    return ",".join(f"{name}:{count}" for name, count in gres.items())
+
+
+def _gpus(counts: Mapping[str, int]) -> int:
+    """GPUs among allocated GRES, where an untyped entry counts the typed ones again."""
+    typed = sum(int(count) for name, count in counts.items() if name.startswith("gpu:"))
+    return int(counts.get("gpu", typed))
+
+
+def _tres(tres: Any) -> str:
+    if tres is None:
+        return ""
+    return ",".join(f"gres/{name}={gres.count}" for name, gres in tres.gres.items())
+
+
+def _state(job: Any) -> str:
+    """The job's base state.
+
+    While a job completes its base state is hidden. A requeued one is pending beneath and shows no run time; of an ended
+    one only success and failure can be told apart until it is done completing (seconds).
+    """
+    state = str(job.state)
+    if state in {"COMPLETING", "STAGE_OUT"}:
+        if not job.run_time:
+            return "PENDING"
+        return "FAILED" if job.exit_code or job.exit_code_signal else "COMPLETED"
+    return _UNDER_FLAG.get(state, state)
+
+
+def _job(job: Any) -> tuple[object, ...]:
+    limit = job.time_limit
+    return (
+        job.id,
+        job.name or "",
+        _user(job.user_id),
+        job.account or "",
+        job.qos or "",
+        job.partition or "",
+        _state(job),
+        job.state_reason or "",
+        job.allocated_nodes or "",
+        job.num_nodes or 0,
+        _tres(job.requested_tres),
+        _tres(job.allocated_tres),
+        ",".join(job.licenses or ()),
+        job.priority or 0,
+        job.submit_time or 0,
+        job.eligible_time,
+        job.start_time,
+        limit if isinstance(limit, int) else None,
+        bool(job.is_requeueable),
+        job.requeue_count or 0,
+        job.admin_comment or "",
+        job.array_id,
+        job.required_nodes or "",
+        job.reservation or "",
+    )
+
+
+def serve(requests: IO[bytes], answers: IO[bytes], make: Callable[[], Operations] = Operations) -> None:
+    """Answer requests until the driver hangs up."""
+    operations: Operations | None = None
+    while (frame := read_frame(requests)) is not None:
+        request = json.loads(frame)
+        operations = operations or make()
+        try:
+            answer: dict[str, object] = {"ok": getattr(operations, request["op"])(**request.get("args", {}))}
+        except Exception as error:
+            failed = operations.failure(error)
+            if failed is None:
+                raise  # a fault of ours: end, with the traceback on stderr, and let the driver fall back
+            answer = {"error": failed.kind, "message": str(failed), "code": failed.code}
+        write_frame(answers, answer)
+
+
+def main() -> None:
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libslurm prints must not look like an answer
+    serve(sys.stdin.buffer, answers)
+
+
+if __name__ == "__main__":
+    main()
