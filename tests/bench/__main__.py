@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import closing
@@ -58,6 +59,7 @@ def table_of(rows: Sequence[BenchRow]) -> Table:
 @click.argument("groups", nargs=-1, type=click.Choice(group_names()), metavar="[GROUP]...")
 def main(groups: tuple[str, ...]) -> None:
     """Measure GROUPs (all by default) against the obvious alternative on real Slurm. Needs root."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the testbed is taken down on the way out
     try:
         rows = measure(groups or group_names(), Console(stderr=True))
     except GpuaasError as error:
