@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 
 import yaml
 
@@ -15,7 +15,7 @@ from slurm_gpuaas.testbed.boot import GPUAASD
 from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.testbed.sim import SimulatedNode
 from tests.bench.model import BenchContext, BenchRow
-from tests.slurm.door import rest_wire
+from tests.slurm.door import door_settings
 
 RUNS = 24
 """Nodes, one measurement each."""
@@ -37,7 +37,11 @@ def run(context: BenchContext) -> list[BenchRow]:
     instance = context.testbed("haein")
     names = [NodeName(name) for name in instance.cluster.node_names()]
     nodes = names[:: len(names) // RUNS][:RUNS]
-    with rest_wire(instance) as wire, wide_circuit_breaker(instance, len(nodes)):
+    with (
+        door_settings(instance, name="bench-health") as door,
+        closing(RestWire(door.rest)) as wire,
+        wide_circuit_breaker(instance, len(nodes)),
+    ):
         try:
             with context.step(f"Kernel log to drained, {len(nodes)} nodes") as note:
                 seconds = []

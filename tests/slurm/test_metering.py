@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,9 +14,10 @@ from slurm_gpuaas.domain.names import ClusterName
 from slurm_gpuaas.metering.controller import MeteringController
 from slurm_gpuaas.metering.rules import Window, totals
 from slurm_gpuaas.slurm.rest_accounting import RestAccounting
+from slurm_gpuaas.slurm.rest_wire import RestWire
 from slurm_gpuaas.store import Store
 from slurm_gpuaas.testbed.instance import Instance
-from tests.slurm.door import rest_wire
+from tests.slurm.door import door_settings
 
 pytestmark = pytest.mark.slurm
 
@@ -24,7 +26,7 @@ BURST, GUARANTEED = "burst-metering", "guaranteed-metering"
 
 @pytest.fixture
 def accounting(mini: Instance) -> Iterator[RestAccounting]:
-    with rest_wire(mini) as wire:
+    with door_settings(mini, name="metering") as door, closing(RestWire(door.rest)) as wire:
         yield RestAccounting(wire)
 
 
