@@ -21,31 +21,31 @@ local MESSAGES = {
   not_member = "User {user} is not in project {account}; use one of your projects with --account: {projects}.",
   which_project = "User {user} is in {count} projects and none is the default; choose with --account: {projects}.",
   no_grant = "Project {project} has no GPU grant on this cluster; ask its administrator to apply for one.",
-  many_partitions = "Partitions {partition} were asked, but a GPU job runs in one share; "
+  many_partitions = "The job asks for partitions {partition}, but a GPU job runs in one share; "
     .. "leave --partition out or use --partition={offers}.",
-  wrong_partition = "Partition {partition} was asked, but project {project} has GPUs in {offers}; "
+  wrong_partition = "The job asks for partition {partition}, but project {project} has GPUs in {offers}; "
     .. "leave --partition out or use --partition={offers}.",
-  wrong_model = "GPU model {model} was asked, but project {project} is granted {offers}; use --gpus={offer}:N.",
-  two_models = "GPU models {models} were asked in one job; a job uses one model: use --gpus={offer}:N.",
+  wrong_model = "The job asks for GPU model {model}, but project {project} is granted {offers}; use --gpus={offer}:N.",
+  two_models = "The job asks for GPU models {models}, but a job uses one model; use --gpus={offer}:N.",
   unreadable = "The GPU request {request} cannot be read; write --gpus=N, --gpus-per-node=N or --gres=gpu:N.",
-  sockets = "--gpus-per-socket was asked without the sockets per node; use --gpus-per-node=N instead.",
+  sockets = "The job asks for --gpus-per-socket without --sockets-per-node; use --gpus-per-node=N instead.",
   expired = "The grant of project {project} for {model} ended on {ends}; ask its administrator to renew it.",
   future = "The grant of project {project} for {model} starts on {starts}; submit again from that day on.",
-  no_gpu = "No GPU was asked, but every node of partition {partition} is a GPU node of {per_node} GPUs; "
+  no_gpu = "The job asks for no GPU, but every node of partition {partition} has {per_node}; "
     .. "ask for at least one with --gpus=1, or use a partition without GPUs.",
-  exclusive = "--exclusive takes all {per_node} GPUs of each node, but {gpus} were asked on {nodes}; "
+  exclusive = "The job asks for {gpus} on {nodes} with --exclusive, which takes all {per_node} GPUs of a node; "
     .. "ask for all with --gpus-per-node={per_node}, or leave --exclusive out.",
-  whole_nodes = "{gpus} GPUs were asked on {nodes}, but a job of several nodes takes whole nodes of {per_node} GPUs; "
+  whole_nodes = "The job asks for {gpus} on {nodes}, but a job of several nodes takes whole nodes of {per_node} GPUs; "
     .. "use {offer}.",
-  max_per_job = "{gpus} GPUs were asked, but project {project} allows {limit} GPUs a job; use at most --gpus={offer}.",
-  fits_neither = "{gpus} GPUs were asked, but a job of project {project} runs wholly as guaranteed ({guaranteed} GPUs) "
+  max_per_job = "The job asks for {gpus}, but project {project} allows {limit} GPUs a job; use at most --gpus={offer}.",
+  fits_neither = "The job asks for {gpus}, but one of project {project} runs wholly as guaranteed ({guaranteed}) "
     .. "or wholly as burst ({burst}); {offer}.",
-  wrong_qos = "QOS {qos} was asked, but project {project} has {offers}; use --qos=guaranteed{or_burst}.",
-  no_burst = "--qos=burst was asked, but project {project} may not borrow; "
+  wrong_qos = "The job asks for QOS {qos}, but project {project} has {offers}; use --qos=guaranteed{or_burst}.",
+  no_burst = "The job asks for --qos=burst, but project {project} may not borrow; "
     .. "use --qos=guaranteed with at most {guaranteed} GPUs.",
-  wall_time = "{time} of wall time was asked, but project {project} allows {limit} in partition {partition}; "
+  wall_time = "The job asks for a wall time of {time}, but project {project} allows {limit} in partition {partition}; "
     .. "use at most --time={limit}.",
-  budget = "{total} GPU-hours were asked ({sum}), but project {project} has {left} GPU-hours of its budget left; {offer}.",
+  budget = "The job asks for {total} GPU-hours ({sum}), but project {project} has {left} of its budget left; {offer}.",
 }
 
 ------------------------------------------------------------------------------------------------------------------------
@@ -462,19 +462,19 @@ local function the_grant(snap, project, partition, request)
 end
 
 local function check_shape(request, grant, per_node)
-  local partition, nodes = grant.partition, plural(request.nodes, "node")
+  local nodes, gpus = plural(request.nodes, "node"), plural(request.gpus, "GPU")
   if request.gpus < 1 then
-    refuse("no_gpu", { partition = partition, per_node = per_node })
+    refuse("no_gpu", { partition = grant.partition, per_node = per_node })
   end
   local whole = request.gpus == request.nodes * per_node and (request.per_node or per_node) == per_node
   if request.exclusive and not whole then
-    refuse("exclusive", { per_node = per_node, gpus = request.gpus, nodes = nodes })
+    refuse("exclusive", { per_node = per_node, gpus = gpus, nodes = nodes })
   end
   if (request.nodes > 1 or request.gpus > per_node) and not whole then
     local full = math.max(math.floor(request.gpus / per_node), 1)
     local offer = full > 1 and string.format("--nodes=%s --gpus-per-node=%s", count_text(full), count_text(per_node))
       or "--nodes=1 --gpus=" .. count_text(math.min(request.gpus, per_node))
-    refuse("whole_nodes", { gpus = request.gpus, nodes = nodes, per_node = per_node, offer = offer })
+    refuse("whole_nodes", { gpus = gpus, nodes = nodes, per_node = per_node, offer = offer })
   end
 end
 
@@ -519,9 +519,9 @@ local function the_qos(request, grant, per_node, asked, with_others)
     end
   end
   return refuse("fits_neither", {
-    gpus = with_others,
+    gpus = plural(with_others, "GPU"),
     project = grant.project,
-    guaranteed = grant.guaranteed,
+    guaranteed = plural(grant.guaranteed, "GPU"),
     burst = not cap.burst and "none" or cap.burst == math.huge and "no bound" or plural(cap.burst, "GPU"),
     offer = #offers > 0 and "use " .. table.concat(offers, ", or ") or "ask for a larger grant",
   })
@@ -565,7 +565,7 @@ local function decide(snap, user, account, partition, qos, request, tasks, offse
   local gpus = request.gpus + gpus_before
   if grant.max_per_job and gpus > grant.max_per_job then
     local offer = largest(grant.max_per_job, share.per_node)
-    refuse("max_per_job", { gpus = gpus, project = project, limit = grant.max_per_job, offer = offer })
+    refuse("max_per_job", { gpus = plural(gpus, "GPU"), project = project, limit = grant.max_per_job, offer = offer })
   end
   local granted_qos = the_qos(request, grant, share.per_node, qos, gpus)
 
@@ -680,7 +680,8 @@ local function modify(snap, job, record, part_list, submit_uid)
   if tonumber(submit_uid) ~= tonumber(record.user_id) then
     return
   end
-  local user = text(record.user_name)
+  -- the record of a job that never started may lack the name
+  local user = text(record.user_name) or text(job.user_name)
   if not user or snap.bypass[user] then
     return
   end
@@ -768,7 +769,7 @@ function slurm_job_submit(job_desc, part_list, submit_uid)
 end
 
 function slurm_job_modify(job_desc, job_rec, part_list, submit_uid)
-  return guarded("a change", job_rec.user_name, function(snap)
+  return guarded("a change", text(job_rec.user_name) or job_desc.user_name, function(snap)
     modify(snap, job_desc, job_rec, part_list, submit_uid)
   end)
 end

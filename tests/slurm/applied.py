@@ -1,0 +1,83 @@
+"""A policy in force on a testbed without its daemon: the real controllers write Slurm's objects and the snapshot."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+
+from slurm_gpuaas.domain.clock import Clock, SystemClock
+from slurm_gpuaas.domain.names import ClusterName
+from slurm_gpuaas.domain.policy import Policy, PolicyDocument
+from slurm_gpuaas.quota.controller import PolicyController, VerdictPublisher
+from slurm_gpuaas.slurm.rest_accounting import RestAccounting
+from slurm_gpuaas.slurm.rest_driver import RestController
+from slurm_gpuaas.slurm.rest_wire import RestAddress, RestWire
+from slurm_gpuaas.store import Store
+from slurm_gpuaas.testbed.instance import Instance
+
+RELAY = "/opt/gpuaas/src/tests/slurm/relay.py"
+SNAPSHOT = "/run/gpuaas/snapshot"
+PARTITIONS = "/etc/slurm/gpuaas/partitions.conf"
+
+
+@dataclass(frozen=True)
+class Applied:
+    controller: PolicyController
+    publisher: VerdictPublisher
+
+    def apply(self, documents: Iterable[PolicyDocument]) -> None:
+        self.controller.apply(Policy.of(documents), actor="root")
+        self.publisher.tick()
+
+
+@contextmanager
+def applied(instance: Instance, documents: Iterable[PolicyDocument], clock: Clock | None = None) -> Iterator[Applied]:
+    """The policy in force; afterwards an empty one, and no snapshot."""
+    listen = "/run/gpuaas/applied.sock"
+    argv = ["python3", RELAY, listen, "/run/slurmrestd/slurmrestd.sock"]
+    relay = instance.popen(argv, user="gpuaas", stdout=subprocess.PIPE)
+    cluster = ClusterName(instance.cluster.name)
+    try:
+        assert relay.stdout and relay.stdout.readline() == "ready\n"
+        with (
+            TemporaryDirectory() as folder,
+            closing(Store.open(f"sqlite:///{folder}/store.db")) as store,
+            closing(RestWire(RestAddress(socket=instance.path(listen)))) as wire,
+        ):
+            both = Applied(
+                PolicyController(
+                    cluster=cluster,
+                    store=store,
+                    accounting=RestAccounting(wire),
+                    controller=RestController(wire),
+                    partition_file=instance.path(PARTITIONS),
+                    clock=clock or SystemClock(),
+                ),
+                VerdictPublisher(
+                    cluster=cluster, store=store, file=instance.path(SNAPSHOT), clock=clock or SystemClock()
+                ),
+            )
+            both.apply(documents)
+            try:
+                yield both
+            finally:
+                cancel_all(instance)
+                both.apply([])
+                instance.path(SNAPSHOT).unlink()
+    finally:
+        relay.kill()
+        relay.wait()
+
+
+def cancel_all(instance: Instance) -> None:
+    """Ends every job and waits until none is left."""
+
+    def left() -> list[str]:
+        return instance.exec(["squeue", "--noheader", "--format=%A"]).stdout.split()
+
+    if jobs := left():
+        instance.exec(["scancel", "--quiet", *set(jobs)])
+    instance.wait_for("No job left", lambda: not left() or None)
