@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ if TYPE_CHECKING:  # httpx2 takes longer to import than most commands to run
 class Session:
     """`connect` opens a client of gpuaasd."""
 
-    connect: Callable[[], Client]
+    connect: Callable[[], AbstractContextManager[Client]]
 
     @classmethod
     def at(cls, socket: Path) -> Session:

@@ -77,14 +77,22 @@ class AgentsConfig(Section):
 
 class SlurmConfig(Section):
     rest_socket: Path = Field(default=Path("/run/slurmrestd/slurmrestd.sock"), description="UNIX socket of slurmrestd.")
-    worker: tuple[str, ...] = Field(
-        default=(),
+    timeout: timedelta = Field(
+        default=timedelta(seconds=60), description="Longest wait for slurmrestd; bulk writes of thousands take seconds."
+    )
+    worker: tuple[str, ...] | None = Field(
+        default=None,
         description=(
-            "Command of the pyslurm worker, as a list of arguments. Absent = this Python, when pyslurm is installed; "
-            "without it everything goes over slurmrestd."
+            "Command of the pyslurm worker, as a list of arguments. Absent = this Python, when pyslurm is installed. "
+            "Empty, or without pyslurm: everything goes over slurmrestd."
         ),
     )
-    timeout: timedelta = Field(default=timedelta(seconds=30), description="Longest wait for one answer of Slurm.")
+    worker_timeout: timedelta = Field(default=timedelta(seconds=10), description="Longest wait for the worker.")
+    sacctmgr: tuple[str, ...] = Field(default=("sacctmgr",), description="Command of sacctmgr.")
+    read_every: timedelta = Field(
+        default=timedelta(seconds=5),
+        description="Longest time between two readings of nodes and jobs; who asks gets one of the last second.",
+    )
     partitions_file: Path = Field(
         default=Path("/etc/slurm/gpuaas/partitions.conf"),
         description="Include file of slurm.conf that gpuaasd writes its partitions to.",
@@ -115,7 +123,18 @@ class HookConfig(Section):
 
 
 class GateConfig(Section):
+    """The placement gate: jobs with the licence `placement` wait for the nodes it gives them."""
+
     interval: timedelta = Field(default=timedelta(seconds=1), description="Time between two looks at waiting jobs.")
+    licenses: int = Field(default=1_000_000, ge=1, description="Licences `placement` that slurm.conf declares.")
+    hold: timedelta = Field(
+        default=timedelta(minutes=3), description="Without the daemon, jobs wait at the gate no longer than this."
+    )
+    patience: timedelta = Field(
+        default=timedelta(seconds=8),
+        description="A job that does not start on its nodes in this time is let go of them.",
+    )
+    shadow: bool = Field(default=False, description="Log every decision, change nothing.")
 
 
 class HealthConfig(Section):

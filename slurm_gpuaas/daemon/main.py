@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
@@ -16,9 +17,9 @@ import structlog
 
 from slurm_gpuaas import __version__
 from slurm_gpuaas.api.keyfile import read_key
+from slurm_gpuaas.api.models import DriverStatus
 from slurm_gpuaas.daemon.app import Wiring, make_agents_api, make_api
 from slurm_gpuaas.daemon.config import DEFAULT_CONFIG, Config, LogConfig
-from slurm_gpuaas.daemon.door import open_door
 from slurm_gpuaas.daemon.identity import Identities
 from slurm_gpuaas.daemon.leader import Leadership, leadership_for
 from slurm_gpuaas.daemon.metrics import Metrics
@@ -29,6 +30,9 @@ from slurm_gpuaas.daemon.server import Server, bind_tcp, bind_unix
 from slurm_gpuaas.domain.clock import Clock, SystemClock
 from slurm_gpuaas.domain.errors import ExitCode, GpuaasError, Unavailable
 from slurm_gpuaas.quota.controller import Failpoint, no_failpoint
+from slurm_gpuaas.slurm.connect import Door, DoorSettings, connect
+from slurm_gpuaas.slurm.failover import FailoverController
+from slurm_gpuaas.slurm.rest_wire import RestAddress
 from slurm_gpuaas.store import Store
 
 LEADER_EVERY_S = 0.5
@@ -75,7 +79,7 @@ class Daemon:
         """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._stopping.set)
+            loop.add_signal_handler(number, self._stop)
         watchdog = asyncio.create_task(self._watchdog())
         try:
             if await self._become_leader():
@@ -84,6 +88,13 @@ class Daemon:
             self._notifier.stopping()
             watchdog.cancel()
             self._leadership.release()
+
+    def _stop(self) -> None:
+        self._stopping.set()
+        # What hangs in Slurm must not hold us past the deadline: every effect is safe to be cut off.
+        deadline = threading.Timer(self._config.stop_within.total_seconds(), os._exit, [int(ExitCode.FAILED)])
+        deadline.daemon = True
+        deadline.start()
 
     async def _become_leader(self) -> bool:
         """True when we lead; False when we are to stop. Meanwhile a socket of the stand-by's own answers probes."""
@@ -120,17 +131,31 @@ class Daemon:
                 log.info("stopping")
                 self._notifier.stopping()
         finally:
-            await asyncio.to_thread(runtime.stop, config.stop_within)
+            await asyncio.to_thread(runtime.stop, config.stop_within / 2)
         config.api.socket.unlink(missing_ok=True)
 
     def _open(self) -> Runtime:
+        door = connect(
+            DoorSettings(
+                rest=RestAddress(socket=self._config.slurm.rest_socket),
+                rest_timeout=self._config.slurm.timeout.total_seconds(),
+                worker=self._config.slurm.worker,
+                worker_timeout=self._config.slurm.worker_timeout.total_seconds(),
+                sacctmgr=self._config.slurm.sacctmgr,
+            ),
+            clock=self._clock,
+            on_change=lambda now: log.warning("slurm.driver", driver=now.driver, why=now.why),
+        )
         return compose(
             self._config,
             store=Store.open(self._config.store.url),
-            door=open_door(self._config.slurm),
+            controller=door.controller,
+            accounting=door.accounting,
+            driver=lambda: driver_status(door),
             clock=self._clock,
             observe=self._metrics.observe_tick,
             failpoint=self._failpoint,
+            close=door.close,
         )
 
     async def _stops_within(self, seconds: float) -> bool:
@@ -162,6 +187,14 @@ class Daemon:
         if read_at is None or self._clock.now() - read_at > STALE:
             return ["Slurm's nodes were not read within the last minute."]
         return []
+
+
+def driver_status(door: Door) -> DriverStatus:
+    """What the door says of itself; the preferred driver is pyslurm where there is one."""
+    if isinstance(door.controller, FailoverController):
+        used = door.controller.in_use
+        return DriverStatus(name=used.driver, fallback=bool(used.why), reason=used.why)
+    return DriverStatus(name=door.driver, fallback=False, reason="")
 
 
 class Serving:

@@ -265,9 +265,14 @@ class Operations:
 
     def nodes(self) -> list[NodeView]:
         open_on = {incident.node: incident.id for incident in self.store.incidents(states=OPEN_STATES, limit=100_000)}
-        partitions = self._partitions()
+        partitions: dict[NodeName, list[PartitionName]] = {}
+        for partition, names in nodes_by_partition(self.store.policy(), self.cluster).items():
+            for name in names:
+                partitions.setdefault(name, []).append(partition)
         return [
-            _node_view(node, partitions.get(node.name, ()), open_on.get(node.name), self.agents.seen_at(node.name))
+            _node_view(
+                node, tuple(partitions.get(node.name, ())), open_on.get(node.name), self.agents.seen_at(node.name)
+            )
             for node in self.shared.nodes()
         ]
 
@@ -306,15 +311,6 @@ class Operations:
 
     def _fresh(self, name: str) -> Node:
         return next((node for node in self.slurm.nodes() if node.name == name), None) or _no_node(name)
-
-    def _partitions(self) -> dict[NodeName, tuple[PartitionName, ...]]:
-        return {
-            node: (pool.partition_of(share.name),)
-            for pool in self.store.policy().pools
-            if pool.cluster == self.cluster
-            for share in pool.shares
-            for node in share.node_names
-        }
 
     # -- Incidents
 
@@ -394,6 +390,16 @@ class Operations:
         self.store.audit.append(
             AuditEntry(at=self.clock.now(), actor=who.user, action=action, subject=subject, reason=reason)
         )
+
+
+def nodes_by_partition(policy: Policy, cluster: ClusterName) -> dict[PartitionName, tuple[NodeName, ...]]:
+    """Nodes of each partition that the policy declares on the cluster."""
+    return {
+        pool.partition_of(share.name): share.node_names
+        for pool in policy.pools
+        if pool.cluster == cluster
+        for share in pool.shares
+    }
 
 
 def administrators_only(who: Identity, what: str) -> None:

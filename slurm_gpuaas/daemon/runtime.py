@@ -11,11 +11,13 @@ import structlog
 
 from slurm_gpuaas.api.models import DriverStatus
 from slurm_gpuaas.daemon.config import Config, OnDrift
+from slurm_gpuaas.daemon.fabric_file import FabricFile
 from slurm_gpuaas.daemon.loop import ControllerLoop, Scheduled
-from slurm_gpuaas.daemon.operations import Agents, Operations
+from slurm_gpuaas.daemon.operations import Agents, Operations, nodes_by_partition
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.health.controller import HealthController, HealthSettings
+from slurm_gpuaas.jobs.gate import GateSettings, PlacementGate
 from slurm_gpuaas.metering.controller import MeteringController
 from slurm_gpuaas.quota.controller import Failpoint, PolicyController, VerdictPublisher, no_failpoint
 from slurm_gpuaas.slurm.protocols import Accounting, Controller
@@ -25,28 +27,18 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Door:
-    """Both halves of the way to Slurm, which driver serves the first, and how to close them."""
-
-    controller: Controller
-    accounting: Accounting
-    driver: Callable[[], DriverStatus]
-    close: Callable[[], None]
-
-
-@dataclass(frozen=True, kw_only=True)
 class Runtime:
     """A leading daemon's inside."""
 
     operations: Operations
     loop: ControllerLoop
     store: Store
-    door: Door
+    close: Callable[[], None]
 
     def stop(self, within: timedelta) -> None:
         for name in self.loop.stop(within):
             log.warning("controller.still-busy", controller=name)
-        self.door.close()
+        self.close()
         self.store.close()
 
 
@@ -54,24 +46,30 @@ def compose(
     config: Config,
     *,
     store: Store,
-    door: Door,
+    controller: Controller,
+    accounting: Accounting,
+    driver: Callable[[], DriverStatus],
     clock: Clock,
     observe: Callable[[str, float, Exception | None], None] = lambda name, seconds, error: None,
     failpoint: Failpoint = no_failpoint,
+    close: Callable[[], None] = lambda: None,
 ) -> Runtime:
     """Wire the controllers; nothing runs yet.
 
     Args:
+        driver: which way to slurmctld serves now.
+        close: ends the way to Slurm.
         observe: see `ControllerLoop`.
     """
-    shared = SharedController(door.controller, clock=clock)
+    shared = SharedController(controller, clock=clock)
+    slurm = shared.fresh()
     agents = Agents()
     wake_health, wake_hook = threading.Event(), threading.Event()
     policies = PolicyController(
         cluster=config.cluster,
         store=store,
-        accounting=door.accounting,
-        controller=door.controller,
+        accounting=accounting,
+        controller=slurm,
         partition_file=config.slurm.partitions_file,
         clock=clock,
         report_only=config.policy.on_drift is OnDrift.REPORT,
@@ -79,7 +77,7 @@ def compose(
     )
     publisher = VerdictPublisher(cluster=config.cluster, store=store, file=config.hook.snapshot, clock=clock)
     health = HealthController(
-        slurm=door.controller,
+        slurm=slurm,
         store=store,
         clock=clock,
         settings=HealthSettings(
@@ -89,9 +87,23 @@ def compose(
         ),
         wake=wake_health.set,
     )
+    gate = PlacementGate(
+        cluster=config.cluster,
+        slurm=slurm,
+        store=store,
+        placer=FabricFile(config.slurm.topology_file).placer,
+        partitions=lambda: nodes_by_partition(store.policy(), config.cluster),
+        clock=clock,
+        settings=GateSettings(
+            licenses=config.gate.licenses,
+            patience=config.gate.patience,
+            hold=config.gate.hold,
+            shadow=config.gate.shadow,
+        ),
+    )
     metering = MeteringController(
         cluster=config.cluster,
-        accounting=door.accounting,
+        accounting=accounting,
         store=store,
         clock=clock,
         begin=config.metering.begin or clock.now() - timedelta(days=31),
@@ -101,11 +113,17 @@ def compose(
         for sentence in metering.tick().unreadable:
             log.warning("metering.unreadable", problem=sentence)
 
+    def read() -> None:
+        shared.nodes()
+        shared.jobs()
+
     loop = ControllerLoop(
         [
+            Scheduled("reading", read, config.slurm.read_every),
             Scheduled("policy", policies.reconcile, config.policy.interval),
             Scheduled("hook", publisher.tick, config.hook.interval, wake_hook),
             Scheduled("health", health.tick, config.health.interval, wake_health),
+            Scheduled("gate", gate.tick, config.gate.interval),
             Scheduled("metering", meter, config.metering.interval),
         ],
         clock=clock,
@@ -114,7 +132,7 @@ def compose(
     operations = Operations(
         cluster=config.cluster,
         store=store,
-        slurm=door.controller,
+        slurm=slurm,
         shared=shared,
         policies=policies,
         applied=wake_hook.set,
@@ -124,6 +142,6 @@ def compose(
         started_at=clock.now(),
         agents_silent_after=config.agents.silent_after,
         outcomes=lambda: loop.outcomes,
-        driver=door.driver,
+        driver=driver,
     )
-    return Runtime(operations=operations, loop=loop, store=store, door=door)
+    return Runtime(operations=operations, loop=loop, store=store, close=close)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from copy import copy
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
@@ -24,20 +25,19 @@ MAX_AGE = timedelta(seconds=1)
 
 
 class _Reading(Generic[Row]):
-    def __init__(self, read: Callable[[], Sequence[Row]], clock: Clock, max_age: timedelta) -> None:
+    def __init__(self, read: Callable[[], Sequence[Row]], clock: Clock) -> None:
         self._read = read
         self._clock = clock
-        self._max_age = max_age
         self._lock = threading.Lock()
         self._rows: Sequence[Row] = ()
         self._writes = 0
         self._rows_after: int | None = None
         self.at: datetime | None = None
 
-    def get(self) -> Sequence[Row]:
+    def get(self, max_age: timedelta) -> Sequence[Row]:
         with self._lock:
             now = self._clock.now()
-            stale = self.at is None or now - self.at >= self._max_age
+            stale = self.at is None or now - self.at >= max_age
             if stale or self._rows_after != self._writes:
                 # Counted before reading: a write while we read makes this reading serve its asker alone.
                 writes = self._writes
@@ -50,12 +50,23 @@ class _Reading(Generic[Row]):
 
 
 class SharedController:
-    """A `slurm.protocols.Controller` whose readings are shared."""
+    """A `slurm.protocols.Controller` whose readings are shared.
+
+    Args:
+        max_age: how old a reading may be that is handed out.
+    """
 
     def __init__(self, door: Controller, *, clock: Clock, max_age: timedelta = MAX_AGE) -> None:
         self._door = door
-        self._nodes = _Reading(door.nodes, clock, max_age)
-        self._jobs = _Reading(door.jobs, clock, max_age)
+        self._max_age = max_age
+        self._nodes = _Reading(door.nodes, clock)
+        self._jobs = _Reading(door.jobs, clock)
+
+    def fresh(self) -> SharedController:
+        """The same door for those who decide: reads anew each time, and what it read serves the others too."""
+        fresh = copy(self)
+        fresh._max_age = timedelta(0)
+        return fresh
 
     @property
     def read_at(self) -> datetime | None:
@@ -66,10 +77,10 @@ class SharedController:
         return self._door.version()
 
     def nodes(self) -> Sequence[Node]:
-        return self._nodes.get()
+        return self._nodes.get(self._max_age)
 
     def jobs(self) -> Sequence[Job]:
-        return self._jobs.get()
+        return self._jobs.get(self._max_age)
 
     def drain(self, nodes: Sequence[NodeName], reason: str) -> None:
         self._then_forget(lambda: self._door.drain(nodes, reason))

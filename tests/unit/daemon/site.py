@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import cached_property
 from pathlib import Path
 
 from starlette.testclient import TestClient
@@ -20,7 +21,7 @@ from slurm_gpuaas.daemon.config import AdministratorsConfig, Config
 from slurm_gpuaas.daemon.identity import Identities
 from slurm_gpuaas.daemon.loop import Scheduled
 from slurm_gpuaas.daemon.metrics import Metrics
-from slurm_gpuaas.daemon.runtime import Door, Runtime, compose
+from slurm_gpuaas.daemon.runtime import Runtime, compose
 from slurm_gpuaas.daemon.server import Server, as_peer, bind_unix
 from slurm_gpuaas.domain.names import AccountName
 from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, Pool, Project
@@ -97,12 +98,9 @@ class Site:
         self.runtime: Runtime = compose(
             config,
             store=self.store,
-            door=Door(
-                controller=self.controller,
-                accounting=self.accounting,
-                driver=lambda: DriverStatus(name="fake", fallback=False, reason=""),
-                close=lambda: None,
-            ),
+            controller=self.controller,
+            accounting=self.accounting,
+            driver=lambda: DriverStatus(name="fake", fallback=False, reason=""),
             clock=self.clock,
             observe=self.metrics.observe_tick,
         )
@@ -115,6 +113,10 @@ class Site:
             clock=self.clock,
         )
 
+    @cached_property
+    def api(self) -> ASGIApp:
+        return make_api(self.wiring)
+
     def tick(self, controller: str) -> None:
         """One tick of a controller, as the loop runs it."""
         self.runtime.loop.tick(self.scheduled(controller))
@@ -124,7 +126,7 @@ class Site:
 
     def http(self, uid: int | None) -> TestClient:
         """The API as a user meets it; None = nobody knows who."""
-        app = make_api(self.wiring)
+        app = self.api
         return TestClient(app if uid is None else as_peer(app, uid), raise_server_exceptions=False)
 
     def agents_http(self) -> TestClient:
@@ -133,7 +135,7 @@ class Site:
     @contextmanager
     def client(self, uid: int = ADMINISTRATOR) -> Iterator[Client]:
         """The real client over a real UNIX socket."""
-        with served(as_peer(make_api(self.wiring), uid), self.folder / f"{uid}.sock") as path, Client(path) as client:
+        with served(as_peer(self.api, uid), self.folder / f"{uid}.sock") as path, Client(path) as client:
             yield client
 
 

@@ -72,3 +72,10 @@ def test_a_failed_reading_is_not_kept(shared: SharedController, door: FakeContro
     door.come_back()
     assert len(shared.nodes()) == 1
     assert shared.read_at == clock.now()
+
+
+def test_who_decides_reads_anew_and_the_others_get_what_it_read(shared: SharedController, calls: list[str]) -> None:
+    shared.nodes()
+    shared.fresh().nodes()
+    shared.nodes()
+    assert calls == ["nodes", "nodes"]

@@ -1,0 +1,190 @@
+"""Commands as a person types them: what they print, and what they exit with."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from slurm_gpuaas.cli.main import GROUPS, main
+from slurm_gpuaas.domain.incidents import EventKind, EventSource, NodeEvent
+from slurm_gpuaas.domain.names import NodeName
+from tests.unit.cli.conftest import Run
+from tests.unit.daemon.site import RESEARCHER, Site
+
+NODE = NodeName("b200-001")
+
+
+def break_node(site: Site) -> str:
+    event = NodeEvent(
+        event_id="boot:kmsg:1",
+        node=NODE,
+        kind=EventKind.XID,
+        code=79,
+        source=EventSource.KERNEL_LOG,
+        seen_at=site.clock.now(),
+        evidence="NVRM: Xid (PCI:0000:3b:00): 79, pid=1234, GPU has fallen off the bus.",
+    )
+    site.runtime.operations.health.ingest(NODE, [event])
+    site.tick("health")
+    return site.store.incidents()[0].id
+
+
+# -- policy
+
+
+def test_plan_shows_what_would_change_and_exits_2_then_apply_does_it_and_plan_exits_0(
+    run: Run, policy_file: Path
+) -> None:
+    planned = run("policy", "plan", "-f", str(policy_file))
+    assert planned.code == 2
+    assert "+ qos guaranteed-vision" in planned.out
+    assert "to create" in planned.out
+
+    applied = run("policy", "apply", "-f", str(policy_file), "--yes")
+    assert applied.code == 0
+    assert "created" in applied.out
+
+    again = run("policy", "plan", "-f", str(policy_file), "--json")
+    assert again.code == 0
+    assert json.loads(again.out)["slurm"] == []
+
+
+def test_plan_without_a_file_shows_drift_made_by_hand(run: Run, policy_file: Path, site: Site) -> None:
+    run("policy", "apply", "-f", str(policy_file), "--yes")
+    assert run("policy", "plan").code == 0
+    qos = site.accounting.read().qos
+    site.accounting.put_qos([next(one for name, one in qos.items() if name.startswith("burst"))])
+    assert run("policy", "plan").code == 0
+    site.accounting.delete_associations(list(site.accounting.read().associations))
+    drift = run("policy", "plan")
+    assert drift.code == 2
+    assert "+ association nobody@vision" in drift.out
+
+
+def test_dry_run_changes_nothing(run: Run, policy_file: Path, site: Site) -> None:
+    assert run("policy", "apply", "-f", str(policy_file), "--dry-run").code == 2
+    assert site.store.policy_revision().revision == 0
+
+
+def test_apply_where_nobody_can_be_asked_wants_yes(
+    run: Run, policy_file: Path, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Path(os.devnull).open() as nobody:
+        monkeypatch.setattr(sys, "stdin", nobody)
+        refused = run("policy", "apply", "-f", str(policy_file))
+    assert (refused.code, "--yes" in refused.err) == (3, True)
+    assert site.store.policy_revision().revision == 0
+
+
+@pytest.mark.parametrize(("answer", "code", "revision"), [("y\n", 0, 1), ("n\n", 130, 0)], ids=["yes", "no"])
+def test_apply_asks_a_person(
+    run: Run,
+    policy_file: Path,
+    site: Site,
+    monkeypatch: pytest.MonkeyPatch,
+    answer: str,
+    code: int,
+    revision: int,
+) -> None:
+    keyboard, terminal = pty.openpty()
+    os.write(keyboard, answer.encode())
+    with os.fdopen(terminal) as stdin:
+        monkeypatch.setattr(sys, "stdin", stdin)
+        assert run("policy", "apply", "-f", str(policy_file)).code == code
+    os.close(keyboard)
+    assert site.store.policy_revision().revision == revision
+
+
+def test_what_is_exported_can_be_applied_and_changes_nothing(run: Run, policy_file: Path, tmp_path: Path) -> None:
+    run("policy", "apply", "-f", str(policy_file), "--yes")
+    exported = run("policy", "export")
+    assert "한국과학기술원" in exported.out
+    copy = tmp_path / "copy.yaml"
+    copy.write_text(exported.out)
+    assert run("policy", "plan", "-f", str(copy)).code == 0
+    kinds = [document["kind"] for document in yaml.safe_load_all(exported.out)]
+    assert kinds == ["Organisation", "Project", "Member", "Pool", "Grant"]
+    assert [document["kind"] for document in json.loads(run("policy", "export", "--json").out)["documents"]] == kinds
+
+
+def test_a_researcher_is_told_who_may(run: Run, policy_file: Path) -> None:
+    refused = run("policy", "apply", "-f", str(policy_file), "--yes", uid=RESEARCHER)
+    assert refused.code == 4
+    assert refused.err.startswith("Error: nobody may not apply policy")
+
+
+# -- the rest
+
+
+def test_an_incident_is_listed_shown_and_closed(run: Run, site: Site) -> None:
+    incident = break_node(site)
+    assert incident in run("incident", "list").out
+    assert "GPU has fallen off the bus" in run("incident", "show", incident).out
+    assert json.loads(run("incident", "show", incident, "--json").out)["events"][0]["code"] == 79
+    assert "gpuaas" in run("node", "list", "--drained").out
+    assert run("incident", "close", incident, "--reason", "replaced").code == 0
+    assert run("incident", "list").out == "No open incident.\n"
+    assert incident in run("incident", "list", "--all").out
+
+
+def test_a_node_is_drained_and_resumed(run: Run) -> None:
+    drained = run("node", "drain", NODE, "--reason", "cable swap")
+    assert drained.out == f"Node {NODE} is idle+drain: cable swap\n"
+    assert "person" in run("node", "show", NODE).out
+    assert run("node", "resume", NODE).out == f"Node {NODE} is idle.\n"
+    assert [entry["action"] for entry in json.loads(run("audit", "list", "--json").out)] == [
+        "node.resume-by-hand",
+        "node.drain-by-hand",
+    ]
+
+
+def test_an_unknown_node_is_a_sentence_and_exit_code_3(run: Run) -> None:
+    missing = run("node", "show", "b200-999")
+    assert missing.code == 3
+    assert missing.err == "Error: Slurm has no node b200-999. `gpuaas node list` shows them.\n"
+
+
+def test_projects_usage_status_read(run: Run, policy_file: Path) -> None:
+    run("policy", "apply", "-f", str(policy_file), "--yes")
+    assert "vision" in run("project", "list", uid=RESEARCHER).out
+    assert run("usage").out == "Nothing was used in that time.\n"
+    assert json.loads(run("usage", "--from", "2027-01-01", "--to", "2027-01-31", "--json").out)["rows"] == []
+    assert run("usage", "--from", "yesterday").code == 3
+    assert "fake" in run("status").out
+
+
+@pytest.mark.parametrize("command", [["policy", "plan"], ["node", "list"], ["status"]], ids=" ".join)
+def test_an_unreachable_daemon_is_exit_code_5_with_the_way_out(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--socket", str(tmp_path / "none.sock"), *command])
+    assert ended.value.code == 5
+    assert "systemctl start gpuaasd" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_scripts_name_the_program(shell: str, run: Run) -> None:
+    assert "_GPUAAS_COMPLETE" in run("completion", shell).out
+
+
+def test_completion_completes() -> None:
+    environment = {**os.environ, "_GPUAAS_COMPLETE": "bash_complete", "COMP_WORDS": "gpuaas pol", "COMP_CWORD": "1"}
+    answer = subprocess.run(
+        [sys.executable, "-m", "slurm_gpuaas.cli"], env=environment, capture_output=True, text=True, check=True
+    )
+    assert "policy" in answer.stdout
+
+
+def test_help_of_the_program_imports_no_command(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    out = capsys.readouterr().out
+    assert all(name in out for name in GROUPS)
