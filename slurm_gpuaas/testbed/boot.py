@@ -30,7 +30,6 @@ PID_FOLDER: Final = "/run/gpuaas-testbed"
 OWN_ADDRESS: Final = "192.0.2.1"
 """An address for documentation (RFC 5737): it can be nobody's."""
 WRAPPERS: Final = {"gpuaas": "slurm_gpuaas.cli", "gpuaasd": "slurm_gpuaas.daemon", "gpuaas-agent": "slurm_gpuaas.agent"}
-BYTECODE_FOLDER: Final = "/var/cache/gpuaas/pycache"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,7 +212,7 @@ def boot(instance: Instance, artifacts: Artifacts, *, daemon: bool, progress: Pr
         wait_until_idle(instance, note)
     with progress.step(f"{instance.name}: slurmrestd"):
         start(instance, SLURMRESTD)
-    if daemon and (CHECKOUT / "slurm_gpuaas" / "daemon" / "door.py").is_file():
+    if daemon:
         with progress.step(f"{instance.name}: gpuaasd and gpuaas-agent"):
             start(instance, GPUAASD)
             start(instance, agent(instance))
@@ -238,7 +237,6 @@ def _users(instance: Instance) -> None:
         ("/etc/gpuaas", ADMINISTRATOR),
         ("/etc/slurm/gpuaas", ADMINISTRATOR),
         ("/run/slurmrestd", ADMINISTRATOR),
-        (BYTECODE_FOLDER, ADMINISTRATOR),
         ("/var/log/slurm", "slurm"),
         ("/var/spool/slurmctld", "slurm"),
         ("/run/slurm", "slurm"),
@@ -268,7 +266,7 @@ def _configuration(instance: Instance) -> None:
     for name, module in WRAPPERS.items():
         text = (
             "#!/bin/sh\n"
-            f"export PYTHONPATH={SOURCE} PYTHONPYCACHEPREFIX={BYTECODE_FOLDER} LD_LIBRARY_PATH=/opt/gpuaas/sim\n"
+            f"export PYTHONPATH={SOURCE} LD_LIBRARY_PATH=/opt/gpuaas/sim\n"
             f'exec {VENV}/bin/python -m {module} "$@"\n'
         )
         instance.write(f"/usr/local/bin/{name}", text, mode=0o755)

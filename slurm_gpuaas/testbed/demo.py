@@ -137,8 +137,8 @@ class Demo:
             queued = self._ask("squeue", "-h", "-u", OUTSIDER)
             self._claim(not queued.strip(), f"squeue shows {queued!r}")
             words = " ".join(answer.stderr.replace("sbatch: error:", "").split())
-            self._claim(PROJECT in words, f"the refusal does not name the project: {words!r}")
-            done(f'"{words[:150]}"')
+            self._claim(OUTSIDER in words and "project" in words, f"the refusal says {words!r}")
+            done(f'"{words.partition(" Batch job")[0]}"')
 
     def _member_is_accepted(self) -> int:
         with self._step(f"{RESEARCHER} submits without account, QOS or partition", "scontrol show job") as done:

@@ -137,6 +137,7 @@ class Builder:
             venv = pool.submit(self.venv, root)
             sim = pool.submit(self.sim, root)
             torch = pool.submit(self.torch, root)
+            pool.submit(self.bytecode, root).result()
             return Artifacts(
                 root=root,
                 venv=venv.result(),
@@ -265,6 +266,12 @@ class Builder:
         (file,) = Path(built.source).glob("pyslurm-*.whl")
         with self.progress.step("pyslurm into the environment") as note:
             self._inside("venv", [*pip, "--no-deps", f"/build/{file.name}"], root, note, binds=[bind, built])
+
+    def bytecode(self, root: Path) -> None:
+        """Compiles the checkout for the root folder's Python, as that Python would if the nodes could write there."""
+        bind = Bind(source=str(CHECKOUT), target=SOURCE, writable=True)
+        compile_all = ["python3", "-m", "compileall", "-q", f"{SOURCE}/slurm_gpuaas"]
+        self._inside("bytecode", compile_all, root, lambda _note: None, binds=[bind])
 
     def database(self, root: Path) -> Path:
         """MariaDB data folder with an empty accounting database, so that a boot need not make one."""
