@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
 
@@ -158,7 +158,7 @@ class PlacementGate:
             if decision.placement is None:
                 return False
             reason = f"Slurm refused the nodes: {refusal.message}"
-            return self._carry_out(Decision(job=job, placement=None, reason=reason, clears_pin=decision.clears_pin))
+            return self._carry_out(replace(decision, placement=None, reason=reason, clears_pin=Pin.of(job) is not None))
         log.info("gate.decided", job=job.id, outcome=decision.outcome, why=decision.reason)
         return True
 
@@ -200,14 +200,16 @@ def change_for(decision: Decision, now: datetime) -> JobChange:
     """The one update that a decision is."""
     job = decision.job
     licenses = gate_rules.without_gate(job.licenses) if gate_rules.asks(job) else None
-    if decision.placement:
-        nodes = decision.placement.nodes
-        pin = Pin(nodes=frozenset(nodes), restarts=job.restarts, at=now)
-        return JobChange(required_nodes=nodes, licenses=licenses, admin_comment=pin.written_to(job.admin_comment))
-    if decision.clears_pin:
-        comment = gate_rules.without_pin(job.admin_comment)
-        return JobChange(required_nodes=(), licenses=licenses, admin_comment=comment)
-    return JobChange(licenses=licenses)
+    nodes = decision.placement.nodes if decision.placement else () if decision.clears_pin else None
+    comment = gate_rules.without_pin(job.admin_comment) if decision.clears_pin else None
+    if nodes:
+        comment = Pin(nodes=frozenset(nodes), restarts=job.restarts, at=now).written_to(job.admin_comment)
+    return JobChange(
+        required_nodes=nodes,
+        licenses=licenses,
+        admin_comment=comment,
+        start_time=now if decision.again else None,
+    )
 
 
 def hold_wanted(current: Reservation | None, now: datetime, settings: GateSettings) -> Reservation | None:

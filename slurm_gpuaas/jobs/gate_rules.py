@@ -59,13 +59,15 @@ class Placer(Protocol):
 class Decision:
     """What to do with a job: pin it to the nodes of `placement`, or open it without nodes (`placement` is None).
 
-    `reason` is for people; `clears_pin` says that nodes we gave it before are to be taken back.
+    `reason` is for people; `clears_pin` says that nodes we gave it before are to be taken back; `again` that it ran
+    before and need not wait for Slurm's requeue delay.
     """
 
     job: Job
     placement: Placement | None
     reason: str
     clears_pin: bool = False
+    again: bool = False
 
     @property
     def outcome(self) -> PlacementOutcome:
@@ -207,7 +209,7 @@ def _placed(job: Job, free: Collection[NodeName], picture: Picture, placer: Plac
     if why := _not_ours_to_place(job, picture):
         return Decision(job=job, placement=None, reason=why)
     among = picture.partitions[job.partition]
-    room = [name for name in among if name in free and _is_whole(job, picture.nodes[name])]
+    room = [name for name in among if name in free and _is_whole(job.gpus, job.node_count, picture.nodes[name])]
     placement = placer.place(job.node_count, free=room, among=among)
     if placement is None:
         reason = f"It needs {job.node_count} free nodes of partition {job.partition}; {len(room)} are free."
@@ -227,14 +229,18 @@ def _not_ours_to_place(job: Job, picture: Picture) -> str:
         return f"A limit holds it: {job.reason}."
     if job.partition not in picture.partitions:
         return f"The nodes of partition {job.partition} are not declared in the policy."
-    if not any(_is_whole(job, picture.nodes[n]) for n in picture.partitions[job.partition] if n in picture.nodes):
+    if not any(
+        _is_whole(job.gpus, job.node_count, picture.nodes[n])
+        for n in picture.partitions[job.partition]
+        if n in picture.nodes
+    ):
         return f"{job.gpus} GPUs on {job.node_count} nodes are no whole nodes."
     return ""
 
 
-def _is_whole(job: Job, node: Node) -> bool:
-    """Whether the job takes all GPUs of such nodes."""
-    return job.node_count > 0 and job.gpus == job.node_count * node.gpus
+def _is_whole(gpus: int, count: int, node: Node) -> bool:
+    """Whether a job of so many GPUs on `count` such nodes takes all their GPUs."""
+    return count > 0 and gpus == count * node.gpus
 
 
 def _is_limited(job: Job) -> bool:
@@ -276,11 +282,16 @@ def _replaced(
         if name in picture.nodes and picture.nodes[name].usable and name not in occupied and name not in failed
     ]
     among = picture.partitions.get(job.partition, ())
-    room = [name for name in among if name in free and name not in kept and _is_whole(job, picture.nodes[name])]
+    # Counted by its old set: for a moment after a requeue Slurm calls every job a one-node job.
+    room = [
+        name
+        for name in among
+        if name in free and name not in kept and _is_whole(job.gpus, len(pin.nodes), picture.nodes[name])
+    ]
     placement = None if _is_limited(job) else placer.place(len(pin.nodes), free=room, among=among, kept=kept)
     lost = len(pin.nodes) - len(kept)
     if placement is None:
         reason = f"{lost} of its {len(pin.nodes)} nodes are gone and {len(room)} spares are free: Slurm places it."
-        return Decision(job=job, placement=None, reason=reason, clears_pin=True)
+        return Decision(job=job, placement=None, reason=reason, clears_pin=True, again=True)
     reason = f"{len(kept)} of its {len(pin.nodes)} nodes are left; {placement.why}"
-    return Decision(job=job, placement=placement, reason=reason)
+    return Decision(job=job, placement=placement, reason=reason, again=True)
