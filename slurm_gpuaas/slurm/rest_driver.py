@@ -198,9 +198,10 @@ class RestController:
             "end_time": number(end),
             "users": list(reservation.users),
             "licenses": [reservation.licenses] if reservation.licenses else [],
-            "node_list": [reservation.nodes] if reservation.nodes else [],
             "flags": sorted(map(translate.reservation_flag_to_slurm, reservation.flags)),
         }
+        if reservation.nodes:  # an empty list would be read as a node without a name
+            body["node_list"] = [reservation.nodes]
         # The start of one that runs already cannot move, and need not.
         if present is None or present.start != reservation.start:
             body["start_time"] = number(int(reservation.start.timestamp()))
