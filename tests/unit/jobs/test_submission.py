@@ -84,12 +84,6 @@ def test_template_commands_need_no_slurm() -> None:
     shown = json.loads(invoke("template", "show", "torchrun", "--json"))
     nodes = {"help": "Whole nodes.", "default": 2, "type": "integer", "min": 1, "max": 2048}
     assert shown["parameters"]["nodes"] == nodes
-        "help": "Whole nodes.",
-        "default": 2,
-        "type": "integer",
-        "min": 1,
-        "max": 2048,
-    }
     assert "--checkpoint-lead" in invoke("template", "show", "torchrun")
     assert invoke("template", "render", "single-node", "--command", "true") == SINGLE.render(VALUES)
 
