@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -82,6 +83,7 @@ def ensure_tools() -> None:
             )
 
 
+@cache
 def pip_settings() -> dict[str, str]:
     """The host's pip configuration, files and environment together, as the environment variables pip reads."""
     listing = subprocess.run(

@@ -270,8 +270,7 @@ class Builder:
     def bytecode(self, root: Path) -> None:
         """Compiles the checkout for the root folder's Python, as that Python would if the nodes could write there."""
         bind = Bind(source=str(CHECKOUT), target=SOURCE, writable=True)
-        compile_all = ["python3", "-m", "compileall", "-q", f"{SOURCE}/slurm_gpuaas"]
-        self._inside("bytecode", compile_all, root, lambda _note: None, binds=[bind])
+        self.run(["python3", "-m", "compileall", "-q", f"{SOURCE}/slurm_gpuaas"], root=root, binds=[bind])
 
     def database(self, root: Path) -> Path:
         """MariaDB data folder with an empty accounting database, so that a boot need not make one."""

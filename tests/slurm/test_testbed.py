@@ -157,6 +157,12 @@ def test_two_testbeds_share_nothing(mini: Instance, name: str) -> None:
     assert other.exec(["hostname"]).stdout != mini.exec(["hostname"]).stdout
 
 
+def test_gpuaasd_and_its_agent_run_unless_told_not_to(name: str) -> None:
+    services = status_of(Instance.up("mini", name)).services
+    assert services["gpuaasd"]
+    assert services["gpuaas-agent"]
+
+
 def test_down_leaves_nothing(name: str) -> None:
     before = set(Path("/run").iterdir()) | set(Path("/tmp").iterdir()) | set(Path("/dev").iterdir())
     instance = Instance.up("mini", name, daemon=False)
