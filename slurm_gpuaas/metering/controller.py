@@ -105,6 +105,8 @@ class MeteringController:
         self._clock = clock
         self._begin = begin
         self._overlap = overlap
+        # What the last tick read: most runs of the overlap have ended and need not be written again.
+        self._written: Mapping[RunKey, UsageRecord] = {}
 
     def tick(self) -> MeteringTick:
         """Bring the store up to now.
@@ -124,7 +126,9 @@ class MeteringController:
             found = self._read(min(record.started for record in unseen.values()), now, unreadable)
             records |= {key: found[key] for key in unseen if key in found}
             vanished = {key: close_vanished(record) for key, record in unseen.items() if key not in found}
-        self._store.put_usage([*records.values(), *vanished.values()])
+        changed = [record for key, record in records.items() if self._written.get(key) != record]
+        self._store.put_usage([*changed, *vanished.values()])
+        self._written = records
         return MeteringTick(
             at=now,
             read_from=start,
