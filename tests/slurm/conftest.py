@@ -15,8 +15,8 @@ from slurm_gpuaas.testbed.instance import Instance, end, running
 def mini() -> Iterator[Instance]:
     """A testbed of profile mini that is up: 8 nodes `b200-[01-08]` of 8 B200, two leaf groups of 4. No daemon in it."""
     for name in running():
-        owner = name.removeprefix("pytest-")
-        if owner != name and not Path(f"/proc/{owner}").exists():  # its test run was killed
+        owner = name.removeprefix("pytest-").partition("-")[0]
+        if name.startswith("pytest-") and not Path(f"/proc/{owner}").exists():  # its test run was killed
             end(name)
     instance = Instance.up("mini", f"pytest-{os.getpid()}", daemon=False)
     yield instance
