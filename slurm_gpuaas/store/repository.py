@@ -419,8 +419,8 @@ def _insert(session: Session, table: type[Table]) -> Any:
 
 def _insert_new(session: Session, table: type[Table], row: Mapping[str, Any]) -> bool:
     """Insert a row; False when one with its key is there already."""
-    result = session.exec(_insert(session, table).values(**row).on_conflict_do_nothing())
-    return bool(result.rowcount)
+    statement = _insert(session, table).values(**row).on_conflict_do_nothing()
+    return session.exec(statement.returning(*table.__table__.primary_key)).first() is not None  # type: ignore[attr-defined]
 
 
 def _upsert(session: Session, table: type[Table], rows: Sequence[Mapping[str, Any]]) -> None:

@@ -1,0 +1,99 @@
+"""Policies for tests: small builders, and hypothesis strategies over whole policies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import date, timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+
+from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.policy import DOCUMENT, Policy, PolicyDocument
+
+
+def document(kind: str, **fields: Any) -> PolicyDocument:
+    return DOCUMENT.validate_python({"kind": kind, **fields})
+
+
+def pool(name: str = "mini", **fields: Any) -> PolicyDocument:
+    shares = fields.pop("shares", [{"name": "own", "nodes": "b200-[01-08]"}])
+    return document("Pool", **{"name": name, "cluster": "mini", "model": "b200", "shares": shares} | fields)
+
+
+def project(name: str = "vision", organisation: str = "snu") -> PolicyDocument:
+    return document("Project", name=name, organisation=organisation)
+
+
+def member(user: str = "alice", of: str = "vision", **fields: Any) -> PolicyDocument:
+    return document("Member", project=of, user=user, **fields)
+
+
+def grant(of: str = "vision", **fields: Any) -> PolicyDocument:
+    defaults: Mapping[str, Any] = {
+        "name": f"{of}-1",
+        "project": of,
+        "pool": "mini",
+        "share": "own",
+        "gpus": 16,
+        "starts": "2026-01-01",
+        "ends": "2027-12-31",
+    }
+    return document("Grant", **{**defaults, **fields})
+
+
+def policy(*documents: PolicyDocument) -> Policy:
+    """The documents with the organisation `snu` and the pool `mini`, unless they bring their own."""
+    kinds = {type(one).__name__ for one in documents}
+    given = [document("Organisation", name="snu")] if "Organisation" not in kinds else []
+    given += [pool()] if "Pool" not in kinds else []
+    return Policy.of([*given, *documents])
+
+
+def small() -> Policy:
+    """One project of two members with a grant."""
+    return policy(project(), member("alice"), member("bob"), grant(borrow_limit=8))
+
+
+PROJECTS = ("audio", "bio", "chem", "data")
+USERS = ("alice", "bob", "carol", "dave")
+DAYS = st.dates(min_value=date(2026, 6, 1), max_value=date(2027, 6, 30))
+
+
+@st.composite
+def _grants(draw: st.DrawFn, name: str) -> PolicyDocument:
+    starts = draw(DAYS)
+    return grant(
+        name,
+        name=f"{name}-{draw(st.integers(1, 3))}",
+        share=draw(st.sampled_from(("government", "own"))),
+        gpus=draw(st.integers(0, 64)),
+        borrow_limit=draw(st.none() | st.integers(0, 64)),
+        starts=starts,
+        ends=starts + timedelta(days=draw(st.integers(0, 300))),
+        budget_gpu_hours=draw(st.none() | st.integers(0, 1_000)),
+        max_gpus_per_job=draw(st.none() | st.integers(1, 64)),
+        max_time=draw(st.none() | st.integers(1, 10_000).map(lambda minutes: timedelta(minutes=minutes))),
+    )
+
+
+@st.composite
+def policies(draw: st.DrawFn) -> Policy:
+    """Valid policies over two shares, up to four projects and users, grants in every state."""
+    shares = [{"name": "government", "nodes": "b200-[01-04]"}, {"name": "own", "nodes": "b200-[05-08]"}]
+    documents: list[PolicyDocument] = [
+        document("Organisation", name="snu"),
+        document("Organisation", name="kaist"),
+        pool(shares=shares, max_time=draw(st.integers(1, 100).map(lambda hours: timedelta(hours=hours)))),
+    ]
+    for name in draw(st.sets(st.sampled_from(PROJECTS))):
+        documents.append(project(name, draw(st.sampled_from(("snu", "kaist")))))
+        users = draw(st.sets(st.sampled_from(USERS)))
+        documents += [member(user, name) for user in sorted(users)]
+        for candidate in draw(st.lists(_grants(name), max_size=3)):
+            try:  # grants of one name, or of two shares at once, are no policy
+                Policy.of([*documents, candidate])
+            except InvalidInput:
+                continue
+            documents.append(candidate)
+    return Policy.of(documents)
