@@ -170,7 +170,9 @@ class RestWire:
                 f"{error.error_count()} faults, first {error.errors(include_url=False)[0]['msg']}.",
                 way_out=f"Check that slurmrestd speaks {API}: `gpuaas doctor`.",
             ) from None
-        if complaints := [*answer.errors, *answer.warnings]:
+        # An empty list of jobs comes with a warning; every other one says that part of what we asked was not done.
+        warnings = [warning for warning in answer.warnings if not warning.description.endswith("found nothing")]
+        if complaints := [*answer.errors, *warnings]:
             said = "; ".join(dict.fromkeys(str(complaint) for complaint in complaints))
             codes = frozenset(complaint.error_number for complaint in complaints)
             if codes & _CANNOT_REACH:
