@@ -156,7 +156,7 @@ def test_a_reason_set_by_hand_stays(site: Site) -> None:
 
 
 def test_what_happened_while_the_daemon_was_dead_is_acted_on_when_it_is_back(site: Site) -> None:
-    site.instance.exec(["pkill", "--signal", "KILL", "--pidfile", boot.GPUAASD.pid_path])
+    site.instance.stop(boot.GPUAASD, signal_name="KILL")
     site.hardware("b200-04").xid(79, 2)
     site.hardware("b200-06").xid(95, 2)
     boot.start(site.instance, boot.GPUAASD)
@@ -167,7 +167,7 @@ def test_what_happened_while_the_daemon_was_dead_is_acted_on_when_it_is_back(sit
 
 def test_what_happened_while_the_agent_was_dead_is_told_once_when_it_is_back(site: Site) -> None:
     agent = boot.agent(site.instance)
-    site.instance.exec(["pkill", "--signal", "KILL", "--pidfile", agent.pid_path])
+    site.instance.stop(agent, signal_name="KILL")
     site.hardware("b200-07").xid(79, 2)
     boot.start(site.instance, agent)
     site.until("b200-07 is drained", lambda: site.drained("b200-07"))
