@@ -47,7 +47,7 @@ class Config(BaseModel):
     )
     boot_id: Path = Field(default=Path("/proc/sys/kernel/random/boot_id"), description="File with the boot's id.")
     spool: Path = Field(
-        default=Path("/var/spool/gpuaas-agent/{node}"), description="Folder for events on their way and what was seen."
+        default=Path("/var/lib/gpuaas-agent/{node}"), description="Folder for events on their way and what was seen."
     )
     spool_max_bytes: int = Field(default=16 << 20, ge=64 << 10, description="Most that waits for gpuaasd, per node.")
     same_within: timedelta = Field(
