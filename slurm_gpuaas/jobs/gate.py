@@ -178,12 +178,9 @@ class PlacementGate:
             runner_up_cost=placement.runner_up_cost if placement else None,
             reason=decision.reason,
         )
-        before = next(iter(self._store.placements(job_id=record.job_id, limit=1)), None)
-        again = before is not None and (before.restarts, before.outcome, before.nodes) == (
-            record.restarts,
-            record.outcome,
-            record.nodes,
-        )
+        decided = (record.restarts, record.outcome, record.nodes)
+        earlier = self._store.placements(job_id=record.job_id, limit=100)
+        again = any((one.restarts, one.outcome, one.nodes) == decided for one in earlier)
         with self._store.transaction():
             self._store.put_placement(record)
             if not again:

@@ -156,32 +156,36 @@ def concerned(job: Job) -> bool:
 
 
 def decide(picture: Picture, placer: Placer) -> list[Decision]:
-    """A decision for each job that needs one now, highest priority first; no node is given twice."""
+    """A decision for each job that needs one now; no node is given twice.
+
+    Jobs that run again come first and keep what is left of their nodes; then the highest priority."""
     pending = sorted(filter(concerned, picture.jobs), key=lambda job: (-job.priority, job.submitted, job.id))
     occupied = picture.occupied()
     free = {node.name for node in picture.nodes.values() if is_free(node) and node.name not in occupied}
     decisions: list[Decision] = []
-    waiting: list[tuple[Job, Pin | None]] = []
+    again: list[tuple[Job, Pin]] = []
     for job in pending:
-        pin = Pin.of(job)
-        if pin and pin.restarts == job.restarts:
-            if released := _released(job, pin, picture):
-                decisions.append(released)
-            else:
-                free -= set(pin.nodes)
-        elif pin or asks(job):
-            waiting.append((job, pin))
-    for job, pin in waiting:
-        decision = (
-            _replaced(job, pin, frozenset(), free, occupied, picture, placer)
-            if pin
-            else _placed(job, free, picture, placer)
-        )
-        if decision:
+        if (pin := Pin.of(job)) is None:
+            continue
+        if pin.restarts != job.restarts:
+            again.append((job, pin))
+            free -= set(_survivors(pin, occupied, picture))
+        elif released := _released(job, pin, picture):
+            decisions.append(released)
+        else:
+            free -= pin.nodes
+    for job, pin in again:
+        decisions.append(_replaced(job, pin, (), free, occupied, picture, placer))
+        free -= _given(decisions[-1])
+    for job in pending:
+        if asks(job) and (decision := _placed(job, free, picture, placer)):
             decisions.append(decision)
-            if decision.placement:
-                free -= set(decision.placement.nodes)
+            free -= _given(decision)
     return decisions
+
+
+def _given(decision: Decision) -> set[NodeName]:
+    return set(decision.placement.nodes) if decision.placement else set()
 
 
 def replace(job: Job, failed: Collection[NodeName], picture: Picture, placer: Placer) -> Decision | None:
@@ -266,6 +270,15 @@ def _is_clearing(names: Iterable[NodeName], nodes: Mapping[NodeName, Node]) -> b
     return any(NodeFlag.COMPLETING in nodes[name].flags for name in names if name in nodes)
 
 
+def _survivors(pin: Pin, occupied: Collection[NodeName], picture: Picture) -> list[NodeName]:
+    """Nodes of a pin that are in service and not taken by another job; they may still be clearing."""
+    return [
+        name
+        for name in sorted(pin.nodes)
+        if name in picture.nodes and picture.nodes[name].usable and name not in occupied
+    ]
+
+
 def _replaced(
     job: Job,
     pin: Pin,
@@ -276,11 +289,7 @@ def _replaced(
     placer: Placer,
 ) -> Decision:
     """The job runs again: on what is left of its old set, and the best spares for the rest."""
-    kept = [
-        name
-        for name in sorted(pin.nodes)
-        if name in picture.nodes and picture.nodes[name].usable and name not in occupied and name not in failed
-    ]
+    kept = [name for name in _survivors(pin, occupied, picture) if name not in failed]
     among = picture.partitions.get(job.partition, ())
     # Counted by its old set: for a moment after a requeue Slurm calls every job a one-node job.
     room = [

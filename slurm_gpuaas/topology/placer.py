@@ -43,15 +43,15 @@ class FabricPlacer:
         if choice is None:
             return None
         other = runner_up(domains, count - len(kept), choice, held=held)
-        chosen = keep | self._nodes(choice, takeable)
+        cost = with_held(choice.cost, held)
         return Placement(
-            nodes=tuple(fabric.nodes[i] for i in np.flatnonzero(chosen)),
-            pods=len({fabric.paths[group][0] for group in fabric.group[chosen]}),
-            leaf_groups=int(np.unique(fabric.group[chosen]).size),
-            cost=score(choice.cost),
+            nodes=tuple(fabric.nodes[i] for i in np.flatnonzero(keep | self._nodes(choice, takeable))),
+            pods=cost.used[0],
+            leaf_groups=cost.used[1],
+            cost=score(cost),
             gap=sum(choice.gap),
-            runner_up_cost=score(other.cost) if other else None,
-            why=explained(choice, other),
+            runner_up_cost=score(with_held(other.cost, held)) if other else None,
+            why=explained(choice, other, held),
         )
 
     def _domains(self, takeable: BoolArray, among: BoolArray) -> list[Domain]:
@@ -74,6 +74,12 @@ class FabricPlacer:
         return nth
 
 
+def with_held(cost: Cost, held: Collection[Path]) -> Cost:
+    """The cost of the whole set, where `cost` is what was added to domains that are held."""
+    pods, leaf_groups = cost.used
+    return cost._replace(used=(pods + len({path[0] for path in held}), leaf_groups + len(held)))
+
+
 def score(cost: Cost) -> float:
     """The lexicographic cost as one number, for lists and graphs: millions for pods, thousands for leaf groups, 500 for
     a whole leaf group broken, 1 for each node left over. Holds its order below 1,000 leaf groups of 500 nodes."""
@@ -81,19 +87,23 @@ def score(cost: Cost) -> float:
     return pods * 1e6 + leaf_groups * 1e3 + cost.broken * 500.0 + cost.leftover
 
 
-def explained(choice: Choice, other: Choice | None) -> str:
-    where = ", ".join(f"{'/'.join(path)}: {places}" for path, places in choice.takes) or "no other node"
-    sentence = f"{where} ({described(choice.cost)}; "
-    sentence += "the fewest possible)" if not any(choice.gap) else f"{sum(choice.gap)} above what fewer pods allow)"
-    return f"{sentence}; runner-up: {named(other)}" if other else f"{sentence}; no alternative"
+def explained(choice: Choice, other: Choice | None, held: Collection[Path]) -> str:
+    where = ", ".join(f"{plural(places, 'node')} of {'/'.join(path)}" for path, places in choice.takes) or "no new node"
+    best = "the fewest possible" if not any(choice.gap) else f"{sum(choice.gap)} above what more pods would allow"
+    sentence = f"{where}: {described(with_held(choice.cost, held))}, {best}"
+    if other is None:
+        return f"{sentence}; no alternative."
+    names = [path[-1] for path, _ in other.takes]
+    shown = ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+    return f"{sentence}; runner-up {shown}: {described(with_held(other.cost, held))}."
 
 
 def described(cost: Cost) -> str:
     pods, leaf_groups = cost.used
     broken = ", breaks a whole one" if cost.broken else ""
-    return f"{leaf_groups} leaf groups in {pods} pods{broken}, {cost.leftover} left over"
+    where = plural(leaf_groups, "leaf group") + (f" in {plural(pods, 'pod')}" if pods > 1 else "")
+    return f"{where}{broken}, {cost.leftover} left over"
 
 
-def named(choice: Choice) -> str:
-    paths: list[Path] = [path for path, _ in choice.takes]
-    return f"{', '.join(path[-1] for path in paths[:4])}{', ...' if len(paths) > 4 else ''} ({described(choice.cost)})"
+def plural(number: int, what: str) -> str:
+    return f"{number} {what}" + ("" if number == 1 else "s")

@@ -1,0 +1,262 @@
+"""The gate's controller on an in-memory Slurm: effects, their order, and what a crash leaves."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from slurm_gpuaas.domain.jobs import JobId, JobState, PlacementOutcome
+from slurm_gpuaas.domain.names import ClusterName
+from slurm_gpuaas.domain.nodes import NodeFlag
+from slurm_gpuaas.jobs.gate import RESERVATION, GateSettings, PlacementGate, PlacementStore, hold_wanted
+from slurm_gpuaas.slurm.protocols import SlurmRefused
+from slurm_gpuaas.store import Store
+from tests.fakes import EPOCH, FakeClock, FakeController, make_job, make_node
+from tests.unit.gate.scene import GATED, NODES, OWN, PLACER, FakeStore, gated, names
+
+SETTINGS = GateSettings(hold=timedelta(minutes=3))
+
+
+@pytest.fixture
+def store() -> FakeStore:
+    return FakeStore()
+
+
+@pytest.fixture
+def slurm() -> FakeController:
+    return FakeController([make_node(name) for name in NODES])
+
+
+def gate(slurm: FakeController, store: PlacementStore, settings: GateSettings = SETTINGS) -> PlacementGate:
+    return PlacementGate(
+        cluster=ClusterName("mini"),
+        slurm=slurm,
+        store=store,
+        placer=lambda: PLACER,
+        partitions=lambda: {OWN: NODES},
+        clock=slurm.clock,
+        settings=settings,
+    )
+
+
+def submit(slurm: FakeController, count: int = 4, job_id: int = 1) -> JobId:
+    job = gated(job_id, count)
+    slurm.job_by_id[job.id] = job
+    return job.id
+
+
+def test_one_update_pins_the_job_and_clears_its_licence(slurm: FakeController, store: FakeStore) -> None:
+    job = submit(slurm)
+    gate(slurm, store).tick()
+    assert slurm.job_by_id[job].required_nodes == names("n[1-4]")
+    assert slurm.job_by_id[job].licenses == ""
+    assert slurm.calls.count("update_job") == 1
+
+
+def test_the_placement_and_its_reasons_are_kept_in_the_real_store(slurm: FakeController) -> None:
+    store = Store.open("sqlite://")
+    job = submit(slurm, 2)
+    gate(slurm, store).tick()
+    (placement,) = store.placements(job_id=job)
+    assert (placement.outcome, placement.nodes, placement.leaf_groups) == (PlacementOutcome.PINNED, names("n[1-2]"), 1)
+    assert placement.cost < (placement.runner_up_cost or 0.0) or placement.cost == placement.runner_up_cost
+    (entry,) = store.audit.newest(action="job.place")
+    assert entry.subject == "1"
+    assert entry.evidence["nodes"] == "n[1-2]"
+    assert entry.evidence["gap"] == 0
+    store.close()
+
+
+def test_a_job_that_does_not_fit_is_opened_without_nodes(slurm: FakeController, store: FakeStore) -> None:
+    job = submit(slurm, 9)
+    gate(slurm, store).tick()
+    assert slurm.job_by_id[job].licenses == ""
+    assert slurm.job_by_id[job].required_nodes == ()
+    (placement,) = store.placements(job_id=job)
+    assert placement.outcome is PlacementOutcome.OPENED
+    assert placement.reason == "It needs 9 free nodes of partition own; 8 are free."
+
+
+def test_a_second_tick_writes_nothing(slurm: FakeController, store: FakeStore) -> None:
+    submit(slurm)
+    controller = gate(slurm, store)
+    controller.tick()
+    slurm.calls.clear()
+    controller.tick()
+    assert set(slurm.calls) == {"jobs", "nodes", "reservations"}
+
+
+def test_without_waiting_jobs_a_tick_reads_jobs_and_its_reservation(slurm: FakeController, store: FakeStore) -> None:
+    controller = gate(slurm, store)
+    controller.tick()
+    slurm.calls.clear()
+    controller.tick()
+    assert slurm.calls == ["jobs", "reservations"]
+
+
+def test_shadow_changes_nothing(slurm: FakeController, store: FakeStore) -> None:
+    job = submit(slurm)
+    gate(slurm, store, GateSettings(shadow=True)).tick()
+    assert slurm.calls == ["jobs", "nodes"]
+    assert slurm.job_by_id[job].licenses == GATED
+    assert not store.rows
+
+
+class TestHold:
+    def test_the_first_tick_holds_all_licences(self, slurm: FakeController, store: FakeStore) -> None:
+        gate(slurm, store).tick()
+        reservation = slurm.reservation_by_name[RESERVATION]
+        assert reservation.licenses == "placement:1000000"
+        assert reservation.flags == {"LICENSE_ONLY"}
+        assert reservation.start + reservation.duration == EPOCH + timedelta(minutes=3)
+
+    def test_it_is_extended_when_a_third_of_it_has_passed(self, slurm: FakeController, store: FakeStore) -> None:
+        controller = gate(slurm, store)
+        controller.tick()
+        slurm.clock.forward(timedelta(seconds=59))
+        controller.tick()
+        assert slurm.calls.count("put_reservation") == 1
+        slurm.clock.forward(timedelta(seconds=2))
+        controller.tick()
+        reservation = slurm.reservation_by_name[RESERVATION]
+        assert reservation.start == EPOCH
+        assert reservation.start + reservation.duration == slurm.clock.now() + timedelta(minutes=3)
+
+    def test_one_that_ran_out_begins_anew(self, slurm: FakeController) -> None:
+        old = hold_wanted(None, EPOCH, SETTINGS)
+        new = hold_wanted(old, EPOCH + timedelta(hours=1), SETTINGS)
+        assert new is not None
+        assert new.start == EPOCH + timedelta(hours=1)
+
+    def test_a_tick_that_fails_does_not_extend_it(self, slurm: FakeController, store: FakeStore) -> None:
+        submit(slurm)
+
+        def no_fabric() -> object:
+            raise SlurmRefused("no fabric (test)")
+
+        controller = gate(slurm, store)
+        controller._placer = no_fabric  # type: ignore[assignment]
+        with pytest.raises(SlurmRefused):
+            controller.tick()
+        assert RESERVATION not in slurm.reservation_by_name
+
+    def test_a_job_that_slurm_will_not_open_lets_it_run_out(self, slurm: FakeController, store: FakeStore) -> None:
+        submit(slurm)
+
+        def refuse(method: str) -> None:
+            if method == "update_job":
+                raise SlurmRefused("Job update not available right now (test).")
+
+        slurm.before = refuse
+        gate(slurm, store).tick()
+        assert RESERVATION not in slurm.reservation_by_name
+
+
+def test_nodes_that_slurm_refuses_open_the_job(slurm: FakeController, store: FakeStore) -> None:
+    job = submit(slurm)
+    refusals = iter([True])
+
+    def refuse_once(method: str) -> None:
+        if method == "update_job" and next(refusals, False):
+            raise SlurmRefused("Requested node configuration is not available (test).")
+
+    slurm.before = refuse_once
+    gate(slurm, store).tick()
+    assert slurm.job_by_id[job].licenses == ""
+    assert slurm.job_by_id[job].required_nodes == ()
+    assert store.placements(job_id=job)[0].outcome is PlacementOutcome.OPENED
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("step", range(12))
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_at_any_call_the_next_daemon_carries_on(store: FakeStore, moment: str, step: int) -> None:
+    """Two jobs to place, one to open, one to replace; killed around the n-th call to Slurm."""
+    clock = FakeClock()
+    slurm = FakeController([make_node(name) for name in NODES], clock=clock)
+    submit(slurm, 2, job_id=4)
+    gate(slurm, store).tick()
+    slurm.start(4, ["n1", "n2"])
+    slurm.drain([names("n2")[0]], "gpuaas:i-1: XID 79")
+    slurm.requeue(JobId(4))
+    for job_id, count in ((1, 2), (2, 4), (3, 8)):
+        submit(slurm, count, job_id)
+
+    remaining = iter(range(step))
+
+    def kill(method: str) -> None:
+        if next(remaining, None) is None:
+            raise Killed
+
+    setattr(slurm, moment, kill)
+    try:
+        gate(slurm, store).tick()
+    except Killed:
+        slurm.before = slurm.after = lambda method: None
+        gate(slurm, store).tick()
+    jobs = slurm.job_by_id
+    assert [jobs[JobId(i)].licenses for i in (1, 2, 3, 4)] == ["", "", "", ""]
+    given = [node for i in (1, 2, 4) for node in jobs[JobId(i)].required_nodes]
+    assert len(given) == len(set(given)), "no node is given twice"
+    assert [len(jobs[JobId(i)].required_nodes) for i in (1, 2, 3, 4)] in ([2, 0, 0, 2], [0, 4, 0, 2], [2, 4, 0, 2])
+    assert "n2" not in given
+    assert RESERVATION in slurm.reservation_by_name
+    for i in (1, 2, 3, 4):
+        told = [entry for entry in store.entries if entry.subject == str(i)]
+        assert len(told) == (2 if i == 4 else 1), "each decision is told once"
+
+
+class TestReplacement:
+    def started(self, slurm: FakeController, store: FakeStore) -> PlacementGate:
+        controller = gate(slurm, store)
+        job = submit(slurm)
+        controller.tick()
+        slurm.start(job, list(names("n[1-4]")))
+        return controller
+
+    def test_a_requeued_job_runs_on_its_survivors_and_a_spare(self, slurm: FakeController, store: FakeStore) -> None:
+        controller = self.started(slurm, store)
+        slurm.drain(names("n3"), "gpuaas:i-1: XID 79")
+        slurm.requeue(JobId(1))
+        assert controller.replace(JobId(1), names("n3"))
+        job = slurm.job_by_id[JobId(1)]
+        assert job.required_nodes == names("n[1-2,4-5]")
+        assert job.eligible == slurm.clock.now(), "it does not wait for Slurm's requeue delay"
+        assert store.rows.keys() == {(JobId(1), 0), (JobId(1), 1)}
+
+    def test_the_next_tick_does_the_same_by_itself(self, slurm: FakeController, store: FakeStore) -> None:
+        controller = self.started(slurm, store)
+        slurm.drain(names("n3"), "gpuaas:i-1: XID 79")
+        slurm.requeue(JobId(1))
+        controller.tick()
+        assert slurm.job_by_id[JobId(1)].required_nodes == names("n[1-2,4-5]")
+
+    def test_without_a_spare_it_is_let_go(self, slurm: FakeController, store: FakeStore) -> None:
+        controller = self.started(slurm, store)
+        slurm.job_by_id[JobId(2)] = make_job(2, node_count=4)
+        slurm.start(2, list(names("n[5-8]")))
+        slurm.drain(names("n3"), "gpuaas:i-1: XID 79")
+        slurm.requeue(JobId(1))
+        assert controller.replace(JobId(1), names("n3"))
+        assert slurm.job_by_id[JobId(1)].required_nodes == ()
+
+    def test_a_running_job_is_left_alone(self, slurm: FakeController, store: FakeStore) -> None:
+        controller = self.started(slurm, store)
+        assert not controller.replace(JobId(1), names("n3"))
+        assert slurm.job_by_id[JobId(1)].state is JobState.RUNNING
+
+    def test_a_job_that_is_gone_is_no_error(self, slurm: FakeController, store: FakeStore) -> None:
+        assert not gate(slurm, store).replace(JobId(77), ())
+
+
+def test_a_pin_outlives_the_daemon_and_its_store(slurm: FakeController, store: FakeStore) -> None:
+    """Another daemon with an empty store still knows whose nodes they are, and takes them back."""
+    job = submit(slurm)
+    gate(slurm, store).tick()
+    slurm.node_by_name[names("n1")[0]] = make_node("n1", flags=NodeFlag.DRAIN)
+    gate(slurm, FakeStore()).tick()
+    assert slurm.job_by_id[job].required_nodes == ()

@@ -1,0 +1,233 @@
+"""The gate's decisions, as tables. Leaf group left = n1..n4, right = n5..n8."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slurm_gpuaas.domain.jobs import Job, JobId, JobState
+from slurm_gpuaas.domain.names import NodeName, PartitionName
+from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
+from slurm_gpuaas.domain.policy import fold_nodes
+from slurm_gpuaas.jobs import gate_rules
+from slurm_gpuaas.jobs.gate_rules import Decision, Pin, decide, without_gate, without_pin
+from tests.fakes import EPOCH, make_job, make_node
+from tests.unit.gate.scene import GATED, NODES, PLACER, gated, names, picture, pinned
+
+DRAINED = NodeFlag.DRAIN
+
+
+def running(job_id: int, nodes: str) -> Job:
+    return make_job(job_id, state=JobState.RUNNING, nodes=[str(n) for n in names(nodes)])
+
+
+def brief(decisions: list[Decision]) -> list[tuple[int, str | None]]:
+    """(job, its nodes) or (job, None) when it is opened."""
+    return [(d.job.id, fold_nodes(d.placement.nodes) if d.placement else None) for d in decisions]
+
+
+@pytest.mark.parametrize(
+    ("rule", "jobs", "nodes", "expected"),
+    [
+        ("an idle cluster: one whole leaf group", [gated(1)], [], [(1, "n[1-4]")]),
+        (
+            "one leaf group although node order would spread it",
+            [gated(1)],
+            [make_node("n2", flags=DRAINED)],
+            [(1, "n[5-8]")],
+        ),
+        ("a running job's nodes are not free", [running(9, "n1"), gated(1)], [], [(1, "n[5-8]")]),
+        (
+            "one node goes where a leaf group is broken already",
+            [running(9, "n6"), gated(1, 1)],
+            [],
+            [(1, "n5")],
+        ),
+        ("not enough free: opened", [running(9, "n[1-3,5-7]"), gated(1)], [], [(1, None)]),
+        ("two jobs get two leaf groups", [gated(1), gated(2)], [], [(1, "n[1-4]"), (2, "n[5-8]")]),
+        (
+            "the higher priority chooses first",
+            [gated(1, 8), gated(2, 4, priority=5)],
+            [],
+            [(2, "n[1-4]"), (1, None)],
+        ),
+        (
+            "nodes given a moment ago are not given again",
+            [pinned(1, "n[1-4]"), gated(2), gated(3)],
+            [],
+            [(2, "n[5-8]"), (3, None)],
+        ),
+        (
+            "an array is opened: a change would pin every task",
+            [replace(gated(1), array_job_id=JobId(1))],
+            [],
+            [(1, None)],
+        ),
+        ("a user's own node list is left alone", [replace(gated(1), required_nodes=names("n[2-5]"))], [], [(1, None)]),
+        ("a job in a reservation is opened", [replace(gated(1), reservation="maint")], [], [(1, None)]),
+        ("a job that a limit holds is opened", [replace(gated(1), reason="QOSGrpGRES")], [], [(1, None)]),
+        ("an unknown partition is opened", [gated(1, partition="all")], [], [(1, None)]),
+        ("part of a node is Slurm's to pack", [gated(1, 1, gpus=2)], [], [(1, None)]),
+        ("a held job stays at the gate", [gated(1, priority=0)], [], []),
+        ("a job with a dependency stays", [replace(gated(1), reason="Dependency")], [], []),
+        ("a job that is not eligible stays", [gated(1, eligible=EPOCH + timedelta(hours=1))], [], []),
+        ("a job without the licence is not ours", [make_job(1, node_count=4)], [], []),
+        ("a reserved node is not free", [gated(1, 8)], [make_node("n1", flags=NodeFlag.RESERVED)], [(1, None)]),
+        (
+            "a node that is being cleared is not free",
+            [gated(1, 8)],
+            [make_node("n1", flags=NodeFlag.COMPLETING)],
+            [(1, None)],
+        ),
+        (
+            "a job whose pinned node broke before its start is let go",
+            [pinned(1, "n[1-4]")],
+            [make_node("n3", flags=DRAINED)],
+            [(1, None)],
+        ),
+        (
+            "a job that a limit holds on its nodes is let go",
+            [pinned(1, "n[1-4]", reason="QOSGrpGRES")],
+            [],
+            [(1, None)],
+        ),
+        (
+            "a requeued job keeps its survivors and gets a spare",
+            [pinned(1, "n[1-4]", restarts=1)],
+            [make_node("n3", flags=DRAINED)],
+            [(1, "n[1-2,4-5]")],
+        ),
+        (
+            "a requeued job that lost its nodes to another moves",
+            [running(9, "n[1-4]"), pinned(1, "n[1-4]", restarts=1)],
+            [],
+            [(1, "n[5-8]")],
+        ),
+        (
+            "a requeued job without a spare is let go",
+            [running(9, "n[5-8]"), pinned(1, "n[1-4]", restarts=1)],
+            [make_node("n3", base=NodeBase.DOWN)],
+            [(1, None)],
+        ),
+    ],
+)
+def test_decisions(rule: str, jobs: list[Job], nodes: list[Node], expected: list[tuple[int, str | None]]) -> None:
+    assert brief(decide(picture(jobs, nodes), PLACER)) == expected, rule
+
+
+@pytest.mark.parametrize(
+    ("seconds", "flags", "expected"),
+    [
+        (8, NodeFlag.NONE, []),
+        (9, NodeFlag.NONE, [(1, None)]),
+        (9, NodeFlag.COMPLETING, []),
+    ],
+    ids=["patience lasts", "patience is over", "an earlier job is just leaving"],
+)
+def test_a_job_that_does_not_start_on_its_nodes_is_let_go(
+    seconds: int, flags: NodeFlag, expected: list[tuple[int, str | None]]
+) -> None:
+    scene = picture([pinned(1, "n[1-4]")], [make_node("n1", flags=flags)], later=timedelta(seconds=seconds))
+    assert brief(decide(scene, PLACER)) == expected
+
+
+def test_letting_go_takes_the_nodes_back() -> None:
+    (decision,) = decide(picture([pinned(1, "n[1-4]", reason="AssocGrpGRESMinutes")]), PLACER)
+    assert decision.clears_pin
+    assert decision.reason == "A limit holds it: AssocGrpGRESMinutes."
+
+
+def test_a_requeued_job_does_not_wait_for_its_clearing_nodes_to_be_free() -> None:
+    nodes = [
+        make_node(f"n{i}", base=NodeBase.ALLOCATED, flags=NodeFlag.COMPLETING, gpus_allocated=8) for i in (1, 2, 4)
+    ]
+    nodes.append(make_node("n3", flags=DRAINED))
+    decision = gate_rules.replace(pinned(1, "n[1-4]", restarts=1), names("n3"), picture([], nodes), PLACER)
+    assert decision is not None
+    assert brief([decision]) == [(1, "n[1-2,4-5]")]
+
+
+def test_a_failed_node_is_not_its_own_spare() -> None:
+    """The drain may not be visible yet when the replacement is asked for."""
+    decision = gate_rules.replace(pinned(1, "n[1-4]", restarts=1), names("n3"), picture([]), PLACER)
+    assert decision is not None
+    assert decision.placement is not None
+    assert "n3" not in decision.placement.nodes
+
+
+def test_a_job_with_nodes_of_its_users_choice_is_not_replaced() -> None:
+    job = replace(make_job(1, node_count=4, restarts=1), required_nodes=names("n[1-4]"))
+    assert gate_rules.replace(job, names("n3"), picture([job]), PLACER) is None
+
+
+def test_for_a_moment_after_a_requeue_slurm_calls_it_a_one_node_job() -> None:
+    job = replace(pinned(1, "n[1-4]", restarts=1), node_count=1)
+    decision = gate_rules.replace(job, names("n3"), picture([job]), PLACER)
+    assert decision is not None
+    assert brief([decision]) == [(1, "n[1-2,4-5]")]
+
+
+@pytest.mark.parametrize(
+    ("licenses", "rest"),
+    [("placement:1", ""), ("matlab:2,placement:1", "matlab:2"), ("placement", ""), ("placement@site:1,a", "a")],
+)
+def test_only_the_gates_licence_is_cleared(licenses: str, rest: str) -> None:
+    assert gate_rules.asks(make_job(1, licenses=licenses))
+    assert without_gate(licenses) == rest
+
+
+def test_another_licence_is_not_the_gates() -> None:
+    assert not gate_rules.asks(make_job(1, licenses="placements:1,xplacement:2"))
+
+
+class TestPin:
+    def test_comes_back_from_the_job_it_was_written_to(self) -> None:
+        pin = Pin(nodes=frozenset(names("n[1-4]")), restarts=2, at=EPOCH)
+        job = replace(make_job(1), required_nodes=names("n[1-4]"), admin_comment=pin.written_to("ticket 7"))
+        assert Pin.of(job) == pin
+        assert without_pin(job.admin_comment) == "ticket 7"
+
+    def test_a_newer_one_takes_the_place_of_an_older(self) -> None:
+        older = Pin(nodes=frozenset(names("n1")), restarts=0, at=EPOCH).written_to("ticket 7")
+        newer = Pin(nodes=frozenset(names("n2")), restarts=0, at=EPOCH).written_to(older)
+        assert newer.count("gpuaas:placed") == 1
+        assert newer.startswith("ticket 7 ")
+
+    def test_is_not_ours_when_somebody_changed_the_nodes(self) -> None:
+        assert Pin.of(replace(pinned(1, "n[1-4]"), required_nodes=names("n[1-3]"))) is None
+
+    @given(st.text())
+    def test_hostile_comments_are_no_pins(self, text: str) -> None:
+        job = replace(make_job(1), required_nodes=names("n1"), admin_comment=f"gpuaas:placed({text})")
+        assert Pin.of(job) is None or "n1" in text
+
+
+@given(
+    down=st.sets(st.sampled_from(NODES), max_size=6),
+    counts=st.lists(st.integers(1, 8), max_size=5),
+    ages=st.lists(st.integers(0, 20), min_size=5, max_size=5),
+)
+def test_every_job_at_the_gate_is_decided_at_once_and_no_node_is_given_twice(
+    down: set[NodeName], counts: list[int], ages: list[int]
+) -> None:
+    jobs = [gated(i, count, priority=1 + age) for i, (count, age) in enumerate(zip(counts, ages, strict=False))]
+    decisions = decide(picture(jobs, [make_node(node, flags=DRAINED) for node in down]), PLACER)
+    assert {decision.job.id for decision in decisions} == {job.id for job in jobs}
+    given = [node for decision in decisions if decision.placement for node in decision.placement.nodes]
+    assert len(given) == len(set(given))
+    assert not set(given) & down
+    for decision in decisions:
+        assert decision.placement is None or len(decision.placement.nodes) == decision.job.node_count
+
+
+def test_an_unknown_partition_says_so() -> None:
+    (decision,) = decide(picture([replace(gated(1), partition=PartitionName("all"))]), PLACER)
+    assert decision.reason == "The nodes of partition all are not declared in the policy."
+
+
+def test_licences_of_the_scene_are_the_gates() -> None:
+    assert gate_rules.asks(make_job(1, licenses=GATED))
