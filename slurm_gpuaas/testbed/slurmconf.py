@@ -114,8 +114,8 @@ DebugLevel=info
 
 
 def gpuaasd_yaml(cluster: Cluster) -> str:
-    """The daemon's configuration: defaults, and a loopback listener for the agents."""
-    return f"cluster: {cluster.name}\nagents:\n  listener:\n    port: {AGENTS_PORT}\n"
+    """The daemon's configuration: defaults, a loopback listener for the agents, and usage that can be watched growing."""
+    return f"cluster: {cluster.name}\nagents:\n  listener:\n    port: {AGENTS_PORT}\nmetering:\n  interval: 2\n"
 
 
 def agent_yaml() -> str:
