@@ -140,3 +140,8 @@ def test_usage_equals_sacct_over_requeue_preemption_failure_and_restarts(
     assert (mine.preempted, mine.node_failed) == (by_state["PREEMPTED"], by_state["NODE_FAIL"])
     assert mine.burst == sum(value for (job, _), (value, _) in expected.items() if str(job) == burst)
     store.close()
+
+
+def test_a_time_without_jobs_has_no_runs(accounting: RestAccounting) -> None:
+    long_ago = datetime(2020, 1, 1, tzinfo=UTC)
+    assert accounting.jobs_since(long_ago, long_ago + timedelta(days=1)) == ()
