@@ -114,7 +114,7 @@ DebugLevel=info
 
 
 def gpuaasd_yaml(cluster: Cluster) -> str:
-    """The daemon's configuration: defaults, a loopback listener for the agents, and usage that can be watched growing."""
+    """The daemon's configuration: defaults, a loopback listener for the agents, and usage that one can watch grow."""
     return f"cluster: {cluster.name}\nagents:\n  listener:\n    port: {AGENTS_PORT}\nmetering:\n  interval: 2\n"
 
 
