@@ -1,0 +1,161 @@
+"""`gpuaas topology`: the fabric and placements on it. Needs no daemon, no Slurm and no root."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TextIO
+
+import click
+from pydantic import ValidationError
+
+from slurm_gpuaas.cli.output import print_json, print_table
+from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.policy import expand_nodes
+from slurm_gpuaas.topology import ibnetdiscover, slurm_yaml
+from slurm_gpuaas.topology.fabric import Fabric
+from slurm_gpuaas.topology.problem import Problem, solve
+
+TEXT = click.File("r", encoding="utf-8", errors="replace")
+
+
+@click.group("topology")
+def group() -> None:
+    """Import, show, render and use the fabric's topology.
+
+    \b
+    Examples:
+      ibnetdiscover | gpuaas topology import ibnetdiscover - --nodes 'b200-[001-129]' -o fabric.json
+      gpuaas topology show fabric.json
+      gpuaas topology render fabric.json -o /etc/slurm/topology.yaml
+    """
+
+
+@group.group("import")
+def import_() -> None:
+    """Read a fabric and write it as fabric.json (docs/reference/fabric.schema.json is its schema)."""
+
+
+@import_.command("ibnetdiscover")
+@click.argument("file", type=TEXT)
+@click.option("--nodes", help="The cluster's nodes; other hosts of the fabric are left out. Default: every host.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output.")
+def from_ibnetdiscover(file: TextIO, nodes: str | None, output: Path | None) -> None:
+    """From the output of the real `ibnetdiscover` in FILE (- for standard input).
+
+    What is odd in the cabling or the text is said on standard error and kept in fabric.json.
+    """
+    wanted = expand_nodes(nodes) if nodes else ()
+    _write(ibnetdiscover.parse(file.read(), nodes=wanted, source=_name(file, "ibnetdiscover")), output)
+
+
+@import_.command("topology.yaml")
+@click.argument("file", type=TEXT)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output.")
+def from_topology_yaml(file: TextIO, output: Path | None) -> None:
+    """From the tree in Slurm's topology.yaml in FILE (- for standard input)."""
+    _write(slurm_yaml.parse(file.read(), source=_name(file, "topology.yaml")), output)
+
+
+@group.command()
+@click.argument("fabric", type=TEXT)
+@click.option("--json", "as_json", is_flag=True, help="The fabric as one JSON document.")
+def show(fabric: TextIO, as_json: bool) -> None:
+    """Leaf groups, pods and findings of FABRIC.json."""
+    known = read_fabric(fabric)
+    if as_json:
+        print_json(known)
+        return
+    rows = [
+        (group.pod, group.name, len(group.node_names), len(group.switches), group.nodes) for group in known.leaf_groups
+    ]
+    print_table(["pod", "leaf group", "#nodes", "#leaf switches", "node list"], rows, empty="No leaf group.")
+    nodes = sum(len(group.node_names) for group in known.leaf_groups)
+    click.echo(
+        f"{nodes} nodes, {len(known.leaf_groups)} leaf groups, {len(known.pods)} pods, "
+        f"{sum(spine.level == 1 for spine in known.spines)} spines, "
+        f"{sum(spine.level > 1 for spine in known.spines)} switches above them."
+    )
+    for finding in known.findings:
+        click.echo(f"! {finding}")
+
+
+@group.command()
+@click.argument("fabric", type=TEXT)
+@click.option(
+    "--format", "form", type=click.Choice(["topology.yaml"]), default="topology.yaml", show_default=True, help="Form."
+)
+@click.option("--nodes", help="All nodes of slurm.conf: those the fabric lacks are added apart, as Slurm demands.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output.")
+def render(fabric: TextIO, form: str, nodes: str | None, output: Path | None) -> None:
+    """Write FABRIC.json as Slurm's topology.yaml (Slurm 25.05 and later)."""
+    del form  # the choice has one value today
+    _put(slurm_yaml.render(read_fabric(fabric), nodes=expand_nodes(nodes) if nodes else ()), output)
+
+
+@group.command()
+@click.option(
+    "--problem", "file", type=TEXT, required=True, help="JSON: levels, domains, request. - for standard input."
+)
+@click.option("--json", "as_json", is_flag=True, help="The answer as one JSON document.")
+def place(file: TextIO, as_json: bool) -> None:
+    """Choose the best domains for a request: the fewest, level by level from the top, then the best fit.
+
+    \b
+    Example problem:
+      {"levels": ["pod", "leaf"],
+       "domains": [{"path": ["p1", "a"], "free": 4}, {"path": ["p1", "b"], "free": 2}],
+       "request": {"count": 5}}
+    """
+    try:
+        problem = Problem.model_validate_json(file.read())
+    except ValidationError as error:
+        raise _invalid(file, error) from None
+    answer = solve(problem)
+    if as_json:
+        print_json(answer)
+        return
+    if answer.assignment is None:
+        click.echo(answer.reason)
+        return
+    rows = [("/".join(row.path), row.count) for row in answer.assignment]
+    print_table(["domain", "#count"], rows, empty="Nothing.")
+    click.echo(answer.why)
+
+
+def read_fabric(file: TextIO) -> Fabric:
+    """
+    Raises:
+        InvalidInput: not a fabric.json; says where.
+    """
+    try:
+        return Fabric.model_validate_json(file.read())
+    except ValidationError as error:
+        raise _invalid(file, error) from None
+
+
+def _invalid(file: TextIO, error: ValidationError) -> InvalidInput:
+    first = error.errors(include_url=False)[0]
+    place = ".".join(map(str, first["loc"])) or "the document"
+    what = first["msg"].removeprefix("Value error, ").rstrip(".")
+    return InvalidInput(f"{_name(file, 'standard input')}: {place}: {what}.", way_out="Correct the file.")
+
+
+def _write(fabric: Fabric, output: Path | None) -> None:
+    for finding in fabric.findings:
+        click.echo(f"! {finding}", err=True)
+    _put(json.dumps(fabric.model_dump(mode="json"), indent=2) + "\n", output)
+
+
+def _put(text: str, output: Path | None) -> None:
+    if output is None:
+        click.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text)
+    except OSError as error:
+        raise InvalidInput(f"{output} cannot be written: {error.strerror}.", way_out="Choose another file.") from None
+
+
+def _name(file: TextIO, default: str) -> str:
+    return default if file.name in ("-", "<stdin>") else Path(file.name).name
