@@ -34,7 +34,7 @@ def _submit(template: Template, given: Mapping[str, str], *, dry_run: bool, as_j
         return
     submission = submit(template, given)
     if as_json:
-        click.echo(json.dumps({"job": submission.job, "template": template.name, **asdict(submission.decided)}))
+        click.echo(json.dumps({"job_id": submission.job, "template": template.name, **asdict(submission.decided)}))
         return
     table = Table(show_header=False)
     table.add_row("job", str(submission.job))
