@@ -90,10 +90,12 @@ def policies(draw: st.DrawFn) -> Policy:
         documents.append(project(name, draw(st.sampled_from(("snu", "kaist")))))
         users = draw(st.sets(st.sampled_from(USERS)))
         documents += [member(user, name) for user in sorted(users)]
-        for candidate in draw(st.lists(_grants(name), max_size=3)):
+        given: list[PolicyDocument] = []
+        for candidate in draw(st.lists(_grants(name), max_size=2)):
             try:  # grants of one name, or of two shares at once, are no policy
-                Policy.of([*documents, candidate])
+                policy(project(name), pool(shares=shares), *given, candidate)
             except InvalidInput:
                 continue
-            documents.append(candidate)
+            given.append(candidate)
+        documents += given
     return Policy.of(documents)

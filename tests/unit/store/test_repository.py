@@ -82,7 +82,7 @@ class TestPolicy:
         policy, revision = store.policy_and_revision()
         assert (policy, revision.revision, revision.applied_at) == (Policy(), 0, None)
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
     @given(policy=policies())
     def test_any_policy_comes_back_as_it_was(self, store: Store, policy: Policy) -> None:
         store.replace_policy(policy, actor="root", at=NOW)

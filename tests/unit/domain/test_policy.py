@@ -1,0 +1,102 @@
+"""Policy documents: what they refuse, and that printing and reading them loses nothing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from pydantic import ValidationError
+
+from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.policy import DOCUMENT, Policy, PolicyDocument, expand_nodes, fold_nodes
+from tests.unit.policies import document, grant, member, policies, policy, pool, project
+
+EXAMPLES = Path(__file__).parents[3] / "etc" / "examples"
+
+
+@settings(deadline=None, max_examples=30)
+@given(one=policies())
+def test_printed_as_yaml_and_read_again_a_policy_is_the_same(one: Policy) -> None:
+    text = yaml.safe_dump_all([document.model_dump(mode="json") for document in one.documents], allow_unicode=True)
+    assert Policy.of(DOCUMENT.validate_python(value) for value in yaml.safe_load_all(text)) == one
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("policy-*.yaml")), ids=lambda file: file.name)
+def test_the_examples_are_policies_that_promise_no_more_than_there_is(file: Path) -> None:
+    example = Policy.of(DOCUMENT.validate_python(value) for value in yaml.safe_load_all(file.read_text()))
+    assert example.grants
+    assert example.overcommitted(datetime.now(UTC)) == ()
+
+
+OTHER = pool("other", cluster="mini", shares=[{"name": "own", "nodes": "b200-[08-09]"}])
+
+
+@pytest.mark.parametrize(
+    ("documents", "fault"),
+    [
+        ([project(organisation="nowhere")], "names organisation nowhere, which is not declared"),
+        ([member(of="nothing")], "names project nothing, which is not declared"),
+        ([project(), grant(pool="none")], "names pool none, which is not declared"),
+        ([project(), grant(share="government")], "names share government; pool mini has own"),
+        ([project(), project()], "Project vision is declared 2 times"),
+        ([project(), member(), member()], "Member vision/alice is declared 2 times"),
+        ([pool(), OTHER], "Node b200-08 of cluster mini is in pools mini and other"),
+        (
+            [
+                project(),
+                pool(),
+                pool("two", shares=[{"name": "own", "nodes": "c[1-2]"}]),
+                grant(),
+                grant(pool="two", name="b"),
+            ],
+            "give project vision two shares of cluster mini at once",
+        ),
+    ],
+)
+def test_documents_that_do_not_fit_together_are_refused(documents: list[PolicyDocument], fault: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        policy(*documents)
+    assert fault in caught.value.message
+
+
+def test_every_fault_is_in_one_message() -> None:
+    with pytest.raises(InvalidInput) as caught:
+        policy(project(organisation="a"), member(of="b"))
+    assert "organisation a" in caught.value.message
+    assert "project b" in caught.value.message
+
+
+BACKWARDS: dict[str, object] = {
+    "name": "g", "project": "p", "pool": "a", "share": "b", "gpus": 1, "starts": "2027-02-01", "ends": "2027-01-01"
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields"),
+    [
+        ("Grant", BACKWARDS),
+        ("Member", {"project": "vision", "user": "Alice"}),
+        ("Member", {"project": "vision", "user": "a\tb"}),
+        ("Project", {"name": "vision", "organisation": "snu", "colour": "red"}),
+        ("Pool", {"name": "p", "cluster": "c", "model": "b200", "shares": [{"name": "s", "nodes": "@all"}]}),
+        ("Pool", {"name": "p", "cluster": "c", "model": "b200", "shares": []}),
+        ("Nothing", {"name": "x"}),
+    ],
+    ids=["ends before it starts", "upper case user", "tab", "unknown key", "node group", "no share", "unknown kind"],
+)  # fmt: skip
+def test_a_document_that_can_never_be_right_is_refused(kind: str, fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        document(kind, **fields)
+
+
+def test_more_guaranteed_than_there_is_is_said_with_numbers() -> None:
+    (sentence,) = policy(project(), grant(gpus=65)).overcommitted(datetime(2027, 1, 4, tzinfo=UTC))
+    assert sentence == "Share own of pool mini has 64 GPUs; 65 are guaranteed."
+
+
+def test_node_lists_unfold_and_fold_as_slurm_writes_them() -> None:
+    assert expand_nodes("b200-[09-11]") == ("b200-09", "b200-10", "b200-11")
+    assert fold_nodes(["b200-11", "b200-09", "b200-10"]) == "b200-[09-11]"

@@ -1,0 +1,318 @@
+"""The controller over fakes: what it writes, what it leaves, what it says when Slurm does not do as told."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from slurm_gpuaas.domain.errors import Conflict, InvalidInput
+from slurm_gpuaas.domain.jobs import JobId
+from slurm_gpuaas.domain.names import (
+    AccountName,
+    ClusterName,
+    GpuModel,
+    PartitionName,
+    QosName,
+    UserName,
+)
+from slurm_gpuaas.domain.policy import Policy
+from slurm_gpuaas.domain.usage import UsageRecord
+from slurm_gpuaas.quota.controller import NotConverged, PolicyController, VerdictPublisher, no_failpoint
+from slurm_gpuaas.slurm.protocols import SlurmUnavailable
+from slurm_gpuaas.slurm.records import Account
+from slurm_gpuaas.store import Store
+from tests.fakes import EPOCH, FakeAccounting, FakeClock, FakeController, make_node
+from tests.unit.policies import grant, member, policy, pool, project, small
+
+MINI = ClusterName("mini")
+VISION = QosName("guaranteed-vision")
+
+
+class Killed(BaseException):
+    """The process ended here."""
+
+
+class KillAt:
+    """Ends the run at the n-th failpoint; counts them without n."""
+
+    def __init__(self, number: int | None = None) -> None:
+        self.number = number
+        self.places: list[str] = []
+
+    def __call__(self, place: str, /) -> None:
+        self.places.append(place)
+        if len(self.places) == self.number:
+            raise Killed(place)
+
+
+@dataclass
+class World:
+    folder: Path
+    store: Store
+    slurm: FakeAccounting
+    controller: FakeController
+    clock: FakeClock
+
+    @property
+    def partitions(self) -> Path:
+        return self.folder / "partitions.conf"
+
+    @property
+    def snapshot(self) -> Path:
+        return self.folder / "snapshot"
+
+    def policies(self, *, report_only: bool = False, failpoint: KillAt | None = None) -> PolicyController:
+        return PolicyController(
+            cluster=MINI,
+            store=self.store,
+            accounting=self.slurm,
+            controller=self.controller,
+            partition_file=self.partitions,
+            clock=self.clock,
+            report_only=report_only,
+            failpoint=failpoint or no_failpoint,
+        )
+
+    def publisher(self) -> VerdictPublisher:
+        return VerdictPublisher(cluster=MINI, store=self.store, file=self.snapshot, clock=self.clock)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    clock = FakeClock()
+    nodes = [make_node(f"b200-{number:02}") for number in range(1, 9)]
+    store = Store.open(f"sqlite:///{tmp_path}/store.db")
+    yield World(tmp_path, store, FakeAccounting(), FakeController(nodes, clock=clock), clock)
+    store.close()
+
+
+class TestApply:
+    def test_slurm_store_and_include_file_follow_the_policy(self, world: World) -> None:
+        outcome = world.policies().apply(small(), actor="root")
+        assert (outcome.revision.revision, outcome.done) == (1, True)
+        assert world.store.policy() == small()
+        assert world.slurm.qos_by_name[VISION].grp_tres["gres/gpu"] == 16
+        assert "PartitionName=mini-own Nodes=b200-[01-08]" in world.partitions.read_text()
+        assert world.controller.reconfigured == 1
+
+    def test_applied_again_nothing_is_written_anywhere(self, world: World) -> None:
+        world.policies().apply(small(), actor="root")
+        slurm, audit = world.slurm.records_written, len(world.store.audit.newest(limit=1_000))
+        for outcome in (world.policies().reconcile(), world.policies().apply(small(), actor="root")):
+            assert outcome.plan.steps == ()
+        assert world.slurm.records_written == slurm
+        assert len(world.store.audit.newest(limit=1_000)) == audit
+        assert world.controller.reconfigured == 1
+
+    def test_every_object_is_in_the_audit_trail_with_who_and_why(self, world: World) -> None:
+        world.policies().apply(small(), actor="alice")
+        (entry,) = world.store.audit.newest(subject="guaranteed-vision")
+        assert (entry.actor, entry.action, entry.reason) == ("alice", "qos.create", "policy revision 1")
+        assert entry.evidence["grp_tres"] == "gres/gpu=16,gres/gpu:b200=16"
+        (applied,) = world.store.audit.newest(action="policy.apply")
+        assert (applied.actor, applied.subject) == ("alice", "revision 1")
+
+    def test_a_plan_writes_nothing(self, world: World) -> None:
+        found = world.policies().plan(small())
+        assert found.steps
+        assert world.slurm.records_written == 0
+        assert world.store.policy() == Policy()
+        assert not world.partitions.exists()
+
+    def test_a_conflict_stops_it_before_anything_is_stored(self, world: World) -> None:
+        name = AccountName("vision")
+        world.slurm.account_by_name[name] = Account(name=name, parent=None, description="Vision", organization="lab")
+        with pytest.raises(Conflict, match="Slurm account vision, which exists and is not ours"):
+            world.policies().apply(small(), actor="root")
+        assert world.store.policy() == Policy()
+        assert world.slurm.records_written == 0
+
+    def test_nodes_that_slurm_does_not_have_are_a_conflict(self, world: World) -> None:
+        with pytest.raises(
+            Conflict, match=r"Partition mini-own names 2 nodes that Slurm does not have: b200-\[09-10\]"
+        ):
+            world.policies().apply(policy(pool(shares=[{"name": "own", "nodes": "b200-[01-10]"}])), actor="root")
+        assert not world.partitions.exists()
+
+    def test_what_cannot_be_put_into_slurm_is_refused(self, world: World) -> None:
+        with pytest.raises(InvalidInput):
+            world.policies().apply(policy(project("root"), grant("root")), actor="root")
+
+    def test_slurm_away_stores_nothing(self, world: World) -> None:
+        world.slurm.go_down()
+        with pytest.raises(SlurmUnavailable):
+            world.policies().apply(small(), actor="root")
+        assert world.store.policy() == Policy()
+
+    def test_slurm_going_away_half_way_the_next_run_goes_on(self, world: World) -> None:
+        def fail(method: str) -> None:
+            if method == "put_associations":
+                raise SlurmUnavailable("slurmdbd does not answer (test).")
+
+        world.slurm.before = fail
+        with pytest.raises(SlurmUnavailable):
+            world.policies().apply(small(), actor="root")
+        world.slurm.come_back()
+        assert [step.title for step in world.policies().reconcile().plan.steps] == ["put members", "write partitions"]
+        assert world.policies().reconcile().plan.steps == ()
+
+    def test_a_write_that_slurm_took_and_did_not_do_is_an_error_with_object_and_field(self, world: World) -> None:
+        def lose(method: str) -> None:
+            if method == "put_qos" and VISION in world.slurm.qos_by_name:
+                world.slurm.qos_by_name[VISION] = replace(world.slurm.qos_by_name[VISION], grp_tres={})
+
+        world.slurm.after = lose
+        with pytest.raises(NotConverged, match=r"qos guaranteed-vision.*grp_tres is None, not gres/gpu=16"):
+            world.policies().apply(small(), actor="root")
+
+
+class TestCrash:
+    def test_killed_at_any_place_the_next_run_converges_and_accounts_for_the_step(self, tmp_path: Path) -> None:
+        def after_a_kill(number: int | None, name: str) -> tuple[World, KillAt]:
+            folder = tmp_path / name
+            folder.mkdir()
+            nodes = [make_node(f"b200-{i:02}") for i in range(1, 9)]
+            store = Store.open(f"sqlite:///{folder}/store.db")
+            world = World(folder, store, FakeAccounting(), FakeController(nodes), FakeClock())
+            world.policies().apply(small(), actor="root")
+            kill = KillAt(number)
+            changed = policy(project("audio"), member("carol", "audio"), grant("audio", borrow_limit=16))
+            try:
+                world.policies(failpoint=kill).apply(changed, actor="root")
+            except Killed:
+                world.policies().reconcile()
+            return world, kill
+
+        whole, counted = after_a_kill(None, "whole")
+        assert len(counted.places) > 20, "every step has its places"
+        for number, place in enumerate(counted.places, 1):
+            world, _ = after_a_kill(number, str(number))
+            assert world.slurm.read() == whole.slurm.read(), place
+            assert world.partitions.read_text() == whole.partitions.read_text(), place
+            assert world.controller.reconfigured >= 2, f"{place}: slurmctld has read the file"
+            effects = world.store.journal.newest("gpuaasd/policy")
+            assert all(one.outcome != "open" for one in effects), place
+            interrupted = [one.subject for one in effects if one.outcome == "interrupted"]
+            told = [entry.subject for entry in world.store.audit.newest(action="effect.interrupted")]
+            assert told == interrupted, place
+            assert world.policies().reconcile().plan.steps == (), place
+            world.store.close()
+
+
+class TestDrift:
+    def test_what_was_changed_by_hand_is_put_back_and_said(self, world: World) -> None:
+        world.policies().apply(small(), actor="root")
+        world.slurm.qos_by_name[VISION] = replace(world.slurm.qos_by_name[VISION], grp_tres={})
+        world.policies().reconcile()
+        assert world.slurm.qos_by_name[VISION].grp_tres["gres/gpu"] == 16
+        (entry, _) = world.store.audit.newest(subject="guaranteed-vision")
+        assert (entry.actor, entry.reason) == ("gpuaasd/policy", "drift")
+        assert entry.evidence["grp_tres"] == "- -> gres/gpu=16,gres/gpu:b200=16"
+
+    def test_an_include_file_changed_by_hand_is_put_back(self, world: World) -> None:
+        world.policies().apply(small(), actor="root")
+        world.partitions.write_text("PartitionName=mini-own Nodes=ALL\n")
+        world.policies().reconcile()
+        assert "AllowQos=burst-8,guaranteed-vision" in world.partitions.read_text()
+        assert world.controller.reconfigured == 2
+
+    def test_report_only_says_it_once_and_leaves_it(self, world: World) -> None:
+        controller = world.policies(report_only=True)
+        controller.apply(small(), actor="root")
+        world.slurm.qos_by_name[VISION] = replace(world.slurm.qos_by_name[VISION], priority=5)
+        for _ in range(3):
+            outcome = controller.reconcile()
+            assert (outcome.done, len(outcome.plan.changes)) == (False, 1)
+        assert world.slurm.qos_by_name[VISION].priority == 5
+        assert [one.subject for one in world.store.audit.newest(action="drift")] == ["guaranteed-vision"]
+
+    def test_report_only_still_writes_what_the_calendar_changes(self, world: World) -> None:
+        controller = world.policies(report_only=True)
+        controller.apply(policy(project(), grant(ends="2027-01-31")), actor="root")
+        world.clock.forward(timedelta(days=60))
+        assert controller.reconcile().done
+        assert world.slurm.qos_by_name[VISION].grp_tres["gres/gpu"] == 0
+
+    def test_report_only_finishes_what_a_crash_left(self, world: World) -> None:
+        with pytest.raises(Killed):
+            world.policies(report_only=True, failpoint=KillAt(4)).apply(small(), actor="root")
+        assert world.policies(report_only=True).reconcile().done
+        assert VISION in world.slurm.qos_by_name
+
+
+class TestCalendar:
+    def test_a_grant_ends_by_itself(self, world: World) -> None:
+        world.policies().apply(policy(project(), member(), grant(ends="2027-01-31", borrow_limit=8)), actor="root")
+        world.clock.forward(timedelta(days=60))
+        world.policies().reconcile()
+        assert world.slurm.qos_by_name[VISION].grp_tres["gres/gpu"] == 0
+        assert QosName("burst-8") not in world.slurm.qos_by_name
+        assert "AllowQos=closed" in world.partitions.read_text()
+        assert AccountName("vision") in world.slurm.account_by_name, "its history stays"
+        assert "\texpired\n" in _body_after(world)
+
+
+class TestBudget:
+    def test_slurm_gets_what_was_spent_before_the_grant_plus_the_budget(self, world: World) -> None:
+        start = datetime(2026, 12, 31, 15, tzinfo=EPOCH.tzinfo)
+        world.store.put_usage(
+            [
+                _run(1, start - timedelta(days=9), start - timedelta(days=8), 6_000),
+                _run(2, start - timedelta(hours=1), None, 60_000),
+                _run(3, start + timedelta(hours=1), None, 120),
+            ]
+        )
+        world.policies().apply(
+            policy(project(), member(), grant(starts="2027-01-01", budget_gpu_hours=10)), actor="root"
+        )
+        limit = world.slurm.account_by_name[AccountName("vision")].grp_tres_mins
+        assert limit == {"gres/gpu": 100 + 600}, "a run that goes on is not counted: the limit would move all the time"
+        assert "\t598\t" in _body_after(world), "600 minutes less the 2 of the run since"
+
+
+class TestSnapshot:
+    def test_written_when_the_content_changes_or_the_stamp_is_old(self, world: World) -> None:
+        world.policies().apply(small(), actor="root")
+        publisher = world.publisher()
+        assert publisher.tick()
+        assert not publisher.tick()
+        world.clock.forward(timedelta(minutes=1))
+        assert publisher.tick(), "the hook takes an old stamp for a dead daemon"
+        world.policies().apply(policy(), actor="root")
+        assert publisher.tick()
+
+    def test_a_snapshot_that_somebody_removed_comes_back(self, world: World) -> None:
+        publisher = world.publisher()
+        publisher.tick()
+        world.snapshot.unlink()
+        assert publisher.tick()
+
+    def test_everybody_may_read_it(self, world: World) -> None:
+        world.publisher().tick()
+        assert world.snapshot.stat().st_mode & 0o777 == 0o644
+
+
+def _body_after(world: World) -> str:
+    world.publisher().tick()
+    return world.snapshot.read_text()
+
+
+def _run(job: int, started: datetime, ended: datetime | None, gpu_seconds: int) -> UsageRecord:
+    return UsageRecord(
+        cluster=MINI,
+        job_id=JobId(job),
+        user=UserName("alice"),
+        account=AccountName("vision"),
+        qos=VISION,
+        partition=PartitionName("mini-own"),
+        model=GpuModel("b200"),
+        gpus=8,
+        started=started,
+        ended=ended,
+        gpu_seconds=gpu_seconds,
+        state="RUNNING",
+    )

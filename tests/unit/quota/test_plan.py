@@ -1,0 +1,272 @@
+"""From what stands to what should: the plan's order, what it leaves alone, and where it ends."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+
+from slurm_gpuaas.domain.jobs import JobState
+from slurm_gpuaas.domain.names import AccountName, ClusterName, QosName, UserName
+from slurm_gpuaas.domain.policy import Policy
+from slurm_gpuaas.quota.desired import wanted
+from slurm_gpuaas.quota.plan import (
+    IDLE,
+    Action,
+    Busy,
+    DeleteAccounts,
+    DeleteAssociations,
+    DeleteQos,
+    DeleteUsers,
+    Plan,
+    PutAccounts,
+    PutAssociations,
+    PutQos,
+    Step,
+    digest,
+    plan,
+)
+from slurm_gpuaas.slurm.records import Account, AccountingState, Qos, UserAssociation
+from tests.fakes import FakeAccounting, make_job
+from tests.unit.policies import grant, member, policies, policy, project, small
+
+NOW = datetime(2027, 1, 4, 9, 0, tzinfo=UTC)
+ALICE, BOB, VISION = UserName("alice"), UserName("bob"), AccountName("vision")
+FOREIGN_ACCOUNT = Account(name=AccountName("physics"), parent=None, description="Physics", organization="physics")
+FOREIGN_QOS = Qos(name=QosName("normal"), description="Normal QOS default")
+FOREIGN_ASSOCIATION = UserAssociation(
+    user=ALICE, account=FOREIGN_ACCOUNT.name, qos=frozenset({FOREIGN_QOS.name}), is_default=True
+)
+FOREIGN = AccountingState(
+    accounts={FOREIGN_ACCOUNT.name: FOREIGN_ACCOUNT},
+    users=frozenset({ALICE, UserName("zoe")}),
+    associations={(ALICE, FOREIGN_ACCOUNT.name): FOREIGN_ASSOCIATION},
+    qos={FOREIGN_QOS.name: FOREIGN_QOS},
+)
+
+
+def goal(policy: Policy) -> AccountingState:
+    return wanted(policy, ClusterName("mini"), NOW).accounting
+
+
+def carry_out(steps: tuple[Step, ...], slurm: FakeAccounting) -> None:
+    for step in steps:
+        match step.write:
+            case PutQos(qos):
+                slurm.put_qos(qos)
+            case PutAccounts(accounts):
+                slurm.put_accounts(accounts)
+            case PutAssociations(associations):
+                slurm.put_associations(associations)
+            case DeleteAssociations(keys):
+                slurm.delete_associations(keys)
+            case DeleteUsers(users):
+                slurm.delete_users(users)
+            case DeleteAccounts(accounts):
+                slurm.delete_accounts(accounts)
+            case DeleteQos(names):
+                slurm.delete_qos(names)
+
+
+def brought_to(state: AccountingState, start: AccountingState = FOREIGN) -> FakeAccounting:
+    """Slurm after the plan for a state; the fake refuses what real Slurm refuses (unknown parents, QOS, ...)."""
+    slurm = FakeAccounting(start)
+    carry_out(plan(slurm.read(), state).steps, slurm)
+    return slurm
+
+
+def titles(found: Plan) -> list[str]:
+    return [step.title for step in found.steps]
+
+
+@settings(deadline=None, max_examples=30)
+@given(before=policies(), after=policies())
+def test_from_any_policy_to_any_other_the_plan_arrives_and_a_second_one_is_empty(before: Policy, after: Policy) -> None:
+    slurm = brought_to(goal(before))
+    carry_out(plan(slurm.read(), goal(after)).steps, slurm)
+    now = slurm.read()
+    assert plan(now, goal(after)) == Plan()
+    assert {name for name, one in now.accounts.items() if one.description.startswith("gpuaas:")} == set(
+        goal(after).accounts
+    )
+    assert all(now.qos[name] == one for name, one in goal(after).qos.items())
+    assert now.users == goal(after).users | FOREIGN.users
+
+
+@settings(deadline=None, max_examples=30)
+@given(before=policies(), after=policies())
+def test_what_is_not_ours_is_never_touched(before: Policy, after: Policy) -> None:
+    slurm = brought_to(goal(before))
+    carry_out(plan(slurm.read(), goal(after)).steps, slurm)
+    now = slurm.read()
+    assert now.accounts[FOREIGN_ACCOUNT.name] == FOREIGN_ACCOUNT
+    assert now.qos[FOREIGN_QOS.name] == FOREIGN_QOS
+    assert now.associations[ALICE, FOREIGN_ACCOUNT.name] == FOREIGN_ASSOCIATION
+    assert UserName("zoe") in now.users, "a user without an association is not ours"
+
+
+@settings(deadline=None, max_examples=30)
+@given(before=policies(), after=policies())
+def test_cut_off_after_any_step_the_next_plan_still_arrives(before: Policy, after: Policy) -> None:
+    whole = plan(brought_to(goal(before)).read(), goal(after)).steps
+    for done in range(len(whole)):
+        slurm = brought_to(goal(before))
+        carry_out(whole[:done], slurm)
+        carry_out(plan(slurm.read(), goal(after)).steps, slurm)
+        assert plan(slurm.read(), goal(after)).steps == ()
+
+
+@settings(deadline=None, max_examples=30)
+@given(before=policies(), after=policies())
+def test_a_plan_does_not_depend_on_the_order_in_which_slurm_lists_things(before: Policy, after: Policy) -> None:
+    now = brought_to(goal(before)).read()
+    backwards = AccountingState(
+        accounts=dict(reversed(list(now.accounts.items()))),
+        users=now.users,
+        associations=dict(reversed(list(now.associations.items()))),
+        qos=dict(reversed(list(now.qos.items()))),
+    )
+    assert plan(backwards, goal(after)) == plan(now, goal(after))
+
+
+@settings(deadline=None, max_examples=30)
+@given(one=policies(), other=policies())
+def test_digests_are_equal_exactly_for_equal_states(one: Policy, other: Policy) -> None:
+    assert (digest(goal(one), "") == digest(goal(other), "")) == (goal(one) == goal(other))
+
+
+class TestOrder:
+    def test_few_bulk_writes_parents_first_deletions_last(self) -> None:
+        start = brought_to(goal(small()), AccountingState()).read()
+        after = policy(project("audio"), member("carol", "audio"), grant("audio", borrow_limit=8))
+        assert titles(plan(start, goal(after))) == [
+            "put and raise QOS",
+            "put accounts",
+            "put members",
+            "remove users",
+            "remove accounts",
+            "remove QOS",
+        ]
+
+    def test_raised_before_lowered(self) -> None:
+        def two(audio: int, vision: int) -> Policy:
+            return policy(project("audio"), project(), grant("audio", gpus=audio), grant("vision", gpus=vision))
+
+        found = plan(brought_to(goal(two(8, 8))).read(), goal(two(0, 16)))
+        assert [(step.title, [change.name for change in step.changes]) for step in found.steps] == [
+            ("put and raise QOS", ["guaranteed-vision"]),
+            ("lower QOS", ["guaranteed-audio"]),
+        ]
+
+    def test_a_change_shows_each_field_before_and_after(self) -> None:
+        found = plan(brought_to(goal(small())).read(), goal(policy(project(), grant(gpus=8, borrow_limit=8))))
+        (change,) = found.steps[0].changes
+        assert (change.action, change.kind, change.name) == (Action.CHANGE, "qos", "guaranteed-vision")
+        assert [(one.field, one.before, one.after) for one in change.fields] == [
+            ("grp_tres", "gres/gpu=16,gres/gpu:b200=16", "gres/gpu=8,gres/gpu:b200=8")
+        ]
+
+    def test_the_include_file_is_compared_by_partition(self) -> None:
+        old = "PartitionName=a Nodes=n1 MaxTime=1\nPartitionName=b Nodes=n2\n"
+        new = "PartitionName=a Nodes=n1 MaxTime=2\nPartitionName=c Nodes=n2\n"
+        (step,) = plan(AccountingState(), AccountingState(), partitions=(old, new)).steps
+        assert [(one.action, one.name) for one in step.changes] == [
+            (Action.CHANGE, "a"),
+            (Action.DELETE, "b"),
+            (Action.CREATE, "c"),
+        ]
+        assert plan(AccountingState(), AccountingState(), partitions=(new, new)).steps == ()
+
+
+class TestDrift:
+    def test_an_object_of_ours_changed_by_hand_is_set_back(self) -> None:
+        slurm = brought_to(goal(small()))
+        name = QosName("guaranteed-vision")
+        slurm.qos_by_name[name] = replace(slurm.qos_by_name[name], grp_tres={})
+        (step,) = plan(slurm.read(), goal(small())).steps
+        (field,) = step.changes[0].fields
+        assert (field.field, field.before, field.after) == ("grp_tres", None, "gres/gpu=16,gres/gpu:b200=16")
+
+    def test_a_member_added_by_hand_is_removed(self) -> None:
+        slurm = brought_to(goal(small()))
+        slurm.put_associations([UserAssociation(user=UserName("mallory"), account=VISION, qos=frozenset())])
+        assert titles(plan(slurm.read(), goal(small()))) == ["remove users"]
+
+    def test_the_default_account_that_a_user_chose_stays(self) -> None:
+        two = policy(project("audio"), project(), member(of="audio"), member(), grant("audio"), grant())
+        slurm = brought_to(goal(two), AccountingState())
+        for key in [(ALICE, AccountName("audio")), (ALICE, VISION)]:
+            one = slurm.association_by_key[key]
+            slurm.association_by_key[key] = replace(one, is_default=one.account == VISION)
+        assert plan(slurm.read(), goal(two)).steps == ()
+
+
+class TestConflicts:
+    @pytest.mark.parametrize(
+        "taken",
+        [
+            AccountingState(accounts={VISION: replace(FOREIGN_ACCOUNT, name=VISION)}),
+            AccountingState(
+                qos={QosName("guaranteed-vision"): replace(FOREIGN_QOS, name=QosName("guaranteed-vision"))}
+            ),
+        ],
+        ids=["account", "QOS"],
+    )
+    def test_a_name_that_somebody_else_has_stops_everything(self, taken: AccountingState) -> None:
+        found = plan(taken, goal(small()))
+        assert found.steps == ()
+        (sentence,) = found.conflicts
+        assert "vision" in sentence
+        assert "not ours" in sentence
+
+
+class TestWhatJobsStillUse:
+    """Slurm refuses to delete what a job that has not ended uses."""
+
+    def test_a_member_with_jobs_is_barred_and_goes_when_they_have_ended(self) -> None:
+        slurm = brought_to(goal(small()))
+        without_bob = policy(project(), member("alice"), grant(borrow_limit=8))
+        busy = Busy.of([make_job(1, user="bob", state=JobState.RUNNING)])
+        found = plan(slurm.read(), goal(without_bob), busy=busy)
+        carry_out(found.steps, slurm)
+        barred = slurm.association_by_key[BOB, VISION]
+        assert barred.qos == {"closed"}
+        assert barred.default_qos == "closed"
+        assert found.deferred == (
+            "Member bob@vision may start nothing and stays until its jobs have ended "
+            "(scancel --user=bob --account=vision).",
+        )
+        assert plan(slurm.read(), goal(without_bob), busy=busy).steps == ()
+        carry_out(plan(slurm.read(), goal(without_bob), busy=IDLE).steps, slurm)
+        assert (BOB, VISION) not in slurm.association_by_key
+
+    def test_a_project_with_jobs_keeps_its_account_and_qos_until_they_have_ended(self) -> None:
+        slurm = brought_to(goal(small()))
+        busy = Busy.of([make_job(1, user="bob", state=JobState.RUNNING)])
+        carry_out(plan(slurm.read(), goal(policy()), busy=busy).steps, slurm)
+        assert VISION in slurm.account_by_name
+        assert QosName("guaranteed-vision") in slurm.qos_by_name
+        assert (ALICE, VISION) not in slurm.association_by_key, "alice has no job"
+        carry_out(plan(slurm.read(), goal(policy())).steps, slurm)
+        assert slurm.account_by_name.keys() == {FOREIGN_ACCOUNT.name}
+
+    def test_ended_jobs_hold_nothing(self) -> None:
+        assert Busy.of([make_job(1, state=JobState.COMPLETED)]) == Busy()
+
+    def test_a_slurm_administrator_is_barred_and_not_deleted(self) -> None:
+        slurm = brought_to(goal(small()), AccountingState())
+        actual = replace(slurm.read(), administrators=frozenset({BOB}))
+        found = plan(actual, goal(policy(project(), member("alice"), grant(borrow_limit=8))))
+        assert titles(found) == ["put members"]
+        assert "bob is a Slurm administrator" in found.deferred[0]
+
+    def test_an_account_of_ours_with_a_foreign_one_below_stays(self) -> None:
+        slurm = brought_to(goal(small()))
+        below = replace(FOREIGN_ACCOUNT, name=AccountName("sub"), parent=VISION)
+        slurm.account_by_name[below.name] = below
+        found = plan(slurm.read(), goal(policy()))
+        carry_out(found.steps, slurm)
+        assert VISION in slurm.account_by_name
+        assert any("Account vision stays" in sentence for sentence in found.deferred)

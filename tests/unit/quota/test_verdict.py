@@ -1,0 +1,78 @@
+"""The hook's snapshot, field by field."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import UTC, datetime
+
+from hypothesis import given, settings
+
+from slurm_gpuaas.domain.names import ClusterName, ProjectName, UserName
+from slurm_gpuaas.domain.policy import Policy
+from slurm_gpuaas.quota.verdict import body, stamped
+from tests.unit.policies import grant, member, policies, policy, pool, project
+
+NOW = datetime(2027, 1, 4, 9, 0, tzinfo=UTC)
+MINI = ClusterName("mini")
+WIDTHS = {"cluster": 3, "partition": 5, "project": 14, "member": 4, "bypass": 2}
+
+
+def records(policy: Policy, **spent: int) -> dict[str, list[list[str]]]:
+    lines = body(policy, MINI, NOW, spent={ProjectName(name): minutes for name, minutes in spent.items()}).splitlines()
+    found: dict[str, list[list[str]]] = {kind: [] for kind in WIDTHS}
+    for line in lines:
+        kind, *fields = line.split("\t")
+        found[kind].append(fields)
+    return found
+
+
+def test_the_records_of_a_policy() -> None:
+    found = records(
+        policy(
+            pool(max_time="P1D"),
+            project(),
+            member("alice"),
+            member("bob"),
+            grant(borrow_limit=8, budget_gpu_hours=10, max_gpus_per_job=8, max_time="PT12H", ends="2027-12-31"),
+        ),
+        vision=100,
+    )
+    assert found["cluster"] == [["mini", "8"]]
+    assert found["partition"] == [["mini-own", "b200", "8", "1440"]]
+    assert found["project"] == [
+        ["vision", "guaranteed-vision", "burst-8", "mini-own", "b200", "16", "8", "8", "720", "500", "1767193200", "1830265200", "active"]
+    ]
+    assert found["member"] == [["alice", "vision", "1"], ["bob", "vision", "1"]]
+    assert found["bypass"] == [["gpuaas"], ["root"], ["slurm"]]
+
+
+def test_what_is_not_limited_is_a_dash() -> None:
+    (fields,) = records(policy(project(), grant()))["project"]
+    assert fields[2] == "burst-unlimited"
+    assert fields[6:10] == ["-", "-", "-", "-"]
+
+
+def test_a_budget_never_goes_below_nothing() -> None:
+    (fields,) = records(policy(project(), grant(budget_gpu_hours=1)), vision=100)["project"]
+    assert fields[9] == "0"
+
+
+def test_a_grant_that_ended_gives_nothing_and_says_when() -> None:
+    (fields,) = records(policy(project(), grant(starts="2026-01-01", ends="2026-06-30")))["project"]
+    assert (fields[2], fields[5], fields[-1]) == ("-", "0", "expired")
+    assert fields[-2] == str(int(datetime(2026, 6, 30, 15, tzinfo=UTC).timestamp()))
+
+
+def test_the_first_line_names_the_body() -> None:
+    text = body(policy(), MINI, NOW, bypass=[UserName("root")])
+    head, rest = stamped(text, NOW).split("\n", 1)
+    assert head == f"gpuaas-snapshot 1 1799053200 {hashlib.sha256(rest.encode()).hexdigest()}"
+
+
+@settings(deadline=None, max_examples=30)
+@given(policy=policies())
+def test_every_record_has_its_width_and_only_plain_text(policy: Policy) -> None:
+    for line in body(policy, MINI, NOW).splitlines():
+        fields = line.split("\t")
+        assert len(fields) == WIDTHS[fields[0]]
+        assert all(field and field.isascii() and field.isprintable() for field in fields)
