@@ -14,7 +14,7 @@ from urllib.parse import quote
 
 from pydantic import Field
 
-from slurm_gpuaas.domain.jobs import Job, JobId
+from slurm_gpuaas.domain.jobs import Job, JobId, JobState
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.nodes import Node
 from slurm_gpuaas.slurm import translate
@@ -151,7 +151,13 @@ class RestController:
             self._wire.post(f"{_CTLD}/nodes/", {"name": list(out), "state": ["RESUME"]})
 
     def requeue(self, job: JobId) -> None:
+        """Looks first: Slurm would run a finished job again, and says nothing when asked for unfinished ones only."""
         api = self._api(REQUEUE_SINCE, "requeue jobs")
+        state = _job(self._wire.get(f"{_CTLD}/job/{job}", _JobsAnswer).jobs[0]).state
+        if state.ended:
+            raise SlurmRefused(f"Job {job} has ended ({state}).", way_out="Read the jobs again.")
+        if state is JobState.PENDING:
+            return
         try:
             self._wire.get(f"/slurm/{api}/job/{job}/requeue", Answer, {"Incomplete": "true"})
         except RestRefused as refused:
@@ -159,8 +165,15 @@ class RestController:
                 raise
 
     def cancel(self, job: JobId) -> None:
-        for status in self._wire.delete(f"{_CTLD}/job/{job}", _KillAnswer).status:
-            if status.error.code not in {0, _ALREADY_DONE, _UNKNOWN_JOB}:  # unknown: ended, and forgotten since
+        gone = {0, _ALREADY_DONE, _UNKNOWN_JOB}  # unknown: it ended, and Slurm has forgotten it since
+        try:
+            answer = self._wire.delete(f"{_CTLD}/job/{job}", _KillAnswer)
+        except RestRefused as refused:
+            if refused.codes <= gone:
+                return
+            raise
+        for status in answer.status:
+            if status.error.code not in gone:
                 raise SlurmRefused(f"Slurm did not cancel job {job}: {status.error.message}.")
 
     def update_job(self, job: JobId, change: JobChange) -> None:
