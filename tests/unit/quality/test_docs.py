@@ -40,7 +40,8 @@ def unknown_part(words: list[str]) -> str | None:
     context = click.Context(cli, info_name="gpuaas")
     for index, word in enumerate(words):
         if word == "--":
-            return None
+            inner = words[index + 1 :]
+            return unknown_part(inner[1:]) if inner[:1] == ["gpuaas"] else None
         if isinstance(command, click.Group) and not word.startswith("-"):
             found = command.get_command(context, word)
             if found is None:
