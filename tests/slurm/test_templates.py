@@ -1,4 +1,4 @@
-"""Templates on real Slurm: submitted by a researcher's own command, preempted, stopped before the time limit, resumed."""
+"""Templates on real Slurm: submitted by a researcher's own command, preempted, stopped before the end, resumed."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ def test_nccl_test_says_what_is_missing(mini: Instance, clean: None) -> None:
     words = ["gpuaas", "job", "submit", "nccl-test", "--json", "--time", "5", "--placement", "off"]
     job = json.loads(mini.exec(words, user="bob").stdout)["job_id"]
     output = mini.path("/home/bob") / f"nccl-test-{job}.out"
-    mini.wait_for("nccl-test's words", lambda: output.exists() and "nccl-tests" in output.read_text() or None)
+    mini.wait_for("nccl-test's words", lambda: (output.exists() and "nccl-tests" in output.read_text()) or None)
     assert "There is no program all_reduce_perf" in output.read_text()
 
 
@@ -169,7 +169,7 @@ def test_a_rendered_script_is_plain_sbatch(mini: Instance, clean: None) -> None:
     script = mini.exec(words, user="bob").stdout
     job = mini.exec(["sbatch", "--parsable"], user="bob", stdin=script).stdout.strip()
     output = mini.path("/home/bob") / f"single-node-{job}.out"
-    mini.wait_for("The job's output", lambda: output.exists() and "it works" in output.read_text() or None)
+    mini.wait_for("The job's output", lambda: (output.exists() and "it works" in output.read_text()) or None)
 
 
 def test_a_refusal_reaches_the_user_as_one_sentence(mini: Instance, clean: None) -> None:
