@@ -206,7 +206,7 @@ class Builder:
                     ) from failure
                 raise
             # how this host reaches its archive is of no use inside, and may hold a proxy's password
-            for leftover in ("etc/apt/sources.list", "etc/apt/apt.conf.d/99mmdebstrap"):
+            for leftover in ("etc/apt/sources.list", "etc/apt/apt.conf.d/99mmdebstrap", "etc/resolv.conf", "etc/hostname"):
                 (folder / "root" / leftover).unlink(missing_ok=True)
 
     def wheel(self, root: Path) -> Path:
