@@ -134,9 +134,7 @@ class HealthController:
                 raise NotFound(f"There is no incident {incident_id:.60}.")
             if current.state is IncidentState.CLOSED:
                 return current
-            closed = current.model_copy(
-                update={"state": IncidentState.CLOSED, "updated_at": now, "closed_at": now}
-            )
+            closed = current.model_copy(update={"state": IncidentState.CLOSED, "updated_at": now, "closed_at": now})
             self._store.put_incident(closed)
             self._audit("incident.close", closed, {"why": reason}, actor=actor)
         log.info("incident.close", incident=closed.id, node=closed.node, actor=actor, why=reason)
@@ -164,6 +162,9 @@ class HealthController:
 
     def _drain(self, incident: Incident, node: Node | None) -> None:
         """Take the node out of service for new jobs, unless it is out already."""
+        current = self._store.incident(incident.id)
+        if current is not None and current.state is IncidentState.CLOSED:
+            return  # a person closed it while the tick was under way
         reason = drain_reason(incident)
         if node is None:
             self._tell("node.unknown", incident, {"problem": "Slurm has no such node"})

@@ -286,6 +286,19 @@ def test_a_node_cannot_speak_for_another(site: Site) -> None:
         site.health.ingest(NODE, [xid(79, node=OTHER)])
 
 
+def test_an_incident_closed_while_a_tick_is_under_way_drains_nothing(site: Site) -> None:
+    site.report(xid(79))
+
+    def close(method: str) -> None:
+        if method == "nodes":
+            site.health.close(site.incident.id, actor="kim", reason="known")
+
+    site.slurm.before = close
+    site.health.tick()
+    assert "drain" not in site.slurm.calls
+    assert site.incident.state is IncidentState.CLOSED
+
+
 def test_an_idle_site_asks_slurm_nothing(site: Site) -> None:
     for _ in range(3):
         site.health.tick()
