@@ -8,6 +8,7 @@ warning, or nothing at all; that is why drivers check names before they write).
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +111,9 @@ class RestAddress:
         return str(self.socket or self.url)
 
 
+_EMPTY: Final = re.compile(r"found nothing$|^Zero \w+ to dump$")
+
+
 class RestWire:
     """Sends requests to one slurmrestd. Safe to share between threads.
 
@@ -170,8 +174,8 @@ class RestWire:
                 f"{error.error_count()} faults, first {error.errors(include_url=False)[0]['msg']}.",
                 way_out=f"Check that slurmrestd speaks {API}: `gpuaas doctor`.",
             ) from None
-        # An empty list of jobs comes with a warning; every other one says that part of what we asked was not done.
-        warnings = [warning for warning in answer.warnings if not warning.description.endswith("found nothing")]
+        # An empty list comes with a warning; every other warning says that part of what we asked was not done.
+        warnings = [warning for warning in answer.warnings if not _EMPTY.search(warning.description)]
         if complaints := [*answer.errors, *warnings]:
             said = "; ".join(dict.fromkeys(str(complaint) for complaint in complaints))
             codes = frozenset(complaint.error_number for complaint in complaints)
