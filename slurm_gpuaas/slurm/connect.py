@@ -9,8 +9,9 @@ from pathlib import Path
 
 from slurm_gpuaas.domain.clock import Clock, SystemClock
 from slurm_gpuaas.slurm.failover import FailoverController, InUse
+from slurm_gpuaas.slurm.programs import program
 from slurm_gpuaas.slurm.pyslurm_driver import DEFAULT_COMMAND, PyslurmController
-from slurm_gpuaas.slurm.rest_accounting import RestAccounting, sacctmgr_command
+from slurm_gpuaas.slurm.rest_accounting import RestAccounting
 from slurm_gpuaas.slurm.rest_driver import RestController
 from slurm_gpuaas.slurm.rest_wire import RestAddress, RestWire
 
@@ -69,7 +70,7 @@ def connect(
         on_change: told when the controller is served by another driver than before.
     """
     wire = RestWire(settings.rest, timeout=settings.rest_timeout)
-    accounting = RestAccounting(wire, sacctmgr=sacctmgr_command(settings.sacctmgr))
+    accounting = RestAccounting(wire, sacctmgr=program(settings.sacctmgr))
     rest = RestController(wire)
     if not settings.worker_command:
         return Door(controller=rest, accounting=accounting, wire=wire, pyslurm=None)

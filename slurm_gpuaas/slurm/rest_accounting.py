@@ -8,9 +8,8 @@ is written; an account association made by `POST /associations` has no parent an
 
 from __future__ import annotations
 
-import subprocess
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -21,7 +20,8 @@ from pydantic import Field
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import AccountName, QosName, UserName
-from slurm_gpuaas.slurm.protocols import SlurmRefused, SlurmUnavailable
+from slurm_gpuaas.slurm.programs import Program, program
+from slurm_gpuaas.slurm.protocols import SlurmRefused
 from slurm_gpuaas.slurm.records import (
     QOS_FLAGS,
     Account,
@@ -40,9 +40,6 @@ ROOT: Final = "root"
 _DB: Final = f"/slurmdb/{API}"
 _BATCH: Final = 1000
 """Records a request. slurmdbd holds its locks for a whole request: 1,000 associations take it about 3 s."""
-
-Command = Callable[[Sequence[str]], None]
-"""Runs `sacctmgr` with these arguments, for the one thing that slurmrestd cannot do. Raises SlurmRefused."""
 
 
 class _Tres(Wire):
@@ -205,9 +202,9 @@ class RestAccounting:
             list is ignored, an empty name ends slurmrestd). The program on PATH unless told otherwise.
     """
 
-    def __init__(self, wire: RestWire, *, sacctmgr: Command | None = None) -> None:
+    def __init__(self, wire: RestWire, *, sacctmgr: Program | None = None) -> None:
         self._wire = wire
-        self._sacctmgr = sacctmgr or sacctmgr_command(("sacctmgr",))
+        self._sacctmgr = sacctmgr or program(("sacctmgr",))
         self._cluster: str | None = None
         self._tres: frozenset[str] = frozenset()
 
@@ -265,6 +262,10 @@ class RestAccounting:
         return tuple(
             run for run in runs if (run.started or run.submitted) < end and (run.ended is None or run.ended > start)
         )
+
+    def ping(self) -> str:
+        """The cluster's name, after slurmdbd has answered. Raises SlurmUnavailable when it does not."""
+        return self._wire.get(f"{_DB}/tres/", _TresAnswer).meta.slurm.cluster
 
     def cluster(self) -> str:
         """Slurm's ClusterName, as slurmrestd says it."""
@@ -468,20 +469,6 @@ class RestAccounting:
             "is_default": association.is_default,
             "shares_raw": association.fairshare,
         }
-
-
-def sacctmgr_command(argv: Sequence[str], *, timeout: float = 30.0) -> Command:
-    """Runs `sacctmgr` as a program; `argv` is the program with whatever must come before its arguments."""
-
-    def run(arguments: Sequence[str]) -> None:
-        try:
-            done = subprocess.run([*argv, *arguments], capture_output=True, text=True, timeout=timeout, check=False)
-        except (OSError, subprocess.TimeoutExpired) as error:
-            raise SlurmUnavailable(f"sacctmgr cannot be run: {error}.", way_out="Install Slurm's client.") from error
-        if done.returncode:
-            raise SlurmRefused(f"sacctmgr said: {(done.stderr or done.stdout).strip()}.")
-
-    return run
 
 
 def _batches(records: Iterable[T], size: int = _BATCH) -> Iterator[tuple[T, ...]]:

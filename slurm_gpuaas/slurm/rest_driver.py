@@ -18,7 +18,7 @@ from slurm_gpuaas.domain.jobs import Job, JobId, JobState
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.nodes import Node
 from slurm_gpuaas.slurm import translate
-from slurm_gpuaas.slurm.protocols import SlurmRefused
+from slurm_gpuaas.slurm.protocols import SlurmRefused, SlurmUnavailable
 from slurm_gpuaas.slurm.records import JobChange, Reservation
 from slurm_gpuaas.slurm.rest_wire import API, Answer, Number, RestRefused, RestWire, Text, Wire, number
 
@@ -102,6 +102,15 @@ class _Reservation(Wire):
     flags: tuple[str, ...] = ()
 
 
+class _Ping(Wire):
+    hostname: Text = ""
+    responding: bool = False
+
+
+class _PingAnswer(Answer):
+    pings: tuple[_Ping, ...] = ()
+
+
 class _ReservationsAnswer(Answer):
     reservations: tuple[_Reservation, ...] = ()
 
@@ -120,7 +129,30 @@ class RestController:
         self._newer: dict[int, str] = {}
 
     def version(self) -> str:
-        return self._wire.get(f"{_CTLD}/ping/", Answer).meta.slurm.release
+        """slurmrestd's own version; it runs with slurmctld's."""
+        answer = self._wire.get(f"{_CTLD}/ping/", _PingAnswer)
+        if not any(ping.responding for ping in answer.pings):
+            hosts = ", ".join(ping.hostname for ping in answer.pings)
+            raise SlurmUnavailable(f"slurmctld on {hosts or '?'} does not answer.", way_out="Start slurmctld.")
+        return answer.meta.slurm.release
+
+    def api_for(self, since: int, what: str) -> str:
+        """Oldest API version from `since` on that this slurmrestd offers.
+
+        Raises:
+            SlurmRefused: it offers none; `what` says what cannot be done then.
+        """
+        if since not in self._newer:
+            for version in range(since, _NEWEST_TRIED + 1):
+                if self._wire.send("GET", f"/slurm/v0.0.{version}/ping/").status_code == 200:
+                    self._newer[since] = f"v0.0.{version}"
+                    break
+            else:
+                raise SlurmRefused(
+                    f"This slurmrestd cannot {what}: it offers no API from v0.0.{since} on.",
+                    way_out="Install a matching pyslurm, or a newer Slurm; `gpuaas doctor` shows what is found.",
+                )
+        return self._newer[since]
 
     def nodes(self) -> Sequence[Node]:
         rows = self._wire.get(f"{_CTLD}/nodes/", _NodesAnswer).nodes
@@ -152,7 +184,7 @@ class RestController:
 
     def requeue(self, job: JobId) -> None:
         """Looks first: Slurm would run a finished job again, and says nothing when asked for unfinished ones only."""
-        api = self._api(REQUEUE_SINCE, "requeue jobs")
+        api = self.api_for(REQUEUE_SINCE, "requeue jobs")
         state = _job(self._wire.get(f"{_CTLD}/job/{job}", _JobsAnswer).jobs[0]).state
         if state.ended:
             raise SlurmRefused(f"Job {job} has ended ({state}).", way_out="Read the jobs again.")
@@ -201,7 +233,7 @@ class RestController:
         return tuple(map(_reservation, self._wire.get(f"{_CTLD}/reservations/", _ReservationsAnswer).reservations))
 
     def put_reservation(self, reservation: Reservation) -> None:
-        api = self._api(RESERVATIONS_SINCE, "write reservations")
+        api = self.api_for(RESERVATIONS_SINCE, "write reservations")
         present = next((one for one in self.reservations() if one.name == reservation.name), None)
         if present == reservation:
             return
@@ -229,20 +261,6 @@ class RestController:
 
     def reconfigure(self) -> None:
         self._wire.get(f"{_CTLD}/reconfigure/", Answer)
-
-    def _api(self, since: int, what: str) -> str:
-        """Oldest API version from `since` on that this slurmrestd offers."""
-        if since not in self._newer:
-            for version in range(since, _NEWEST_TRIED + 1):
-                if self._wire.send("GET", f"/slurm/v0.0.{version}/ping/").status_code == 200:
-                    self._newer[since] = f"v0.0.{version}"
-                    break
-            else:
-                raise SlurmRefused(
-                    f"This slurmrestd cannot {what}: it offers no API from v0.0.{since} on.",
-                    way_out="Install a matching pyslurm, or a newer Slurm; `gpuaas doctor` shows what is found.",
-                )
-        return self._newer[since]
 
 
 def _job(row: _Job) -> Job:

@@ -1,0 +1,34 @@
+"""Slurm's own programs, for the little that no API says: argument lists, no shell, no parsing here."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable, Sequence
+
+from slurm_gpuaas.slurm.protocols import SlurmRefused, SlurmUnavailable
+
+Program = Callable[[Sequence[str]], str]
+"""Runs a program with these arguments and returns what it printed."""
+
+
+def program(argv: Sequence[str], *, timeout: float = 30.0) -> Program:
+    """Runs `argv` followed by the arguments of each call.
+
+    Raises (on a call):
+        SlurmUnavailable: it is not installed, or takes longer than `timeout` seconds.
+        SlurmRefused: it failed; its words are in the message.
+    """
+
+    def run(arguments: Sequence[str]) -> str:
+        command = [*argv, *arguments]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            raise SlurmUnavailable(
+                f"{command[0]} cannot be run: {error}.", way_out="Install Slurm's client programs on this machine."
+            ) from error
+        if done.returncode:
+            raise SlurmRefused(f"{command[0]} said: {(done.stderr or done.stdout).strip()}.")
+        return done.stdout
+
+    return run
