@@ -158,7 +158,8 @@ def postgres(instance: Instance) -> Service:
 def alive(instance: Instance, service: Service) -> bool:
     """Whether the process that the service's pid file names exists inside."""
     path = instance.path(service.pid_path)
-    return path.is_file() and instance.path(f"/proc/{path.read_text().strip()}/stat").exists()
+    number = path.read_text().strip() if path.is_file() else ""
+    return number.isdigit() and instance.path(f"/proc/{number}").exists()
 
 
 def start(instance: Instance, service: Service) -> None:
@@ -178,11 +179,15 @@ def start(instance: Instance, service: Service) -> None:
             cwd="/",
         )
 
-    def ready_or_dead() -> bool:
-        return service.ready(instance) or not alive(instance, service)
+    def ready() -> bool:
+        return alive(instance, service) and service.ready(instance)
 
-    instance.wait_for(f"Readiness of {service.name}", ready_or_dead, seconds=60, every=0.02)
-    if not alive(instance, service):
+    def dead() -> bool:
+        # one that forks is started before its pid file says so
+        return not alive(instance, service) and not (service.forks and instance.runs(Path(service.argv[0]).name))
+
+    instance.wait_for(f"Readiness of {service.name}", lambda: ready() or dead(), seconds=60, every=0.02)
+    if not ready():
         log = instance.path(service.log)
         lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
         raise ServiceFailed(f"{service.name} ended as it started: {' | '.join(lines[-5:]) or 'it wrote no log'}.")

@@ -290,6 +290,10 @@ class Instance:
             except (FileNotFoundError, ProcessLookupError, PermissionError):
                 continue  # it ended meanwhile, or is a host's own that even root may not look at
 
+    def runs(self, command: str) -> bool:
+        """Whether a process inside has this name (as the kernel keeps it, 15 characters)."""
+        return any(_read(f"/proc/{pid}/comm").strip() == command[:15] for pid in self.processes())
+
     def listening(self, port: int) -> bool:
         """Whether something inside listens on this TCP port."""
         for table in ("tcp", "tcp6"):

@@ -206,8 +206,8 @@ class Builder:
                     ) from failure
                 raise
             # how this host reaches its archive is of no use inside, and may hold a proxy's password
-            for leftover in ("etc/apt/sources.list", "etc/apt/apt.conf.d/99mmdebstrap", "etc/resolv.conf", "etc/hostname"):
-                (folder / "root" / leftover).unlink(missing_ok=True)
+            for leftover in ("apt/sources.list", "apt/apt.conf.d/99mmdebstrap", "resolv.conf", "hostname"):
+                (folder / "root" / "etc" / leftover).unlink(missing_ok=True)
 
     def wheel(self, root: Path) -> Path:
         """Folder with the pyslurm wheel built against this root folder's Slurm."""
