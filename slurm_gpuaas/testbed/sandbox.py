@@ -67,7 +67,7 @@ class Spec:
 
 
 def mount(*arguments: str) -> None:
-    subprocess.run(["mount", *arguments], check=True)
+    subprocess.run(["mount", "--no-mtab", *arguments], check=True)  # else it notes it in the host's /run
 
 
 def escaped(path: str) -> str:
