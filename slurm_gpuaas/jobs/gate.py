@@ -214,7 +214,8 @@ def hold_wanted(current: Reservation | None, now: datetime, settings: GateSettin
     end = current.start + current.duration if current else now
     if end - now > settings.hold * 2 / 3:
         return None
-    start = current.start if current and end > now else now.replace(microsecond=0)
+    # Also for one that ran out and that Slurm has not cleared away yet: it refuses to move a start.
+    start = current.start if current else now.replace(microsecond=0)
     return Reservation(
         name=RESERVATION,
         start=start,

@@ -56,6 +56,8 @@ PreemptType=preempt/qos
 PreemptMode=REQUEUE
 PreemptParameters=send_user_signal
 SlurmctldParameters=enable_expedited_requeue
+# ranks of a job follow the leaf groups of topology.yaml; without it they follow node names
+TopologyParam=SwitchAsNodeRank
 SchedulerType=sched/backfill
 SchedulerParameters=requeue_delay=1,bf_interval=5,bf_window=11520,bf_resolution=300
 {"JobSubmitPlugins=lua" if hook else "# no plugins/job_submit.lua in this checkout: native limits alone"}

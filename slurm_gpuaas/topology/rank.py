@@ -1,9 +1,10 @@
 """Rank order: neighbours in rank are neighbours in the fabric.
 
 Collectives build rings and trees over ranks, so a ring over L leaf groups should cross between them L times, not once
-a node. Fabric order does that: pod by pod, leaf group by leaf group, nodes by name. It reaches a job by itself: Slurm
-since 26.05 lays out steps in the order of its tree, which `slurm_yaml.render` writes in fabric order
-(tests/slurm/test_gate.py asserts it inside a job). Older Slurm needs `TopologyParam=SwitchAsNodeRank`.
+a node. Fabric order does that: pod by pod, leaf group by leaf group, nodes by name. It reaches a job through Slurm's
+own node order: with `TopologyParam=SwitchAsNodeRank` nodes are ordered by their leaf switch, in the order in which
+topology.yaml names them, and so are `SLURM_JOB_NODELIST` and the ranks of every step. Without it both follow node
+names (26.05.5, also for jobs with a node list of their own): tests/slurm/test_gate.py asserts it inside a job.
 """
 
 from __future__ import annotations

@@ -123,11 +123,13 @@ class TestHold:
         assert reservation.start == EPOCH
         assert reservation.start + reservation.duration == slurm.clock.now() + timedelta(minutes=3)
 
-    def test_one_that_ran_out_begins_anew(self, slurm: FakeController) -> None:
+    def test_one_that_ran_out_but_is_still_listed_is_extended(self, slurm: FakeController) -> None:
+        """Slurm clears it away later, and until then refuses to move its start."""
         old = hold_wanted(None, EPOCH, SETTINGS)
-        new = hold_wanted(old, EPOCH + timedelta(hours=1), SETTINGS)
+        later = EPOCH + timedelta(hours=1)
+        new = hold_wanted(old, later, SETTINGS)
         assert new is not None
-        assert new.start == EPOCH + timedelta(hours=1)
+        assert (new.start, new.start + new.duration) == (EPOCH, later + timedelta(minutes=3))
 
     def test_a_tick_that_fails_does_not_extend_it(self, slurm: FakeController, store: FakeStore) -> None:
         submit(slurm)

@@ -1,0 +1,265 @@
+"""The placement gate on real Slurm: where jobs land, in which order their ranks are, and what a dead gate leaves."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from slurm_gpuaas.domain.clock import SystemClock
+from slurm_gpuaas.domain.jobs import Job, JobId, JobState, PlacementOutcome
+from slurm_gpuaas.domain.names import ClusterName, NodeName, PartitionName
+from slurm_gpuaas.domain.policy import expand_nodes
+from slurm_gpuaas.jobs.gate import RESERVATION, GateSettings, PlacementGate, change_for
+from slurm_gpuaas.jobs.gate_rules import Decision
+from slurm_gpuaas.slurm.records import JobChange
+from slurm_gpuaas.slurm.rest_driver import RestController
+from slurm_gpuaas.slurm.rest_wire import RestAddress, RestWire
+from slurm_gpuaas.store import Store
+from slurm_gpuaas.testbed.instance import Instance
+from slurm_gpuaas.topology import slurm_yaml
+from slurm_gpuaas.topology.placer import FabricPlacer
+from slurm_gpuaas.topology.rank import crossings
+
+pytestmark = pytest.mark.slurm
+
+RELAY = "/opt/gpuaas/src/tests/slurm/relay.py"
+SOCKET = "/run/gpuaas/test-gate.sock"
+TOPOLOGY = "/etc/slurm/gpuaas/topology.yaml"
+PARTITION = "gate-test"
+NODES = expand_nodes("b200-[01-08]")
+
+
+@dataclass
+class Bench:
+    """The testbed with a gate of its own, ticked by the test."""
+
+    mini: Instance
+    slurm: RestController
+    store: Store
+
+    def gate(self, settings: GateSettings | None = None) -> PlacementGate:
+        fabric = slurm_yaml.parse(self.mini.path(TOPOLOGY).read_text())
+        return PlacementGate(
+            cluster=ClusterName("mini"),
+            slurm=self.slurm,
+            store=self.store,
+            placer=lambda: FabricPlacer(fabric.arrays),
+            partitions=lambda: {PartitionName(PARTITION): NODES},
+            clock=SystemClock(),
+            settings=settings or GateSettings(),
+        )
+
+    def submit(self, nodes: int, script: str = "sleep 600", *options: str, gated: bool = True) -> JobId:
+        argv = ["sbatch", "--parsable", f"--partition={PARTITION}", f"--nodes={nodes}", "--gpus-per-node=8"]
+        argv += ["--exclusive", "--ntasks-per-node=1", "--output=/tmp/%j.out", *options, f"--wrap={script}"]
+        argv += ["--licenses=placement:1"] if gated else []
+        return JobId(int(self.mini.exec(argv, cwd="/tmp").stdout))
+
+    def job(self, job_id: JobId) -> Job:
+        return next(job for job in self.slurm.jobs() if job.id == job_id)
+
+    def nodes_of(self, job_id: JobId) -> tuple[NodeName, ...]:
+        """Where it runs, once it does."""
+        self.mini.wait_for(f"Start of job {job_id}", lambda: self.job(job_id).state is JobState.RUNNING, seconds=30)
+        return self.job(job_id).nodes
+
+    def output(self, job_id: JobId) -> list[str]:
+        """What it wrote, once it ended."""
+        self.mini.wait_for(f"End of job {job_id}", lambda: self.job(job_id).state is JobState.COMPLETED, seconds=60)
+        return self.mini.path(f"/tmp/{job_id}.out").read_text().splitlines()
+
+    @contextmanager
+    def drained(self, nodes: str) -> Iterator[None]:
+        self.slurm.drain(expand_nodes(nodes), "gpuaas:test")
+        try:
+            yield
+        finally:
+            self.slurm.resume(expand_nodes(nodes))
+
+
+def all_idle(mini: Instance) -> bool:
+    return set(mini.exec(["sinfo", "--noheader", "--Node", "--format=%T"]).stdout.split()) == {"idle"}
+
+
+def make_partition(mini: Instance) -> None:
+    """Only until Slurm reads its configuration again, which knows nothing of it."""
+    mini.exec(["scontrol", "create", f"PartitionName={PARTITION}", "Nodes=ALL", "AllowAccounts=root"])
+
+
+@pytest.fixture(scope="module")
+def channel(mini: Instance) -> Iterator[RestController]:
+    """Slurm's REST service, and a partition whose jobs no other test touches."""
+    make_partition(mini)
+    relay = mini.popen(
+        ["python3", RELAY, SOCKET, "/run/slurmrestd/slurmrestd.sock"], user="gpuaas", stdout=subprocess.PIPE
+    )
+    assert relay.stdout
+    assert relay.stdout.readline() == "ready\n"
+    try:
+        with closing(RestWire(RestAddress(socket=mini.path(SOCKET)))) as wire:
+            yield RestController(wire)
+    finally:
+        relay.kill()
+        relay.wait()
+        relay.stdout.close()
+        mini.exec(["scontrol", "delete", f"PartitionName={PARTITION}"], check=False)
+
+
+@pytest.fixture
+def bench(mini: Instance, channel: RestController, tmp_path: Path) -> Iterator[Bench]:
+    with closing(Store.open(f"sqlite:///{tmp_path}/store.db")) as store:
+        yield Bench(mini, channel, store)
+    mini.exec(["scancel", f"--partition={PARTITION}"])
+    mini.wait_for("Idle nodes", lambda: all_idle(mini))
+    channel.delete_reservation(RESERVATION)
+
+
+def test_a_job_gets_a_whole_leaf_group_although_node_order_would_spread_it(bench: Bench) -> None:
+    with bench.drained("b200-02"):
+        gate = bench.gate()
+        gate.tick()
+        job = bench.submit(4)
+        gate.tick()
+        assert bench.nodes_of(job) == expand_nodes("b200-[05-08]")
+    assert bench.job(job).licenses == ""
+    (placement,) = bench.store.placements(job_id=job)
+    assert (placement.outcome, placement.leaf_groups) == (PlacementOutcome.PINNED, 1)
+
+
+def test_one_node_jobs_leave_whole_leaf_groups_whole(bench: Bench) -> None:
+    """Slurm 26.05 by itself takes the first free node for them, which is b200-01 here."""
+    gate = bench.gate()
+    gate.tick()
+    bench.nodes_of(bench.submit(1, "sleep 600", "--nodelist=b200-06", gated=False))
+    single = bench.submit(1)
+    gate.tick()
+    assert bench.nodes_of(single) == expand_nodes("b200-05")
+    four = bench.submit(4)
+    gate.tick()
+    assert bench.nodes_of(four) == expand_nodes("b200-[01-04]")
+
+
+def test_jobs_wait_at_the_gate_only_until_it_looks(bench: Bench) -> None:
+    gate = bench.gate()
+    gate.tick()
+    running = bench.submit(8)
+    gate.tick()
+    bench.nodes_of(running)
+    waiting = bench.submit(2)
+    bench.mini.wait_for("Reason Licenses", lambda: bench.job(waiting).reason == "Licenses")
+    gate.tick()
+    job = bench.job(waiting)
+    assert (job.licenses, job.required_nodes) == ("", ()), "opened without nodes: its set is not free"
+    bench.slurm.cancel(running)
+    assert len(bench.nodes_of(waiting)) == 2
+
+
+def test_a_dead_gate_lets_jobs_start_by_themselves(bench: Bench) -> None:
+    hold = timedelta(seconds=15)
+    bench.gate(GateSettings(hold=hold)).tick()
+    began = datetime.now(UTC)
+    job = bench.submit(4)
+    bench.mini.wait_for("Reason Licenses", lambda: bench.job(job).reason == "Licenses")
+    bench.mini.wait_for("Start without a gate", lambda: bench.job(job).state is JobState.RUNNING, seconds=120)
+    started = bench.job(job).started
+    assert started is not None
+    assert started - began > hold - timedelta(seconds=2), "the gate held it while it could have come back"
+    bench.gate(GateSettings(hold=hold)).tick()
+    assert any(one.name == RESERVATION for one in bench.slurm.reservations()), "a new gate holds again"
+
+
+def test_a_job_whose_nodes_are_taken_before_it_starts_is_let_go(bench: Bench) -> None:
+    """A pin must never strand a job: here its node leaves service right after the decision."""
+    gate = bench.gate()
+    gate.tick()
+    job = bench.submit(4, "sleep 600", "--begin=now+3")
+    bench.slurm.update_job(job, pin_to_the_first_four(bench, job))
+    with bench.drained("b200-03"):
+        gate.tick()
+        assert bench.job(job).required_nodes == ()
+        assert len(bench.nodes_of(job)) == 4
+
+
+def pin_to_the_first_four(bench: Bench, job: JobId) -> JobChange:
+    """The update that a gate makes to pin the job to b200-[01-04]."""
+    fabric = slurm_yaml.parse(bench.mini.path(TOPOLOGY).read_text())
+    placement = FabricPlacer(fabric.arrays).place(4, free=NODES[:4], among=NODES)
+    return change_for(Decision(job=bench.job(job), placement=placement, reason=""), datetime.now(UTC))
+
+
+def test_a_requeued_job_runs_on_its_survivors_and_a_spare_of_their_leaf_group(bench: Bench) -> None:
+    gate = bench.gate()
+    gate.tick()
+    job = bench.submit(3)
+    gate.tick()
+    assert bench.nodes_of(job) == expand_nodes("b200-[01-03]")
+    with bench.drained("b200-02"):
+        bench.slurm.requeue(job)
+        assert gate.replace(job, [NodeName("b200-02")])
+        assert bench.nodes_of(job) == expand_nodes("b200-[01,03-04]")
+    assert bench.job(job).restarts == 1
+
+
+def test_without_a_spare_a_requeued_job_goes_wherever_slurm_finds_room(bench: Bench) -> None:
+    gate = bench.gate()
+    gate.tick()
+    job = bench.submit(4)
+    gate.tick()
+    bench.nodes_of(job)
+    other = bench.submit(4, gated=False)
+    bench.nodes_of(other)
+    with bench.drained("b200-02"):
+        bench.slurm.requeue(job)
+        assert gate.replace(job, [NodeName("b200-02")])
+        assert bench.job(job).required_nodes == ()
+        bench.slurm.cancel(other)
+        assert NodeName("b200-02") not in bench.nodes_of(job)
+
+
+INTERLEAVED = """\
+- topology: fabric
+  cluster_default: true
+  tree:
+    switches:
+      - {switch: root, children: "odd,even"}
+      - {switch: odd, nodes: "b200-[01,03,05,07]"}
+      - {switch: even, nodes: "b200-[02,04,06,08]"}
+"""
+
+
+@pytest.fixture
+def interleaved(mini: Instance) -> Iterator[None]:
+    """Leaf groups whose nodes alternate by name, so that name order and fabric order differ."""
+    before = mini.path(TOPOLOGY).read_text()
+
+    def install(text: str, leaf: str) -> None:
+        mini.write(TOPOLOGY, text, owner="gpuaas")
+        mini.exec(["scontrol", "reconfigure"])
+        mini.wait_for("the topology", lambda: f"SwitchName={leaf} " in mini.exec(["scontrol", "show", "topo"]).stdout)
+        make_partition(mini)
+
+    install(INTERLEAVED, "odd")
+    yield
+    install(before, "leaf-01")
+
+
+@pytest.mark.usefixtures("interleaved")
+def test_rank_order_inside_the_job_follows_the_leaf_groups(bench: Bench) -> None:
+    with bench.drained("b200-08"):
+        gate = bench.gate()
+        gate.tick()
+        script = "echo list $SLURM_JOB_NODELIST -; srun bash -c 'echo rank $SLURM_PROCID $SLURMD_NODENAME'"
+        job = bench.submit(6, script)
+        gate.tick()
+        lines = bench.output(job)
+    ranks = sorted((int(rank), node) for kind, rank, node in map(str.split, lines) if kind == "rank")
+    order = [NodeName(node) for _, node in ranks]
+    assert order == [f"b200-0{number}" for number in (1, 3, 5, 7, 2, 4)]
+    assert crossings(slurm_yaml.parse(INTERLEAVED).arrays, order) == 2, "once there, once back"
+    assert ["list", "b200-[01,03,05,07,02,04]", "-"] in [line.split() for line in lines]
