@@ -104,7 +104,14 @@ def apply(ctx: click.Context, files: Sequence[IO[str]], dry_run: bool, yes: bool
 
 
 @group.command()
-@click.option("--format", "form", type=click.Choice(["yaml", "json"]), default="yaml", show_default=True)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["yaml", "json"]),
+    default="yaml",
+    show_default=True,
+    help="How documents are written.",
+)
 @as_json
 @pass_session
 def export(session: Session, form: str, as_json: bool) -> None:

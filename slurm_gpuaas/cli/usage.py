@@ -18,7 +18,14 @@ DIMENSIONS = ("project", "user", "model", "qos", "cluster")
 @click.option("--project", help="Of this project only.")
 @click.option("--from", "start", metavar="DAY", help="First Korean day, e.g. 2027-01-01. Default: this month's first.")
 @click.option("--to", "end", metavar="DAY", help="Last Korean day, included. Default: today.")
-@click.option("--by", type=click.Choice(DIMENSIONS), multiple=True, default=("project",), show_default=True)
+@click.option(
+    "--by",
+    type=click.Choice(DIMENSIONS),
+    multiple=True,
+    default=("project",),
+    show_default=True,
+    help="Split by this; may be given several times.",
+)
 @as_json
 @pass_session
 def usage(

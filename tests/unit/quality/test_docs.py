@@ -16,7 +16,8 @@ from slurm_gpuaas.cli.main import cli
 ROOT = Path(__file__).parents[3]
 PAGES = sorted([*ROOT.glob("*.md"), *(page for page in ROOT.glob("docs/**/*.md") if "_build" not in page.parts)])
 LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)\s#]+)")
-FENCE = re.compile(r"^```(?:sh|bash|console)?\n(.*?)^```", re.M | re.S)
+FENCE = re.compile(r"^ *```(\S*)\n(.*?)^ *```", re.M | re.S)
+SHELLS = {"", "sh", "bash", "console"}
 SHELL_ENDS = {"|", "||", "&&", ";", ">", ">>", "<", "&"}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -24,8 +25,9 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.rel
 
 def command_lines(page: Path, program: str) -> Iterator[list[str]]:
     """Words of each line in the page's code blocks that runs the program, without `sudo`, prompt and folder."""
-    for block in FENCE.findall(page.read_text()):
-        for line in block.replace("\\\n", " ").splitlines():
+    blocks = [block for language, block in FENCE.findall(page.read_text()) if language in SHELLS]
+    for block in blocks:
+        for line in map(str.strip, block.replace("\\\n", " ").splitlines()):
             words = shlex.split(line.removeprefix("$ "), comments=True) if program in line else []
             if words[:1] == ["sudo"]:
                 words = words[1:]

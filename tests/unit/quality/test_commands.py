@@ -1,0 +1,36 @@
+"""Every command of `gpuaas` explains itself: what it does, each option, and an example near it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import click
+import pytest
+
+from slurm_gpuaas.cli.main import cli
+
+
+def leaves(context: click.Context) -> Iterator[click.Context]:
+    command = context.command
+    if not isinstance(command, click.Group):
+        yield context
+        return
+    for name in command.list_commands(context):
+        found = command.get_command(context, name)
+        assert found, f"{context.command_path} lists {name}, which does not exist."
+        if not found.hidden:
+            yield from leaves(click.Context(found, parent=context, info_name=name))
+
+
+@pytest.mark.parametrize("leaf", leaves(click.Context(cli, info_name="gpuaas")), ids=lambda leaf: leaf.command_path)
+def test_a_command_explains_itself(leaf: click.Context) -> None:
+    command = leaf.command
+    assert command.help, f"{leaf.command_path} has no help."
+    silent = [p.opts[-1] for p in command.params if isinstance(p, click.Option) and not (p.help or p.hidden)]
+    assert not silent, f"{leaf.command_path} does not say what {silent} do."
+    near: list[click.Context] = []
+    context: click.Context | None = leaf
+    while context and context.parent:  # the root's own examples are not near
+        near.append(context)
+        context = context.parent
+    assert any("Example" in (one.command.help or "") for one in near), f"No example near {leaf.command_path}."
