@@ -205,7 +205,6 @@ def test_killed_in_the_middle_of_an_apply_it_carries_on(site: Site) -> None:
     for place, policy, projects in (
         ("quota.policy-stored", EMPTY, []),
         ("quota.2.written", POLICY, ["speech", "vision"]),
-        ("quota.verified", EMPTY, []),
     ):
         doomed = site.start(env={"GPUAAS_FAILPOINT": place})
         doomed.leads()
