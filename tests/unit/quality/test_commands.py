@@ -22,7 +22,7 @@ def leaves(context: click.Context) -> Iterator[click.Context]:
             yield from leaves(click.Context(found, parent=context, info_name=name))
 
 
-@pytest.mark.parametrize("leaf", leaves(click.Context(cli, info_name="gpuaas")), ids=lambda leaf: leaf.command_path)
+@pytest.mark.parametrize("leaf", [*leaves(click.Context(cli, info_name="gpuaas"))], ids=lambda leaf: leaf.command_path)
 def test_a_command_explains_itself(leaf: click.Context) -> None:
     command = leaf.command
     assert command.help, f"{leaf.command_path} has no help."
