@@ -347,10 +347,22 @@ class RestAccounting:
         missing = {one.user for one in associations} - self._users()
         for users in _batches(sorted(missing)):
             self._wire.post(f"{_DB}/users/", {"users": [{"name": user} for user in users]})
+        if missing:
+            self._revive(missing - self._users(), associations)
         # Those that become a user's default come first, so that no user is left without one in between.
         ordered = sorted(associations, key=lambda one: not one.is_default)
         for batch in _batches(ordered):
             self._wire.post(f"{_DB}/associations/", {"associations": [self._user_body(one) for one in batch]})
+
+    def _revive(self, users: Collection[UserName], associations: Iterable[UserAssociation]) -> None:
+        """Users who ran jobs and were deleted: slurmdbd keeps them with a flag, `POST /users` takes them for present
+        and leaves it on. Only making user and association together takes it off."""
+        users_of: dict[AccountName, list[UserName]] = defaultdict(list)
+        for user, account in {one.user: one.account for one in associations if one.user in users}.items():
+            users_of[account].append(user)
+        for account, names in users_of.items():
+            where = {"accounts": [account], "users": names, "clusters": [self.cluster()], "association": {}}
+            self._wire.post(f"{_DB}/users_association/", {"association_condition": where, "user": {}})
 
     def delete_associations(self, keys: Iterable[tuple[UserName, AccountName]]) -> None:
         rows = self._user_rows()
