@@ -59,16 +59,18 @@ def usage(
             (
                 *(row.keys[name] for name in by),
                 row.runs,
-                row.gpu_hours,
-                row.guaranteed / 3600,
-                row.burst / 3600,
-                row.preempted / 3600,
-                row.node_failed / 3600,
+                *(_hours(part) for part in (row.guaranteed + row.burst, row.guaranteed, row.burst)),
+                *(_hours(part) for part in (row.preempted, row.node_failed)),
             )
             for row in answer.rows
         ),
         empty="Nothing was used in that time.",
     )
+
+
+def _hours(seconds: int) -> str:
+    """Two places: a minute on eight GPUs is 0.13."""
+    return f"{seconds / 3600:,.2f}"
 
 
 def _day(text: str | None) -> date | None:
