@@ -227,10 +227,6 @@ class UsageRow(Answer):
     preempted: int = Field(description="Part whose run was preempted.")
     node_failed: int = Field(description="Part whose run ended with its node.")
 
-    @property
-    def gpu_hours(self) -> float:
-        return (self.guaranteed + self.burst) / 3600
-
 
 class Usage(Answer):
     start: datetime

@@ -179,10 +179,6 @@ class UsageTotal:
     def gpu_seconds(self) -> int:
         return self.guaranteed + self.burst
 
-    @property
-    def gpu_hours(self) -> float:
-        return self.gpu_seconds / 3600
-
 
 def totals(
     records: Iterable[UsageRecord], window: Window, *, by: Sequence[Dimension] = (Dimension.PROJECT,)
