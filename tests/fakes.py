@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
+from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState
 from slurm_gpuaas.domain.names import AccountName, GpuModel, NodeName, PartitionName, QosName, UserName
 from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
@@ -193,6 +194,8 @@ class FakeController(_Calls):
             held = self._job(job)
             if held.state is JobState.PENDING:
                 return
+            if held.state.ended:
+                raise SlurmRefused(f"Job {job} has ended ({held.state}).", way_out="Read the jobs again.")
             if not held.requeue:
                 raise SlurmRefused(f"Job {job} may not be requeued.", way_out="Submit it with --requeue.")
             self._occupy(held.nodes, held, sign=-1)
@@ -202,7 +205,7 @@ class FakeController(_Calls):
 
     def cancel(self, job: JobId) -> None:
         with self._call("cancel"):
-            if not self._job(job).state.ended:
+            if job in self.job_by_id and not self.job_by_id[job].state.ended:
                 self.finish(job, JobState.CANCELLED)
 
     def update_job(self, job: JobId, change: JobChange) -> None:
@@ -329,17 +332,25 @@ class FakeAccounting(_Calls):
     def put_associations(self, associations: Sequence[UserAssociation]) -> None:
         with self._call("put_associations"):
             for one in associations:
+                if not one.qos:
+                    raise InvalidInput(f"The association of {one.user} with {one.account} allows no QOS.")
                 self._check("account", [one.account], self.account_by_name)
                 self._check("QOS", one.qos, self.qos_by_name)
-            for one in associations:
+            for one in sorted(associations, key=lambda one: not one.is_default):
                 self.user_names.add(one.user)
-                self.association_by_key[one.user, one.account] = one
+                others = [other for other in self._of_user(one.user) if other.account != one.account]
+                if one.is_default:
+                    for other in others:
+                        self.association_by_key[one.user, other.account] = replace(other, is_default=False)
+                first = not any(other.is_default for other in others)
+                self.association_by_key[one.user, one.account] = replace(one, is_default=one.is_default or first)
             self.records_written += len(associations)
 
     def delete_associations(self, keys: Iterable[tuple[UserName, AccountName]]) -> None:
         with self._call("delete_associations"):
-            for key in keys:
-                self.records_written += self.association_by_key.pop(key, None) is not None
+            gone = set(keys) & self.association_by_key.keys()
+            self.records_written += len(gone)
+            self._drop_associations(gone.__contains__)
 
     def delete_users(self, users: Iterable[UserName]) -> None:
         with self._call("delete_users"):
@@ -382,8 +393,14 @@ class FakeAccounting(_Calls):
             )
 
     def _drop_associations(self, gone: Callable[[tuple[UserName, AccountName]], bool]) -> None:
-        for key in [key for key in self.association_by_key if gone(key)]:
-            del self.association_by_key[key]
+        for user, account in [key for key in self.association_by_key if gone(key)]:
+            dropped = self.association_by_key.pop((user, account))
+            left = self._of_user(user)
+            if dropped.is_default and left:  # a user with associations has one default, always
+                self.association_by_key[user, left[0].account] = replace(left[0], is_default=True)
+
+    def _of_user(self, user: UserName) -> list[UserAssociation]:
+        return [one for (name, _), one in sorted(self.association_by_key.items()) if name == user]
 
     def _check_tres(self, *limits: Iterable[str]) -> None:
         if self.tres:

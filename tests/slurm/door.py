@@ -17,13 +17,9 @@ _PYTHON = "/opt/gpuaas/venv/bin/python"
 _SOURCE = "/opt/gpuaas/src"
 
 
-def worker_command(instance: Instance) -> list[str]:
-    """Starts the pyslurm worker inside, as the daemon's user."""
-    return instance.command([_PYTHON, "-m", "slurm_gpuaas.slurm.pyslurm_worker"], DAEMON_USER)
-
-
-def worker_environment(instance: Instance) -> dict[str, str]:
-    return instance.environment(DAEMON_USER, {"PYTHONPATH": _SOURCE})
+def python_inside(module: str, *arguments: str) -> tuple[list[str], dict[str, str]]:
+    """Command line and environment that run a module of this checkout inside, with pyslurm."""
+    return [_PYTHON, "-m", module, *arguments], {"PYTHONPATH": _SOURCE}
 
 
 @contextmanager
@@ -35,13 +31,14 @@ def door_settings(instance: Instance, *, name: str = "host") -> Iterator[DoorSet
         DAEMON_USER,
         stdout=subprocess.PIPE,
     )
+    worker, environment = python_inside("slurm_gpuaas.slurm.pyslurm_worker")
     assert relay.stdout
     try:
         assert relay.stdout.readline() == "ready\n", "the relay to slurmrestd did not start"
         yield DoorSettings(
             rest=RestAddress(socket=Path(instance.path(socket))),
-            worker=worker_command(instance),
-            worker_environment=worker_environment(instance),
+            worker=instance.command(worker, DAEMON_USER),
+            worker_environment=instance.environment(DAEMON_USER, environment),
             sacctmgr=instance.command(["sacctmgr"], DAEMON_USER),
         )
     finally:

@@ -191,7 +191,8 @@ class TestDrift:
 
     def test_a_member_added_by_hand_is_removed(self) -> None:
         slurm = brought_to(goal(small()))
-        slurm.put_associations([UserAssociation(user=UserName("mallory"), account=VISION, qos=frozenset())])
+        inherited = frozenset(list(slurm.qos_by_name)[:1])
+        slurm.put_associations([UserAssociation(user=UserName("mallory"), account=VISION, qos=inherited)])
         assert titles(plan(slurm.read(), goal(small()))) == ["remove users"]
 
     def test_the_default_account_that_a_user_chose_stays(self) -> None:
