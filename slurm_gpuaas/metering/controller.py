@@ -75,8 +75,6 @@ class UsageStore(Protocol):
 class MeteringTick:
     """What one tick did. `unreadable` says which runs could not be held and why, one sentence each."""
 
-    at: datetime
-    read_from: datetime
     records: int
     vanished: int
     unreadable: tuple[str, ...]
@@ -130,8 +128,6 @@ class MeteringController:
         self._store.put_usage([*changed, *vanished.values()])
         self._written = records
         return MeteringTick(
-            at=now,
-            read_from=start,
             records=len(records),
             vanished=len(vanished),
             unreadable=tuple(dict.fromkeys(unreadable)),
