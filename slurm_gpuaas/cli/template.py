@@ -52,8 +52,6 @@ def show(template: str, as_json: bool) -> None:
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
     click.echo(f"{found.name}: {found.manifest.title}\n\n{found.manifest.description}\n")
-    if found.manifest.models:
-        click.echo(f"Needs GPUs of model {', '.join(found.manifest.models)}.\n")
     table = Table("option", "default", "value", "what it is")
     for name, parameter in found.manifest.parameters.items():
         default = "(required)" if parameter.required else "" if parameter.default is None else str(parameter.default)

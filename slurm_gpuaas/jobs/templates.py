@@ -164,13 +164,12 @@ Parameter = Annotated[
 
 
 class Manifest(BaseModel):
-    """`manifest.yaml`. `models` are the GPU models the template runs on; empty: any."""
+    """`manifest.yaml`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     title: str
     description: str
-    models: tuple[str, ...] = ()
     parameters: dict[str, Parameter]
 
     @model_validator(mode="after")

@@ -129,6 +129,33 @@ def test_refuses_with_numbers_and_the_way_out(
     assert [word for word in words if word not in answer.stderr] == [], answer.stderr
 
 
+HOSTILE = [
+    ["--gres=gpu:99999999999999999999999"], ["--gpus=%n%s%d"], ["--gpus=4294967294"], ["--gpus-per-node=65534"],
+    ["--gres=gpu:b200:1,gpu:b200:1"], ["--gres=gpu::"], ["--gres=" + "gpu:1," * 2000], ["--gpus=b200:1,h200:1"],
+    ["--gpus=1", "--account=\x1b[2Jroot"], ["--gpus=1", "--account=" + "a" * 5000], ["--gpus=1", "--qos=,,,"],
+    ["--gpus=1", "--partition=,"], ["--gpus=1", "--partition=mini-gov,mini-gov"], ["--gpus=1", "--array=0-4294967295"],
+    ["--gpus=1", "--array=9-1"], ["--gpus=1", "--array=" + ",".join(map(str, range(1000)))],
+    ["--nodes=1-4294967293", "--gpus=1"], ["--nodes=500000", "--gpus-per-node=8"],
+    ["--gpus=1", "--time=UNLIMITED"], ["--gpus=1", "--time=4294967293"],
+    ["--ntasks=4000000000", "--gpus-per-task=8"], ["--ntasks-per-gpu=60000", "--gpus=8"],
+    ["--gpus-per-socket=8", "--sockets-per-node=60000"],
+    ["--tres-per-task=gres/gpu=1,gres/gpu=2"], ["--gpus=1", "--comment=" + "\n" * 900],
+    ["--gpus=1", "--licenses=placement:999999"],
+]  # fmt: skip
+
+
+def test_hostile_submissions_break_nothing(mini: Instance, desk: Desk) -> None:
+    log = mini.path("/var/log/slurm/slurmctld.log")
+    before = log.stat().st_size
+    for options in HOSTILE:
+        desk.sbatch("alice", *options)  # whatever the answer is
+    with log.open() as stream:
+        stream.seek(before)
+        assert "Slurm's own limits alone decide" not in stream.read(), "the hook failed inside"
+    assert "UP" in mini.exec(["scontrol", "ping"]).stdout
+    assert desk.sbatch("alice", "--gpus=1").returncode == 0
+
+
 def test_a_heterogeneous_job_within_the_guarantee_is_accepted(desk: Desk) -> None:
     answer = desk.sbatch("alice", "--gpus=16", ":", "--gpus=16")
     assert answer.returncode == 0, answer.stderr

@@ -2,12 +2,12 @@
 #SBATCH --job-name=torchrun
 #SBATCH --account=nlp
 #SBATCH --qos=guaranteed
-#SBATCH --partition=b200-gov
+#SBATCH --partition=h200-gov
 #SBATCH --time=2-00:00:00
 #SBATCH --output=logs/%j.out
 #SBATCH --nodes=16
 #SBATCH --ntasks-per-node=1
-#SBATCH --gpus-per-node=8
+#SBATCH --gpus-per-node=h200:8
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --signal=B:USR2@600
