@@ -75,15 +75,7 @@ class Node:
     @property
     def usable(self) -> bool:
         """A new job may be placed on it (as far as its state goes)."""
-        bad = (
-            NodeFlag.DRAIN
-            | NodeFlag.FAIL
-            | NodeFlag.NOT_RESPONDING
-            | NodeFlag.MAINTENANCE
-            | NodeFlag.REBOOT
-            | NodeFlag.POWERED_DOWN
-        )
-        return not self.flags & bad and self.base in {NodeBase.IDLE, NodeBase.ALLOCATED, NodeBase.MIXED}
+        return not self.flags & _UNUSABLE and self.base in {NodeBase.IDLE, NodeBase.ALLOCATED, NodeBase.MIXED}
 
     @property
     def free_gpus(self) -> int:
