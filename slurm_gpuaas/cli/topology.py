@@ -94,6 +94,12 @@ def render(fabric: TextIO, form: str, nodes: str | None, output: Path | None) ->
 
 
 @group.command()
+def schema() -> None:
+    """Print the JSON Schema of fabric.json."""
+    click.echo(json.dumps(Fabric.model_json_schema(), indent=2))
+
+
+@group.command()
 @click.option(
     "--problem", "file", type=TEXT, required=True, help="JSON: levels, domains, request. - for standard input."
 )
@@ -158,4 +164,5 @@ def _put(text: str, output: Path | None) -> None:
 
 
 def _name(file: TextIO, default: str) -> str:
-    return default if file.name in ("-", "<stdin>") else Path(file.name).name
+    name = getattr(file, "name", "-")
+    return default if name in ("-", "<stdin>") else Path(name).name

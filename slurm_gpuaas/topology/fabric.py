@@ -49,7 +49,7 @@ class LeafGroup(BaseModel):
 
     name: str = Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     pod: str = Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    nodes: str = Field(max_length=200_000, description="Folded node list as Slurm writes it.")
+    nodes: str = Field(description="Folded node list as Slurm writes it.")
     switches: tuple[str, ...] = Field(default=(), description="Leaf switches: GUIDs, or names where none is known.")
 
     @cached_property
@@ -67,7 +67,7 @@ class Fabric(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: Literal[1] = 1
-    source: str = Field(default="", max_length=200, description="What it was read from.")
+    source: str = Field(default="", max_length=300, description="What it was read from.")
     leaf_groups: tuple[LeafGroup, ...] = Field(min_length=1)
     spines: tuple[Switch, ...] = ()
     findings: tuple[str, ...] = Field(default=(), description="What is odd in the cabling or in the text, for people.")

@@ -8,7 +8,7 @@ skipped.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from slurm_gpuaas.domain.errors import InvalidInput
@@ -20,8 +20,11 @@ MOST_FINDINGS: Final = 50
 
 # `Switch  64 "S-b83fd20300aa0001"   # "leaf-01-1" enhanced port 0 lid 24 lmc 0`; likewise `Ca` and `Rt`.
 DEVICE: Final = re.compile(r'(Switch|Ca|Rt)\s+\d{1,3}\s+"[A-Z]-([0-9a-fA-F]{1,16})"(?:\s+#\s*"([^"]{0,200})")?')
-# `[1](b83fd20300bb0001)  "S-b83fd20300aa0001"[17](...)  # ...`: local port, then the other end.
-LINK: Final = re.compile(r'\[\d{1,3}\](?:\([0-9a-fA-F]{1,16}\))?\s+"([A-Z])-([0-9a-fA-F]{1,16})"\[\d{1,3}\]')
+# `[1](b83fd20300bb0001)  "S-b83fd20300aa0001"[17]  # lid 3 lmc 0 "leaf-01-1" lid 1 4xNDR`: own port, the other end.
+LINK: Final = re.compile(
+    r'\[\d{1,3}\](?:\([0-9a-fA-F]{1,16}\))?\s+"([SHR])-([0-9a-fA-F]{1,16})"\[\d{1,3}\](?:[^"]{0,80}"([^"]{0,200})")?'
+)
+KINDS: Final = {"S": "Switch", "H": "Ca", "R": "Rt"}
 HEADER: Final = re.compile(r"(?:vendid|devid|sysimgguid|switchguid|caguid|rtguid)=|DR path |Chassis ")
 HOST: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})\s+\S+")
 
@@ -36,12 +39,11 @@ def parse(text: str, *, nodes: Collection[NodeName] = (), source: str = "ibnetdi
     Raises:
         InvalidInput: no host at all.
     """
-    findings: list[str] = []
     wanted = frozenset(nodes)
-    cabling = Cabling()
-    hosts: dict[str, NodeName | None] = {}
-    kinds: dict[str, str] = {}
+    devices: dict[str, tuple[str, str]] = {}
+    mentioned: dict[str, tuple[str, str]] = {}
     links: list[tuple[str, str]] = []
+    findings: list[str] = []
     current: str | None = None
     strange = 0
     for raw in text.split("\n"):
@@ -49,35 +51,62 @@ def parse(text: str, *, nodes: Collection[NodeName] = (), source: str = "ibnetdi
         if not line or line.startswith("#") or HEADER.match(line):
             continue
         if found := DEVICE.match(line):
-            kind, guid, description = found[1], found[2].lower().rjust(16, "0"), found[3] or ""
-            current = guid
-            if kinds.setdefault(guid, kind) != kind:
-                findings.append(f"GUID {guid} is a {kinds[guid]} and a {kind}; the first is believed.")
-            elif kind == "Switch":
-                cabling.add_switch(guid, description)
-            elif kind == "Ca" and guid not in hosts:
-                hosts[guid] = host_of(description, wanted)
-                if hosts[guid] is None and not wanted:
-                    findings.append(f"Adapter {guid} names no host: {description!r}.")
+            current = _guid(found[2])
+            kind, _ = devices.setdefault(current, (found[1], found[3] or ""))
+            if kind != found[1]:
+                findings.append(f"GUID {current} is a {kind} and a {found[1]}; the first is believed.")
         elif current is not None and (found := LINK.match(line)):
-            links.append((current, found[2].lower().rjust(16, "0")))
+            other = _guid(found[2])
+            mentioned.setdefault(other, (KINDS[found[1]], found[3] or ""))
+            links.append((current, other))
         else:
             strange += 1
+    if undescribed := len(mentioned.keys() - devices.keys()):
+        findings.append(f"{undescribed} devices are known from their cables only: the file may be cut.")
+    if strange:
+        findings.append(f"{strange} lines were not understood.")
+    cabling = _cabled(mentioned | devices, links, wanted, findings)
+    return cabling.fabric(source, wanted, _few(findings))
+
+
+def _cabled(
+    devices: Mapping[str, tuple[str, str]],
+    links: Iterable[tuple[str, str]],
+    wanted: Collection[NodeName],
+    findings: list[str],
+) -> Cabling:
+    cabling = Cabling()
+    hosts: dict[str, NodeName] = {}
+    for guid, (kind, description) in sorted(devices.items()):
+        if kind == "Switch":
+            cabling.add_switch(guid, description)
+        elif kind == "Ca":
+            if host := host_of(description, wanted):
+                hosts[guid] = host
+            elif not wanted:
+                findings.append(f"Adapter {guid} names no host: {description!r}.")
     for one, other in links:
-        match kinds.get(one), kinds.get(other):
+        match devices[one][0], devices[other][0]:
             case "Switch", "Switch":
                 cabling.connect_switches(one, other)
-            case ("Switch", "Ca") | ("Ca", "Switch"):
-                adapter, switch = (other, one) if kinds[other] == "Ca" else (one, other)
-                if (host := hosts[adapter]) is not None:
-                    cabling.connect_host(host, switch)
+            case "Switch", "Ca":
+                if other in hosts:
+                    cabling.connect_host(hosts[other], one)
+            case "Ca", "Switch":
+                if one in hosts:
+                    cabling.connect_host(hosts[one], other)
             case _:
-                strange += 1
-    if strange:
-        findings.append(f"{strange} lines were not understood or end at a device that is not described.")
-    if len(findings) > MOST_FINDINGS:
-        findings[MOST_FINDINGS:] = [f"{len(findings) - MOST_FINDINGS} more findings of the same kinds."]
-    return cabling.fabric(source, wanted, findings)
+                findings.append(f"A cable between {one} and {other} joins no switch.")
+    return cabling
+
+
+def _few(findings: list[str]) -> list[str]:
+    more = len(findings) - MOST_FINDINGS
+    return findings if more <= 0 else [*findings[:MOST_FINDINGS], f"{more} more findings of the same kinds."]
+
+
+def _guid(digits: str) -> str:
+    return digits.lower().rjust(16, "0")
 
 
 def host_of(description: str, wanted: Collection[NodeName]) -> NodeName | None:

@@ -72,7 +72,7 @@ def choose(domains: Iterable[Domain], count: int, *, held: Collection[Path] = ()
     ordered = sorted((domain for domain in domains if domain.free > 0), key=lambda domain: domain.path)
     if count < 0 or sum(domain.free for domain in ordered) < count:
         return None
-    depth = len(ordered[0].path) if ordered else 0
+    depth = max((len(path) for path in (*(domain.path for domain in ordered), *held)), default=0)
     if count == 0:
         return Choice((), Cost((0,) * depth, 0, 0), (0,) * depth)
     paid = {path[:level] for path in held for level in range(1, depth + 1)}

@@ -49,8 +49,8 @@ class _Switch(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     switch: Annotated[str, BeforeValidator(str), Field(max_length=64)]
-    children: str | None = Field(default=None, max_length=200_000)
-    nodes: str | None = Field(default=None, max_length=200_000)
+    children: str | None = None
+    nodes: str | None = None
 
 
 class _Tree(BaseModel):
@@ -92,7 +92,11 @@ def parse(text: str, *, source: str = "topology.yaml") -> Fabric:
     trees = sorted((t for t in topologies if t.tree), key=lambda topology: not topology.cluster_default)
     if not trees or not trees[0].tree:
         raise InvalidInput(f"{source} holds no tree topology.", way_out="Give a file with a `tree:` of switches.")
-    return _fabric(trees[0].tree.switches, source)
+    try:
+        return _fabric(trees[0].tree.switches, source)
+    except ValidationError as error:
+        what = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise InvalidInput(f"{source}: {what}", way_out="Correct the file.") from None
 
 
 def _fabric(switches: Iterable[_Switch], source: str) -> Fabric:

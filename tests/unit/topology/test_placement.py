@@ -168,11 +168,9 @@ def test_a_replacement_is_valid_and_adds_the_fewest_domains(known: list[Domain],
     outside = [domain for domain in known if domain.path not in paths]
     missing = count - sum(domain.free for domain in known if domain.path in paths)
     fewest = min(
-
-            (len({d.path[0] for d in chosen} - {path[0] for path in paths}), len(chosen))
-            for number in range(len(outside) + 1)
-            for chosen in combinations(outside, number)
-            if sum(d.free for d in chosen) >= missing
-
+        (len({d.path[0] for d in chosen} - {path[0] for path in paths}), len(chosen))
+        for number in range(len(outside) + 1)
+        for chosen in combinations(outside, number)
+        if sum(d.free for d in chosen) >= missing
     )
     assert choice.cost.used == fewest

@@ -1,0 +1,145 @@
+"""`gpuaas topology place`: documents in, answers out; and the other commands of the group."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from slurm_gpuaas.cli.topology import group
+from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.topology.problem import Problem, solve
+
+REAL = Path(__file__).parent / "data" / "mini.ibnetdiscover"
+
+
+def problem(levels: list[str], free: dict[str, int], **request: Any) -> Problem:
+    """`problem(["pod", "leaf"], {"p1/a": 4}, count=2)`."""
+    domains = [{"path": path.split("/"), "free": number} for path, number in free.items()]
+    return Problem.model_validate({"levels": levels, "domains": domains, "request": request})
+
+
+def taken(known: Problem) -> dict[str, int] | None:
+    answer = solve(known)
+    if answer.assignment is None:
+        return None
+    return {"/".join(row.path): row.count for row in answer.assignment}
+
+
+def test_the_fewest_domains_level_by_level() -> None:
+    known = problem(["pod", "leaf"], {"p1/a": 2, "p1/b": 2, "p1/c": 2, "p2/d": 4, "p3/e": 2}, count=6)
+    answer = solve(known)
+    assert taken(known) == {"p1/a": 2, "p1/b": 2, "p1/c": 2}
+    assert answer.cost == {"pod": 1, "leaf": 3, "broken": 0, "leftover": 0}
+    assert answer.lower_bound == {"pod": 1, "leaf": 2}
+    assert answer.gap == {"pod": 0, "leaf": 1}
+    assert answer.why == "1 pod (the fewest possible), 3 leaf (2 with more above); breaks no whole one; 0 left over."
+    assert answer.runner_up is not None
+    assert answer.runner_up.cost["pod"] == 2
+
+
+def test_nodes_as_the_lowest_level() -> None:
+    free = {"a/n1": 1, "a/n2": 1, "b/n3": 0, "b/n4": 1}
+    known = problem(["leaf", "node"], free, count=1)
+    assert taken(known) == {"b/n4": 1}, "a is whole, b is broken already"
+    assert solve(known).cost == {"leaf": 1, "node": 1, "broken": 0, "leftover": 0}
+    assert taken(problem(["leaf", "node"], free, count=3)) == {"a/n1": 1, "a/n2": 1, "b/n4": 1}
+
+
+def test_an_unusable_domain_is_not_taken() -> None:
+    known = Problem.model_validate(
+        {
+            "levels": ["leaf"],
+            "domains": [{"path": ["a"], "free": 4, "usable": False}, {"path": ["b"], "free": 5}],
+            "request": {"count": 4},
+        }
+    )
+    assert taken(known) == {"b": 4}
+
+
+def test_a_required_level_holds_all_of_it() -> None:
+    free = {"p1/a": 3, "p1/b": 1, "p2/c": 4}
+    assert taken(problem(["pod", "leaf"], free, count=4, required="leaf")) == {"p2/c": 4}
+    answer = solve(problem(["pod", "leaf"], free, count=5, required="pod"))
+    assert (answer.assignment, answer.reason) == (None, "5 do not fit: one pod of the fabric has 4 free at most.")
+
+
+def test_too_much_says_how_much_would_fit() -> None:
+    assert solve(problem(["leaf"], {"a": 3}, count=4)).reason == "4 do not fit: the fabric has 3 free at most."
+    assert solve(problem(["leaf"], {}, count=1)).reason == "1 do not fit: the fabric has 0 free at most."
+
+
+def test_rank_order_is_natural_order() -> None:
+    assert list(taken(problem(["leaf"], {"l10": 1, "l9": 1, "l8": 1}, count=3)) or {}) == ["l8", "l9", "l10"]
+
+
+def test_the_order_of_domains_does_not_matter() -> None:
+    free = {f"p{pod}/l{leaf}": (pod * 7 + leaf * 5) % 9 for pod in range(4) for leaf in range(4)}
+    answers = set()
+    for seed in range(5):
+        items = list(free.items())
+        random.Random(seed).shuffle(items)
+        answers.add(solve(problem(["pod", "leaf"], dict(items), count=17)).model_dump_json())
+    assert len(answers) == 1
+
+
+@pytest.mark.parametrize(
+    ("document", "fault"),
+    [
+        ({"levels": ["a", "a"], "domains": [], "request": {"count": 1}}, "the same name"),
+        ({"levels": ["a"], "domains": [{"path": ["x", "y"], "free": 1}], "request": {"count": 1}}, "has 2 names"),
+        (
+            {"levels": ["a"], "domains": [{"path": ["x"], "free": 1}] * 2, "request": {"count": 1}},
+            "stands twice",
+        ),
+        ({"levels": ["a"], "domains": [], "request": {"count": 1, "required": "b"}}, "no level 'b'"),
+        ({"levels": ["a"], "domains": [], "request": {"count": 0}}, "greater than or equal to 1"),
+        ({"levels": ["a"], "domains": [], "request": {"count": 1, "balanced": True}}, "Extra inputs"),
+    ],
+)
+def test_a_wrong_problem_says_where(document: dict[str, Any], fault: str, tmp_path: Path) -> None:
+    file = tmp_path / "problem.json"
+    file.write_text(json.dumps(document))
+    result = CliRunner().invoke(group, ["place", "--problem", str(file)])
+    assert isinstance(result.exception, InvalidInput)
+    assert fault in result.exception.message
+
+
+class TestCommands:
+    def run(self, *argv: str, text: str | None = None) -> str:
+        result = CliRunner().invoke(group, argv, input=text, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return result.output
+
+    def test_from_the_real_tools_output_to_slurms_file(self, tmp_path: Path) -> None:
+        fabric = tmp_path / "fabric.json"
+        self.run("import", "ibnetdiscover", str(REAL), "--nodes", "b200-[01-08]", "-o", str(fabric))
+        shown = self.run("show", str(fabric))
+        assert "b200-[01-04]" in shown
+        assert "8 nodes, 2 leaf groups, 1 pods, 4 spines, 0 switches above them." in shown
+        assert json.loads(self.run("show", str(fabric), "--json"))["version"] == 1
+        file = tmp_path / "topology.yaml"
+        self.run("render", str(fabric), "--format", "topology.yaml", "--nodes", "b200-[01-09]", "-o", str(file))
+        assert "switch: unattached\n        nodes: b200-09" in file.read_text()
+        again = json.loads(self.run("import", "topology.yaml", str(file)))
+        assert [row["nodes"] for row in again["leaf_groups"]] == ["b200-[01-04]", "b200-[05-08]", "b200-09"]
+
+    def test_standard_input(self) -> None:
+        assert json.loads(self.run("import", "ibnetdiscover", "-", text=REAL.read_text()))["source"] == "ibnetdiscover"
+
+    def test_place_for_people_and_for_programs(self) -> None:
+        text = problem(["leaf"], {"a": 3, "b": 2}, count=2).model_dump_json()
+        assert "1 leaf (the fewest possible)" in self.run("place", "--problem", "-", text=text)
+        answer = json.loads(self.run("place", "--problem", "-", "--json", text=text))
+        assert answer["assignment"] == [{"path": ["b"], "count": 2}]
+
+    def test_a_file_that_is_no_fabric(self, tmp_path: Path) -> None:
+        file = tmp_path / "fabric.json"
+        file.write_text('{"leaf_groups": []}')
+        result = CliRunner().invoke(group, ["show", str(file)])
+        assert isinstance(result.exception, InvalidInput)
+        assert "leaf_groups" in result.exception.message

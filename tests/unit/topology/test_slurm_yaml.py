@@ -1,0 +1,92 @@
+"""topology.yaml: what we write we read, and what we cannot read we say. tests/slurm shows it to a real slurmctld."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.topology.fabric import Fabric, LeafGroup
+from slurm_gpuaas.topology.slurm_yaml import parse, render
+
+
+def fabric(*groups: tuple[str, str, str]) -> Fabric:
+    return Fabric(leaf_groups=tuple(LeafGroup(pod=pod, name=name, nodes=nodes) for pod, name, nodes in groups))
+
+
+def shape(known: Fabric) -> list[tuple[str, str, str]]:
+    return [(group.pod, group.name, group.nodes) for group in known.leaf_groups]
+
+
+def test_two_levels() -> None:
+    assert render(fabric(("p", "leaf-01", "n[1-4]"), ("p", "leaf-02", "n[5-8]"))) == (
+        "- topology: fabric\n"
+        "  cluster_default: true\n"
+        "  tree:\n"
+        "    switches:\n"
+        "      - switch: root\n"
+        "        children: leaf-[01-02]\n"
+        "      - switch: leaf-01\n"
+        "        nodes: n[1-4]\n"
+        "      - switch: leaf-02\n"
+        "        nodes: n[5-8]\n"
+    )
+
+
+def test_pods_are_a_level_of_their_own() -> None:
+    known = fabric(("p1", "a", "n1"), ("p1", "b", "n2"), ("p2", "c", "n3"))
+    assert shape(parse(render(known))) == shape(known)
+    assert [(spine.name, spine.level) for spine in parse(render(known)).spines] == [("p1", 1), ("p2", 1), ("root", 2)]
+
+
+def test_every_node_of_slurm_conf_has_a_place() -> None:
+    known = parse(render(fabric(("p", "a", "n1")), nodes=[NodeName("n1"), NodeName("n10"), NodeName("n9")]))
+    assert shape(known) == [("root", "a", "n1"), ("unattached", "unattached", "n[9-10]")]
+
+
+def test_the_cluster_default_is_read() -> None:
+    text = render(fabric(("p", "a", "n1"))).replace("cluster_default: true", "cluster_default: false")
+    text += render(fabric(("p", "b", "n2"))).replace("fabric", "other")
+    assert shape(parse(text)) == [("root", "b", "n2")]
+
+
+def switches(*rows: str) -> str:
+    return "- topology: t\n  tree:\n    switches:\n" + "".join(f"      - {{{row}}}\n" for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "is not a topology.yaml"),
+        ("- [", "is not YAML"),
+        ("just: text", "is not a topology.yaml"),
+        ("- topology: t\n  flat: true\n", "holds no tree"),
+        (switches("switch: a, nodes: n1", "switch: a, nodes: n2"), "switch a stands twice"),
+        (
+            switches("switch: a, nodes: n1", "switch: r, children: a", "switch: s, children: a"),
+            "switch a has two parents",
+        ),
+        (switches("switch: r, children: 'a,b'", "switch: a, nodes: n1"), "child b is no switch"),
+        (
+            switches("switch: r, children: s", "switch: s, children: 'r,a'", "switch: a, nodes: n1"),
+            "is above itself",
+        ),
+        (switches("switch: a, nodes: 'n[1-'"), "is not a node list"),
+        (switches("switch: a, nodes: n1", "switch: b, nodes: n1"), "Node n1 is in leaf groups"),
+        ("- &a [*a]", "is not a topology.yaml"),
+        ("[" * 5_000, "is not YAML"),
+    ],
+)
+def test_a_file_that_cannot_be_read_says_why(text: str, fault: str) -> None:
+    with pytest.raises(InvalidInput, match=fault):
+        parse(text)
+
+
+@given(st.text())
+def test_any_text_is_read_or_refused(text: str) -> None:
+    with suppress(InvalidInput):
+        parse(text)
