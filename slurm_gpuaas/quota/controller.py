@@ -78,8 +78,9 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Reading:
-    wanted: Wanted
-    text: str
+    """`digest` names the wanted state."""
+
+    digest: str
     plan: Plan
 
 
@@ -165,7 +166,7 @@ class PolicyController:
             policy, revision = self._store.policy_and_revision()
             reading = self._read(policy)
             _refuse_conflicts(reading.plan)
-            drifted = self._store.mark(CONVERGED) == digest(reading.wanted.accounting, reading.text)
+            drifted = self._store.mark(CONVERGED) == reading.digest
             if drifted and self._report_only:
                 self._report(reading.plan)
                 return Outcome(plan=reading.plan, revision=revision, done=False)
@@ -190,7 +191,7 @@ class PolicyController:
             found = plan(actual, goal.accounting, partitions=files, busy=Busy.of(self._controller.jobs()))
         if any(isinstance(step.write, WritePartitions) for step in found.steps):
             found = found.with_conflicts(self._unknown_nodes(goal))
-        return _Reading(wanted=goal, text=text, plan=found)
+        return _Reading(digest=digest(goal.accounting, text), plan=found)
 
     def _partitions_in_force(self, goal: str) -> str | None:
         """The include file's text; None when there is none or slurmctld may not have read it."""
@@ -221,9 +222,8 @@ class PolicyController:
         if reading.plan.steps:
             self._verify(policy)
             self._failpoint("quota.verified")
-        now_converged = digest(reading.wanted.accounting, reading.text)
-        if self._store.mark(CONVERGED) != now_converged:
-            self._store.set_mark(CONVERGED, now_converged, at=self._clock.now())
+        if self._store.mark(CONVERGED) != reading.digest:
+            self._store.set_mark(CONVERGED, reading.digest, at=self._clock.now())
 
     def _close_interrupted(self) -> None:
         with self._store.transaction():
