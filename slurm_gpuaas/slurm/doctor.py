@@ -86,7 +86,7 @@ class Facts:
     """The cluster it serves."""
     config: Seen[Mapping[str, str]]
     rest_user: str
-    """Owner of slurmrestd's socket: slurmrestd runs as it."""
+    """Who Slurm sees: the token's user, or the owner of slurmrestd's socket."""
     admin_level: Seen[str]
     models: frozenset[GpuModel] = frozenset()
     snapshot_age: timedelta | None = None
@@ -175,7 +175,8 @@ def _administrator(facts: Facts) -> Finding:
         "AdminLevel",
         Level.FAIL,
         said,
-        f"sacctmgr add user {facts.rest_user or 'gpuaas'} account=root adminlevel=Administrator",
+        facts.admin_level.way_out
+        or f"sacctmgr add user {facts.rest_user or 'gpuaas'} account=root adminlevel=Administrator",
     )
 
 
@@ -319,7 +320,7 @@ def examine(
         DoorSettings(rest=RestAddress(socket=door_or_socket)) if isinstance(door_or_socket, Path) else door_or_socket
     )
     run = programs or program(())
-    user = _owner(settings.rest.socket)
+    user = settings.rest.user or _owner(settings.rest.socket)
     door = connect(settings)
     try:
         rest = RestController(door.wire)

@@ -105,7 +105,7 @@ class RestAddress:
     url: str = "http://localhost"
     token_file: Path | None = None
     user: str = ""
-    """UNIX user that the token is for; only with `token_file`."""
+    """UNIX user that Slurm sees: whom the token is for, or that slurmrestd runs as."""
 
     def __str__(self) -> str:
         return str(self.socket or self.url)

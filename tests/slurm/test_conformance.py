@@ -21,7 +21,9 @@ from slurm_gpuaas.domain.jobs import Job, JobId, JobState
 from slurm_gpuaas.domain.names import AccountName, GpuModel, NodeName, QosName, UserName
 from slurm_gpuaas.domain.nodes import NodeBase, NodeFlag
 from slurm_gpuaas.slurm.connect import Door, DoorSettings, connect
+from slurm_gpuaas.slurm.doctor import DaemonSeen, Level, examine, findings
 from slurm_gpuaas.slurm.failover import FailoverController, InUse
+from slurm_gpuaas.slurm.programs import program
 from slurm_gpuaas.slurm.protocols import Controller, SlurmRefused, SlurmUnavailable
 from slurm_gpuaas.slurm.pyslurm_driver import NotByThisDriver, PyslurmController
 from slurm_gpuaas.slurm.records import (
@@ -564,6 +566,18 @@ def test_everything_goes_over_slurmrestd_without_a_worker(
         door.close()
 
 
+def test_the_doctor_finds_nothing_to_do_on_the_testbed(settings: DoorSettings, mini: Instance, tmp_path: Path) -> None:
+    (tmp_path / "snapshot").touch()
+    facts = examine(
+        replace(settings, rest=replace(settings.rest, user="gpuaas")),  # the host does not know the testbed's users
+        snapshot=tmp_path / "snapshot",
+        now=datetime.now(UTC),
+        daemon=lambda: DaemonSeen(version="0", driver="pyslurm", fallback=False, reason=""),
+        programs=program(mini.command([])),
+    )
+    assert [finding for finding in findings(facts) if finding.level is not Level.OK] == []
+
+
 # ---------------------------------------------------------------------- accounting
 
 
@@ -781,10 +795,10 @@ def test_reading_takes_a_fixed_number_of_calls(settings: DoorSettings, accountin
 
 def test_hundreds_of_records_are_written_in_a_few_requests(accounting: RestAccounting) -> None:
     write_all(accounting)
-    count = 150
-    qos = [replace(GUARANTEED, name=QosName(f"guaranteed-p{n:03}"), description=f"gpuaas:{n}") for n in range(count)]
+    count = 60
+    qos = [replace(GUARANTEED, name=QosName(f"guaranteed-p{n:02}"), description=f"gpuaas:{n}") for n in range(count)]
     accounts = [
-        replace(VISION, name=AccountName(f"p{n:03}"), description=f"gpuaas:{n}", grp_tres={"gres/gpu": n})
+        replace(VISION, name=AccountName(f"p{n:02}"), description=f"gpuaas:{n}", grp_tres={"gres/gpu": n})
         for n in range(count)
     ]
     users = [
