@@ -60,28 +60,32 @@ class Cache:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield
 
+    @contextmanager
+    def scratch(self, kind: str) -> Iterator[Path]:
+        """An empty folder that is gone afterwards, unless it was renamed. One at a time of a kind; the next removes
+        what a killed one left."""
+        with self.lock(kind):
+            for leftover in self.root.glob(f".partial-{kind}-*"):
+                shutil.rmtree(leftover)
+            folder = Path(tempfile.mkdtemp(prefix=f".partial-{kind}-", dir=self.root))
+            folder.chmod(0o755)  # services inside enter it under their own users
+            try:
+                yield folder
+            finally:
+                if folder.exists():
+                    shutil.rmtree(folder)
+
     def artifact(self, kind: str, key: str, build: Callable[[Path], None]) -> Path:
         """Folder of the artifact, built by `build(empty folder)` when it is not there yet."""
         final = self.root / f"{kind}-{key}"
         if not final.is_dir():
-            with self.lock(kind):
+            with self.scratch(kind) as folder:
                 if not final.is_dir():
-                    self._build(kind, final, build)
+                    build(folder)
+                    folder.rename(final)
+                    self._forget_unused(kind, final)
         os.utime(final)
         return final
-
-    def _build(self, kind: str, final: Path, build: Callable[[Path], None]) -> None:
-        for leftover in self.root.glob(f".partial-{kind}-*"):
-            shutil.rmtree(leftover)
-        partial = Path(tempfile.mkdtemp(prefix=f".partial-{kind}-", dir=self.root))
-        partial.chmod(0o755)  # services inside enter it under their own users
-        try:
-            build(partial)
-            partial.rename(final)
-        except BaseException:
-            shutil.rmtree(partial)
-            raise
-        self._forget_unused(kind, final)
 
     def _forget_unused(self, kind: str, newest: Path) -> None:
         limit = time.time() - KEPT_UNUSED_DAYS * 86_400

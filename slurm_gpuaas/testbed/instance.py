@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
-from slurm_gpuaas.domain.errors import InvalidInput, NotFound, Refused
+from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput, NotFound, Refused
 from slurm_gpuaas.testbed import boot, sandbox
 from slurm_gpuaas.testbed.cache import Cache
 from slurm_gpuaas.testbed.errors import CommandFailed, ServiceFailed, TestbedError
@@ -101,7 +101,9 @@ class Instance:
             instance = cls(name, _launch(cache, name, ready), cluster)
             try:
                 boot.boot(instance, ready, daemon=daemon, progress=progress)
-            except BaseException:
+            except BaseException as error:
+                if isinstance(error, GpuaasError):
+                    error.way_out = f"Its logs were kept in {instance.keep_logs(cache.logs / name)}."
                 instance.down()
                 raise
             instance.write(STATE_FILE, json.dumps(vars(State(chosen.name, cluster.name, time.monotonic() - started))))
@@ -138,6 +140,11 @@ class Instance:
         return State(**json.loads(self.path(STATE_FILE).read_text()))
 
     # ---------------------------------------------------------------- files
+
+    def keep_logs(self, target: Path) -> Path:
+        """Copies its logs to a folder of the host, which then holds nothing else."""
+        shutil.rmtree(target, ignore_errors=True)
+        return shutil.copytree(self.path("/var/log"), target, symlinks=True)
 
     @property
     def root(self) -> Path:
@@ -315,7 +322,7 @@ class Instance:
                 return value
             time.sleep(every)
         raise ServiceFailed(
-            f"{what} did not happen within {seconds:g} s.", way_out=f"gpuaas testbed logs --name {self.name}"
+            f"{what} did not happen within {seconds:g} s.", way_out=f"Look at `gpuaas testbed logs --name {self.name}`."
         )
 
     # ---------------------------------------------------------------- services

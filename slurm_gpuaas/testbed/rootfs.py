@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Final
 
 import slurm_gpuaas
@@ -167,10 +166,10 @@ class Builder:
 
     def update_lock(self) -> dict[str, str]:
         """Writes into packages.lock, and returns, the versions that the archive has now of the packages we lock."""
-        with TemporaryDirectory(prefix=".partial-newest-", dir=self.cache.root) as folder:
-            self._debootstrap(Path(folder), LOCKED)
+        with self.cache.scratch("newest") as folder:
+            self._debootstrap(folder, LOCKED)
             query = ["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *LOCKED]
-            listing = self.run(query, root=Path(folder) / "root").stdout
+            listing = self.run(query, root=folder / "root").stdout
         versions = dict(line.split() for line in listing.splitlines())
         LOCK_FILE.write_text(updated_lock(versions, self.suite, LOCK_FILE.read_text()))
         return versions
