@@ -6,7 +6,7 @@ import importlib
 import pkgutil
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -28,16 +28,11 @@ def group_names() -> list[str]:
     return sorted(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX))
 
 
-def measure(groups: Sequence[str], console: Console) -> list[BenchRow]:
-    """Rows of all groups. What was measured before a group fails is written too."""
-    rows: list[BenchRow] = []
-    try:
-        with shown(console) as progress, closing(BenchContext(progress)) as context:
-            for group in groups:
-                rows += importlib.import_module(f"tests.bench.{PREFIX}{group}").run(context)
-    finally:
-        write_json(rows, REPORT)
-    return rows
+def measure(groups: Sequence[str], console: Console) -> Iterator[BenchRow]:
+    """Rows of the groups, one group after the other."""
+    with shown(console) as progress, closing(BenchContext(progress)) as context:
+        for group in groups:
+            yield from importlib.import_module(f"tests.bench.{PREFIX}{group}").run(context)
 
 
 def table_of(rows: Sequence[BenchRow]) -> Table:
@@ -60,12 +55,15 @@ def table_of(rows: Sequence[BenchRow]) -> Table:
 def main(groups: tuple[str, ...]) -> None:
     """Measure GROUPs (all by default) against the obvious alternative on real Slurm. Needs root."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the testbed is taken down on the way out
+    rows: list[BenchRow] = []
     try:
-        rows = measure(groups or group_names(), Console(stderr=True))
+        rows.extend(measure(groups or group_names(), Console(stderr=True)))
     except GpuaasError as error:
         click.echo(f"Error: {error}", err=True)
         sys.exit(error.exit_code)
-    Console().print(table_of(rows))
+    finally:  # what was measured before a group failed is worth reading
+        write_json(rows, REPORT)
+        Console().print(table_of(rows))
 
 
 if __name__ == "__main__":

@@ -89,17 +89,20 @@ class BenchContext:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._stack = ExitStack()
-        self._current: tuple[str, Instance] | None = None
+        self._current: tuple[tuple[str, bool], Instance] | None = None
 
-    def testbed(self, profile: str) -> Instance:
-        """The testbed of this profile (`mini` or `haein`), up, with gpuaasd and agents. Another profile's is taken down
-        first."""
-        if self._current and self._current[0] == profile:
+    def testbed(self, profile: str, *, daemon: bool = True) -> Instance:
+        """The testbed of this profile (`mini` or `haein`), up; another one is taken down first.
+
+        Args:
+            daemon: with gpuaasd and agents; a group that writes Slurm's objects itself must have none beside it.
+        """
+        if self._current and self._current[0] == (profile, daemon):
             return self._current[1]
         self.close()
-        instance = Instance.up(profile, f"bench-{os.getpid()}", progress=self._progress)
+        instance = Instance.up(profile, f"bench-{os.getpid()}", daemon=daemon, progress=self._progress)
         self._stack.callback(instance.down)
-        self._current = (profile, instance)
+        self._current = ((profile, daemon), instance)
         return instance
 
     @contextmanager
