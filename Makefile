@@ -26,7 +26,7 @@ install: $(STAMP)-client ## Install `gpuaas` into .venv for everything that need
 
 dev: $(STAMP)-dev ## Install everything that tests, daemon and documentation need into .venv
 
-demo: $(STAMP)-dev ## Boot 1,032 GPUs of real Slurm, run the whole loop, leave it running (root)
+demo: $(STAMP)-client ## Boot 1,032 GPUs of real Slurm, run the whole loop, leave it running (root)
 	$(BIN)/gpuaas testbed demo
 
 test: $(STAMP)-dev ## Lint, types and the whole suite on real Slurm (root)
