@@ -64,7 +64,7 @@ def compose(
     shared = SharedController(controller, clock=clock)
     slurm = shared.fresh()
     agents = Agents()
-    wake_health, wake_hook = threading.Event(), threading.Event()
+    wake_health, wake_hook, wake_gate = threading.Event(), threading.Event(), threading.Event()
     policies = PolicyController(
         cluster=config.cluster,
         store=store,
@@ -86,6 +86,7 @@ def compose(
             drain_window=config.health.drain_window,
         ),
         wake=wake_health.set,
+        requeued=wake_gate.set,
     )
     gate = PlacementGate(
         cluster=config.cluster,
@@ -123,7 +124,7 @@ def compose(
             Scheduled("policy", policies.reconcile, config.policy.interval),
             Scheduled("hook", publisher.tick, config.hook.interval, wake_hook),
             Scheduled("health", health.tick, config.health.interval, wake_health),
-            Scheduled("gate", gate.tick, config.gate.interval),
+            Scheduled("gate", gate.tick, config.gate.interval, wake_gate),
             Scheduled("metering", meter, config.metering.interval),
         ],
         clock=clock,

@@ -55,6 +55,7 @@ class HealthController:
     """Args:
     slurm: its readings must be fresh: whose drain a node carries is decided on them.
     wake: called when an incident was opened or got worse, so that `tick` runs now and not at its next turn.
+    requeued: called when jobs were requeued: whoever places them need not wait for its next turn.
     """
 
     name = "health"
@@ -67,12 +68,14 @@ class HealthController:
         clock: Clock,
         settings: HealthSettings,
         wake: Callable[[], None] = lambda: None,
+        requeued: Callable[[], None] = lambda: None,
     ) -> None:
         self._slurm = slurm
         self._store = store
         self._clock = clock
         self._settings = settings
         self._wake = wake
+        self._requeued = requeued
         # Reading an incident and writing it back is one step: reports arrive while a tick is under way.
         self._lock = threading.Lock()
         self._told: set[tuple[str, str]] = set()
@@ -216,6 +219,7 @@ class HealthController:
             with self._one_failure_stops_one(incident, job):
                 with self._journaled("requeue", str(job.id), {"incident": incident.id, "node": incident.node}):
                     self._slurm.requeue(job.id)
+                self._requeued()
                 self._change(incident, incident.state, "job.requeue", evidence, requeued=job.id)
 
     def _within_breaker(self, wanted: Sequence[Incident]) -> Sequence[Incident]:

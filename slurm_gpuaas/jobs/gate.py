@@ -7,7 +7,6 @@ trouble extends it: a dead or failing gate lets every job through. See docs/desi
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -95,32 +94,16 @@ class PlacementGate:
         self._partitions = partitions
         self._clock = clock
         self._settings = settings
-        # A tick and the health controller's replacement must not give one node to two jobs.
-        self._lock = threading.Lock()
         self._told: dict[JobId, str] = {}
 
     def tick(self) -> None:
         """Decide about every waiting job, then extend the hold. Nothing is extended after a failure: see the module."""
-        with self._lock:
-            jobs = self._slurm.jobs()
-            stuck = [decision.job.id for decision in self._decisions(jobs) if not self._carry_out(decision)]
+        jobs = self._slurm.jobs()
+        stuck = [decision.job.id for decision in self._decisions(jobs) if not self._carry_out(decision)]
         if stuck:
             log.warning("gate.not-extended", jobs=stuck, why="Slurm refused to open them; the hold runs out instead.")
         elif not self._settings.shadow:
             self._extend()
-
-    def replace(self, job_id: JobId, failed: Collection[NodeName]) -> bool:
-        """Give a requeued job that we had placed its surviving nodes and the best spares, or open it, in one update.
-
-        False: the job is not pending, or not placed by us; nothing was done. A later tick does the same by itself.
-        """
-        with self._lock:
-            jobs = self._slurm.jobs()
-            job = next((one for one in jobs if one.id == job_id), None)
-            if job is None or self._settings.shadow:
-                return False
-            decision = gate_rules.replace(job, failed, self._picture(jobs), self._placer())
-            return decision is not None and self._carry_out(decision)
 
     # -- deciding
 
@@ -129,16 +112,14 @@ class PlacementGate:
         self._told = {job: reason for job, reason in self._told.items() if job in present}
         if not any(map(gate_rules.concerned, jobs)):
             return []
-        return gate_rules.decide(self._picture(jobs), self._placer())
-
-    def _picture(self, jobs: Sequence[Job]) -> Picture:
-        return Picture(
+        picture = Picture(
             now=self._clock.now(),
             jobs=jobs,
             nodes={node.name: node for node in self._slurm.nodes()},
             partitions=self._partitions(),
             patience=self._settings.patience,
         )
+        return gate_rules.decide(picture, self._placer())
 
     # -- acting
 

@@ -165,7 +165,7 @@ def decide(picture: Picture, placer: Placer) -> list[Decision]:
     decisions: list[Decision] = []
     again: list[tuple[Job, Pin]] = []
     for job in pending:
-        if (pin := Pin.of(job)) is None:
+        if (pin := Pin.of(job)) is None or job.priority == 0:  # a held job keeps nobody from its nodes
             continue
         if pin.restarts != job.restarts:
             again.append((job, pin))
@@ -175,7 +175,7 @@ def decide(picture: Picture, placer: Placer) -> list[Decision]:
         else:
             free -= pin.nodes
     for job, pin in again:
-        decisions.append(_replaced(job, pin, (), free, occupied, picture, placer))
+        decisions.append(_replaced(job, pin, free, occupied, picture, placer))
         free -= _given(decisions[-1])
     for job in pending:
         if asks(job) and (decision := _placed(job, free, picture, placer)):
@@ -186,19 +186,6 @@ def decide(picture: Picture, placer: Placer) -> list[Decision]:
 
 def _given(decision: Decision) -> set[NodeName]:
     return set(decision.placement.nodes) if decision.placement else set()
-
-
-def replace(job: Job, failed: Collection[NodeName], picture: Picture, placer: Placer) -> Decision | None:
-    """A new set for a job that lost nodes: what is left of its old one and the best spares. None: it is not ours."""
-    pin = Pin.of(job)
-    if job.state is not JobState.PENDING or pin is None:
-        return None
-    occupied = picture.occupied()
-    free = {node.name for node in picture.nodes.values() if is_free(node) and node.name not in occupied}
-    for other in picture.jobs:
-        if other.state is JobState.PENDING and other.id != job.id and Pin.of(other):
-            free -= set(other.required_nodes)
-    return _replaced(job, pin, failed, free - set(failed), occupied, picture, placer)
 
 
 def is_free(node: Node) -> bool:
@@ -282,14 +269,13 @@ def _survivors(pin: Pin, occupied: Collection[NodeName], picture: Picture) -> li
 def _replaced(
     job: Job,
     pin: Pin,
-    failed: Collection[NodeName],
     free: Collection[NodeName],
     occupied: Collection[NodeName],
     picture: Picture,
     placer: Placer,
 ) -> Decision:
     """The job runs again: on what is left of its old set, and the best spares for the rest."""
-    kept = [name for name in _survivors(pin, occupied, picture) if name not in failed]
+    kept = _survivors(pin, occupied, picture)
     among = picture.partitions.get(job.partition, ())
     # Counted by its old set: for a moment after a requeue Slurm calls every job a one-node job.
     room = [

@@ -201,7 +201,7 @@ def test_a_requeued_job_runs_on_its_survivors_and_a_spare_of_their_leaf_group(be
     assert bench.nodes_of(job) == expand_nodes("b200-[01-03]")
     with bench.drained("b200-02"):
         bench.slurm.requeue(job)
-        assert gate.replace(job, [NodeName("b200-02")])
+        gate.tick()
         assert bench.nodes_of(job) == expand_nodes("b200-[01,03-04]")
     assert bench.job(job).restarts == 1
 
@@ -216,7 +216,7 @@ def test_without_a_spare_a_requeued_job_goes_wherever_slurm_finds_room(bench: Be
     bench.nodes_of(other)
     with bench.drained("b200-02"):
         bench.slurm.requeue(job)
-        assert gate.replace(job, [NodeName("b200-02")])
+        gate.tick()
         assert bench.job(job).required_nodes == ()
         bench.slurm.cancel(other)
         assert NodeName("b200-02") not in bench.nodes_of(job)

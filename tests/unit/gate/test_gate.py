@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import pytest
 
-from slurm_gpuaas.domain.jobs import JobId, JobState, PlacementOutcome
+from slurm_gpuaas.domain.jobs import JobId, PlacementOutcome
 from slurm_gpuaas.domain.names import ClusterName
 from slurm_gpuaas.domain.nodes import NodeFlag
 from slurm_gpuaas.jobs.gate import RESERVATION, GateSettings, PlacementGate, PlacementStore, hold_wanted
@@ -213,46 +213,38 @@ def test_killed_at_any_call_the_next_daemon_carries_on(store: FakeStore, moment:
 
 
 class TestReplacement:
-    def started(self, slurm: FakeController, store: FakeStore) -> PlacementGate:
+    def failed(self, slurm: FakeController, store: FakeStore) -> PlacementGate:
+        """A placed job whose node n3 broke: drained, then requeued."""
         controller = gate(slurm, store)
         job = submit(slurm)
         controller.tick()
         slurm.start(job, list(names("n[1-4]")))
+        slurm.drain(names("n3"), "gpuaas:i-1: XID 79")
+        slurm.requeue(job)
         return controller
 
     def test_a_requeued_job_runs_on_its_survivors_and_a_spare(self, slurm: FakeController, store: FakeStore) -> None:
-        controller = self.started(slurm, store)
-        slurm.drain(names("n3"), "gpuaas:i-1: XID 79")
-        slurm.requeue(JobId(1))
-        assert controller.replace(JobId(1), names("n3"))
+        self.failed(slurm, store).tick()
         job = slurm.job_by_id[JobId(1)]
         assert job.required_nodes == names("n[1-2,4-5]")
         assert job.eligible == slurm.clock.now(), "it does not wait for Slurm's requeue delay"
         assert store.rows.keys() == {(JobId(1), 0), (JobId(1), 1)}
 
-    def test_the_next_tick_does_the_same_by_itself(self, slurm: FakeController, store: FakeStore) -> None:
-        controller = self.started(slurm, store)
-        slurm.drain(names("n3"), "gpuaas:i-1: XID 79")
-        slurm.requeue(JobId(1))
-        controller.tick()
-        assert slurm.job_by_id[JobId(1)].required_nodes == names("n[1-2,4-5]")
-
     def test_without_a_spare_it_is_let_go(self, slurm: FakeController, store: FakeStore) -> None:
-        controller = self.started(slurm, store)
+        controller = self.failed(slurm, store)
         slurm.job_by_id[JobId(2)] = make_job(2, node_count=4)
         slurm.start(2, list(names("n[5-8]")))
-        slurm.drain(names("n3"), "gpuaas:i-1: XID 79")
-        slurm.requeue(JobId(1))
-        assert controller.replace(JobId(1), names("n3"))
+        controller.tick()
         assert slurm.job_by_id[JobId(1)].required_nodes == ()
 
     def test_a_running_job_is_left_alone(self, slurm: FakeController, store: FakeStore) -> None:
-        controller = self.started(slurm, store)
-        assert not controller.replace(JobId(1), names("n3"))
-        assert slurm.job_by_id[JobId(1)].state is JobState.RUNNING
-
-    def test_a_job_that_is_gone_is_no_error(self, slurm: FakeController, store: FakeStore) -> None:
-        assert not gate(slurm, store).replace(JobId(77), ())
+        controller = self.failed(slurm, store)
+        controller.tick()
+        slurm.start(1, list(names("n[1-2,4-5]")))
+        slurm.drain(names("n4"), "maintenance")
+        slurm.calls.clear()
+        controller.tick()
+        assert slurm.calls == ["jobs", "reservations"]
 
 
 def test_a_pin_outlives_the_daemon_and_its_store(slurm: FakeController, store: FakeStore) -> None:

@@ -73,6 +73,12 @@ def brief(decisions: list[Decision]) -> list[tuple[int, str | None]]:
         ("an unknown partition is opened", [gated(1, partition="all")], [], [(1, None)]),
         ("part of a node is Slurm's to pack", [gated(1, 1, gpus=2)], [], [(1, None)]),
         ("a held job stays at the gate", [gated(1, priority=0)], [], []),
+        (
+            "a held job keeps nobody from the nodes it was given",
+            [replace(pinned(1, "n[1-4]"), priority=0), gated(2, 8)],
+            [],
+            [(2, "n[1-8]")],
+        ),
         ("a job with a dependency stays", [replace(gated(1), reason="Dependency")], [], []),
         ("a job that is not eligible stays", [gated(1, eligible=EPOCH + timedelta(hours=1))], [], []),
         ("a job without the licence is not ours", [make_job(1, node_count=4)], [], []),
@@ -142,33 +148,20 @@ def test_letting_go_takes_the_nodes_back() -> None:
 
 
 def test_a_requeued_job_does_not_wait_for_its_clearing_nodes_to_be_free() -> None:
-    nodes = [
-        make_node(f"n{i}", base=NodeBase.ALLOCATED, flags=NodeFlag.COMPLETING, gpus_allocated=8) for i in (1, 2, 4)
-    ]
+    clearing = NodeFlag.COMPLETING
+    nodes = [make_node(f"n{i}", base=NodeBase.ALLOCATED, flags=clearing, gpus_allocated=8) for i in (1, 2, 4)]
     nodes.append(make_node("n3", flags=DRAINED))
-    decision = gate_rules.replace(pinned(1, "n[1-4]", restarts=1), names("n3"), picture([], nodes), PLACER)
-    assert decision is not None
-    assert brief([decision]) == [(1, "n[1-2,4-5]")]
+    assert brief(decide(picture([pinned(1, "n[1-4]", restarts=1)], nodes), PLACER)) == [(1, "n[1-2,4-5]")]
 
 
-def test_a_failed_node_is_not_its_own_spare() -> None:
-    """The drain may not be visible yet when the replacement is asked for."""
-    decision = gate_rules.replace(pinned(1, "n[1-4]", restarts=1), names("n3"), picture([]), PLACER)
-    assert decision is not None
-    assert decision.placement is not None
-    assert "n3" not in decision.placement.nodes
-
-
-def test_a_job_with_nodes_of_its_users_choice_is_not_replaced() -> None:
+def test_a_requeued_job_with_nodes_of_its_users_choice_is_left_alone() -> None:
     job = replace(make_job(1, node_count=4, restarts=1), required_nodes=names("n[1-4]"))
-    assert gate_rules.replace(job, names("n3"), picture([job]), PLACER) is None
+    assert decide(picture([job], [make_node("n3", flags=DRAINED)]), PLACER) == []
 
 
 def test_for_a_moment_after_a_requeue_slurm_calls_it_a_one_node_job() -> None:
     job = replace(pinned(1, "n[1-4]", restarts=1), node_count=1)
-    decision = gate_rules.replace(job, names("n3"), picture([job]), PLACER)
-    assert decision is not None
-    assert brief([decision]) == [(1, "n[1-2,4-5]")]
+    assert brief(decide(picture([job], [make_node("n3", flags=DRAINED)]), PLACER)) == [(1, "n[1-2,4-5]")]
 
 
 @pytest.mark.parametrize(
