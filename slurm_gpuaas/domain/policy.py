@@ -6,6 +6,7 @@ three different things apart everywhere: *absent* (`None`: not said), *zero* (no
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time, timedelta
@@ -311,6 +312,28 @@ def _key(document: PolicyDocument) -> tuple[str, ...]:
     return (document.project, document.user) if isinstance(document, Member) else (document.name,)
 
 
+MOST_NODES = 100_000
+"""A node list may name no more: it may come from anybody, and a few characters could name a billion."""
+
+
+def _largest_size(folded: str) -> int:
+    """How many names a node list has at most, without unfolding it."""
+    total, product, ranges = 0, 1, 0
+    for part in re.split(r"([\[\],])", folded):
+        if part == "[":
+            ranges = 1
+        elif part == "]":
+            product, ranges = min(product * ranges, MOST_NODES + 1), 0
+        elif part == "," and ranges:
+            ranges += 1
+        elif part == ",":
+            total, product = total + product, 1
+        elif ranges and (found := re.match(r"\s*(\d+)\s*-\s*(\d+)", part)):
+            long = len(found[1]) > 18 or len(found[2]) > 18
+            ranges += MOST_NODES if long else min(abs(int(found[2]) - int(found[1])), MOST_NODES)
+    return total + product
+
+
 def expand_nodes(folded: str) -> tuple[NodeName, ...]:
     """Unfold a node list such as `b200-[001-003]`; node groups (`@group`) are off, since the text may be a user's.
 
@@ -319,6 +342,8 @@ def expand_nodes(folded: str) -> tuple[NodeName, ...]:
     """
     if "@" in folded or "*" in folded:
         raise InvalidInput(f"{folded!r:.80} uses a node group.", way_out="Name the nodes, e.g. b200-[001-008].")
+    if _largest_size(folded) > MOST_NODES:
+        raise InvalidInput(f"{folded!r:.80} names more than {MOST_NODES:,} nodes.", way_out="Name fewer.")
     try:
         names = tuple(NodeSet(folded, resolver=RESOLVER_NOGROUP))
     except NodeSetException as error:

@@ -100,3 +100,15 @@ def test_more_guaranteed_than_there_is_is_said_with_numbers() -> None:
 def test_node_lists_unfold_and_fold_as_slurm_writes_them() -> None:
     assert expand_nodes("b200-[09-11]") == ("b200-09", "b200-10", "b200-11")
     assert fold_nodes(["b200-11", "b200-09", "b200-10"]) == "b200-[09-11]"
+
+
+@pytest.mark.parametrize(
+    "folded", ["n[1-1000000]", "n[1-1000]m[1-1000]", "n[0-9999999999999999999999]", "n[ 1 - 1000000 ]", "a,n[5,1-1000000]"]
+)
+def test_a_short_text_cannot_name_a_million_nodes(folded: str) -> None:
+    with pytest.raises(InvalidInput, match="more than 100,000 nodes"):
+        expand_nodes(folded)
+
+
+def test_every_real_cluster_fits() -> None:
+    assert len(expand_nodes("b200-[001-957],h200-[001-382],rack[1-9]n[01-32]")) == 957 + 382 + 9 * 32
