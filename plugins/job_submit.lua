@@ -638,8 +638,23 @@ end
 ------------------------------------------------------------------------------------------------------------------------
 -- The two calls of slurmctld
 
+-- Names by uid, for a minute: Slurm asks the name service each time, which is most of what a call here would cost.
+local names, names_since = {}, 0
+
+local function name_of(job)
+  local uid, now = set(job.user_id, NO_VAL), os.time()
+  if not uid then
+    return text(job.user_name)
+  end
+  if now - names_since >= 60 or now < names_since then
+    names, names_since = {}, now
+  end
+  names[uid] = names[uid] or text(job.user_name)
+  return names[uid]
+end
+
 local function submit(snap, job, part_list)
-  local user = text(job.user_name)
+  local user = name_of(job)
   if user and snap.bypass[user] then
     return
   end
@@ -681,7 +696,7 @@ local function modify(snap, job, record, part_list, submit_uid)
     return
   end
   -- the record of a job that never started may lack the name
-  local user = text(record.user_name) or text(job.user_name)
+  local user = text(record.user_name) or name_of(job)
   if not user or snap.bypass[user] then
     return
   end
@@ -741,7 +756,7 @@ local function modify(snap, job, record, part_list, submit_uid)
 end
 
 -- Runs a decision so that nothing but it can refuse a job.
-local function guarded(what, user, action)
+local function guarded(what, job, action)
   local ok, problem = pcall(function()
     local snap, why = snapshot()
     if snap then
@@ -755,7 +770,7 @@ local function guarded(what, user, action)
   end
   if type(problem) == "table" and problem.refusal then
     slurm.log_user("%s", problem.refusal)
-    slurm.log_info("%s", "gpuaas: refused " .. what .. " of " .. shown(user) .. ": " .. problem.refusal)
+    slurm.log_info("%s", "gpuaas: refused " .. what .. " of " .. shown(name_of(job)) .. ": " .. problem.refusal)
     return slurm.ESLURM_ACCOUNTING_POLICY or slurm.ERROR
   end
   complain("error in job_submit.lua: " .. tostring(problem))
@@ -763,13 +778,13 @@ local function guarded(what, user, action)
 end
 
 function slurm_job_submit(job_desc, part_list, submit_uid)
-  return guarded("a job", job_desc.user_name, function(snap)
+  return guarded("a job", job_desc, function(snap)
     submit(snap, job_desc, part_list)
   end)
 end
 
 function slurm_job_modify(job_desc, job_rec, part_list, submit_uid)
-  return guarded("a change", text(job_rec.user_name) or job_desc.user_name, function(snap)
+  return guarded("a change", job_desc, function(snap)
     modify(snap, job_desc, job_rec, part_list, submit_uid)
   end)
 end

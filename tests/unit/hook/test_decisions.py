@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.unit.hook.harness import INFINITE, LUA, RECORDS, REFUSED, Hook, project, snapshot_text
+from tests.unit.hook.harness import INFINITE, LUA, NOW, RECORDS, REFUSED, Hook, project, snapshot_text
 
 
 @pytest.fixture(params=LUA)
@@ -175,6 +176,14 @@ def test_the_default_partition_decides_for_people_of_other_services(hook: Hook) 
     assert hook.submit(user_name="mallory").accepted
     hook.partitions = {"cpu": False, "b200-gov": True}
     assert not hook.submit(user_name="mallory").accepted
+
+
+def test_a_users_name_is_asked_for_once_a_minute(hook: Hook) -> None:
+    assert hook.submit(**of("alice", user_id=7, **ONE_GPU)).job["account"] == "nlp"
+    assert hook.submit(**of("bob", user_id=7, **ONE_GPU)).job["account"] == "nlp", "still the remembered name"
+    assert hook.submit(**of("bob", user_id=8, **ONE_GPU)).job["account"] == "vision"
+    hook.now = NOW + timedelta(minutes=1)
+    assert hook.submit(**of("bob", user_id=7, **ONE_GPU)).job["account"] == "vision"
 
 
 def test_a_hostile_name_cannot_write_to_the_terminal(hook: Hook) -> None:
