@@ -16,7 +16,7 @@ from slurm_gpuaas.domain.clock import Clock, SystemClock
 from slurm_gpuaas.domain.jobs import Job, JobId
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.nodes import Node
-from slurm_gpuaas.slurm.protocols import Controller, SlurmUnavailable
+from slurm_gpuaas.slurm.protocols import Controller, SlurmctldAway, SlurmUnavailable
 from slurm_gpuaas.slurm.pyslurm_driver import NotByThisDriver
 from slurm_gpuaas.slurm.records import JobChange, Reservation
 
@@ -27,6 +27,12 @@ class NamedController(Controller, Protocol):
     @property
     def name(self) -> str:
         """What people call this driver."""
+        ...
+
+
+class Fallback(NamedController, Protocol):
+    def check(self) -> None:
+        """Raises SlurmctldAway, quickly, when slurmctld itself does not answer."""
         ...
 
 
@@ -56,7 +62,7 @@ class FailoverController:
     def __init__(
         self,
         preferred: NamedController,
-        fallback: NamedController,
+        fallback: Fallback,
         *,
         clock: Clock | None = None,
         on_change: Callable[[InUse], None] = _silent,
@@ -113,15 +119,33 @@ class FailoverController:
         self._ask(lambda driver: driver.reconfigure())
 
     def _ask(self, call: Callable[[Controller], T]) -> T:
+        failed_before = self._in_use.driver != self._preferred.name
+        if failed_before:
+            self._check()
         try:
             answer = call(self._preferred)
         except NotByThisDriver:
             return call(self._fallback)
         except SlurmUnavailable as error:
             self._serves(self._fallback.name, str(error))
+            if not failed_before:
+                self._check()
             return call(self._fallback)
         self._serves(self._preferred.name)
         return answer
+
+    def _check(self) -> None:
+        """Both drivers would wait long, one after the other, for a slurmctld that is away: say so at once.
+
+        Raises:
+            SlurmctldAway: slurmctld itself does not answer.
+        """
+        try:
+            self._fallback.check()
+        except SlurmctldAway:
+            raise
+        except SlurmUnavailable:
+            return  # slurmrestd is away, which says nothing of slurmctld
 
     def _serves(self, driver: str, why: str = "") -> None:
         if driver != self._in_use.driver:

@@ -29,6 +29,10 @@ class SlurmUnavailable(Unavailable):
     """slurmctld, slurmdbd, slurmrestd or the pyslurm worker cannot be reached now."""
 
 
+class SlurmctldAway(SlurmUnavailable):
+    """slurmctld itself does not answer: no driver can help."""
+
+
 class SlurmRefused(GpuaasError):
     """Slurm answered and said no."""
 

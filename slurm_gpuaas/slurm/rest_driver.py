@@ -7,7 +7,7 @@ otherwise the call is refused and says so.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final
 from urllib.parse import quote
@@ -18,9 +18,9 @@ from slurm_gpuaas.domain.jobs import Job, JobId, JobState
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.nodes import Node
 from slurm_gpuaas.slurm import translate
-from slurm_gpuaas.slurm.protocols import SlurmRefused, SlurmUnavailable
+from slurm_gpuaas.slurm.protocols import SlurmctldAway, SlurmRefused, SlurmUnavailable
 from slurm_gpuaas.slurm.records import JobChange, Reservation
-from slurm_gpuaas.slurm.rest_wire import API, Answer, Number, RestRefused, RestWire, Text, Wire, number
+from slurm_gpuaas.slurm.rest_wire import API, Answer, AnswerT, Number, RestRefused, RestWire, Text, Wire, number
 
 _CTLD: Final = f"/slurm/{API}"
 
@@ -120,21 +120,33 @@ class RestController:
 
     Args:
         wire: the connection.
+        timeout: seconds for one answer.
     """
 
     name: Final = "slurmrestd"
 
-    def __init__(self, wire: RestWire) -> None:
+    def __init__(self, wire: RestWire, *, timeout: float = 20.0) -> None:
         self._wire = wire
+        self._timeout = timeout
+        self._doubted = False
         self._newer: dict[int, str] = {}
 
     def version(self) -> str:
         """slurmrestd's own version; it runs with slurmctld's."""
-        answer = self._wire.get(f"{_CTLD}/ping/", _PingAnswer)
+        answer = self._wire.get(f"{_CTLD}/ping/", _PingAnswer, timeout=self._timeout)
         if not any(ping.responding for ping in answer.pings):
             hosts = ", ".join(ping.hostname for ping in answer.pings)
-            raise SlurmUnavailable(f"slurmctld on {hosts or '?'} does not answer.", way_out="Start slurmctld.")
+            raise SlurmctldAway(f"slurmctld on {hosts or '?'} does not answer.", way_out="Start slurmctld.")
         return answer.meta.slurm.release
+
+    def check(self) -> None:
+        """In milliseconds, where other calls would wait a minute for a slurmctld that is away.
+
+        Raises:
+            SlurmctldAway: slurmctld does not answer.
+            SlurmUnavailable: slurmrestd does not.
+        """
+        self.version()
 
     def api_for(self, since: int, what: str) -> str:
         """Oldest API version from `since` on that this slurmrestd offers.
@@ -155,7 +167,7 @@ class RestController:
         return self._newer[since]
 
     def nodes(self) -> Sequence[Node]:
-        rows = self._wire.get(f"{_CTLD}/nodes/", _NodesAnswer).nodes
+        rows = self._get(f"{_CTLD}/nodes/", _NodesAnswer).nodes
         return tuple(
             translate.node(
                 name=row.name,
@@ -168,30 +180,30 @@ class RestController:
         )
 
     def jobs(self) -> Sequence[Job]:
-        return tuple(map(_job, self._wire.get(f"{_CTLD}/jobs/", _JobsAnswer).jobs))
+        return tuple(map(_job, self._get(f"{_CTLD}/jobs/", _JobsAnswer).jobs))
 
     def drain(self, nodes: Sequence[NodeName], reason: str) -> None:
         if not reason:
             raise SlurmRefused("A drain needs a reason.", way_out="Say why.")
         if nodes:
-            self._wire.post(f"{_CTLD}/nodes/", {"name": list(nodes), "state": ["DRAIN"], "reason": reason})
+            self._post(f"{_CTLD}/nodes/", {"name": list(nodes), "state": ["DRAIN"], "reason": reason})
 
     def resume(self, nodes: Sequence[NodeName]) -> None:
         """Asks only for nodes that are out of service: Slurm refuses to resume one that is in service."""
         out = translate.out_of_service(nodes, self.nodes())
         if out:
-            self._wire.post(f"{_CTLD}/nodes/", {"name": list(out), "state": ["RESUME"]})
+            self._post(f"{_CTLD}/nodes/", {"name": list(out), "state": ["RESUME"]})
 
     def requeue(self, job: JobId) -> None:
         """Looks first: Slurm would run a finished job again, and says nothing when asked for unfinished ones only."""
         api = self.api_for(REQUEUE_SINCE, "requeue jobs")
-        state = _job(self._wire.get(f"{_CTLD}/job/{job}", _JobsAnswer).jobs[0]).state
+        state = _job(self._get(f"{_CTLD}/job/{job}", _JobsAnswer).jobs[0]).state
         if state.ended:
             raise SlurmRefused(f"Job {job} has ended ({state}).", way_out="Read the jobs again.")
         if state is JobState.PENDING:
             return
         try:
-            self._wire.get(f"/slurm/{api}/job/{job}/requeue", Answer, {"Incomplete": "true"})
+            self._get(f"/slurm/{api}/job/{job}/requeue", Answer, {"Incomplete": "true"})
         except RestRefused as refused:
             if refused.codes != {_ALREADY_PENDING}:
                 raise
@@ -199,7 +211,7 @@ class RestController:
     def cancel(self, job: JobId) -> None:
         gone = {0, _ALREADY_DONE, _UNKNOWN_JOB}  # unknown: it ended, and Slurm has forgotten it since
         try:
-            answer = self._wire.delete(f"{_CTLD}/job/{job}", _KillAnswer)
+            answer = self._delete(f"{_CTLD}/job/{job}", _KillAnswer)
         except RestRefused as refused:
             if refused.codes <= gone:
                 return
@@ -227,10 +239,10 @@ class RestController:
         if change.qos is not None:
             body["qos"] = change.qos
         if body:
-            self._wire.post(f"{_CTLD}/job/{job}", body)
+            self._post(f"{_CTLD}/job/{job}", body)
 
     def reservations(self) -> Sequence[Reservation]:
-        return tuple(map(_reservation, self._wire.get(f"{_CTLD}/reservations/", _ReservationsAnswer).reservations))
+        return tuple(map(_reservation, self._get(f"{_CTLD}/reservations/", _ReservationsAnswer).reservations))
 
     def put_reservation(self, reservation: Reservation) -> None:
         api = self.api_for(RESERVATIONS_SINCE, "write reservations")
@@ -250,17 +262,38 @@ class RestController:
         # The start of one that runs already cannot move, and need not.
         if present is None or present.start != reservation.start:
             body["start_time"] = number(int(reservation.start.timestamp()))
-        self._wire.post(f"/slurm/{api}/reservation", body)
+        self._post(f"/slurm/{api}/reservation", body)
 
     def delete_reservation(self, name: str) -> None:
         try:
-            self._wire.delete(f"{_CTLD}/reservation/{quote(name, safe='')}", Answer)
+            self._delete(f"{_CTLD}/reservation/{quote(name, safe='')}", Answer)
         except RestRefused as refused:
             if refused.codes != {_UNKNOWN_RESERVATION}:
                 raise
 
     def reconfigure(self) -> None:
-        self._wire.get(f"{_CTLD}/reconfigure/", Answer)
+        self._get(f"{_CTLD}/reconfigure/", Answer)
+
+    def _get(self, path: str, answer: type[AnswerT], query: Mapping[str, str] | None = None) -> AnswerT:
+        return self._ask(lambda: self._wire.get(path, answer, query, timeout=self._timeout))
+
+    def _post(self, path: str, body: Mapping[str, object]) -> None:
+        self._ask(lambda: self._wire.post(path, body, timeout=self._timeout))
+
+    def _delete(self, path: str, answer: type[AnswerT]) -> AnswerT:
+        return self._ask(lambda: self._wire.delete(path, answer, timeout=self._timeout))
+
+    def _ask(self, call: Callable[[], AnswerT]) -> AnswerT:
+        """After a call without an answer the next looks first: each would hold a thread of slurmrestd for a minute."""
+        if self._doubted:
+            self.check()
+        try:
+            answer = call()
+        except SlurmUnavailable:
+            self._doubted = True
+            raise
+        self._doubted = False
+        return answer
 
 
 def _job(row: _Job) -> Job:

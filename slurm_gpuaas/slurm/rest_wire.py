@@ -137,14 +137,29 @@ class RestWire:
             trust_env=False,
         )
 
-    def get(self, path: str, answer: type[AnswerT], query: Mapping[str, str] | None = None) -> AnswerT:
-        return self._checked("GET", path, answer, query=query)
+    def get(
+        self,
+        path: str,
+        answer: type[AnswerT],
+        query: Mapping[str, str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> AnswerT:
+        """`timeout` in seconds; the wire's own when None. So it is for the others."""
+        return self._checked("GET", path, answer, query=query, timeout=timeout)
 
-    def post(self, path: str, body: Mapping[str, object]) -> Answer:
-        return self._checked("POST", path, Answer, body=body)
+    def post(self, path: str, body: Mapping[str, object], *, timeout: float | None = None) -> Answer:
+        return self._checked("POST", path, Answer, body=body, timeout=timeout)
 
-    def delete(self, path: str, answer: type[AnswerT], query: Mapping[str, str] | None = None) -> AnswerT:
-        return self._checked("DELETE", path, answer, query=query)
+    def delete(
+        self,
+        path: str,
+        answer: type[AnswerT],
+        query: Mapping[str, str] | None = None,
+        *,
+        timeout: float | None = None,
+    ) -> AnswerT:
+        return self._checked("DELETE", path, answer, query=query, timeout=timeout)
 
     def close(self) -> None:
         self._http.close()
@@ -157,8 +172,9 @@ class RestWire:
         *,
         body: Mapping[str, object] | None = None,
         query: Mapping[str, str] | None = None,
+        timeout: float | None = None,
     ) -> AnswerT:
-        response = self.send(method, path, body, query)
+        response = self.send(method, path, body, query, timeout=timeout)
         if response.status_code == _NO_CHANGE:
             return shape()
         if response.status_code in {401, 403} or response.content == b"Authentication failure":
@@ -192,6 +208,8 @@ class RestWire:
         path: str,
         body: Mapping[str, object] | None = None,
         query: Mapping[str, str] | None = None,
+        *,
+        timeout: float | None = None,
     ) -> httpx2.Response:
         """One request, its answer unread."""
         try:
@@ -201,6 +219,7 @@ class RestWire:
                 content=None if body is None else json.dumps(body, ensure_ascii=False).encode(),
                 params=dict(query) if query else None,
                 headers=self._headers(),
+                timeout=httpx2.USE_CLIENT_DEFAULT if timeout is None else httpx2.Timeout(timeout, connect=3.0),
             )
         except httpx2.TransportError as error:
             raise SlurmUnavailable(

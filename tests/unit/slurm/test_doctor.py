@@ -127,7 +127,7 @@ def test_where_nothing_runs_everything_is_told_and_nothing_raises(tmp_path: Path
     def no_daemon() -> DaemonSeen:
         raise Unavailable("gpuaasd cannot be reached.", way_out="Start it.")
 
-    def no_program(argv: object) -> str:
+    def no_program(argv: object, /, *, stdin: str = "") -> str:
         raise SlurmUnavailable("scontrol cannot be run.", way_out="Install it.")
 
     facts = examine(

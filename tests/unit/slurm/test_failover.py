@@ -10,7 +10,7 @@ import pytest
 from slurm_gpuaas.domain.jobs import JobId
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.slurm.failover import FailoverController, InUse
-from slurm_gpuaas.slurm.protocols import Controller, SlurmRefused, SlurmUnavailable
+from slurm_gpuaas.slurm.protocols import Controller, SlurmctldAway, SlurmRefused, SlurmUnavailable
 from slurm_gpuaas.slurm.pyslurm_driver import NotByThisDriver
 from slurm_gpuaas.slurm.records import JobChange, Reservation
 from tests.fakes import EPOCH, FakeClock, FakeController, make_job, make_node
@@ -23,6 +23,12 @@ class Named(FakeController):
     def __init__(self, name: str) -> None:
         super().__init__([make_node(NODE)], [make_job(JOB)])
         self.name = name
+        self.slurmctld_away = False
+
+    def check(self) -> None:
+        if self.slurmctld_away:
+            raise SlurmctldAway("slurmctld does not answer (test).")
+        self.before("check")
 
 
 @pytest.fixture
@@ -108,3 +114,27 @@ def test_both_down_is_unavailable(clock: FakeClock) -> None:
     second.go_down()
     with pytest.raises(SlurmUnavailable):
         both.nodes()
+
+
+def test_a_slurmctld_that_is_away_is_told_without_waiting_for_both_drivers(clock: FakeClock) -> None:
+    first, second, both, _ = pair(clock)
+    first.go_down()
+    second.slurmctld_away = True
+    for _ in range(3):
+        with pytest.raises(SlurmctldAway):
+            both.nodes()
+    assert (first.calls, second.calls) == (["nodes"], [])
+    first.come_back()
+    second.slurmctld_away = False
+    both.nodes()
+    assert both.name == "pyslurm"
+
+
+def test_a_slurmrestd_that_is_away_does_not_keep_the_preferred_driver_from_returning(clock: FakeClock) -> None:
+    first, second, both, _ = pair(clock)
+    first.go_down()
+    both.nodes()
+    first.come_back()
+    second.go_down()
+    both.nodes()
+    assert both.name == "pyslurm"
