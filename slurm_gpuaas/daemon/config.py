@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FilePath, ValidationError
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from slurm_gpuaas.domain.errors import InvalidInput
@@ -48,8 +48,8 @@ class AdministratorsConfig(Section):
 
 
 class TlsConfig(Section):
-    certificate: Path = Field(description="PEM file with the certificate chain.")
-    key: Path = Field(description="PEM file with the private key.")
+    certificate: FilePath = Field(description="PEM file with the certificate chain.")
+    key: FilePath = Field(description="PEM file with the private key.")
 
 
 class ListenerConfig(Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 import struct
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from slurm_gpuaas.daemon.config import ListenerConfig
 from slurm_gpuaas.daemon.problems import answer, of_error
-from slurm_gpuaas.domain.errors import ExitCode, GpuaasError, Unavailable
+from slurm_gpuaas.domain.errors import ExitCode, GpuaasError, InvalidInput, Unavailable
 
 PEER_UID: Final = "gpuaas.peer_uid"
 """Key of the ASGI scope under which the uid of the process at the other end stands. Absent over TCP."""
@@ -114,6 +115,13 @@ class Server(uvicorn.Server):
             )
         )
         self._sock = sock
+        try:
+            self.config.load()
+        except (ssl.SSLError, OSError) as error:
+            raise InvalidInput(
+                f"The certificate or key of agents.listener.tls cannot be used: {error}.",
+                way_out="Give a PEM chain and its key, readable for gpuaasd's user.",
+            ) from None
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

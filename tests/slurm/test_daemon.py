@@ -10,8 +10,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any, TypeVar
 
+import psycopg
 import pytest
 
+from slurm_gpuaas.daemon.leader import leadership_for
 from slurm_gpuaas.testbed.instance import Instance
 
 pytestmark = pytest.mark.slurm
@@ -256,3 +258,19 @@ def test_sigterm_ends_it_cleanly_with_its_worker_and_socket(site: Site) -> None:
     unreachable = site.gpuaas("status")
     assert unreachable.returncode == 5
     assert "systemctl start gpuaasd" in unreachable.stderr
+
+
+@pytest.mark.postgres
+def test_on_postgresql_the_lock_goes_with_its_session(postgres_url: str, tmp_path: Path) -> None:
+    one, two = leadership_for(postgres_url, tmp_path), leadership_for(postgres_url, tmp_path)
+    assert one.acquire()
+    assert one.acquire(), "asking again must stay true"
+    assert not two.acquire()
+    with psycopg.connect(postgres_url.replace("postgresql+psycopg:", "postgresql:"), autocommit=True) as administrator:
+        administrator.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND pid <> pg_backend_pid()"
+        )
+    assert not one.held(), "it believes in a lock whose session is gone"
+    assert two.acquire()
+    assert two.held()
+    two.release()
