@@ -24,7 +24,7 @@ from slurm_gpuaas.slurm.connect import Door, DoorSettings, connect
 from slurm_gpuaas.slurm.doctor import DaemonSeen, Level, examine, findings
 from slurm_gpuaas.slurm.failover import FailoverController, InUse
 from slurm_gpuaas.slurm.programs import program
-from slurm_gpuaas.slurm.protocols import Controller, SlurmRefused, SlurmUnavailable
+from slurm_gpuaas.slurm.protocols import Controller, SlurmctldAway, SlurmRefused, SlurmUnavailable
 from slurm_gpuaas.slurm.pyslurm_driver import NotByThisDriver, PyslurmController
 from slurm_gpuaas.slurm.records import (
     Account,
@@ -38,6 +38,7 @@ from slurm_gpuaas.slurm.records import (
 from slurm_gpuaas.slurm.rest_accounting import RestAccounting
 from slurm_gpuaas.slurm.rest_driver import RestController
 from slurm_gpuaas.slurm.rest_wire import RestWire
+from slurm_gpuaas.testbed import boot
 from slurm_gpuaas.testbed.instance import Instance
 from tests.slurm.door import door_settings
 
@@ -547,6 +548,36 @@ def test_a_worker_that_hangs_is_given_up_at_its_deadline(settings: DoorSettings)
         assert pyslurm.worker_pid is None
     finally:
         pyslurm.close()
+
+
+def test_a_slurmctld_that_is_away_is_told_quickly_and_found_again(settings: DoorSettings, mini: Instance) -> None:
+    door = connect(replace(settings, worker_timeout=2.0))
+    try:
+        assert len(door.controller.nodes()) == 8
+        mini.exec(["sh", "-c", "kill $(cat /run/slurm/slurmctld.pid)"])
+        until("slurmctld gone", lambda: not mini.listening(6817))
+        with pytest.raises(SlurmctldAway):
+            door.controller.nodes()
+        started = time.monotonic()
+        for _ in range(3):
+            with pytest.raises(SlurmctldAway, match="does not answer"):
+                door.controller.drain([NodeName("b200-05")], HOSTILE)
+        assert time.monotonic() - started < 3, "no driver is asked while slurmctld is known to be away"
+        assert door.accounting.read().users
+        mini.start(boot.SLURMCTLD)
+        assert until("an answer", lambda: _nodes_or_none(door.controller)) == 8
+        until("pyslurm in use again", lambda: bool(_nodes_or_none(door.controller)) and door.driver == "pyslurm", 30)
+    finally:
+        door.close()
+        if not mini.listening(6817):
+            mini.start(boot.SLURMCTLD)
+
+
+def _nodes_or_none(controller: Controller) -> int | None:
+    try:
+        return len(controller.nodes())
+    except SlurmUnavailable:
+        return None
 
 
 @pytest.mark.parametrize("python", ["/nonexistent/python", "/usr/bin/python3"], ids=["no program", "no pyslurm"])
