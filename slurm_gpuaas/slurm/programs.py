@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 from slurm_gpuaas.slurm.protocols import SlurmRefused, SlurmUnavailable
 
-Program = Callable[[Sequence[str]], str]
-"""Runs a program with these arguments and returns what it printed."""
+
+class Program(Protocol):
+    """Runs a program with these arguments, gives it `stdin` to read, and returns what it printed."""
+
+    def __call__(self, arguments: Sequence[str], /, *, stdin: str = "") -> str: ...
 
 
 def program(argv: Sequence[str], *, timeout: float = 30.0) -> Program:
@@ -19,10 +23,10 @@ def program(argv: Sequence[str], *, timeout: float = 30.0) -> Program:
         SlurmRefused: it failed; its words are in the message.
     """
 
-    def run(arguments: Sequence[str]) -> str:
+    def run(arguments: Sequence[str], /, *, stdin: str = "") -> str:
         command = [*argv, *arguments]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=timeout, check=False)
+            done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
         except (OSError, subprocess.TimeoutExpired) as error:
             raise SlurmUnavailable(
                 f"{command[0]} cannot be run: {error}.", way_out="Install Slurm's client programs on this machine."

@@ -2,8 +2,11 @@
 
 Why names are checked here (all measured on Slurm 26.05.5, API v0.0.42): a QOS with one unknown TRES name is accepted
 with HTTP 200 and *all* its limits of that kind vanish; an association with an unknown account is accepted and nothing
-is written; an account association made by `POST /associations` has no parent and a broken lineage, so it is made with
-`POST /accounts_association` first and moved to its place afterwards; an empty text in a preempt list ends slurmrestd.
+is written; an account association made by `POST /associations` has no parent and a broken lineage; `POST /users` takes
+a user who ran jobs and was deleted for present and leaves the mark on; an empty text in a preempt list ends slurmrestd.
+
+New accounts and associations go through `sacctmgr load` instead: it has neither fault, and takes a third of the time,
+because slurmrestd asks slurmdbd about every record by itself before it writes (900 associations: 2.4 s against 7 s).
 """
 
 from __future__ import annotations
@@ -14,12 +17,12 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Final, TypeVar
-from urllib.parse import quote
 
 from pydantic import Field
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import AccountName, QosName, UserName
+from slurm_gpuaas.slurm import loading
 from slurm_gpuaas.slurm.programs import Program, program
 from slurm_gpuaas.slurm.protocols import SlurmRefused
 from slurm_gpuaas.slurm.records import (
@@ -198,8 +201,9 @@ class RestAccounting:
 
     Args:
         wire: the connection.
-        sacctmgr: how to run `sacctmgr` for emptying a QOS's preempt list, which the REST API has no words for (an empty
-            list is ignored, an empty name ends slurmrestd). The program on PATH unless told otherwise.
+        sacctmgr: how to run `sacctmgr` for loading what is new, and for emptying a QOS's preempt list, which the REST
+            API has no words for (an empty list is ignored, an empty name ends slurmrestd). The program on PATH unless
+            told otherwise.
     """
 
     def __init__(self, wire: RestWire, *, sacctmgr: Program | None = None) -> None:
@@ -294,10 +298,9 @@ class RestAccounting:
                 self._sacctmgr(["--immediate", "modify", "qos", "where", f"name={one.name}", "set", "preempt="])
 
     def put_accounts(self, accounts: Sequence[Account]) -> None:
-        """Three calls per 1,000: names, associations of the new ones below root, then place and limits of all.
+        """New ones are loaded, then what differs or could not be loaded is posted: text, place and limits.
 
-        Cut off between the last two, new accounts stand below root without limits and without users: `read` shows
-        that as a difference and the same call mends it.
+        Cut off in between, `read` shows the difference and the same call mends it.
         """
         if not accounts:
             return
@@ -311,24 +314,18 @@ class RestAccounting:
                     way_out="Create the parent first.",
                 )
             known.add(one.name)
-        for batch in _batches(accounts):
+        self._load([loading.account(one) for one in accounts if one.name not in present])
+        posted = [one for one in accounts if one.name in present or not loading.is_plain(one)]
+        for batch in _batches(posted):
             names = [
                 {"name": one.name, "description": one.description, "organization": one.organization} for one in batch
             ]
             self._wire.post(f"{_DB}/accounts/", {"accounts": names})
-            new = [str(one.name) for one in batch if one.name not in present]
-            if new:
-                below_root = {
-                    "accounts": new,
-                    "clusters": [self.cluster()],
-                    "association": {"parent": ROOT, "fairshare": 1},
-                }
-                text = {"description": "new", "organization": "new"}
-                self._wire.post(f"{_DB}/accounts_association/", {"association_condition": below_root, "account": text})
             rows = [self._account_body(one) for one in batch]
             self._wire.post(f"{_DB}/associations/", {"associations": rows})
 
     def put_associations(self, associations: Sequence[UserAssociation]) -> None:
+        """New ones are loaded, those that exist are posted."""
         if not associations:
             return
         for one in associations:
@@ -342,27 +339,24 @@ class RestAccounting:
                     f"Default QOS {one.default_qos} of {one.user} in {one.account} is not among those allowed there.",
                     way_out="Allow it, or choose another default.",
                 )
-        present = {row.account for row in self._associations() if not row.user}
-        _check_known("account", {one.account for one in associations}, present)
-        missing = {one.user for one in associations} - self._users()
-        for users in _batches(sorted(missing)):
-            self._wire.post(f"{_DB}/users/", {"users": [{"name": user} for user in users]})
-        if missing:
-            self._revive(missing - self._users(), associations)
+        rows = self._associations()
+        _check_known("account", {one.account for one in associations}, {row.account for row in rows if not row.user})
+        _check_known("QOS", {name for one in associations for name in one.qos}, {row.name for row in self._qos()})
+        present = self._user_rows(rows)
+        users = {user for user, _account in present}
         # Those that become a user's default come first, so that no user is left without one in between.
         ordered = sorted(associations, key=lambda one: not one.is_default)
-        for batch in _batches(ordered):
+        self._load([loading.member(one) for one in ordered if (one.user, one.account) not in present])
+        posted = [
+            one for one in ordered if one.user in users and (one.is_default or (one.user, one.account) in present)
+        ]
+        for batch in _batches(posted):
             self._wire.post(f"{_DB}/associations/", {"associations": [self._user_body(one) for one in batch]})
 
-    def _revive(self, users: Collection[UserName], associations: Iterable[UserAssociation]) -> None:
-        """Users who ran jobs and were deleted: slurmdbd keeps them with a flag, `POST /users` takes them for present
-        and leaves it on. Only making user and association together takes it off."""
-        users_of: dict[AccountName, list[UserName]] = defaultdict(list)
-        for user, account in {one.user: one.account for one in associations if one.user in users}.items():
-            users_of[account].append(user)
-        for account, names in users_of.items():
-            where = {"accounts": [account], "users": names, "clusters": [self.cluster()], "association": {}}
-            self._wire.post(f"{_DB}/users_association/", {"association_condition": where, "user": {}})
+    def _load(self, entries: Sequence[loading.Entry]) -> None:
+        for batch in _batches(entries):
+            text = loading.text(self.cluster(), batch)
+            self._sacctmgr(["--immediate", "--quiet", "load", "/dev/stdin"], stdin=text)
 
     def delete_associations(self, keys: Iterable[tuple[UserName, AccountName]]) -> None:
         rows = self._user_rows()
@@ -382,8 +376,9 @@ class RestAccounting:
 
     def delete_users(self, users: Iterable[UserName]) -> None:
         present = self._users()
-        for user in sorted(set(users) & present):
-            self._wire.delete(f"{_DB}/user/{quote(user, safe='')}", Answer)
+        # slurmrestd deletes one a call: 900 users take it half a minute, sacctmgr a quarter of a second.
+        for batch in _batches(sorted(set(users) & present)):
+            self._sacctmgr(["--immediate", "--quiet", "delete", "user", f"name={','.join(batch)}"])
 
     def delete_accounts(self, accounts: Iterable[AccountName]) -> None:
         """Checks for children itself: Slurm would take a whole subtree along."""
@@ -400,14 +395,12 @@ class RestAccounting:
             )
         user_rows = self._user_rows(rows)
         self._move_defaults(user_rows, {key for key in user_rows if key[1] in leaving})
-        for name in sorted(leaving, key=lambda name: _depth(name, parent_of), reverse=True):
-            self._wire.delete(f"{_DB}/account/{quote(name, safe='')}", Answer)
+        for batch in _batches(sorted(leaving, key=lambda name: (-_depth(name, parent_of), name))):
+            self._sacctmgr(["--immediate", "--quiet", "delete", "account", f"name={','.join(batch)}"])
 
     def delete_qos(self, qos: Iterable[QosName]) -> None:
-        present = {one.name for one in self._qos()}
-        for name in sorted(set(qos)):
-            if name in present:
-                self._wire.delete(f"{_DB}/qos/{quote(name, safe='')}", Answer)
+        for batch in _batches(sorted(set(qos) & {one.name for one in self._qos()})):
+            self._sacctmgr(["--immediate", "--quiet", "delete", "qos", f"name={','.join(batch)}"])
 
     # ------------------------------------------------------------------ parts
 

@@ -12,6 +12,7 @@ from slurm_gpuaas.domain.clock import Clock, SystemClock
 from slurm_gpuaas.domain.names import ClusterName
 from slurm_gpuaas.domain.policy import Policy, PolicyDocument
 from slurm_gpuaas.quota.controller import PolicyController, VerdictPublisher
+from slurm_gpuaas.slurm.programs import program
 from slurm_gpuaas.slurm.rest_accounting import RestAccounting
 from slurm_gpuaas.slurm.rest_driver import RestController
 from slurm_gpuaas.slurm.rest_wire import RestAddress, RestWire
@@ -51,7 +52,7 @@ def applied(instance: Instance, documents: Iterable[PolicyDocument], clock: Cloc
                 PolicyController(
                     cluster=cluster,
                     store=store,
-                    accounting=RestAccounting(wire),
+                    accounting=RestAccounting(wire, sacctmgr=program(instance.command(["sacctmgr"]))),
                     controller=RestController(wire),
                     partition_file=instance.path(PARTITIONS),
                     clock=clock or SystemClock(),

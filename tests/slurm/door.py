@@ -39,7 +39,8 @@ def door_settings(instance: Instance, *, name: str = "host") -> Iterator[DoorSet
             rest=RestAddress(socket=Path(instance.path(socket))),
             worker=instance.command(worker, DAEMON_USER),
             worker_environment=instance.environment(DAEMON_USER, environment),
-            sacctmgr=instance.command(["sacctmgr"], DAEMON_USER),
+            # As root: another user may not open the pipe that the host's process gives it for its standard input.
+            sacctmgr=instance.command(["sacctmgr"]),
         )
     finally:
         relay.kill()
