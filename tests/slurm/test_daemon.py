@@ -87,7 +87,7 @@ class Gpuaasd:
                 ["gpuaasd", "--config", config], user="gpuaas", env=env, stderr=stderr, stdout=subprocess.DEVNULL
             )
 
-    def wait_for(self, what: str, condition: Callable[[], T | None], seconds: float = 30) -> T:
+    def wait_for(self, what: str, condition: Callable[[], T | None], seconds: float = 120) -> T:
         def unless_dead() -> T | None:
             assert self.process.poll() is None, f"gpuaasd ended with {self.process.returncode}: {self.log.read_text()}"
             return condition()
@@ -106,7 +106,7 @@ class Gpuaasd:
         """SIGTERM; its exit code."""
         pid = self.instance.path(f"{FOLDER}/leader.lock").read_text().strip()
         self.instance.exec(["kill", "-TERM", pid])
-        return self.process.wait(20)
+        return self.process.wait(60)
 
 
 class Site:
@@ -183,7 +183,7 @@ def test_drift_made_by_hand_is_shown_and_corrected(site: Site) -> None:
     assert shown.returncode == 2
     assert "guaranteed-vision" in shown.stdout
     site.instance.wait_for(
-        "the correction", lambda: site.gpuaas("policy", "plan").returncode == 0, seconds=20, every=0.5
+        "the correction", lambda: site.gpuaas("policy", "plan").returncode == 0, seconds=120, every=0.5
     )
 
 
