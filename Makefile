@@ -43,6 +43,9 @@ lint: $(STAMP)-dev
 bench: $(STAMP)-dev ## Ratios against the obvious alternative, side by side; GROUP=name for one group
 	$(BIN)/python -m tests.bench $(GROUP)
 
+soak: $(STAMP)-dev ## Long runs that the suite leaves out: the national pool at full size (root)
+	$(BIN)/pytest -s tests/soak
+
 docs: $(STAMP)-dev ## Build the documentation into docs/_build
 	$(BIN)/sphinx-build -q -W -b html docs docs/_build
 

@@ -1,0 +1,1 @@
+"""Long runs that the suite leaves out: `make soak`."""
