@@ -571,6 +571,8 @@ def test_a_slurmctld_that_is_away_is_told_quickly_and_found_again(settings: Door
         door.close()
         if not mini.listening(6817):
             mini.start(boot.SLURMCTLD)
+        states = ["sinfo", "--noheader", "--format=%T"]
+        until("all nodes back", lambda: mini.exec(states, check=False).stdout == "idle\n", 60)
 
 
 def _nodes_or_none(controller: Controller) -> int | None:
