@@ -115,7 +115,7 @@ def compose(
             log.warning("metering.unreadable", problem=sentence)
 
     def read() -> None:
-        shared.nodes()
+        store.put_nodes(shared.nodes(), at=clock.now())
         shared.jobs()
 
     loop = ControllerLoop(

@@ -145,23 +145,31 @@ class Store:
 
     # -- Nodes, events, incidents
 
-    def put_nodes(self, nodes: Iterable[Node], *, at: datetime) -> None:
-        """Bring the inventory to what Slurm shows; a node that Slurm no longer has is forgotten."""
-        rows = [
-            {
-                "name": node.name,
-                "model": node.model,
-                "gpus": node.gpus,
-                "state": "+".join([node.base.value, *(flag.name or "" for flag in node.flags)]),
-                "reason": node.reason,
-                "seen_at": at,
-            }
-            for node in nodes
-        ]
-        with self._sessions.writing() as session:
-            session.exec(delete(NodeRow))
-            if rows:
-                session.exec(insert(NodeRow), params=rows)
+    def put_nodes(self, nodes: Iterable[Node], *, at: datetime) -> int:
+        """Bring the inventory to what Slurm shows; a node that Slurm no longer has is forgotten.
+
+        Only what differs is written; the answer is how many nodes that were. `at` is kept as the moment since when a
+        node is as it is.
+        """
+        shown = {node.name: _node_values(node) for node in nodes}
+        columns = (NodeRow.name, NodeRow.model, NodeRow.gpus, NodeRow.state, NodeRow.reason)
+        with self._sessions.reading() as session:
+            kept = {name: tuple(values) for name, *values in session.exec(select(*columns))}  # type: ignore[call-overload]
+        differing = [name for name, values in shown.items() if kept.get(name) != values]
+        gone = kept.keys() - shown.keys()
+        if differing or gone:
+            fields = ("model", "gpus", "state", "reason")
+            with self._sessions.writing() as session:
+                _upsert(
+                    session,
+                    NodeRow,
+                    [
+                        {"name": name, "seen_at": at, **dict(zip(fields, shown[name], strict=True))}
+                        for name in differing
+                    ],
+                )
+                session.exec(delete(NodeRow).where(col(NodeRow.name).in_(gone)))
+        return len(differing) + len(gone)
 
     def node_names(self) -> frozenset[NodeName]:
         with self._sessions.reading() as session:
@@ -388,6 +396,12 @@ def _grant(row: GrantRow) -> Grant:
     fields = row.model_dump(exclude={"max_seconds"})
     max_time = None if row.max_seconds is None else timedelta(seconds=row.max_seconds)
     return Grant.model_validate(fields | {"max_time": max_time})
+
+
+def _node_values(node: Node) -> tuple[str | None, int, str, str]:
+    """Model, GPUs, state and reason, as they are kept."""
+    state = "+".join([node.base.value, *(flag.name or "" for flag in node.flags)])
+    return (None if node.model is None else str(node.model), node.gpus, state, node.reason)
 
 
 def _placement(row: JobPlacementRow) -> JobPlacement:

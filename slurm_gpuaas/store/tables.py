@@ -178,7 +178,7 @@ class GrantRow(Table, table=True):
 
 
 class NodeRow(Table, table=True):
-    """The inventory as Slurm last showed it."""
+    """The inventory as Slurm last showed it; `seen_at` is since when."""
 
     __tablename__ = "node"
     __table_args__ = (_at_least("gpus", 0),)

@@ -82,7 +82,11 @@ class TestPolicy:
         policy, revision = store.policy_and_revision()
         assert (policy, revision.revision, revision.applied_at) == (Policy(), 0, None)
 
-    @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
+    @settings(
+        max_examples=25,
+        deadline=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
     @given(policy=policies())
     def test_any_policy_comes_back_as_it_was(self, store: Store, policy: Policy) -> None:
         store.replace_policy(policy, actor="root", at=NOW)
@@ -145,9 +149,10 @@ class TestIncidents:
 
 
 class TestNodes:
-    def test_the_inventory_is_what_slurm_shows(self, store: Store) -> None:
-        store.put_nodes([make_node("b200-01"), make_node("b200-02")], at=NOW)
-        store.put_nodes([make_node("b200-02")], at=NOW)
+    def test_the_inventory_is_what_slurm_shows_and_only_differences_are_written(self, store: Store) -> None:
+        assert store.put_nodes([make_node("b200-01"), make_node("b200-02")], at=NOW) == 2
+        assert store.put_nodes([make_node("b200-01"), make_node("b200-02")], at=NOW) == 0
+        assert store.put_nodes([make_node("b200-02", reason="gpuaas:i1: XID 79")], at=NOW) == 2, "one gone, one changed"
         assert store.node_names() == {"b200-02"}
 
 
