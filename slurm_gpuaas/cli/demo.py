@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
+
 import click
 from rich.console import Console
 
 from slurm_gpuaas.testbed.demo import RESEARCHER, Demo
 from slurm_gpuaas.testbed.instance import Instance, end, require_root
 from slurm_gpuaas.testbed.progress import shown
+
+PLAIN_WIDTH = 150
+"""Columns of the table where there is no terminal to fit it into."""
 
 
 @click.command()
@@ -30,7 +35,7 @@ def demo(name: str, profile: str) -> None:
     end(name)
     with shown(console) as progress:
         instance = Instance.up(profile, name, progress=progress)
-    output = Console()
+    output = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
     Demo(instance, output).run()
     inside = f"gpuaas testbed exec --name {name}"
     output.print(

@@ -76,8 +76,9 @@ def up(profile: str, name: str | None, daemon: bool) -> None:
 def status(name: str | None, as_json: bool) -> None:
     """Show services, nodes by state and memory of what is up."""
     require_root()
+    # Others may come and go while we look: only a testbed that was named must be there.
     names = [name] if name else sorted(name for name, found in running().items() if found.state)
-    states = [status_of(Instance.attach(each)) for each in names]
+    states = [status_of(Instance.attach(each)) for each in names if name or each in running()]
     if as_json:
         click.echo(json.dumps([asdict(state) for state in states], indent=2))
     elif states:
