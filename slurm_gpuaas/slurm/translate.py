@@ -40,6 +40,7 @@ _BASES: Final = {base.value: base for base in NodeBase}
 _JOB_STATES: Final = {state.value: state for state in JobState}
 
 
+@lru_cache(maxsize=8192)
 def gpu_gres(gres: str) -> tuple[GpuModel | None, int]:
     """GPU model (of the first typed entry) and number of whole GPUs in a GRES string."""
     model: GpuModel | None = None
@@ -85,16 +86,21 @@ def node_names(folded: str) -> tuple[NodeName, ...]:
     return expand_nodes(folded)
 
 
-def node(*, name: str, state: Iterable[str], reason: str, gres: str, gpus_allocated: int) -> Node:
-    """`state` are Slurm's words, base state and flags in any order."""
-    words = tuple(state)
+@lru_cache(maxsize=1024)
+def _node_state(words: tuple[str, ...]) -> tuple[NodeBase, NodeFlag]:
     flags = NodeFlag.NONE
     for word in words:
         flags |= _NODE_FLAGS.get(word, NodeFlag.NONE)
+    return next((_BASES[word] for word in words if word in _BASES), NodeBase.UNKNOWN), flags
+
+
+def node(*, name: str, state: Iterable[str], reason: str, gres: str, gpus_allocated: int) -> Node:
+    """`state` are Slurm's words, base state and flags in any order."""
+    base, flags = _node_state(tuple(state))
     model, gpus = gpu_gres(gres)
     return Node(
         name=NodeName.as_slurm_says(name),
-        base=next((_BASES[word] for word in words if word in _BASES), NodeBase.UNKNOWN),
+        base=base,
         flags=flags,
         reason=reason,
         model=model,
