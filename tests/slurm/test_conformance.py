@@ -53,7 +53,7 @@ HOSTILE = 'gpuaas:7: XID "79" \'; drop table -- $(id) `id` \\ %s 한글 서울�
 """A text that would do harm, or be harmed, where a string is pasted into another language."""
 
 
-def until(what: str, condition: Callable[[], T], seconds: float = 20) -> T:
+def until(what: str, condition: Callable[[], T], seconds: float = 40) -> T:
     """The first true value of `condition`."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -871,7 +871,7 @@ def test_each_requeue_of_a_job_is_a_run_of_its_own(
 
     def runs() -> list[AccountingJob]:
         found = door.accounting.jobs_since(before, datetime.now(UTC) + timedelta(seconds=5))
-        mine = [run for run in found if run.job_id == job]
+        mine = sorted((run for run in found if run.job_id == job), key=lambda run: run.started or run.submitted)
         return mine if len(mine) == 2 and all(run.ended for run in mine) else []
 
     first, second = until("both runs in slurmdbd", runs)
