@@ -23,7 +23,7 @@ from typing import IO, Any, Final
 HEADER: Final = struct.Struct(">I")
 LARGEST: Final = 1 << 28
 
-_CANNOT_REACH: Final = frozenset({*range(1001, 1005), *range(1013, 1026), *range(1800, 1806), 2027})
+_CANNOT_REACH: Final = frozenset({*range(1001, 1005), *range(1013, 1026), *range(1800, 1806), 2027, *range(5003, 5006)})
 _UNKNOWN_JOB: Final = 2017
 _ALREADY_DONE: Final = 2021
 _ALREADY_PENDING: Final = 2024

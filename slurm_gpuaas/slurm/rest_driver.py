@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import quote
 
 from pydantic import Field
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_fixed
 
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState
 from slurm_gpuaas.domain.names import NodeName
@@ -30,6 +31,8 @@ REQUEUE_SINCE: Final = 45
 """v0.0.45 is the first API that requeues jobs."""
 _NEWEST_TRIED: Final = 52
 
+_RECONFIGURE_S: Final = 15
+"""How long a slurmctld that is giving way to its new process is asked again."""
 _UNKNOWN_JOB: Final = 2017
 _ALREADY_DONE: Final = 2021
 _ALREADY_PENDING: Final = 2024
@@ -272,7 +275,15 @@ class RestController:
                 raise
 
     def reconfigure(self) -> None:
-        self._get(f"{_CTLD}/reconfigure/", Answer)
+        # slurmctld gives way to a new process and may close the connection before it answers. Asked again it does the same.
+        for attempt in Retrying(
+            retry=retry_if_exception_type(SlurmUnavailable),
+            wait=wait_fixed(0.2),
+            stop=stop_after_delay(_RECONFIGURE_S),
+            reraise=True,
+        ):
+            with attempt:
+                self._get(f"{_CTLD}/reconfigure/", Answer)
 
     def _get(self, path: str, answer: type[AnswerT], query: Mapping[str, str] | None = None) -> AnswerT:
         return self._ask(lambda: self._wire.get(path, answer, query, timeout=self._timeout))
