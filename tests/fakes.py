@@ -9,7 +9,7 @@ never reached Slurm; raising in `after` is a write that took effect and whose an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -24,6 +24,7 @@ from slurm_gpuaas.slurm.records import (
     AccountingJob,
     AccountingState,
     JobChange,
+    PartitionSpec,
     Qos,
     Reservation,
     UserAssociation,
@@ -148,6 +149,27 @@ class _Calls:
 
     def come_back(self) -> None:
         self.before = _nothing
+
+
+class FakePartitions(_Calls):
+    """`Partitions` over a dictionary that a test may read and set directly."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by_name: dict[PartitionName, PartitionSpec] = {}
+
+    def read(self) -> Mapping[PartitionName, PartitionSpec]:
+        with self._call("read"):
+            return dict(self.by_name)
+
+    def put(self, partitions: Sequence[PartitionSpec]) -> None:
+        with self._call("put"):
+            self.by_name.update({spec.name: spec for spec in partitions})
+
+    def delete(self, names: Iterable[PartitionName]) -> None:
+        with self._call("delete"):
+            for name in names:
+                self.by_name.pop(name, None)
 
 
 class FakeController(_Calls):

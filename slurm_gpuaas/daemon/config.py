@@ -89,6 +89,7 @@ class SlurmConfig(Section):
     )
     worker_timeout: timedelta = Field(default=timedelta(seconds=10), description="Longest wait for the worker.")
     sacctmgr: tuple[str, ...] = Field(default=("sacctmgr",), description="Command of sacctmgr.")
+    scontrol: tuple[str, ...] = Field(default=("scontrol",), description="Command of scontrol.")
     read_every: timedelta = Field(
         default=timedelta(seconds=5),
         description="Longest time between two readings of nodes and jobs; who asks gets one of the last second.",

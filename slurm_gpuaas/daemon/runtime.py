@@ -20,7 +20,7 @@ from slurm_gpuaas.health.controller import HealthController, HealthSettings
 from slurm_gpuaas.jobs.gate import GateSettings, PlacementGate
 from slurm_gpuaas.metering.controller import MeteringController
 from slurm_gpuaas.quota.controller import Failpoint, PolicyController, VerdictPublisher, no_failpoint
-from slurm_gpuaas.slurm.protocols import Accounting, Controller
+from slurm_gpuaas.slurm.protocols import Accounting, Controller, Partitions
 from slurm_gpuaas.store import Store
 
 log = structlog.get_logger(__name__)
@@ -48,6 +48,7 @@ def compose(
     store: Store,
     controller: Controller,
     accounting: Accounting,
+    partitions: Partitions,
     driver: Callable[[], DriverStatus],
     clock: Clock,
     observe: Callable[[str, float, Exception | None], None] = lambda name, seconds, error: None,
@@ -70,6 +71,7 @@ def compose(
         store=store,
         accounting=accounting,
         controller=slurm,
+        partitions=partitions,
         partition_file=config.slurm.partitions_file,
         clock=clock,
         report_only=config.policy.on_drift is OnDrift.REPORT,

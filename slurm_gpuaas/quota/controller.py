@@ -11,7 +11,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Protocol
@@ -21,9 +21,10 @@ from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict
 from slurm_gpuaas.domain.names import AccountName, ClusterName, ProjectName, UserName
 from slurm_gpuaas.domain.policy import Policy, expand_nodes, fold_nodes
-from slurm_gpuaas.quota import partitions, verdict
-from slurm_gpuaas.quota.desired import Wanted, wanted
+from slurm_gpuaas.quota import verdict
+from slurm_gpuaas.quota.desired import CLOSED, Wanted, wanted
 from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
+from slurm_gpuaas.quota.partitions import Partitions
 from slurm_gpuaas.quota.plan import (
     IDLE,
     Action,
@@ -42,14 +43,13 @@ from slurm_gpuaas.quota.plan import (
     digest,
     plan,
 )
+from slurm_gpuaas.slurm import protocols as slurm
 from slurm_gpuaas.slurm.protocols import Accounting, Controller, SlurmRefused
 from slurm_gpuaas.store import PolicyRevision, Store
 
 ACTOR: Final = "gpuaasd/policy"
 CONVERGED: Final = "quota.converged"
 """Mark in the store: digest of the wanted state that Slurm was last brought to. What differs from it later is drift."""
-LOADED: Final = "quota.partitions-loaded"
-"""Mark: digest of the include file that slurmctld was last made to read."""
 DRIFT: Final = "quota.drift-reported"
 
 
@@ -100,6 +100,7 @@ class PolicyController:
         store: Store,
         accounting: Accounting,
         controller: Controller,
+        partitions: slurm.Partitions,
         partition_file: Path,
         clock: Clock,
         report_only: bool = False,
@@ -109,6 +110,7 @@ class PolicyController:
         self._store = store
         self._accounting = accounting
         self._controller = controller
+        self._partitions = partitions
         self._partition_file = partition_file
         self._clock = clock
         self._report_only = report_only
@@ -180,28 +182,30 @@ class PolicyController:
         now = self._clock.now()
         before, _since = spent_minutes(self._store, entitlements(policy, self._cluster, now))
         goal = wanted(policy, self._cluster, now, spent_before=before)
-        text = partitions.render(goal.partitions)
         actual = self._accounting.read()
-        files = (self._partitions_in_force(text), text)
-        found = plan(actual, goal.accounting, partitions=files, busy=IDLE)
+        parts = self._read_partitions(goal)
+        found = plan(actual, goal.accounting, partitions=parts, busy=IDLE)
         if any(
             isinstance(step.write, DeleteAssociations | DeleteAccounts | DeleteQos | DeleteUsers)
             for step in found.steps
         ):
-            found = plan(actual, goal.accounting, partitions=files, busy=Busy.of(self._controller.jobs()))
+            found = plan(actual, goal.accounting, partitions=parts, busy=Busy.of(self._controller.jobs()))
         if any(isinstance(step.write, WritePartitions) for step in found.steps):
             found = found.with_conflicts(self._unknown_nodes(goal))
-        return _Reading(digest=digest(goal.accounting, text), plan=found)
+        return _Reading(digest=digest(goal.accounting, parts.text), plan=found)
 
-    def _partitions_in_force(self, goal: str) -> str | None:
-        """The include file's text; None when there is none or slurmctld may not have read it."""
+    def _read_partitions(self, goal: Wanted) -> Partitions:
         try:
             text = self._partition_file.read_text()
         except FileNotFoundError:
-            return None
-        if text == goal and self._store.mark(LOADED) != _sha256(text):
-            return None
-        return text
+            text = None
+        found = Partitions(file=text, live=self._partitions.read(), wanted=goal.partitions)
+        if not found.delete:
+            return found
+        # One that jobs are still in stays until they have ended, and lets nothing new start.
+        occupied = {job.partition for job in self._controller.jobs() if not job.state.ended}
+        leaving = (replace(found.live[name], allow_qos=(CLOSED,)) for name in found.delete if name in occupied)
+        return replace(found, wanted=tuple(sorted((*goal.partitions, *leaving), key=lambda spec: spec.name)))
 
     def _unknown_nodes(self, goal: Wanted) -> tuple[str, ...]:
         """slurmctld would not start again with a partition of nodes it does not have."""
@@ -257,8 +261,6 @@ class PolicyController:
         with self._store.transaction():
             self._store.journal.close(effect, outcome="done", at=now)
             self._store.audit.append(*(_audited(change, actor, reason, now) for change in step.changes))
-            if isinstance(step.write, WritePartitions):
-                self._store.set_mark(LOADED, _sha256(step.write.text), at=now)
         self._failpoint(f"{place}.done")
 
     def _write(self, place: str, step: Step) -> None:
@@ -269,10 +271,12 @@ class PolicyController:
                 self._accounting.put_accounts(accounts)
             case PutAssociations(associations):
                 self._accounting.put_associations(associations)
-            case WritePartitions(text):
+            case WritePartitions(text, put, delete):
+                self._partitions.delete(delete)
+                self._failpoint(f"{place}.partitions-deleted")
                 write_atomically(self._partition_file, text)
                 self._failpoint(f"{place}.file-written")
-                self._controller.reconfigure()
+                self._partitions.put(put)
             case DeleteAssociations(keys):
                 self._accounting.delete_associations(keys)
             case DeleteUsers(users):

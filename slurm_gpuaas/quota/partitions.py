@@ -1,15 +1,19 @@
-"""The include file of slurm.conf that holds our partitions: its text, and its text read back. Pure.
+"""Our partitions: the include file of slurm.conf that keeps them, and what differs in a running Slurm. Pure.
 
-Partition settings changed at run time are lost at the next reconfigure, so a file is the only place that holds.
+A change reaches the running slurmctld by itself; the file says the same, so that a restart or a reconfigure keeps it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
 
+from slurm_gpuaas.domain.names import PartitionName
+from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.quota.desired import ADMINISTRATORS
+from slurm_gpuaas.slurm.partitions import words
 from slurm_gpuaas.slurm.records import PartitionSpec
 
 _HEAD: Final = f"""\
@@ -18,37 +22,64 @@ PartitionName={ADMINISTRATORS} Nodes=ALL AllowAccounts=root MaxTime=INFINITE Sta
 """
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Partitions:
+    """What there is and what there should be.
+
+    Args:
+        file: text of the include file; None when there is none.
+        live: all partitions of the running slurmctld.
+    """
+
+    file: str | None
+    live: Mapping[PartitionName, PartitionSpec]
+    wanted: tuple[PartitionSpec, ...]
+
+    @property
+    def text(self) -> str:
+        """What the file should say."""
+        return render(self.wanted)
+
+    @property
+    def put(self) -> tuple[PartitionSpec, ...]:
+        """To create or change in the running Slurm."""
+        return tuple(spec for spec in self.wanted if settings(self.live.get(spec.name)) != settings(spec))
+
+    @property
+    def delete(self) -> tuple[PartitionName, ...]:
+        """Ours by the file, in Slurm, and no longer wanted."""
+        return tuple(sorted((self._listed - {spec.name for spec in self.wanted}) & self.live.keys()))
+
+    @property
+    def foreign(self) -> tuple[PartitionName, ...]:
+        """Wanted names that Slurm has and that are not ours."""
+        return tuple(sorted({spec.name for spec in self.wanted} & self.live.keys() - self._listed))
+
+    @property
+    def _listed(self) -> frozenset[PartitionName]:
+        return frozenset(listed(self.file or "")) - {ADMINISTRATORS}
+
+
 def render(partitions: Iterable[PartitionSpec]) -> str:
-    return _HEAD + "".join(f"{_line(spec)}\n" for spec in partitions)
+    return _HEAD + "".join(f"{' '.join(words(spec))}\n" for spec in partitions)
 
 
-def read(text: str) -> Mapping[str, Mapping[str, str]]:
-    """Settings by partition name; what is not a partition line is left out."""
-    found: dict[str, dict[str, str]] = {}
-    for line in text.splitlines():
-        settings = dict(word.split("=", 1) for word in line.split() if "=" in word)
-        name = settings.pop("PartitionName", None)
-        if name is not None and not line.lstrip().startswith("#"):
-            found[name] = settings
-    return found
+def listed(text: str) -> tuple[PartitionName, ...]:
+    """Names of the partitions that an include file declares."""
+    lines = (line.split() for line in text.splitlines())
+    return tuple(
+        PartitionName.as_slurm_says(line[0].removeprefix("PartitionName="))
+        for line in lines
+        if line and line[0].startswith("PartitionName=")
+    )
 
 
-def _line(spec: PartitionSpec) -> str:
-    words = [
-        f"PartitionName={spec.name}",
-        f"Nodes={spec.nodes}",
-        f"AllowQos={','.join(spec.allow_qos)}",
-        f"MaxTime={_days(spec.max_time)}",
-        f"Default={'YES' if spec.default else 'NO'}",
-        "State=UP",
-    ]
-    if spec.topology is not None:
-        words.append(f"Topology={spec.topology}")
-    return " ".join(words)
-
-
-def _days(span: timedelta) -> str:
-    """Slurm's `days-hours:minutes:seconds`."""
-    minutes, seconds = divmod(span.seconds, 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{span.days}-{hours:02}:{minutes:02}:{seconds:02}"
+def settings(spec: PartitionSpec | None) -> Mapping[str, str]:
+    """What we compare, written so that equal settings are equal texts; nothing for no partition."""
+    if spec is None:
+        return {}
+    return {
+        "Nodes": ",".join(sorted(expand_nodes(spec.nodes))) if spec.nodes != "ALL" else spec.nodes,
+        "AllowQos": ",".join(sorted(spec.allow_qos)),
+        "MaxTime": str(spec.max_time - spec.max_time % timedelta(minutes=1)),
+    }

@@ -17,10 +17,10 @@ from enum import StrEnum
 from typing import Final, TypeVar
 
 from slurm_gpuaas.domain.jobs import Job
-from slurm_gpuaas.domain.names import AccountName, QosName, UserName
-from slurm_gpuaas.quota import partitions as include_file
+from slurm_gpuaas.domain.names import AccountName, PartitionName, QosName, UserName
 from slurm_gpuaas.quota.desired import CLOSED, OWNED
-from slurm_gpuaas.slurm.records import Account, AccountingState, Qos, UserAssociation
+from slurm_gpuaas.quota.partitions import Partitions, settings
+from slurm_gpuaas.slurm.records import Account, AccountingState, PartitionSpec, Qos, UserAssociation
 
 Key = tuple[UserName, AccountName]
 Record = Account | UserAssociation | Qos
@@ -44,7 +44,7 @@ class FieldChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What happens to one object. `kind` is account, association, qos, user or partition file."""
+    """What happens to one object. `kind` is account, association, qos, user or partition."""
 
     action: Action
     kind: str
@@ -72,9 +72,11 @@ class PutAssociations:
 
 @dataclass(frozen=True, slots=True)
 class WritePartitions:
-    """Replace the include file, then reconfigure."""
+    """Delete, replace the include file, create and change: in this order, so that the file lists all that is ours."""
 
     text: str
+    put: tuple[PartitionSpec, ...]
+    delete: tuple[PartitionName, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,15 +160,15 @@ def plan(
     actual: AccountingState,
     wanted: AccountingState,
     *,
-    partitions: tuple[str | None, str] | None = None,
+    partitions: Partitions | None = None,
     busy: Busy = IDLE,
 ) -> Plan:
     """What must be written so that Slurm is as wanted; no step when it is.
 
     Args:
-        partitions: what the include file says now (None: there is none) and what it should say; None leaves it alone.
+        partitions: None leaves them alone.
     """
-    conflicts = tuple(_conflicts(actual, wanted))
+    conflicts = (*_conflicts(actual, wanted), *_foreign_partitions(partitions))
     if conflicts:
         return Plan(conflicts=conflicts)
     gone = _gone(actual, wanted, busy)
@@ -174,7 +176,7 @@ def plan(
         *_put_qos(actual.qos, wanted.qos),
         _put_accounts(actual.accounts, wanted.accounts),
         _put_associations(actual, wanted, gone),
-        _write_partitions(*partitions) if partitions else None,
+        _write_partitions(partitions) if partitions else None,
         _delete("remove members", DeleteAssociations, gone.associations, "association", _of_key),
         _delete("remove users", DeleteUsers, gone.users, "user", str),
         _delete("remove accounts", DeleteAccounts, gone.accounts, "account", str),
@@ -284,18 +286,29 @@ def _settled_defaults(actual: AccountingState, targets: Sequence[UserAssociation
     ]
 
 
-def _write_partitions(before: str | None, after: str) -> Step | None:
-    if before == after:
+def _foreign_partitions(found: Partitions | None) -> Iterator[str]:
+    for name in found.foreign if found else ():
+        yield f"The policy needs partition {name}, which exists and is not ours."
+
+
+def _write_partitions(found: Partitions) -> Step | None:
+    if not found.put and not found.delete and found.file == found.text:
         return None
-    old, new = include_file.read(before or ""), include_file.read(after)
-    changes = []
-    for name in sorted(old.keys() | new.keys()):
-        if old.get(name) != new.get(name):
-            action = Action.CREATE if name not in old else Action.DELETE if name not in new else Action.CHANGE
-            values = _fields(old.get(name, {}), new[name]) if name in new else ()
-            changes.append(Change(action=action, kind="partition", name=name, fields=values))
-    file = Change(action=Action.CHANGE if before else Action.CREATE, kind="partition", name="(the file's text)")
-    return Step(title="write partitions", write=WritePartitions(after), changes=tuple(changes) or (file,))
+    changes = [
+        Change(
+            action=Action.CHANGE if spec.name in found.live else Action.CREATE,
+            kind="partition",
+            name=spec.name,
+            fields=_fields(settings(found.live.get(spec.name)), settings(spec)),
+        )
+        for spec in found.put
+    ]
+    changes += [Change(action=Action.DELETE, kind="partition", name=name) for name in found.delete]
+    if not changes:
+        action = Action.CREATE if found.file is None else Action.CHANGE
+        changes.append(Change(action=action, kind="partition", name="(the include file's text)"))
+    write = WritePartitions(text=found.text, put=found.put, delete=found.delete)
+    return Step(title="write partitions", write=write, changes=tuple(changes))
 
 
 # -- Deletions ---------------------------------------------------------------------------------------------------------

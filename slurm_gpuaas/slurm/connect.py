@@ -9,6 +9,7 @@ from pathlib import Path
 
 from slurm_gpuaas.domain.clock import Clock, SystemClock
 from slurm_gpuaas.slurm.failover import FailoverController, InUse
+from slurm_gpuaas.slurm.partitions import ScontrolPartitions
 from slurm_gpuaas.slurm.programs import program
 from slurm_gpuaas.slurm.pyslurm_driver import DEFAULT_COMMAND, PyslurmController
 from slurm_gpuaas.slurm.rest_accounting import RestAccounting
@@ -23,7 +24,8 @@ class DoorSettings:
     """How to reach Slurm.
 
     `worker`: command of the pyslurm worker; None is this Python's own when pyslurm is installed. `rest_timeout` and
-    `worker_timeout` are seconds. `sacctmgr` is the program, with whatever must come before its arguments.
+    `worker_timeout` are seconds. `sacctmgr` and `scontrol` are the programs, with whatever must come before
+    their arguments.
     """
 
     rest: RestAddress = field(default_factory=lambda: RestAddress(socket=DEFAULT_SOCKET))
@@ -32,6 +34,7 @@ class DoorSettings:
     worker_environment: Mapping[str, str] | None = None
     worker_timeout: float = 10.0
     sacctmgr: Sequence[str] = ("sacctmgr",)
+    scontrol: Sequence[str] = ("scontrol",)
 
     @property
     def worker_command(self) -> tuple[str, ...]:
@@ -47,6 +50,7 @@ class Door:
 
     controller: FailoverController | RestController
     accounting: RestAccounting
+    partitions: ScontrolPartitions
     wire: RestWire
     pyslurm: PyslurmController | None
 
@@ -71,12 +75,13 @@ def connect(
     """
     wire = RestWire(settings.rest, timeout=settings.rest_timeout)
     accounting = RestAccounting(wire, sacctmgr=program(settings.sacctmgr))
+    partitions = ScontrolPartitions(program(settings.scontrol))
     rest = RestController(wire)
     if not settings.worker_command:
-        return Door(controller=rest, accounting=accounting, wire=wire, pyslurm=None)
+        return Door(controller=rest, accounting=accounting, partitions=partitions, wire=wire, pyslurm=None)
     pyslurm = PyslurmController(
         settings.worker_command, environment=settings.worker_environment, timeout=settings.worker_timeout
     )
     told = {"on_change": on_change} if on_change else {}
     controller = FailoverController(pyslurm, rest, clock=clock or SystemClock(), **told)
-    return Door(controller=controller, accounting=accounting, wire=wire, pyslurm=pyslurm)
+    return Door(controller=controller, accounting=accounting, partitions=partitions, wire=wire, pyslurm=pyslurm)

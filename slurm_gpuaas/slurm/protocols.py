@@ -6,19 +6,20 @@ Every method either does what it says or raises `SlurmUnavailable` (the same cal
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
 from slurm_gpuaas.domain.errors import GpuaasError, Unavailable
 from slurm_gpuaas.domain.jobs import Job, JobId
-from slurm_gpuaas.domain.names import AccountName, NodeName, QosName, UserName
+from slurm_gpuaas.domain.names import AccountName, NodeName, PartitionName, QosName, UserName
 from slurm_gpuaas.domain.nodes import Node
 from slurm_gpuaas.slurm.records import (
     Account,
     AccountingJob,
     AccountingState,
     JobChange,
+    PartitionSpec,
     Qos,
     Reservation,
     UserAssociation,
@@ -86,6 +87,26 @@ class Controller(Protocol):
 
     def reconfigure(self) -> None:
         """Make slurmctld read its configuration files again; running jobs survive."""
+        ...
+
+
+class Partitions(Protocol):
+    """Partitions of the running slurmctld. What it is told here lasts until it reads its files again."""
+
+    def read(self) -> Mapping[PartitionName, PartitionSpec]:
+        """All of them, by name; `default` and `topology` are not read."""
+        ...
+
+    def put(self, partitions: Sequence[PartitionSpec]) -> None:
+        """Create them, or bring those of that name to this description. Jobs in them go on."""
+        ...
+
+    def delete(self, names: Iterable[PartitionName]) -> None:
+        """Delete them; a missing one is fine.
+
+        Raises:
+            SlurmRefused: jobs are in one.
+        """
         ...
 
 

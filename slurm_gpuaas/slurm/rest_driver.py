@@ -275,7 +275,7 @@ class RestController:
                 raise
 
     def reconfigure(self) -> None:
-        # slurmctld gives way to a new process and may close the connection before it answers. Asked again it does the same.
+        # slurmctld gives way to a new process and may close the connection before it answers: ask again.
         for attempt in Retrying(
             retry=retry_if_exception_type(SlurmUnavailable),
             wait=wait_fixed(0.2),

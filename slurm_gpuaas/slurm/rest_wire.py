@@ -21,7 +21,9 @@ from slurm_gpuaas.slurm.protocols import SlurmRefused, SlurmUnavailable
 
 API: Final = "v0.0.42"
 
-_CANNOT_REACH: Final = frozenset({*range(1001, 1005), *range(1013, 1026), *range(1800, 1806), 2027, *range(5003, 5006), 7000, 7008})
+_CANNOT_REACH: Final = frozenset(
+    {*range(1001, 1005), *range(1013, 1026), *range(1800, 1806), 2027, *range(5003, 5006), 7000, 7008}
+)
 """Slurm's error numbers for "slurmctld or slurmdbd does not answer" (slurm_errno.h)."""
 _NO_CHANGE: Final = 304
 """slurmrestd's answer, without a body, to a write that changed nothing."""

@@ -27,6 +27,8 @@ from slurm_gpuaas.domain.names import (
 )
 from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, PolicyDocument, Pool, Project, Share
 from slurm_gpuaas.quota.controller import PolicyController
+from slurm_gpuaas.slurm.partitions import ScontrolPartitions
+from slurm_gpuaas.slurm.programs import program
 from slurm_gpuaas.slurm.rest_accounting import RestAccounting
 from slurm_gpuaas.slurm.rest_driver import RestController
 from slurm_gpuaas.slurm.rest_wire import RestAddress, RestWire
@@ -62,6 +64,7 @@ def ours(projects: int) -> dict[str, object]:
             store=Store.open(f"sqlite:///{folder}/store.db"),
             accounting=accounting,
             controller=RestController(wire),
+            partitions=ScontrolPartitions(program(["scontrol"])),
             partition_file=Path("/etc/slurm/gpuaas/partitions.conf"),
             clock=SystemClock(),
         )

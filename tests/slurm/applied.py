@@ -12,6 +12,7 @@ from slurm_gpuaas.domain.clock import Clock, SystemClock
 from slurm_gpuaas.domain.names import ClusterName
 from slurm_gpuaas.domain.policy import Policy, PolicyDocument
 from slurm_gpuaas.quota.controller import PolicyController, VerdictPublisher
+from slurm_gpuaas.slurm.partitions import ScontrolPartitions
 from slurm_gpuaas.slurm.programs import program
 from slurm_gpuaas.slurm.rest_accounting import RestAccounting
 from slurm_gpuaas.slurm.rest_driver import RestController
@@ -54,6 +55,7 @@ def applied(instance: Instance, documents: Iterable[PolicyDocument], clock: Cloc
                     store=store,
                     accounting=RestAccounting(wire, sacctmgr=program(instance.command(["sacctmgr"]))),
                     controller=RestController(wire),
+                    partitions=ScontrolPartitions(program(instance.command(["scontrol"]))),
                     partition_file=instance.path(PARTITIONS),
                     clock=clock or SystemClock(),
                 ),

@@ -21,6 +21,8 @@ from slurm_gpuaas.domain.names import ClusterName
 from slurm_gpuaas.domain.policy import DOCUMENT, Policy
 from slurm_gpuaas.quota.controller import ACTOR, Failpoint, PolicyController, no_failpoint
 from slurm_gpuaas.quota.plan import is_ours
+from slurm_gpuaas.slurm.partitions import ScontrolPartitions
+from slurm_gpuaas.slurm.programs import program
 from slurm_gpuaas.slurm.records import AccountingState
 from slurm_gpuaas.slurm.rest_accounting import RestAccounting
 from slurm_gpuaas.slurm.rest_driver import RestController
@@ -89,6 +91,7 @@ def controller(store: Store, failpoint: Failpoint = no_failpoint) -> PolicyContr
         store=store,
         accounting=RestAccounting(wire),
         controller=RestController(wire),
+        partitions=ScontrolPartitions(program(["scontrol"])),
         partition_file=PARTITIONS,
         clock=SystemClock(),
         failpoint=failpoint,

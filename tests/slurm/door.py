@@ -41,6 +41,7 @@ def door_settings(instance: Instance, *, name: str = "host") -> Iterator[DoorSet
             worker_environment=instance.environment(DAEMON_USER, environment),
             # As root: another user may not open the pipe that the host's process gives it for its standard input.
             sacctmgr=instance.command(["sacctmgr"]),
+            scontrol=instance.command(["scontrol"]),
         )
     finally:
         relay.kill()

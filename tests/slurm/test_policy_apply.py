@@ -86,6 +86,7 @@ def site(mini: Instance, tmp_path: Path) -> Iterator[Site]:
             store=store,
             accounting=door.accounting,
             controller=door.controller,
+            partitions=door.partitions,
             partition_file=mini.path(FILE),
             clock=SystemClock(),
         )

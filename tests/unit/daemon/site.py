@@ -27,7 +27,7 @@ from slurm_gpuaas.domain.names import AccountName
 from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, Pool, Project
 from slurm_gpuaas.slurm.records import Account, AccountingState
 from slurm_gpuaas.store import Store
-from tests.fakes import FakeAccounting, FakeClock, FakeController, make_node
+from tests.fakes import FakeAccounting, FakeClock, FakeController, FakePartitions, make_node
 
 ADMINISTRATOR = 0
 RESEARCHER = 65534
@@ -100,6 +100,7 @@ class Site:
             store=self.store,
             controller=self.controller,
             accounting=self.accounting,
+            partitions=FakePartitions(),
             driver=lambda: DriverStatus(name="fake", fallback=False, reason=""),
             clock=self.clock,
             observe=self.metrics.observe_tick,

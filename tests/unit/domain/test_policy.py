@@ -104,7 +104,7 @@ def test_node_lists_unfold_and_fold_as_slurm_writes_them() -> None:
 
 @pytest.mark.parametrize(
     "folded",
-    ["n[1-1000000]", "n[1-1000]m[1-1000]", "n[0-9999999999999999999999]", "n[ 1 - 1000000 ]", "a,n[5,1-999999]"]
+    ["n[1-1000000]", "n[1-1000]m[1-1000]", "n[0-9999999999999999999999]", "n[ 1 - 1000000 ]", "a,n[5,1-999999]"],
 )
 def test_a_short_text_cannot_name_a_million_nodes(folded: str) -> None:
     with pytest.raises(InvalidInput, match="more than 100,000 nodes"):

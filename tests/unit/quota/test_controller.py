@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput
-from slurm_gpuaas.domain.jobs import JobId
+from slurm_gpuaas.domain.jobs import JobId, JobState
 from slurm_gpuaas.domain.names import (
     AccountName,
     ClusterName,
@@ -25,10 +25,11 @@ from slurm_gpuaas.quota.controller import NotConverged, PolicyController, Verdic
 from slurm_gpuaas.slurm.protocols import SlurmUnavailable
 from slurm_gpuaas.slurm.records import Account
 from slurm_gpuaas.store import Store
-from tests.fakes import EPOCH, FakeAccounting, FakeClock, FakeController, make_node
+from tests.fakes import EPOCH, FakeAccounting, FakeClock, FakeController, FakePartitions, make_job, make_node
 from tests.unit.policies import grant, member, policy, pool, project, small
 
 MINI = ClusterName("mini")
+OWN = PartitionName("mini-own")
 VISION = QosName("guaranteed-vision")
 
 
@@ -55,6 +56,7 @@ class World:
     store: Store
     slurm: FakeAccounting
     controller: FakeController
+    live: FakePartitions
     clock: FakeClock
 
     @property
@@ -71,6 +73,7 @@ class World:
             store=self.store,
             accounting=self.slurm,
             controller=self.controller,
+            partitions=self.live,
             partition_file=self.partitions,
             clock=self.clock,
             report_only=report_only,
@@ -86,7 +89,7 @@ def world(tmp_path: Path) -> Iterator[World]:
     clock = FakeClock()
     nodes = [make_node(f"b200-{number:02}") for number in range(1, 9)]
     store = Store.open(f"sqlite:///{tmp_path}/store.db")
-    yield World(tmp_path, store, FakeAccounting(), FakeController(nodes, clock=clock), clock)
+    yield World(tmp_path, store, FakeAccounting(), FakeController(nodes, clock=clock), FakePartitions(), clock)
     store.close()
 
 
@@ -97,7 +100,7 @@ class TestApply:
         assert world.store.policy() == small()
         assert world.slurm.qos_by_name[VISION].grp_tres["gres/gpu"] == 16
         assert "PartitionName=mini-own Nodes=b200-[01-08]" in world.partitions.read_text()
-        assert world.controller.reconfigured == 1
+        assert world.live.by_name[OWN].allow_qos == ("burst-8", "guaranteed-vision")
 
     def test_applied_again_nothing_is_written_anywhere(self, world: World) -> None:
         world.policies().apply(small(), actor="root")
@@ -106,7 +109,6 @@ class TestApply:
             assert outcome.plan.steps == ()
         assert world.slurm.records_written == slurm
         assert len(world.store.audit.newest(limit=1_000)) == audit
-        assert world.controller.reconfigured == 1
 
     def test_every_object_is_in_the_audit_trail_with_who_and_why(self, world: World) -> None:
         world.policies().apply(small(), actor="alice")
@@ -177,7 +179,7 @@ class TestCrash:
             folder.mkdir()
             nodes = [make_node(f"b200-{i:02}") for i in range(1, 9)]
             store = Store.open(f"sqlite:///{folder}/store.db")
-            world = World(folder, store, FakeAccounting(), FakeController(nodes), FakeClock())
+            world = World(folder, store, FakeAccounting(), FakeController(nodes), FakePartitions(), FakeClock())
             world.policies().apply(small(), actor="root")
             kill = KillAt(number)
             changed = policy(project("audio"), member("carol", "audio"), grant("audio", borrow_limit=16))
@@ -193,7 +195,7 @@ class TestCrash:
             world, _ = after_a_kill(number, str(number))
             assert world.slurm.read() == whole.slurm.read(), place
             assert world.partitions.read_text() == whole.partitions.read_text(), place
-            assert world.controller.reconfigured >= 2, f"{place}: slurmctld has read the file"
+            assert world.live.by_name == whole.live.by_name, place
             effects = world.store.journal.newest("gpuaasd/policy")
             assert all(one.outcome != "open" for one in effects), place
             interrupted = [one.subject for one in effects if one.outcome == "interrupted"]
@@ -218,7 +220,26 @@ class TestDrift:
         world.partitions.write_text("PartitionName=mini-own Nodes=ALL\n")
         world.policies().reconcile()
         assert "AllowQos=burst-8,guaranteed-vision" in world.partitions.read_text()
-        assert world.controller.reconfigured == 2
+
+    def test_a_running_partition_changed_by_hand_is_put_back(self, world: World) -> None:
+        world.policies().apply(small(), actor="root")
+        world.live.by_name[OWN] = replace(world.live.by_name[OWN], allow_qos=())
+        world.policies().reconcile()
+        assert world.live.by_name[OWN].allow_qos == ("burst-8", "guaranteed-vision")
+        entry = world.store.audit.newest(subject=OWN)[0]
+        assert (entry.action, entry.reason) == ("partition.change", "drift")
+
+    def test_a_partition_that_leaves_the_policy_closes_and_goes_when_its_jobs_have_ended(self, world: World) -> None:
+        world.policies().apply(small(), actor="root")
+        job = make_job(1, partition=OWN, nodes=["b200-01"], state=JobState.RUNNING)
+        world.controller.job_by_id[job.id] = job
+        world.policies().apply(Policy(), actor="root")
+        assert world.live.by_name[OWN].allow_qos == ("closed",)
+        assert OWN in world.partitions.read_text()
+        del world.controller.job_by_id[job.id]
+        world.policies().reconcile()
+        assert OWN not in world.live.by_name
+        assert OWN not in world.partitions.read_text()
 
     def test_report_only_says_it_once_and_leaves_it(self, world: World) -> None:
         controller = world.policies(report_only=True)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
 
 from slurm_gpuaas.domain.jobs import JobState
-from slurm_gpuaas.domain.names import AccountName, ClusterName, QosName, UserName
+from slurm_gpuaas.domain.names import AccountName, ClusterName, PartitionName, QosName, UserName
 from slurm_gpuaas.domain.policy import Policy
 from slurm_gpuaas.quota.desired import wanted
+from slurm_gpuaas.quota.partitions import Partitions, render
 from slurm_gpuaas.quota.plan import (
     IDLE,
     Action,
@@ -28,7 +29,7 @@ from slurm_gpuaas.quota.plan import (
     digest,
     plan,
 )
-from slurm_gpuaas.slurm.records import Account, AccountingState, Qos, UserAssociation
+from slurm_gpuaas.slurm.records import Account, AccountingState, PartitionSpec, Qos, UserAssociation
 from tests.fakes import FakeAccounting, make_job
 from tests.unit.policies import grant, member, policies, policy, project, small
 
@@ -168,16 +169,35 @@ class TestOrder:
             ("grp_tres", "gres/gpu=16,gres/gpu:b200=16", "gres/gpu=8,gres/gpu:b200=8")
         ]
 
-    def test_the_include_file_is_compared_by_partition(self) -> None:
-        old = "PartitionName=a Nodes=n1 MaxTime=1\nPartitionName=b Nodes=n2\n"
-        new = "PartitionName=a Nodes=n1 MaxTime=2\nPartitionName=c Nodes=n2\n"
-        (step,) = plan(AccountingState(), AccountingState(), partitions=(old, new)).steps
+    def test_partitions_are_compared_with_what_runs(self) -> None:
+        before = tuple(_partition(name) for name in ("a", "b", "d"))
+        wanted = (_partition("a", hours=2), _partition("c"), _partition("d"))
+        live = {spec.name: spec for spec in before}
+        found = Partitions(file=render(before), live=live, wanted=wanted)
+        (step,) = plan(AccountingState(), AccountingState(), partitions=found).steps
         assert [(one.action, one.name) for one in step.changes] == [
             (Action.CHANGE, "a"),
-            (Action.DELETE, "b"),
             (Action.CREATE, "c"),
+            (Action.DELETE, "b"),
         ]
-        assert plan(AccountingState(), AccountingState(), partitions=(new, new)).steps == ()
+        done = replace(found, file=render(wanted), live={spec.name: spec for spec in wanted})
+        assert plan(AccountingState(), AccountingState(), partitions=done).steps == ()
+
+    def test_a_partition_of_that_name_which_is_not_in_our_file_is_somebody_elses(self) -> None:
+        spec = _partition("a")
+        found = plan(
+            AccountingState(),
+            AccountingState(),
+            partitions=Partitions(file=None, live={spec.name: spec}, wanted=(_partition("a", hours=2),)),
+        )
+        assert found.conflicts == ("The policy needs partition a, which exists and is not ours.",)
+        assert found.steps == ()
+
+
+def _partition(name: str, hours: int = 1) -> PartitionSpec:
+    return PartitionSpec(
+        name=PartitionName(name), nodes="n[1-2]", allow_qos=(QosName("closed"),), max_time=timedelta(hours=hours)
+    )
 
 
 class TestDrift:
