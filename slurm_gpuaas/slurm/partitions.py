@@ -1,7 +1,7 @@
 """`Partitions` by scontrol: v0.0.42 of slurmrestd has no words for them.
 
-The alternative, `scontrol reconfigure` after every change of the include file, makes all nodes refuse jobs for about 2 s
-and now and then ends slurmctld 26.05.5 (it aborts while it flushes its script daemon; seen on the testbed).
+The alternative, `scontrol reconfigure` after every change of the include file, makes all nodes refuse jobs for about
+2 s and now and then ends slurmctld 26.05.5 (it aborts while it flushes its script daemon; seen on the testbed).
 """
 
 from __future__ import annotations
