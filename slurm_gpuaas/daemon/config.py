@@ -120,6 +120,9 @@ class HookConfig(Section):
     snapshot: Path = Field(
         default=Path("/run/gpuaas/snapshot"), description="File that the job_submit hook decides from."
     )
+    readers: str | None = Field(
+        default="slurm", description="Group that may read the snapshot: slurmctld's. Null = everybody."
+    )
     interval: timedelta = Field(default=timedelta(seconds=5), description="Time between two snapshots.")
 
 

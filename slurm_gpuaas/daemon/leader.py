@@ -82,8 +82,8 @@ class PostgresLeadership:
         if self._session is not None and not self._session.closed:
             return True
         try:
-            # Keepalives bound how long a leader that lost the network believes in itself, and how long the
-            # server keeps the lock of one that vanished.
+            # Ours bound how long a leader that lost the network believes in itself; the server's, set by `options`,
+            # how long it keeps the lock of one that vanished.
             session = psycopg.connect(
                 self._url,
                 autocommit=True,
@@ -91,6 +91,8 @@ class PostgresLeadership:
                 keepalives_idle=5,
                 keepalives_interval=2,
                 keepalives_count=3,
+                tcp_user_timeout=10_000,
+                options="-c tcp_keepalives_idle=5 -c tcp_keepalives_interval=2 -c tcp_keepalives_count=3",
             )
             row = session.execute("SELECT pg_try_advisory_lock(%s)", (ADVISORY_LOCK,)).fetchone()
         except psycopg.Error as error:

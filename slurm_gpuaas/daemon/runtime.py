@@ -77,7 +77,13 @@ def compose(
         report_only=config.policy.on_drift is OnDrift.REPORT,
         failpoint=failpoint,
     )
-    publisher = VerdictPublisher(cluster=config.cluster, store=store, file=config.hook.snapshot, clock=clock)
+    publisher = VerdictPublisher(
+        cluster=config.cluster,
+        store=store,
+        file=config.hook.snapshot,
+        clock=clock,
+        readers=config.hook.readers,
+    )
     health = HealthController(
         slurm=slurm,
         store=store,

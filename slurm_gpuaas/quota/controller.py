@@ -7,6 +7,7 @@ under way (docs/design/0003-crash-safe-effects.md).
 
 from __future__ import annotations
 
+import grp
 import hashlib
 import os
 import threading
@@ -18,7 +19,7 @@ from typing import Final, Protocol
 
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.clock import Clock
-from slurm_gpuaas.domain.errors import Conflict
+from slurm_gpuaas.domain.errors import Conflict, Unavailable
 from slurm_gpuaas.domain.names import AccountName, ClusterName, ProjectName, UserName
 from slurm_gpuaas.domain.policy import Policy, expand_nodes, fold_nodes
 from slurm_gpuaas.quota import verdict
@@ -314,7 +315,9 @@ class VerdictPublisher:
     """Keeps the hook's snapshot true: rewrites it when its content changed, or when its stamp is `heartbeat` old.
 
     Args:
-        file: the snapshot; replaced atomically, readable by everybody on the host.
+        file: the snapshot; replaced atomically.
+        readers: UNIX group of slurmctld: it says of every project who is in it and what is left, which is not for all.
+            None = everybody may read it.
     """
 
     def __init__(
@@ -326,6 +329,7 @@ class VerdictPublisher:
         clock: Clock,
         heartbeat: timedelta = timedelta(minutes=1),
         bypass: Iterable[UserName] = verdict.ADMINISTRATORS,
+        readers: str | None = None,
     ) -> None:
         self._cluster = cluster
         self._store = store
@@ -333,6 +337,7 @@ class VerdictPublisher:
         self._clock = clock
         self._heartbeat = heartbeat
         self._bypass = tuple(bypass)
+        self._readers = readers
         self._published = ""
         self._written_at = datetime.min.replace(tzinfo=UTC)
 
@@ -344,7 +349,7 @@ class VerdictPublisher:
         text = verdict.body(policy, self._cluster, now, spent=since, bypass=self._bypass)
         if text == self._published and now - self._written_at < self._heartbeat and self._file.exists():
             return False
-        write_atomically(self._file, verdict.stamped(text, now))
+        write_atomically(self._file, verdict.stamped(text, now), readers=self._readers)
         self._published, self._written_at = text, now
         return True
 
@@ -370,11 +375,19 @@ def spent_minutes(
     return before, since
 
 
-def write_atomically(file: Path, text: str) -> None:
-    """Replace a file's text: readers see the old or the new one, also after a power cut."""
+def write_atomically(file: Path, text: str, *, readers: str | None = None) -> None:
+    """Replace a file's text: readers see the old or the new one, also after a power cut.
+
+    Args:
+        readers: UNIX group that alone may read it; None = everybody.
+
+    Raises:
+        Unavailable: we may not give a file to that group, or it does not exist.
+    """
     draft = file.with_name(f".{file.name}.new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as stream:
+        _let_read(stream.fileno(), readers, file)
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
@@ -384,6 +397,20 @@ def write_atomically(file: Path, text: str) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def _let_read(descriptor: int, readers: str | None, file: Path) -> None:
+    if readers is None:
+        os.fchmod(descriptor, 0o644)
+        return
+    try:
+        os.fchown(descriptor, -1, grp.getgrnam(readers).gr_gid)
+    except (KeyError, PermissionError):
+        raise Unavailable(
+            f"{file} cannot be given to group {readers}.",
+            way_out=f"Put gpuaasd's user into group {readers}, or name slurmctld's group in hook.readers.",
+        ) from None
+    os.fchmod(descriptor, 0o640)
 
 
 def _refuse_conflicts(found: Plan) -> None:

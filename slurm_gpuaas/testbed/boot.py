@@ -232,7 +232,18 @@ def _network(instance: Instance) -> None:
 
 def _users(instance: Instance) -> None:
     instance.exec(
-        ["useradd", "--system", "--home-dir", "/var/lib/gpuaas", "--shell", "/bin/bash", ADMINISTRATOR], cwd="/"
+        [
+            "useradd",
+            "--system",
+            "--home-dir",
+            "/var/lib/gpuaas",
+            "--shell",
+            "/bin/bash",
+            "--groups",
+            "slurm",
+            ADMINISTRATOR,
+        ],
+        cwd="/",
     )
     instance.add_users(RESEARCHERS)
     for folder, owner in (

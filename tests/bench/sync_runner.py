@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 from slurm_gpuaas.domain.clock import SystemClock
 from slurm_gpuaas.domain.names import (
@@ -28,7 +29,7 @@ from slurm_gpuaas.domain.names import (
 from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, PolicyDocument, Pool, Project, Share
 from slurm_gpuaas.quota.controller import PolicyController
 from slurm_gpuaas.slurm.partitions import ScontrolPartitions
-from slurm_gpuaas.slurm.programs import program
+from slurm_gpuaas.slurm.programs import Program, program
 from slurm_gpuaas.slurm.rest_accounting import RestAccounting
 from slurm_gpuaas.slurm.rest_driver import RestController
 from slurm_gpuaas.slurm.rest_wire import RestAddress, RestWire
@@ -58,20 +59,21 @@ def ours(projects: int) -> dict[str, object]:
     wire = RestWire(RestAddress(socket=Path("/run/slurmrestd/slurmrestd.sock")))
     wanted = policy(projects)
     with tempfile.TemporaryDirectory() as folder:
-        accounting = CountingAccounting(wire)
+        writes = Writes()
+        writes.count(wire)
         controller = PolicyController(
             cluster=CLUSTER,
             store=Store.open(f"sqlite:///{folder}/store.db"),
-            accounting=accounting,
+            accounting=RestAccounting(wire, sacctmgr=writes.counted(program(["sacctmgr"]))),
             controller=RestController(wire),
-            partitions=ScontrolPartitions(program(["scontrol"])),
+            partitions=ScontrolPartitions(writes.counted(program(["scontrol"]))),
             partition_file=Path("/etc/slurm/gpuaas/partitions.conf"),
             clock=SystemClock(),
         )
         sync = seconds(lambda: controller.apply(wanted, actor="bench"))
-        accounting.writes = 0
+        writes.done = 0
         noops = [seconds(controller.reconcile) for _ in range(NOOPS)]
-    return {"sync_s": sync, "noop_s": noops, "noop_writes": accounting.writes}
+    return {"sync_s": sync, "noop_s": noops, "noop_writes": writes.done}
 
 
 def one_by_one(projects: int) -> dict[str, object]:
@@ -95,23 +97,27 @@ def one_by_one(projects: int) -> dict[str, object]:
     return {"sync_s": seconds(sync)}
 
 
-class CountingAccounting(RestAccounting):
-    """Counts requests that are no GET."""
+class Writes:
+    """Counts what may change Slurm: requests that are no GET, and calls of its programs that do not only show."""
 
-    def __init__(self, wire: RestWire) -> None:
-        super().__init__(wire)
-        self.writes = 0
-        post, delete = wire.post, wire.delete
+    def __init__(self) -> None:
+        self.done = 0
 
-        def counted_post(*arguments: object) -> object:
-            self.writes += 1
-            return post(*arguments)  # type: ignore[arg-type]
+    def count(self, wire: RestWire) -> None:
+        send = wire.send
 
-        def counted_delete(*arguments: object) -> object:
-            self.writes += 1
-            return delete(*arguments)  # type: ignore[arg-type]
+        def counted(method: str, *arguments: Any, **options: Any) -> Any:
+            self.done += method != "GET"
+            return send(method, *arguments, **options)
 
-        wire.post, wire.delete = counted_post, counted_delete  # type: ignore[method-assign,assignment]
+        wire.send = counted  # type: ignore[method-assign]
+
+    def counted(self, run: Program) -> Program:
+        def counted(arguments: Sequence[str], /, *, stdin: str = "") -> str:
+            self.done += "show" not in arguments
+            return run(arguments, stdin=stdin)
+
+        return counted
 
 
 def policy(projects: int) -> Policy:
