@@ -7,7 +7,7 @@
 -- Slurm is built against Lua 5.1 to 5.4, so this keeps to what all of them have.
 
 local SNAPSHOT = GPUAAS_SNAPSHOT or "/run/gpuaas/snapshot" -- a test sets the global before it loads this file
-local STALE_AFTER_S = 900 -- gpuaasd renews the first line every tick; this is many missed ticks
+local STALE_AFTER_S = 900 -- gpuaasd renews the first line at least once a minute; this is many missed
 local COMPLAIN_EVERY_S = 60
 local LONGEST_REQUEST = 4096 -- bytes of one GPU request that are read; Slurm checks lengths only after this hook
 local KST_S = 9 * 3600 -- days of grants are Korean days
@@ -17,10 +17,10 @@ local NO_VAL, NO_VAL16, INFINITE = 0xfffffffe, 0xfffe, 0xffffffff
 
 -- Every sentence a user can see. {words} are filled in; each names what was asked, the limit, and what would be accepted.
 local MESSAGES = {
-  no_project = "User {user} is in no project, so no GPU job is accepted; ask a project's administrator to add you.",
+  no_project = "User {user} is in no project, so no GPU job is accepted; ask a cluster administrator.",
   not_member = "User {user} is not in project {account}; use one of your projects with --account: {projects}.",
   which_project = "User {user} is in {count} projects and none is the default; choose with --account: {projects}.",
-  no_grant = "Project {project} has no GPU grant on this cluster; ask its administrator to apply for one.",
+  no_grant = "Project {project} has no GPU grant on this cluster; ask a cluster administrator for one.",
   many_partitions = "The job asks for partitions {partition}, but a GPU job runs in one share; "
     .. "leave --partition out or use --partition={offers}.",
   wrong_partition = "The job asks for partition {partition}, but project {project} has GPUs in {offers}; "
@@ -29,7 +29,7 @@ local MESSAGES = {
   two_models = "The job asks for GPU models {models}, but a job uses one model; use --gpus={offer}:N.",
   unreadable = "The GPU request {request} cannot be read; write --gpus=N, --gpus-per-node=N or --gres=gpu:N.",
   sockets = "The job asks for --gpus-per-socket without --sockets-per-node; use --gpus-per-node=N instead.",
-  expired = "The grant of project {project} for {model} ended on {ends}; ask its administrator to renew it.",
+  expired = "The grant of project {project} for {model} ended on {ends}; ask a cluster administrator to renew it.",
   future = "The grant of project {project} for {model} starts on {starts}; submit again from that day on.",
   no_gpu = "The job asks for no GPU, but every node of partition {partition} has {per_node}; "
     .. "ask for at least one with --gpus=1, or use a partition without GPUs.",
@@ -538,7 +538,7 @@ local function check_budget(grant, gpu_minutes, sum, rate)
     project = grant.project,
     left = hours_text(math.max(grant.budget, 0)),
     offer = minutes >= 1 and "use at most --time=" .. time_text(minutes) .. " at this size, or fewer GPUs"
-      or "ask the project's administrator for more",
+      or "ask a cluster administrator for more",
   })
 end
 

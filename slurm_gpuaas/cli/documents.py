@@ -9,17 +9,25 @@ import yaml
 from pydantic import ValidationError
 
 from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.faults import faults_of
 from slurm_gpuaas.domain.policy import DOCUMENT, PolicyDocument
 
 MOST_FAULTS = 20
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # C's parser is ten times as quick
-    """Safe, and a key given twice is an error instead of the last one winning."""
+    """Safe; a key given twice is an error instead of the last one winning, and a day stays text for its field to check."""
+
+    yaml_implicit_resolvers = {
+        first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be one word", key.start_mark)
             if key.value in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is given twice", key.start_mark)
             seen.add(key.value)
@@ -48,7 +56,7 @@ def read_documents(files: Iterable[IO[str]]) -> list[PolicyDocument]:
         more = [f"... and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
         raise InvalidInput(
             "\n  ".join(["The documents have faults:", *faults[:MOST_FAULTS], *more]),
-            way_out="\nCorrect them; docs/guides/operator.md shows every kind of document.",
+            way_out="\nCorrect them; docs/guides/policy.md shows every kind of document.",
         )
     return documents
 
@@ -60,18 +68,23 @@ def _read(file: IO[str], documents: list[PolicyDocument], faults: list[str]) -> 
         while loader.check_node():
             number += 1
             node = loader.get_node()
-            value = loader.construct_document(node)
+            try:
+                value = loader.construct_document(node)
+            except (TypeError, ValueError) as error:  # e.g. an integer of no digits, `0x_`
+                line = node.start_mark.line + 1
+                faults.append(f"{file.name}: document {number}, line {line}: a value cannot be read: {error}")
+                continue
             if value is None:
                 continue
             try:
                 documents.append(DOCUMENT.validate_python(value))
             except ValidationError as error:
-                for fault in error.errors(include_url=False):
+                for place, fault in faults_of(error):
                     # The first part of the place is the kind of the document, which the union chose by.
-                    place = fault["loc"][1:]
-                    where = ".".join(str(part) for part in place) or "kind"
-                    line = _line_of(node, place)
-                    faults.append(f"{file.name}: document {number}, line {line}, {where}: {fault['msg']}")
+                    kind, *within = place or (None,)
+                    where = ".".join(str(part) for part in within) or kind or "kind"
+                    line = _line_of(node, within)
+                    faults.append(f"{file.name}: document {number}, line {line}, {where}: {fault}")
     finally:
         loader.dispose()
 

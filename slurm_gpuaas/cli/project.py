@@ -48,5 +48,5 @@ def list_(session: Session, as_json: bool) -> None:
             )
             for p in projects
         ),
-        empty="You are in no project; ask your organisation's administrator.",
+        empty="You are in no project; ask a cluster administrator.",
     )

@@ -405,8 +405,8 @@ def nodes_by_partition(policy: Policy, cluster: ClusterName) -> dict[PartitionNa
 def administrators_only(who: Identity, what: str) -> None:
     if not who.administrator:
         raise Refused(
-            f"{who.user} may not {what}: only administrators may.",
-            way_out="Ask an administrator (administrators.users and .groups in gpuaasd.yaml).",
+            f"{who.user} may not {what}: only cluster administrators may.",
+            way_out="Ask a cluster administrator (administrators.users and .groups in gpuaasd.yaml).",
         )
 
 

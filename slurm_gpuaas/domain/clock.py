@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-from typing import Protocol
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Protocol
+
+from pydantic import Field
+
+Span = Annotated[timedelta, Field(gt=timedelta(0))]
+"""A span of time that a configuration gives: an interval or a deadline, never zero or less."""
 
 
 class Clock(Protocol):

@@ -17,7 +17,7 @@ from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
 from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet, NodeSetException
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import (
@@ -35,6 +35,33 @@ from slurm_gpuaas.domain.names import (
 
 KST = ZoneInfo("Asia/Seoul")
 """Days of grants and months of statements are Korean days and months."""
+
+FIRST_DAY = date(2000, 1, 1)
+LAST_DAY = date(9999, 12, 30)
+"""The calendar ends a day later; a grant to 9999-12-31, which people write for no end, is in force until then."""
+SHORTEST_JOB = timedelta(minutes=1)
+LONGEST_JOB = timedelta(days=366)
+MOST_GPUS = 100_000
+MOST_GPU_HOURS = 1_000_000_000
+
+
+def _wall_time(value: timedelta) -> timedelta:
+    if not SHORTEST_JOB <= value <= LONGEST_JOB:
+        raise InvalidInput(
+            f"{value} is no wall time of a job: it is from 1 minute to {LONGEST_JOB.days} days.",
+            way_out="Write P2D or PT12H (ISO 8601); a bare number counts seconds.",
+        )
+    return value
+
+
+def _day(value: date) -> date:
+    if value < FIRST_DAY:
+        raise InvalidInput(f"{value} is before {FIRST_DAY}.", way_out="Write a day such as 2027-01-31.")
+    return value
+
+
+WallTime = Annotated[timedelta, AfterValidator(_wall_time)]
+Day = Annotated[date, AfterValidator(_day)]
 
 
 class Document(BaseModel):
@@ -99,7 +126,7 @@ class Pool(Document):
     cluster: ClusterName
     model: GpuModel
     gpus_per_node: int = Field(default=8, ge=1, le=64)
-    max_time: timedelta = Field(default=timedelta(days=7), description="Longest wall time of a job.")
+    max_time: WallTime = Field(default=timedelta(days=7), description="Longest wall time of a job.")
     shares: tuple[Share, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -139,13 +166,13 @@ class Grant(Document):
     project: ProjectName
     pool: PoolName
     share: ShareName
-    gpus: int = Field(ge=0, le=100_000)
-    borrow_limit: int | None = Field(default=None, ge=0, le=100_000)
-    starts: date
-    ends: date
-    budget_gpu_hours: int | None = Field(default=None, ge=0, description="Absent = no budget.")
-    max_gpus_per_job: int | None = Field(default=None, ge=1)
-    max_time: timedelta | None = Field(default=None, description="Longest wall time of a job; absent = the pool's.")
+    gpus: int = Field(ge=0, le=MOST_GPUS)
+    borrow_limit: int | None = Field(default=None, ge=0, le=MOST_GPUS)
+    starts: Day
+    ends: Day
+    budget_gpu_hours: int | None = Field(default=None, ge=0, le=MOST_GPU_HOURS, description="Absent = no budget.")
+    max_gpus_per_job: int | None = Field(default=None, ge=1, le=MOST_GPUS)
+    max_time: WallTime | None = Field(default=None, description="Longest wall time of a job; absent = the pool's.")
 
     @model_validator(mode="after")
     def _ends_after_start(self) -> Self:
@@ -165,7 +192,7 @@ class Grant(Document):
     @property
     def ends_at(self) -> datetime:
         """First moment after the grant."""
-        return datetime.combine(self.ends + timedelta(days=1), time(), KST)
+        return datetime.combine(min(self.ends, LAST_DAY) + timedelta(days=1), time(), KST)
 
 
 PolicyDocument = Annotated[Organisation | Project | Member | Pool | Grant, Field(discriminator="kind")]

@@ -113,3 +113,25 @@ def test_a_short_text_cannot_name_a_million_nodes(folded: str) -> None:
 
 def test_every_real_cluster_fits() -> None:
     assert len(expand_nodes("b200-[001-957],h200-[001-382],rack[1-9]n[01-32]")) == 957 + 382 + 9 * 32
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"max_time": 0},
+        {"max_time": -60},
+        {"max_time": "P400D"},
+        {"budget_gpu_hours": 99999999999999999999},
+        {"max_gpus_per_job": 99999999999999999999},
+        {"starts": "0001-01-01"},
+    ],
+)
+def test_numbers_that_nothing_could_work_with_are_refused(fields: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        grant(**fields)
+
+
+def test_a_grant_to_the_last_day_of_the_calendar_has_no_end() -> None:
+    (endless,) = policy(project(), grant(ends="9999-12-31")).grants
+    assert endless.ends_at.astimezone(UTC).year == 9999
+    assert endless.active_at(datetime(2500, 1, 1, tzinfo=UTC))
