@@ -1,7 +1,7 @@
 """What gpuaasd can be told: one YAML file, every field of it here. An unknown key is an error, never ignored.
 
 Environment variables `GPUAASD_<FIELD>` (nested: `GPUAASD_STORE__URL`) stand above the file, so that a secret such as a
-database password need not be in it. `docs/reference/configuration.md` is generated from this module.
+database password need not be in it. `etc/gpuaasd.yaml` shows what is set most.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, FilePath, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FilePath, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from slurm_gpuaas.api.node_events import is_loopback
+from slurm_gpuaas.domain.clock import Span
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import ClusterName, UserName
 
@@ -61,6 +63,12 @@ class ListenerConfig(Section):
         default=None, description="Certificate of the listener. Absent = plain HTTP: for loopback only."
     )
 
+    @model_validator(mode="after")
+    def _plain_on_loopback_only(self) -> ListenerConfig:
+        if self.tls is None and not is_loopback(self.host):
+            raise ValueError(f"host is {self.host}, which other machines reach: give tls, or listen on 127.0.0.1")
+        return self
+
 
 class AgentsConfig(Section):
     master_key: Path = Field(
@@ -70,14 +78,14 @@ class AgentsConfig(Section):
     listener: ListenerConfig | None = Field(
         default=None, description="TCP listener for agents. Absent = agents use the UNIX socket."
     )
-    silent_after: timedelta = Field(
+    silent_after: Span = Field(
         default=timedelta(minutes=3), description="An agent not heard of for so long is reported as silent."
     )
 
 
 class SlurmConfig(Section):
     rest_socket: Path = Field(default=Path("/run/slurmrestd/slurmrestd.sock"), description="UNIX socket of slurmrestd.")
-    timeout: timedelta = Field(
+    timeout: Span = Field(
         default=timedelta(seconds=60), description="Longest wait for slurmrestd; bulk writes of thousands take seconds."
     )
     worker: tuple[str, ...] | None = Field(
@@ -87,10 +95,10 @@ class SlurmConfig(Section):
             "Empty, or without pyslurm: everything goes over slurmrestd."
         ),
     )
-    worker_timeout: timedelta = Field(default=timedelta(seconds=10), description="Longest wait for the worker.")
+    worker_timeout: Span = Field(default=timedelta(seconds=10), description="Longest wait for the worker.")
     sacctmgr: tuple[str, ...] = Field(default=("sacctmgr",), description="Command of sacctmgr.")
     scontrol: tuple[str, ...] = Field(default=("scontrol",), description="Command of scontrol.")
-    read_every: timedelta = Field(
+    read_every: Span = Field(
         default=timedelta(seconds=5),
         description="Longest time between two readings of nodes and jobs; who asks gets one of the last second.",
     )
@@ -109,7 +117,7 @@ class OnDrift(StrEnum):
 
 
 class PolicyConfig(Section):
-    interval: timedelta = Field(default=timedelta(seconds=30), description="Time between two comparisons with Slurm.")
+    interval: Span = Field(default=timedelta(seconds=30), description="Time between two comparisons with Slurm.")
     on_drift: OnDrift = Field(
         default=OnDrift.CORRECT,
         description="What to do when Slurm differs from the policy: `correct` it, or only `report` it.",
@@ -120,21 +128,21 @@ class HookConfig(Section):
     snapshot: Path = Field(
         default=Path("/run/gpuaas/snapshot"), description="File that the job_submit hook decides from."
     )
-    readers: str | None = Field(
-        default="slurm", description="Group that may read the snapshot: slurmctld's. Null = everybody."
+    interval: Span = Field(
+        default=timedelta(seconds=5),
+        description="Time between two looks at the snapshot; it is written when it changed, or is a minute old.",
     )
-    interval: timedelta = Field(default=timedelta(seconds=5), description="Time between two snapshots.")
 
 
 class GateConfig(Section):
     """The placement gate: jobs with the licence `placement` wait for the nodes it gives them."""
 
-    interval: timedelta = Field(default=timedelta(seconds=1), description="Time between two looks at waiting jobs.")
+    interval: Span = Field(default=timedelta(seconds=1), description="Time between two looks at waiting jobs.")
     licenses: int = Field(default=1_000_000, ge=1, description="Licences `placement` that slurm.conf declares.")
-    hold: timedelta = Field(
+    hold: Span = Field(
         default=timedelta(minutes=3), description="Without the daemon, jobs wait at the gate no longer than this."
     )
-    patience: timedelta = Field(
+    patience: Span = Field(
         default=timedelta(seconds=8),
         description="A job that does not start on its nodes in this time is let go of them.",
     )
@@ -142,18 +150,18 @@ class GateConfig(Section):
 
 
 class HealthConfig(Section):
-    interval: timedelta = Field(
+    interval: Span = Field(
         default=timedelta(seconds=5), description="Time between two comparisons of incidents with Slurm's nodes."
     )
     shadow: bool = Field(default=False, description="Record every decision, drain and requeue nothing.")
     max_drains: int = Field(
         default=16, ge=1, description="Circuit breaker: drain no more nodes than this within `drain_window`."
     )
-    drain_window: timedelta = Field(default=timedelta(minutes=10), description="Window of the circuit breaker.")
+    drain_window: Span = Field(default=timedelta(minutes=10), description="Window of the circuit breaker.")
 
 
 class MeteringConfig(Section):
-    interval: timedelta = Field(default=timedelta(minutes=1), description="Time between two readings of accounting.")
+    interval: Span = Field(default=timedelta(minutes=1), description="Time between two readings of accounting.")
     begin: datetime | None = Field(
         default=None,
         description="First moment that is metered, with time zone. Absent = 31 days before the daemon's first start.",
@@ -180,7 +188,7 @@ class Config(BaseSettings):
     state_dir: Path = Field(
         default=Path("/var/lib/gpuaas"), description="Folder of the leader's lock (and of the SQLite store)."
     )
-    stop_within: timedelta = Field(
+    stop_within: Span = Field(
         default=timedelta(seconds=20), description="Time for a clean stop; then the daemon ends anyway."
     )
     store: StoreConfig = StoreConfig()
@@ -233,5 +241,5 @@ class Config(BaseSettings):
                 f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)
             )
             raise InvalidInput(
-                f"Configuration {path}: {faults}.", way_out="docs/reference/configuration.md lists every field."
+                f"Configuration {path}: {faults}.", way_out="etc/gpuaasd.yaml is an example with the defaults."
             ) from None

@@ -77,13 +77,7 @@ def compose(
         report_only=config.policy.on_drift is OnDrift.REPORT,
         failpoint=failpoint,
     )
-    publisher = VerdictPublisher(
-        cluster=config.cluster,
-        store=store,
-        file=config.hook.snapshot,
-        clock=clock,
-        readers=config.hook.readers,
-    )
+    publisher = VerdictPublisher(cluster=config.cluster, store=store, file=config.hook.snapshot, clock=clock)
     health = HealthController(
         slurm=slurm,
         store=store,

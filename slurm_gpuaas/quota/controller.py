@@ -7,7 +7,6 @@ under way (docs/design/0003-crash-safe-effects.md).
 
 from __future__ import annotations
 
-import grp
 import hashlib
 import os
 import threading
@@ -19,7 +18,7 @@ from typing import Final, Protocol
 
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.clock import Clock
-from slurm_gpuaas.domain.errors import Conflict, Unavailable
+from slurm_gpuaas.domain.errors import Conflict
 from slurm_gpuaas.domain.names import AccountName, ClusterName, ProjectName, UserName
 from slurm_gpuaas.domain.policy import Policy, expand_nodes, fold_nodes
 from slurm_gpuaas.quota import verdict
@@ -316,8 +315,8 @@ class VerdictPublisher:
 
     Args:
         file: the snapshot; replaced atomically.
-        readers: UNIX group of slurmctld: it says of every project who is in it and what is left, which is not for all.
-            None = everybody may read it.
+        mode: it says of every project who is in it and what is left, which is not for all: slurmctld's user reads it
+            as a member of our group.
     """
 
     def __init__(
@@ -329,7 +328,7 @@ class VerdictPublisher:
         clock: Clock,
         heartbeat: timedelta = timedelta(minutes=1),
         bypass: Iterable[UserName] = verdict.ADMINISTRATORS,
-        readers: str | None = None,
+        mode: int = 0o640,
     ) -> None:
         self._cluster = cluster
         self._store = store
@@ -337,7 +336,7 @@ class VerdictPublisher:
         self._clock = clock
         self._heartbeat = heartbeat
         self._bypass = tuple(bypass)
-        self._readers = readers
+        self._mode = mode
         self._published = ""
         self._written_at = datetime.min.replace(tzinfo=UTC)
 
@@ -349,7 +348,7 @@ class VerdictPublisher:
         text = verdict.body(policy, self._cluster, now, spent=since, bypass=self._bypass)
         if text == self._published and now - self._written_at < self._heartbeat and self._file.exists():
             return False
-        write_atomically(self._file, verdict.stamped(text, now), readers=self._readers)
+        write_atomically(self._file, verdict.stamped(text, now), mode=self._mode)
         self._published, self._written_at = text, now
         return True
 
@@ -375,19 +374,12 @@ def spent_minutes(
     return before, since
 
 
-def write_atomically(file: Path, text: str, *, readers: str | None = None) -> None:
-    """Replace a file's text: readers see the old or the new one, also after a power cut.
-
-    Args:
-        readers: UNIX group that alone may read it; None = everybody.
-
-    Raises:
-        Unavailable: we may not give a file to that group, or it does not exist.
-    """
+def write_atomically(file: Path, text: str, *, mode: int = 0o644) -> None:
+    """Replace a file's text: readers see the old or the new one, also after a power cut."""
     draft = file.with_name(f".{file.name}.new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "w") as stream:
-        _let_read(stream.fileno(), readers, file)
+        os.fchmod(descriptor, mode)
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())
@@ -397,20 +389,6 @@ def write_atomically(file: Path, text: str, *, readers: str | None = None) -> No
         os.fsync(folder)
     finally:
         os.close(folder)
-
-
-def _let_read(descriptor: int, readers: str | None, file: Path) -> None:
-    if readers is None:
-        os.fchmod(descriptor, 0o644)
-        return
-    try:
-        os.fchown(descriptor, -1, grp.getgrnam(readers).gr_gid)
-    except (KeyError, PermissionError):
-        raise Unavailable(
-            f"{file} cannot be given to group {readers}.",
-            way_out=f"Put gpuaasd's user into group {readers}, or name slurmctld's group in hook.readers.",
-        ) from None
-    os.fchmod(descriptor, 0o640)
 
 
 def _refuse_conflicts(found: Plan) -> None:

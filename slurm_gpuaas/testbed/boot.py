@@ -232,19 +232,9 @@ def _network(instance: Instance) -> None:
 
 def _users(instance: Instance) -> None:
     instance.exec(
-        [
-            "useradd",
-            "--system",
-            "--home-dir",
-            "/var/lib/gpuaas",
-            "--shell",
-            "/bin/bash",
-            "--groups",
-            "slurm",
-            ADMINISTRATOR,
-        ],
-        cwd="/",
+        ["useradd", "--system", "--home-dir", "/var/lib/gpuaas", "--shell", "/bin/bash", ADMINISTRATOR], cwd="/"
     )
+    instance.exec(["usermod", "--append", "--groups", ADMINISTRATOR, "slurm"], cwd="/")
     instance.add_users(RESEARCHERS)
     for folder, owner in (
         ("/var/lib/gpuaas", ADMINISTRATOR),

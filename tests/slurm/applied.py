@@ -60,7 +60,11 @@ def applied(instance: Instance, documents: Iterable[PolicyDocument], clock: Cloc
                     clock=clock or SystemClock(),
                 ),
                 VerdictPublisher(
-                    cluster=cluster, store=store, file=instance.path(SNAPSHOT), clock=clock or SystemClock()
+                    mode=0o644,  # it is root's here
+                    cluster=cluster,
+                    store=store,
+                    file=instance.path(SNAPSHOT),
+                    clock=clock or SystemClock(),
                 ),
             )
             both.apply(documents)

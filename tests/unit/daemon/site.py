@@ -89,7 +89,7 @@ class Site:
                     "partitions_file": self.folder / "slurm" / "partitions.conf",
                     "topology_file": self.folder / "slurm" / "topology.yaml",
                 },
-                "hook": {"snapshot": self.folder / "snapshot", "readers": None},
+                "hook": {"snapshot": self.folder / "snapshot"},
                 "metering": {"begin": self.clock.at - timedelta(days=1)},
             }
         )
