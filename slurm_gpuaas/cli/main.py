@@ -30,6 +30,7 @@ GROUPS: Final[dict[str, tuple[str, str]]] = {
     ),
     "job": ("slurm_gpuaas.cli.job:group", "Submit jobs from templates."),
     "node": ("slurm_gpuaas.cli.node:group", "Nodes as Slurm and the health controller see them."),
+    "placement": ("slurm_gpuaas.cli.placement:group", "Where the placement gate put jobs, and why there."),
     "policy": (
         "slurm_gpuaas.cli.policy:group",
         "Plan, apply and export the policy: organisations to grants.",

@@ -38,7 +38,7 @@ from slurm_gpuaas.api.signing import Nonces, verify
 from slurm_gpuaas.daemon.identity import Identities, Identity
 from slurm_gpuaas.daemon.operations import Operations
 from slurm_gpuaas.daemon.problems import MEDIA_TYPE, install
-from slurm_gpuaas.daemon.server import PEER_UID, BodyLimit
+from slurm_gpuaas.daemon.server import MAX_AGENT_BODY_BYTES, PEER_UID, BodyLimit
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import InvalidInput, Refused
 from slurm_gpuaas.domain.names import NodeName
@@ -93,7 +93,7 @@ def make_agents_api(wiring: Wiring) -> ASGIApp:
     app = _bare("What gpuaasd serves over TCP.")
     app.include_router(_probes(wiring))
     app.include_router(_node_events(wiring))
-    return BodyLimit(app)
+    return BodyLimit(app, MAX_AGENT_BODY_BYTES)
 
 
 def _bare(description: str) -> FastAPI:

@@ -241,8 +241,8 @@ class Operations:
             accounts = [AccountName(name) for name in ([project] if project is not None else visible)]
         records = self.store.usage(since=window.start, until=window.end, accounts=accounts)
         return Usage(
-            start=window.start,
-            end=window.end,
+            start=window.start.astimezone(UTC),
+            end=window.end.astimezone(UTC),
             rows=tuple(
                 UsageRow(
                     keys={str(dimension): key for dimension, key in zip(by, total.key, strict=True)},
@@ -506,8 +506,8 @@ def _project_view(
                 model=policy.pool_by_name[grant.pool].model,
                 gpus=grant.gpus,
                 borrow_limit=grant.borrow_limit,
-                starts_at=grant.starts_at,
-                ends_at=grant.ends_at,
+                starts_at=grant.starts_at.astimezone(UTC),
+                ends_at=grant.ends_at.astimezone(UTC),
                 active=grant.active_at(now),
             )
             for grant in grants
@@ -525,6 +525,9 @@ def _project_view(
 def _aware(moment: datetime | None) -> datetime | None:
     if moment is not None and moment.tzinfo is None:
         raise InvalidInput(f"{moment} has no time zone.", way_out="Write e.g. 2027-01-31T00:00:00+09:00.")
+    # Near the ends of what a datetime holds no other time zone can say it.
+    if moment is not None and not 1970 < moment.year < 9999:
+        raise InvalidInput(f"The year {moment.year} is out of reach.", way_out="Ask for a year from 1971 to 9998.")
     return moment
 
 

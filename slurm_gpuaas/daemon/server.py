@@ -27,6 +27,10 @@ PEER_UID: Final = "gpuaas.peer_uid"
 
 MAX_BODY_BYTES: Final = 32 * 2**20
 """A policy of 1,000 projects takes 2 MB."""
+MAX_AGENT_BODY_BYTES: Final = 2**20
+"""A batch of 200 events takes less than half. Anybody who reaches the port may send so much before a key is checked."""
+MAX_AGENT_CONNECTIONS: Final = 4_000
+"""Agents keep their connection: one for each node of a large cluster."""
 
 log = structlog.get_logger(__name__)
 
@@ -110,6 +114,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 proxy_headers=False,
                 timeout_graceful_shutdown=10,
+                limit_concurrency=MAX_AGENT_CONNECTIONS if listener else None,
                 ssl_certfile=str(tls.certificate) if tls else None,
                 ssl_keyfile=str(tls.key) if tls else None,
             )

@@ -312,9 +312,9 @@ class TestSnapshot:
         world.snapshot.unlink()
         assert publisher.tick()
 
-    def test_everybody_may_read_it(self, world: World) -> None:
+    def test_only_our_group_may_read_it(self, world: World) -> None:
         world.publisher().tick()
-        assert world.snapshot.stat().st_mode & 0o777 == 0o644
+        assert world.snapshot.stat().st_mode & 0o777 == 0o640
 
 
 def _body_after(world: World) -> str:
