@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import click
 from pydantic import BaseModel
@@ -54,11 +54,13 @@ def configuration(program: str, file: str, config: type[BaseModel]) -> str:
 
 def _rows(config: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in config.model_fields.items():
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _rows(field.annotation, f"{prefix}{name}.")
-        else:
+        choices = get_args(field.annotation) or (field.annotation,)
+        section = next((one for one in choices if isinstance(one, type) and issubclass(one, BaseModel)), None)
+        if section is None or section is not field.annotation:  # an optional section is a field as well
             meaning = re.sub(r"\s+", " ", field.description or "").replace("|", "\\|")
             yield f"| `{prefix}{name}` | {_default(field.get_default(call_default_factory=True))} | {meaning} |\n"
+        if section is not None:
+            yield from _rows(section, f"{prefix}{name}.")
 
 
 def _default(value: Any) -> str:

@@ -9,12 +9,15 @@ import os
 from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from slurm_gpuaas.api.keyfile import read_key
+from slurm_gpuaas.api.keyfile import read_key, read_master_key
+from slurm_gpuaas.api.node_events import is_loopback
 from slurm_gpuaas.api.signing import node_key
+from slurm_gpuaas.domain.clock import Span
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
 
@@ -50,11 +53,11 @@ class Config(BaseModel):
         default=Path("/var/lib/gpuaas-agent/{node}"), description="Folder for events on their way and what was seen."
     )
     spool_max_bytes: int = Field(default=16 << 20, ge=64 << 10, description="Most that waits for gpuaasd, per node.")
-    same_within: timedelta = Field(
+    same_within: Span = Field(
         default=timedelta(seconds=5), description="The same code of the same GPU within this time is one event."
     )
-    heartbeat: timedelta = Field(default=timedelta(minutes=1), description="Longest silence towards gpuaasd.")
-    timeout: timedelta = Field(default=timedelta(seconds=10), description="Longest wait for gpuaasd's answer.")
+    heartbeat: Span = Field(default=timedelta(minutes=1), description="Longest silence towards gpuaasd.")
+    timeout: Span = Field(default=timedelta(seconds=10), description="Longest wait for gpuaasd's answer.")
     simulated_hardware: Path | None = Field(
         default=None,
         description="Folder of simulated nodes (`FOLDER/NODE`): kernel log and boot id are read there. Testbeds only.",
@@ -68,6 +71,8 @@ class Config(BaseModel):
         scheme = self.daemon.partition(":")[0]
         if scheme not in {"unix", "http", "https"}:
             raise ValueError(f"daemon is {self.daemon!r}: use unix:PATH, https://HOST:PORT or http://HOST:PORT")
+        if scheme == "http" and not is_loopback(urlsplit(self.daemon).hostname or ""):
+            raise ValueError(f"daemon is {self.daemon!r}: to another machine use https")
         return self
 
     @classmethod
@@ -111,6 +116,6 @@ class Config(BaseModel):
             InvalidInput: the file is missing, readable by others, or holds no key.
         """
         if self.master_key is not None:
-            return node_key(read_key(self.master_key), node)
+            return node_key(read_master_key(self.master_key), node)
         assert self.key is not None  # _one_key
         return read_key(self.for_node(self.key, node))

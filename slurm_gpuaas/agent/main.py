@@ -27,7 +27,7 @@ from slurm_gpuaas.agent.delivery import DaemonClient, Delivery
 from slurm_gpuaas.agent.inotify import Inotify
 from slurm_gpuaas.agent.kmsg import KernelLog, KmsgDevice, KmsgFile
 from slurm_gpuaas.agent.node import NodeAgent, read_boot_id
-from slurm_gpuaas.api.keyfile import read_key
+from slurm_gpuaas.api.keyfile import read_master_key
 from slurm_gpuaas.api.signing import node_key
 from slurm_gpuaas.domain.clock import SystemClock
 from slurm_gpuaas.domain.errors import ExitCode, GpuaasError, InvalidInput
@@ -204,7 +204,7 @@ def command(path: Path, nodes: str | None, once: bool, print_key: str | None) ->
       gpuaas-agent --print-key b200-001 | ssh b200-001 'umask 077; cat > /etc/gpuaas/agent.key'
     """
     if print_key is not None:
-        click.echo(node_key(read_key(_master_key(path)), NodeName(print_key)).hex())
+        click.echo(node_key(read_master_key(_master_key(path)), NodeName(print_key)).hex())
         return
     config = Config.load(path)
     structlog.configure(
@@ -251,6 +251,17 @@ def main() -> None:
         sys.exit(error.exit_code)
     except click.exceptions.Exit as stop:
         sys.exit(stop.exit_code)
+    except click.exceptions.Abort:
+        sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(ExitCode.INVALID)
+    except Exception as error:
+        if os.environ.get("GPUAAS_DEBUG"):
+            raise
+        click.echo(
+            f"Error: gpuaas-agent met an error it did not expect ({type(error).__name__}: {error}). "
+            "Run it again with GPUAAS_DEBUG=1 and report what it prints.",
+            err=True,
+        )
+        sys.exit(ExitCode.FAILED)

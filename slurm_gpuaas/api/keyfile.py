@@ -9,8 +9,19 @@ from slurm_gpuaas.api.signing import KEY_BYTES
 from slurm_gpuaas.domain.errors import InvalidInput
 
 
-def read_key(path: Path) -> bytes:
-    """The key in a file.
+def read_master_key(path: Path) -> bytes:
+    """The key from which those of the nodes are made.
+
+    Raises:
+        InvalidInput: as `read_key`.
+    """
+    return read_key(path, missing=f"Make it once, as gpuaasd's user: umask 077; openssl rand -hex {KEY_BYTES} > {path}")
+
+
+def read_key(
+    path: Path, *, missing: str = "`gpuaas-agent --print-key NODE` on gpuaasd's host prints a node's key."
+) -> bytes:
+    """The key in a file; `missing` is the way out when it cannot be read.
 
     Raises:
         InvalidInput: the file is missing, readable by others, or holds no key.
@@ -21,7 +32,7 @@ def read_key(path: Path) -> bytes:
     except OSError as error:
         raise InvalidInput(
             f"Key file {path} cannot be read: {os.strerror(error.errno or 0)}.",
-            way_out="`gpuaas-agent --print-key NODE` on gpuaasd's host prints a node's key.",
+            way_out=missing,
         ) from None
     if mode & 0o077:
         raise InvalidInput(f"Key file {path} has mode {mode:04o}: others can read it.", way_out=f"chmod 600 {path}")

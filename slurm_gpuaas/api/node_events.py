@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -12,6 +13,14 @@ from slurm_gpuaas.domain.names import NodeName
 NODE_EVENTS_PATH: Final = "/api/v1/node-events"
 MAX_BATCH: Final = 200
 """Events of one request at most."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether what is sent to this host stays on the machine. Elsewhere node events travel over TLS only."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class NodeEventBatch(BaseModel):

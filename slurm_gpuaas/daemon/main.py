@@ -34,6 +34,7 @@ from slurm_gpuaas.slurm.connect import Door, DoorSettings, connect
 from slurm_gpuaas.slurm.failover import FailoverController
 from slurm_gpuaas.slurm.rest_wire import RestAddress
 from slurm_gpuaas.store import Store
+from slurm_gpuaas.store.engine import open_engine
 
 LEADER_EVERY_S = 0.5
 """How often a stand-by tries to become leader, and a leader makes sure that it is."""
@@ -271,7 +272,7 @@ def set_up_log(config: LogConfig) -> None:
     type=click.Path(path_type=Path),
     default=DEFAULT_CONFIG,
     show_default=True,
-    help="Configuration file; docs/reference/configuration.md lists its fields.",
+    help="Configuration file; etc/gpuaasd.yaml is an example with the defaults.",
 )
 @click.option("--check", is_flag=True, help="Read the configuration, say whether it is right, and end.")
 def command(path: Path, check: bool) -> None:
@@ -284,6 +285,7 @@ def command(path: Path, check: bool) -> None:
     """
     config = Config.load(path)
     if check:
+        open_engine(config.store.url).dispose()  # connects on first use only
         click.echo(f"{path} is right.")
         return
     set_up_log(config.log)
@@ -298,11 +300,25 @@ def command(path: Path, check: bool) -> None:
 
 
 def main() -> None:
+    """Entry point: failures become one sentence on stderr and a documented exit code."""
     try:
         command.main(prog_name="gpuaasd", standalone_mode=False)
     except GpuaasError as error:
         click.echo(f"gpuaasd: {error}", err=True)
         sys.exit(error.exit_code)
+    except click.exceptions.Abort:
+        sys.exit(130)
     except click.ClickException as error:
         error.show()
         sys.exit(ExitCode.INVALID)
+    except Exception as error:
+        if os.environ.get("GPUAAS_DEBUG"):
+            raise
+        if structlog.is_configured():
+            log.critical("crashed", exc_info=True)  # systemd starts us again, so the log must say why
+        click.echo(
+            f"gpuaasd: It met an error it did not expect ({type(error).__name__}: {error}). "
+            "Run it again with GPUAAS_DEBUG=1 and report what it prints.",
+            err=True,
+        )
+        sys.exit(ExitCode.FAILED)

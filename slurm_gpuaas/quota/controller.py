@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.clock import Clock
-from slurm_gpuaas.domain.errors import Conflict
+from slurm_gpuaas.domain.errors import Conflict, Unavailable
 from slurm_gpuaas.domain.names import AccountName, ClusterName, ProjectName, UserName
 from slurm_gpuaas.domain.policy import Policy, expand_nodes, fold_nodes
 from slurm_gpuaas.quota import verdict
@@ -199,6 +199,8 @@ class PolicyController:
             text = self._partition_file.read_text()
         except FileNotFoundError:
             text = None
+        except OSError as error:
+            raise _no_access(self._partition_file, "read", error) from None
         found = Partitions(file=text, live=self._partitions.read(), wanted=goal.partitions)
         if not found.delete:
             return found
@@ -375,7 +377,25 @@ def spent_minutes(
 
 
 def write_atomically(file: Path, text: str, *, mode: int = 0o644) -> None:
-    """Replace a file's text: readers see the old or the new one, also after a power cut."""
+    """Replace a file's text: readers see the old or the new one, also after a power cut.
+
+    Raises:
+        Unavailable: we may not write there.
+    """
+    try:
+        _replace(file, text, mode)
+    except OSError as error:
+        raise _no_access(file, "written", error) from None
+
+
+def _no_access(file: Path, what: str, error: OSError) -> Unavailable:
+    return Unavailable(
+        f"{file} cannot be {what}: {os.strerror(error.errno or 0)}.",
+        way_out=f"{file.parent} must be a folder of gpuaasd's user: see etc/tmpfiles.d/gpuaas.conf.",
+    )
+
+
+def _replace(file: Path, text: str, mode: int) -> None:
     draft = file.with_name(f".{file.name}.new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "w") as stream:

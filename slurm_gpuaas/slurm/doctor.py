@@ -26,8 +26,8 @@ from slurm_gpuaas.slurm.rest_wire import RestAddress
 T = TypeVar("T")
 
 OLDEST_SLURM: Final = (24, 11)
-SNAPSHOT_STALE: Final = timedelta(minutes=1)
-"""The daemon renews the hook's snapshot every few seconds."""
+SNAPSHOT_STALE: Final = timedelta(minutes=3)
+"""The daemon writes the hook's snapshot when it changed, or is a minute old."""
 NOT_PRESENT: Final = "is not there"
 
 
@@ -254,7 +254,7 @@ def _daemon(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "hook snapshot",
             Level.WARN,
-            f"It is {facts.snapshot_age.total_seconds():.0f} s old: the hook does not trust it for long.",
+            f"It is {facts.snapshot_age.total_seconds():.0f} s old: the hook stops trusting it after 15 minutes.",
             "Check that gpuaasd runs: `gpuaas status`.",
         )
     else:

@@ -10,7 +10,7 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, Unavailable
@@ -68,7 +68,7 @@ def upgrade(engine: Engine) -> None:
     """Bring the store to the newest revision; an empty database becomes a store.
 
     Raises:
-        Unavailable: the database cannot be reached.
+        Unavailable: the database cannot be reached, or is none.
         Conflict: a newer program wrote it.
     """
     config = migrations(engine)
@@ -82,8 +82,8 @@ def upgrade(engine: Engine) -> None:
                 way_out="Start the newer gpuaasd that wrote it, or restore a backup.",
             )
         command.upgrade(config, "head")
-    except OperationalError as error:
+    except DatabaseError as error:
         raise Unavailable(
             f"The store at {engine.url.render_as_string()} cannot be used: {error.orig}.",
-            way_out="Check that it runs and that this user may write there.",
+            way_out="Check that it is gpuaasd's store or a new one, and that this user may write there.",
         ) from error

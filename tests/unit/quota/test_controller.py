@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm_gpuaas.domain.errors import Conflict, InvalidInput
+from slurm_gpuaas.domain.errors import Conflict, InvalidInput, Unavailable
 from slurm_gpuaas.domain.jobs import JobId, JobState
 from slurm_gpuaas.domain.names import (
     AccountName,
@@ -21,7 +21,13 @@ from slurm_gpuaas.domain.names import (
 )
 from slurm_gpuaas.domain.policy import Policy
 from slurm_gpuaas.domain.usage import UsageRecord
-from slurm_gpuaas.quota.controller import NotConverged, PolicyController, VerdictPublisher, no_failpoint
+from slurm_gpuaas.quota.controller import (
+    NotConverged,
+    PolicyController,
+    VerdictPublisher,
+    no_failpoint,
+    write_atomically,
+)
 from slurm_gpuaas.slurm.protocols import SlurmUnavailable
 from slurm_gpuaas.slurm.records import Account
 from slurm_gpuaas.store import Store
@@ -94,6 +100,15 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 class TestApply:
+    def test_a_folder_that_is_not_ours_is_named_with_the_way_out(self, world: World) -> None:
+        policies = world.policies()
+        world.partitions.mkdir()
+        with pytest.raises(Unavailable, match=r"partitions\.conf cannot be read: Is a directory.*tmpfiles") as caught:
+            policies.apply(small(), actor="root")
+        assert caught.value.way_out.startswith(str(world.folder))
+        with pytest.raises(Unavailable, match="cannot be written: No such file"):
+            write_atomically(world.folder / "none" / "partitions.conf", "")
+
     def test_slurm_store_and_include_file_follow_the_policy(self, world: World) -> None:
         outcome = world.policies().apply(small(), actor="root")
         assert (outcome.revision.revision, outcome.done) == (1, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 from alembic import command
@@ -64,6 +65,13 @@ def test_a_store_that_cannot_be_opened_says_so_without_the_password() -> None:
     with pytest.raises(Unavailable) as caught:
         Store.open("sqlite:////nowhere/at/all/store.db")
     assert "/nowhere/at/all" in caught.value.message
+
+
+def test_a_file_that_is_no_database_is_told_in_one_sentence(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.write_text("This is not a database, it is a text of some length.\n" * 40)
+    with pytest.raises(Unavailable, match=r"notes\.txt cannot be used: file is not a database"):
+        Store.open(f"sqlite:///{file}")
 
 
 @pytest.mark.parametrize("url", ["mysql://u@h/d", "not a url"])
