@@ -211,10 +211,10 @@ class FakeController(_Calls):
                 kept = node.flags & ~(NodeFlag.DRAIN | NodeFlag.FAIL)
                 self.node_by_name[node.name] = replace(node, base=base, flags=kept, reason="")
 
-    def requeue(self, job: JobId) -> None:
+    def requeue(self, job: JobId, *, restarts: int | None = None) -> None:
         with self._call("requeue"):
             held = self._job(job)
-            if held.state is JobState.PENDING:
+            if held.state is JobState.PENDING or (restarts is not None and held.restarts > restarts):
                 return
             if held.state.ended:
                 raise SlurmRefused(f"Job {job} has ended ({held.state}).", way_out="Read the jobs again.")

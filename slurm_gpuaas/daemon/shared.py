@@ -88,8 +88,8 @@ class SharedController:
     def resume(self, nodes: Sequence[NodeName]) -> None:
         self._then_forget(lambda: self._door.resume(nodes))
 
-    def requeue(self, job: JobId) -> None:
-        self._then_forget(lambda: self._door.requeue(job))
+    def requeue(self, job: JobId, *, restarts: int | None = None) -> None:
+        self._then_forget(lambda: self._door.requeue(job, restarts=restarts))
 
     def cancel(self, job: JobId) -> None:
         self._then_forget(lambda: self._door.cancel(job))

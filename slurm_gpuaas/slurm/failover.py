@@ -97,8 +97,8 @@ class FailoverController:
     def resume(self, nodes: Sequence[NodeName]) -> None:
         self._ask(lambda driver: driver.resume(nodes))
 
-    def requeue(self, job: JobId) -> None:
-        self._ask(lambda driver: driver.requeue(job))
+    def requeue(self, job: JobId, *, restarts: int | None = None) -> None:
+        self._ask(lambda driver: driver.requeue(job, restarts=restarts))
 
     def cancel(self, job: JobId) -> None:
         self._ask(lambda driver: driver.cancel(job))

@@ -26,7 +26,9 @@ def program(argv: Sequence[str], *, timeout: float = 30.0) -> Program:
     def run(arguments: Sequence[str], /, *, stdin: str = "") -> str:
         command = [*argv, *arguments]
         try:
-            done = subprocess.run(command, input=stdin, capture_output=True, text=True, timeout=timeout, check=False)
+            done = subprocess.run(
+                command, input=stdin, capture_output=True, text=True, errors="replace", timeout=timeout, check=False
+            )
         except (OSError, subprocess.TimeoutExpired) as error:
             raise SlurmUnavailable(
                 f"{command[0]} cannot be run: {error}.", way_out="Install Slurm's client programs on this machine."

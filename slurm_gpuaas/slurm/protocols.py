@@ -63,8 +63,11 @@ class Controller(Protocol):
         """Put drained nodes back in service."""
         ...
 
-    def requeue(self, job: JobId) -> None:
-        """Kill a running job and queue it again under its id. A job that is pending already is left as it is."""
+    def requeue(self, job: JobId, *, restarts: int | None = None) -> None:
+        """Kill a running job and queue it again under its id. A job that is pending already is left as it is.
+
+        So is one that has restarted more often than `restarts`, the count that the asker saw: it runs anew since.
+        """
         ...
 
     def cancel(self, job: JobId) -> None:

@@ -246,8 +246,8 @@ class PyslurmController:
         if out:
             self._ask("resume", nodes=list(out))
 
-    def requeue(self, job: JobId) -> None:
-        self._ask("requeue", job=job)
+    def requeue(self, job: JobId, *, restarts: int | None = None) -> None:
+        self._ask("requeue", job=job, restarts=restarts)
 
     def cancel(self, job: JobId) -> None:
         self._ask("cancel", job=job)

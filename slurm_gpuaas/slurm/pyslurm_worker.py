@@ -126,7 +126,7 @@ def read_frame(stream: IO[bytes]) -> bytes | None:
 
 
 def write_frame(stream: IO[bytes], message: object) -> None:
-    body = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+    body = json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
     stream.write(HEADER.pack(len(body)) + body)
     stream.flush()
 
@@ -154,7 +154,7 @@ class Operations:
 
     def nodes(self) -> list[tuple[object, ...]]:
         return [
-            (node.name, node.state, node.reason or "", _gres(node.configured_gres), _gpus(node.allocated_gres))
+            (node.name, node.state, _text(node, "reason"), _gres(node.configured_gres), _gpus(node.allocated_gres))
             for node in self._slurm.Nodes.load().values()
         ]
 
@@ -167,9 +167,10 @@ class Operations:
     def resume(self, nodes: list[str]) -> None:
         self._modify_nodes(nodes, state="RESUME")
 
-    def requeue(self, job: int) -> None:
-        state = _state(self._slurm.Job.load(job))
-        if state == "PENDING":
+    def requeue(self, job: int, restarts: int | None) -> None:
+        found = self._slurm.Job.load(job)
+        state = _state(found)
+        if state == "PENDING" or (restarts is not None and (found.requeue_count or 0) > restarts):
             return
         if state not in {"RUNNING", "SUSPENDED"}:
             raise Failed("refused", f"Job {job} has ended ({state}).", _ALREADY_DONE)
@@ -203,9 +204,9 @@ class Operations:
                     one.name,
                     one.start_time or 0,
                     one.end_time or 0,
-                    ",".join(one.users),
-                    one.nodes or "",
-                    ",".join(one.licenses),
+                    _text(one, "users"),
+                    _text(one, "nodes"),
+                    _text(one, "licenses"),
                     flags,
                 )
             )
@@ -269,6 +270,19 @@ def _user(uid: int) -> str:
         return str(uid)
 
 
+def _text(record: Any, attribute: str) -> str:
+    """A text, or names with commas between, of a pyslurm record; empty when not set.
+
+    Slurm takes any bytes for a text, also from tenants (a job's name), and pyslurm decodes it when it is asked for:
+    what is not UTF-8 must cost the bad characters only, never the whole answer.
+    """
+    try:
+        value = getattr(record, attribute)
+    except UnicodeDecodeError as error:
+        return error.object.decode("utf-8", "replace")
+    return value if isinstance(value, str) else ",".join(value or ())
+
+
 def _gres(gres: Mapping[str, int]) -> str:
     return ",".join(f"{name}:{count}" for name, count in gres.items())
 
@@ -303,18 +317,18 @@ def _job(job: Any) -> tuple[object, ...]:
     limit = job.time_limit
     return (
         job.id,
-        job.name or "",
+        _text(job, "name"),
         _user(job.user_id),
-        job.account or "",
-        job.qos or "",
-        job.partition or "",
+        _text(job, "account"),
+        _text(job, "qos"),
+        _text(job, "partition"),
         _state(job),
-        job.state_reason or "",
-        job.allocated_nodes or "",
+        _text(job, "state_reason"),
+        _text(job, "allocated_nodes"),
         job.num_nodes or 0,
         _tres(job.requested_tres),
         _tres(job.allocated_tres),
-        ",".join(job.licenses or ()),
+        _text(job, "licenses"),
         job.priority or 0,
         job.submit_time or 0,
         job.eligible_time,
@@ -322,10 +336,10 @@ def _job(job: Any) -> tuple[object, ...]:
         limit if isinstance(limit, int) else None,
         bool(job.is_requeueable),
         job.requeue_count or 0,
-        job.admin_comment or "",
+        _text(job, "admin_comment"),
         job.array_id,
-        job.required_nodes or "",
-        job.reservation or "",
+        _text(job, "required_nodes"),
+        _text(job, "reservation"),
     )
 
 

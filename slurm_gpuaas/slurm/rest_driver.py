@@ -197,13 +197,13 @@ class RestController:
         if out:
             self._post(f"{_CTLD}/nodes/", {"name": list(out), "state": ["RESUME"]})
 
-    def requeue(self, job: JobId) -> None:
+    def requeue(self, job: JobId, *, restarts: int | None = None) -> None:
         """Looks first: Slurm would run a finished job again, and says nothing when asked for unfinished ones only."""
         api = self.api_for(REQUEUE_SINCE, "requeue jobs")
-        state = _job(self._get(f"{_CTLD}/job/{job}", _JobsAnswer).jobs[0]).state
-        if state.ended:
-            raise SlurmRefused(f"Job {job} has ended ({state}).", way_out="Read the jobs again.")
-        if state is JobState.PENDING:
+        found = _job(self._get(f"{_CTLD}/job/{job}", _JobsAnswer).jobs[0])
+        if found.state.ended:
+            raise SlurmRefused(f"Job {job} has ended ({found.state}).", way_out="Read the jobs again.")
+        if found.state is JobState.PENDING or (restarts is not None and found.restarts > restarts):
             return
         try:
             self._get(f"/slurm/{api}/job/{job}/requeue", Answer, {"Incomplete": "true"})

@@ -185,7 +185,8 @@ class RestWire:
                 way_out="Run as the user that slurmrestd runs as, or give a valid token.",
             )
         try:
-            answer = shape.model_validate_json(response.content)
+            # Slurm takes any bytes for a text, and slurmrestd passes on what is not UTF-8 (a tenant's job name).
+            answer = shape.model_validate_json(response.content.decode("utf-8", "replace"))
         except ValidationError as error:
             raise SlurmRefused(
                 f"slurmrestd's answer to {method} {path} (HTTP {response.status_code}) is not understood: "

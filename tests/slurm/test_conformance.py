@@ -287,6 +287,29 @@ def test_jobs_are_told_with_everything_that_decisions_need(
     assert (job.array_job_id, job.gpus) == (array, 1)
 
 
+def test_bytes_of_a_tenant_that_are_no_text_cost_those_characters_only(
+    controller: Controller, door: Door, jobs: Jobs
+) -> None:
+    before = datetime.now(UTC) - timedelta(seconds=5)
+    bad = os.fsdecode(b"\xff\xfebad\xe2\x82")
+    named = jobs.submit("-J", bad, gpus=1)
+    commented = jobs.submit("-J", "commented", f"--comment={bad}", gpus=1)
+    good = jobs.running("-J", "good", gpus=1)
+    until("all running", lambda: all(job_of(controller, job).started for job in (good, named, commented)))
+    names = {job.id: job.name for job in controller.jobs()}
+    assert (names[good], names[commented]) == ("good", "commented")
+    assert "bad" in names[named]
+    assert "\ufffd" in names[named]
+    assert door.driver == "pyslurm", "nothing fell over"
+    jobs.end_all()
+
+    def ended() -> bool:
+        runs = door.accounting.jobs_since(before, datetime.now(UTC) + timedelta(seconds=5))
+        return {good, named, commented} <= {run.job_id for run in runs if run.ended}
+
+    until("all three in slurmdbd", ended)
+
+
 def test_requeue_queues_a_running_job_again_once(controller: Controller, jobs: Jobs, witness: Witness) -> None:
     job = jobs.running("--requeue")
     controller.requeue(job)
@@ -294,6 +317,10 @@ def test_requeue_queues_a_running_job_again_once(controller: Controller, jobs: J
     controller.requeue(job)  # pending already: left as it is
     assert witness.job(job)["Restarts"] == "1"
     assert job_of(controller, job).restarts == 1
+    jobs.wait(job, "RUNNING")
+    controller.requeue(job, restarts=0)  # done already, and it runs again since
+    assert witness.job(job)["Restarts"] == "1"
+    assert job_of(controller, job).state is JobState.RUNNING
 
 
 def test_requeue_never_runs_a_finished_job_again(controller: Controller, jobs: Jobs, mini: Instance) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 
-from slurm_gpuaas.domain.jobs import JobId
+from slurm_gpuaas.domain.jobs import JobId, JobState
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.slurm.failover import FailoverController, InUse
 from slurm_gpuaas.slurm.protocols import Controller, SlurmctldAway, SlurmRefused, SlurmUnavailable
@@ -106,6 +107,22 @@ def test_what_the_preferred_driver_has_no_words_for_goes_to_the_other_without_a_
     CALLS["put_reservation"](both)
     assert "r" in second.reservation_by_name
     assert (both.name, changes) == ("pyslurm", [])
+
+
+def test_a_requeue_whose_answer_was_lost_is_not_done_twice(clock: FakeClock) -> None:
+    _, second, both, _ = pair(clock)
+    seen = replace(second.job_by_id[JOB], state=JobState.RUNNING, nodes=(NODE,), restarts=0)
+
+    def requeued_but_late(method: str) -> None:
+        # By the time the other driver is asked the job runs again, on other nodes.
+        second.job_by_id[JOB] = replace(seen, restarts=1)
+        raise SlurmUnavailable("no answer in time (test)")
+
+    both._preferred.before = requeued_but_late  # type: ignore[attr-defined]
+    both.requeue(JOB, restarts=seen.restarts)
+    assert second.job_by_id[JOB].state is JobState.RUNNING
+    both.requeue(JOB, restarts=1)
+    assert second.job_by_id[JOB].state is JobState.PENDING
 
 
 def test_both_down_is_unavailable(clock: FakeClock) -> None:

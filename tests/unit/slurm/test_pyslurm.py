@@ -18,7 +18,7 @@ from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.nodes import NodeFlag
 from slurm_gpuaas.slurm.protocols import SlurmRefused, SlurmUnavailable
 from slurm_gpuaas.slurm.pyslurm_driver import Backoff, NotByThisDriver, PyslurmController
-from slurm_gpuaas.slurm.pyslurm_worker import Failed, Operations, _job, read_frame, serve, write_frame
+from slurm_gpuaas.slurm.pyslurm_worker import JOB_FIELDS, Failed, Operations, _job, read_frame, serve, write_frame
 
 NODE = NodeName("b200-01")
 
@@ -213,6 +213,47 @@ class JobOfPyslurm:
 
     def __getattr__(self, name: str) -> object:
         return self._shown.get(name)
+
+
+@pytest.mark.parametrize(
+    ("attribute", "field"),
+    [
+        ("name", "name"),
+        ("admin_comment", "admin_comment"),
+        ("state_reason", "reason"),
+        ("licenses", "licenses"),
+        ("required_nodes", "required_nodes"),
+    ],
+)
+def test_a_text_that_is_not_utf_8_costs_its_bad_characters_only(attribute: str, field: str) -> None:
+    class Undecoded(JobOfPyslurm):
+        def __getattr__(self, name: str) -> object:
+            return b"\xff\xfebad".decode() if name == attribute else super().__getattr__(name)
+
+    row = _job(Undecoded(id=JobId(1), state="PENDING", user_id=0, num_nodes=1, priority=0, submit_time=1))
+    assert dict(zip(JOB_FIELDS, row, strict=True))[field] == "\ufffd\ufffdbad"
+    frame = io.BytesIO()
+    write_frame(frame, [row, "\udcff"])
+    frame.seek(0)
+    assert "bad" in (read_frame(frame) or b"").decode()
+
+
+@pytest.mark.parametrize(("restarts", "asked"), [(None, True), (1, True), (0, False)])
+def test_a_job_that_was_requeued_since_it_was_seen_is_not_requeued(restarts: int | None, asked: bool) -> None:
+    calls: list[str] = []
+
+    class Job(JobOfPyslurm):
+        @staticmethod
+        def load(job: int) -> JobOfPyslurm:
+            return JobOfPyslurm(state="RUNNING", requeue_count=1)
+
+        def __init__(self, job: int) -> None:
+            super().__init__(requeue=lambda: calls.append("requeue"))
+
+    told = Told()
+    told._slurm.Job = Job
+    told.requeue(7, restarts)
+    assert bool(calls) == asked
 
 
 @pytest.mark.parametrize(

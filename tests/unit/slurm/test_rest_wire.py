@@ -41,6 +41,11 @@ def test_korean_text_is_sent_as_utf8() -> None:
     assert "한글".encode() in seen[0].content
 
 
+def test_a_text_that_is_not_utf_8_costs_its_bad_characters_only() -> None:
+    rest, _ = wire(body=json.dumps(OK).encode().replace(b"mini", b"m\xff\xfei"))
+    assert rest.get("/slurm/v0.0.42/jobs/", Answer).meta.slurm.cluster == "m\ufffd\ufffdi"
+
+
 @pytest.mark.parametrize("status", [200, 422, 500])
 def test_an_error_is_a_refusal_whatever_the_status(status: int) -> None:
     rest, _ = wire(status, {**OK, "errors": [complaint("Invalid node name specified", 2018)]})
