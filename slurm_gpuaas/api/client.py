@@ -33,6 +33,8 @@ from slurm_gpuaas.api.models import (
     WhoAmI,
 )
 from slurm_gpuaas.domain.errors import Conflict, GpuaasError, InvalidInput, NotFound, Refused, Unavailable
+from slurm_gpuaas.domain.faults import faults_of
+from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import PolicyDocument
 
 A = TypeVar("A", bound=BaseModel)
@@ -83,12 +85,12 @@ class Client:
         return self._get("/policy", Policy)
 
     def plan(self, documents: Sequence[PolicyDocument] | None = None) -> PolicyPlan:
-        request = PlanRequest(documents=None if documents is None else tuple(documents))
+        request = _request(PlanRequest, documents=None if documents is None else tuple(documents))
         return self._send("POST", "/policy/plan", PolicyPlan, request, timeout=APPLY_TIMEOUT_S)
 
     def apply(self, documents: Sequence[PolicyDocument], *, expected_revision: int | None = None) -> PolicyApplied:
         """`expected_revision`: refuse when somebody applied another policy since."""
-        request = PolicyDocuments(documents=tuple(documents), expected_revision=expected_revision)
+        request = _request(PolicyDocuments, documents=tuple(documents), expected_revision=expected_revision)
         return self._send("PUT", "/policy", PolicyApplied, request, timeout=APPLY_TIMEOUT_S)
 
     def projects(self) -> Sequence[ProjectView]:
@@ -108,13 +110,13 @@ class Client:
         return self._list("/nodes", NodeView)
 
     def node(self, name: str) -> NodeView:
-        return self._get(f"/nodes/{_segment(name)}", NodeView)
+        return self._get(f"/nodes/{NodeName(name)}", NodeView)
 
     def drain(self, node: str, reason: str) -> NodeView:
-        return self._send("POST", f"/nodes/{_segment(node)}/drain", NodeView, NodeDrain(reason=reason))
+        return self._send("POST", f"/nodes/{NodeName(node)}/drain", NodeView, _request(NodeDrain, reason=reason))
 
     def resume(self, node: str) -> NodeView:
-        return self._send("POST", f"/nodes/{_segment(node)}/resume", NodeView, None)
+        return self._send("POST", f"/nodes/{NodeName(node)}/resume", NodeView, None)
 
     def incidents(self, *, closed: bool = False, node: str | None = None) -> Sequence[IncidentView]:
         return self._list("/incidents", IncidentView, closed=closed or None, node=node)
@@ -124,7 +126,7 @@ class Client:
 
     def close_incident(self, incident: str, reason: str) -> IncidentView:
         path = f"/incidents/{_segment(incident)}/close"
-        return self._send("POST", path, IncidentView, IncidentClose(reason=reason))
+        return self._send("POST", path, IncidentView, _request(IncidentClose, reason=reason))
 
     def placements(self, *, job: int | None = None, limit: int = 100) -> Sequence[PlacementView]:
         return self._list("/placements", PlacementView, job=job, limit=limit)
@@ -193,6 +195,24 @@ def _error_of(answer: httpx2.Response) -> GpuaasError:
     return _ERRORS.get(problem.status, GpuaasError)(problem.detail, way_out=problem.way_out)
 
 
+def _request(kind: type[A], **fields: object) -> A:
+    """
+    Raises:
+        InvalidInput: a field is not as the API wants it.
+    """
+    try:
+        return kind.model_validate(fields)
+    except ValidationError as error:
+        faults = "; ".join(f"{'.'.join(map(str, place))}: {what}" for place, what in faults_of(error))
+        raise InvalidInput(f"{faults}.", way_out="Correct it; --help tells the limits.") from None
+
+
 def _segment(name: str) -> str:
-    """A name as one segment of a path."""
+    """A name as one segment of a path.
+
+    Raises:
+        InvalidInput: it would name another path.
+    """
+    if name in ("", ".", "..") or "/" in name:
+        raise InvalidInput(f"{name!r:.60} is not an incident.", way_out="`gpuaas incident list` shows them.")
     return quote(name, safe="")

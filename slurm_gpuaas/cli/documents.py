@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import yaml
 from pydantic import ValidationError
@@ -16,9 +16,9 @@ MOST_FAULTS = 20
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # C's parser is ten times as quick
-    """Safe; a key given twice is an error instead of the last one winning, and a day stays text for its field to check."""
+    """Safe; a key given twice is an error instead of the last one winning. Days stay text: their field checks them."""
 
-    yaml_implicit_resolvers = {
+    yaml_implicit_resolvers: ClassVar = {
         first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
         for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }

@@ -86,7 +86,7 @@ def show(session: Session, incident: str, as_json: bool) -> None:
 
 @group.command()
 @click.argument("incident")
-@click.option("--reason", default="", help="What was done about it; goes to the audit trail.")
+@click.option("--reason", default="", help="What was done about it, at most 500 characters; goes to the audit trail.")
 @as_json
 @pass_session
 def close(session: Session, incident: str, reason: str, as_json: bool) -> None:

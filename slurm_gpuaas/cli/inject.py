@@ -39,7 +39,12 @@ def group() -> None:
 def xid(
     name: str | None, nodes: str, gpu: int, code: int, pid: int | None, process: str | None, text: str | None
 ) -> None:
-    """Raise an XID: kernel-log line, NVML event, and for 79 a GPU that no longer answers."""
+    """Raise an XID: kernel-log line, NVML event, and for 79 a GPU that no longer answers.
+
+    \b
+    Example:
+      gpuaas testbed inject xid 'b200-[001-032]' --xid 31 --pid 4242 --process python3
+    """
     for node in _nodes(name, nodes):
         click.echo(f"{node.folder.name}: {node.xid(code, gpu, text=text, pid=pid, process=process)}")
 
@@ -50,7 +55,13 @@ def xid(
 @GPU
 @click.option("--set", "readings", metavar="KEY=VALUE", multiple=True, help="A reading, as in nvml.state.")
 def gpu(name: str | None, nodes: str, gpu: int, readings: tuple[str, ...]) -> None:
-    """Set readings of a GPU; without --set show them."""
+    """Set readings of a GPU; without --set show them.
+
+    \b
+    Examples:
+      gpuaas testbed inject gpu b200-007 --gpu 3
+      gpuaas testbed inject gpu b200-007 --gpu 3 --set temperature=90 --set nvlink.5.state=0
+    """
     pairs = [reading.partition("=") for reading in readings]
     if bad := [key for key, equals, _value in pairs if not equals]:
         raise InvalidInput(f"{bad[0]!r} is no reading.", way_out="Use KEY=VALUE, e.g. temperature=90.")
@@ -72,7 +83,12 @@ def gpu(name: str | None, nodes: str, gpu: int, readings: tuple[str, ...]) -> No
     "--priority", type=click.IntRange(0, 191), default=3, help="Severity + 8 x facility.  [default: 3, kern.err]"
 )
 def log(name: str | None, nodes: str, text: str, priority: int) -> None:
-    """Write TEXT to the kernel log."""
+    """Write TEXT to the kernel log.
+
+    \b
+    Example:
+      gpuaas testbed inject log b200-007 'nvidia-nvswitch3: SXid (PCI:0000:05:00.0): 12028, Non-fatal, Link 32'
+    """
     for node in _nodes(name, nodes):
         click.echo(f"{node.folder.name}: record {node.log(text, priority)}")
 
@@ -81,7 +97,12 @@ def log(name: str | None, nodes: str, text: str, priority: int) -> None:
 @NAME
 @NODES
 def reboot(name: str | None, nodes: str) -> None:
-    """Give the hardware a new boot: empty kernel log, lost GPUs back. Slurm and jobs are not touched."""
+    """Give the hardware a new boot: empty kernel log, lost GPUs back. Slurm and jobs are not touched.
+
+    \b
+    Example:
+      gpuaas testbed inject reboot b200-007
+    """
     for node in _nodes(name, nodes):
         node.reboot()
         click.echo(f"{node.folder.name}: rebooted")

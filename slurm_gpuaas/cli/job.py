@@ -7,9 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict
 
 import click
-from rich.console import Console
-from rich.table import Table
 
+from slurm_gpuaas.cli.output import print_facts
 from slurm_gpuaas.cli.template_options import TemplateGroup
 from slurm_gpuaas.jobs.submission import submit
 from slurm_gpuaas.jobs.templates import Template
@@ -36,11 +35,8 @@ def _submit(template: Template, given: Mapping[str, str], *, dry_run: bool, as_j
     if as_json:
         click.echo(json.dumps({"job_id": submission.job, "template": template.name, **asdict(submission.decided)}))
         return
-    table = Table(show_header=False)
-    table.add_row("job", str(submission.job))
-    for name, value in asdict(submission.decided).items():
-        table.add_row(name.replace("_", " "), value)
-    Console().print(table)
+    decided = asdict(submission.decided)
+    print_facts([("job", str(submission.job)), *((name.replace("_", " "), value) for name, value in decided.items())])
 
 
 group.add_command(
@@ -51,6 +47,11 @@ group.add_command(
             click.Option(["--dry-run"], is_flag=True, help="Print the script and submit nothing."),
             click.Option(["--json", "as_json"], is_flag=True, help="One JSON document."),
         ),
-        help="Render TEMPLATE and submit it as you; shows the job's id and what was decided about it.",
+        help="""Render TEMPLATE and submit it as you; shows the job's id and what was decided about it.
+
+        \b
+        Examples:
+          gpuaas job submit torchrun --script train.py --nodes 4
+          gpuaas job submit single-node --command "python3 eval.py" --gpus 2 --json""",
     )
 )

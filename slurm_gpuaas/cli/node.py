@@ -6,7 +6,7 @@ import click
 
 from slurm_gpuaas.api.models import NodeView
 from slurm_gpuaas.cli.context import Session, as_json, pass_session
-from slurm_gpuaas.cli.output import print_facts, print_json, print_table
+from slurm_gpuaas.cli.output import print_facts, print_json, print_table, shown
 
 
 @click.group()
@@ -79,7 +79,7 @@ def show(session: Session, node: str, as_json: bool) -> None:
 
 @group.command()
 @click.argument("node")
-@click.option("--reason", required=True, help="For people; goes to Slurm and to the audit trail.")
+@click.option("--reason", required=True, help="For people, 3 to 200 characters; goes to Slurm and to the audit trail.")
 @as_json
 @pass_session
 def drain(session: Session, node: str, reason: str, as_json: bool) -> None:
@@ -94,7 +94,7 @@ def drain(session: Session, node: str, reason: str, as_json: bool) -> None:
     if as_json:
         print_json(drained)
     else:
-        click.echo(f"Node {drained.name} is {drained.state}: {drained.reason}")
+        click.echo(f"Node {drained.name} is {drained.state}: {shown(drained.reason)}")
 
 
 @group.command()

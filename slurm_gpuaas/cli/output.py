@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Sequence
 from datetime import datetime
@@ -32,7 +33,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
     from rich.table import Table
     from rich.text import Text
 
-    cells = [[_cell(value) for value in row] for row in rows]
+    cells = [[shown(value) for value in row] for row in rows]
     if not cells:
         click.echo(empty)
         return
@@ -47,13 +48,21 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, emp
 
 def print_facts(facts: Iterable[tuple[str, object]]) -> None:
     """`name: value` lines, aligned."""
-    rows = [(name, _cell(value)) for name, value in facts]
+    rows = [(name, shown(value)) for name, value in facts]
     widest = max((len(name) for name, _ in rows), default=0)
     for name, value in rows:
         click.echo(f"{click.style(f'{name:<{widest}}', bold=True)}  {value}")
 
 
-def _cell(value: object) -> str:
+def shown(value: object) -> str:
+    """As text on one line or more; what would steer a terminal is shown as the replacement character."""
+    return _STEERING.sub("\N{REPLACEMENT CHARACTER}", _plain(value))
+
+
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def _plain(value: object) -> str:
     match value:
         case None:
             return "-"

@@ -89,11 +89,13 @@ def apply(ctx: click.Context, files: Sequence[IO[str]], dry_run: bool, yes: bool
             if not sys.stdin.isatty():
                 raise InvalidInput("Nobody can be asked here.", way_out="Give --yes, or look first with policy plan.")
             planned = client.plan(documents)
-            print_plan(planned)
+            print_plan(planned, err=as_json)
             if not planned.pending:
+                if as_json:
+                    print_json(planned)
                 return
             revision = planned.revision
-            click.confirm("Apply this?", abort=True)
+            click.confirm("Apply this?", abort=True, err=as_json)
         done = client.apply(documents, expected_revision=revision).plan
     if as_json:
         print_json(done)
@@ -140,39 +142,40 @@ def policy_yaml(policy: Policy) -> str:
     return yaml.safe_dump_all(documents, sort_keys=False, allow_unicode=True, explicit_start=True)
 
 
-def print_plan(plan: PolicyPlan, *, done: bool = False) -> None:
+def print_plan(plan: PolicyPlan, *, done: bool = False, err: bool = False) -> None:
+    """`done`: it was carried out. `err`: on standard error, where standard output is for a program."""
     for title, changes in (("Policy", plan.policy), ("Slurm", plan.slurm)):
         if changes:
-            click.secho(title, bold=True)
+            click.secho(title, bold=True, err=err)
             for change in changes:
-                _print_change(change)
+                _print_change(change, err)
     for label, colour, sentences in (
         ("Conflict", "red", plan.conflicts),
-        ("Later", "yellow", plan.deferred),
+        ("Deferred", "yellow", plan.deferred),
         ("Warning", "yellow", plan.warnings),
     ):
         for sentence in sentences:
-            click.secho(f"{label}: {sentence}", fg=colour)
+            click.secho(f"{label}: {sentence}", fg=colour, err=err)
     if not plan.pending:
-        click.echo("Slurm is as the policy says: nothing to do.")
+        click.echo("Slurm is as the policy says: nothing to do.", err=err)
         return
     counts = Counter(change.action for change in plan.slurm)
     summary = ", ".join(
         f"{counts[action]} {verb if done else f'to {action}'}"
         for action, verb in ((Action.CREATE, "created"), (Action.CHANGE, "changed"), (Action.DELETE, "deleted"))
     )
-    click.secho(f"{'Done' if done else 'Plan'}: {summary} in Slurm.", bold=True)
+    click.secho(f"{'Done' if done else 'Plan'}: {summary} in Slurm.", bold=True, err=err)
 
 
-def _print_change(change: Change) -> None:
+def _print_change(change: Change, err: bool) -> None:
     sign, colour = SIGNS[change.action]
-    click.secho(f"  {sign} {change.kind} {change.name}", fg=colour)
+    click.secho(f"  {sign} {change.kind} {change.name}", fg=colour, err=err)
     if change.action is Action.DELETE:
         return
     widest = max((len(field.field) for field in change.fields), default=0)
     for field in change.fields:
         before = f"{_shown(field.before)} -> " if change.action is Action.CHANGE else ""
-        click.echo(f"      {field.field:<{widest}}  {before}{_shown(field.after)}")
+        click.echo(f"      {field.field:<{widest}}  {before}{_shown(field.after)}", err=err)
 
 
 def _shown(value: str | None) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from slurm_gpuaas.cli.context import Session, as_json, pass_session
-from slurm_gpuaas.cli.output import print_facts, print_json, print_table
+from slurm_gpuaas.cli.output import print_facts, print_json, print_table, shown
 
 
 @click.command()
@@ -28,7 +28,7 @@ def status(session: Session, as_json: bool) -> None:
     silent = [agent.node for agent in found.agents if agent.silent]
     print_facts(
         (
-            ("gpuaasd", f"{found.version}, up since {found.started_at:%Y-%m-%d %H:%M:%S} UTC"),
+            ("gpuaasd", f"{found.version}, up since {shown(found.started_at)}"),
             ("cluster", f"{found.cluster}, Slurm {found.slurm_version or 'does not answer'}"),
             ("driver", f"{driver.name} (fallback: {driver.reason})" if driver.fallback else driver.name),
             ("nodes read", found.read_at),

@@ -6,9 +6,8 @@ import json
 from collections.abc import Mapping
 
 import click
-from rich.console import Console
-from rich.table import Table
 
+from slurm_gpuaas.cli.output import print_table
 from slurm_gpuaas.cli.template_options import TemplateGroup, library
 from slurm_gpuaas.jobs.templates import Template, option_of
 
@@ -30,33 +29,50 @@ def group() -> None:
 @group.command("list")
 @JSON
 def list_templates(as_json: bool) -> None:
-    """Names and titles."""
+    """Names and titles.
+
+    \b
+    Examples:
+      gpuaas template list
+      gpuaas template list --json | jq -r '.[].name'
+    """
     templates = [library().get(name) for name in library().names()]
     if as_json:
         click.echo(json.dumps([{"name": t.name, "title": t.manifest.title} for t in templates], indent=2))
         return
-    table = Table("template", "what it does")
-    for template in templates:
-        table.add_row(template.name, template.manifest.title)
-    Console().print(table)
+    print_table(("template", "what it does"), [(t.name, t.manifest.title) for t in templates], empty="No template.")
 
 
 @group.command()
 @click.argument("template", shell_complete=lambda ctx, param, incomplete: library().names())
 @JSON
 def show(template: str, as_json: bool) -> None:
-    """What TEMPLATE does and which parameters it takes."""
+    """What TEMPLATE does and which parameters it takes.
+
+    \b
+    Examples:
+      gpuaas template show torchrun
+      gpuaas template show torchrun --json | jq .parameters.nodes
+    """
     found = library().get(template)
     if as_json:
         document = {"name": found.name, **found.manifest.model_dump(exclude_unset=True)}
         click.echo(json.dumps(document, indent=2, ensure_ascii=False))
         return
     click.echo(f"{found.name}: {found.manifest.title}\n\n{found.manifest.description}\n")
-    table = Table("option", "default", "value", "what it is")
-    for name, parameter in found.manifest.parameters.items():
-        default = "(required)" if parameter.required else "" if parameter.default is None else str(parameter.default)
-        table.add_row(option_of(name), default, parameter.wants, parameter.help)
-    Console().print(table)
+    print_table(
+        ("option", "default", "value", "what it is"),
+        (
+            (
+                option_of(name),
+                "(required)" if parameter.required else None if parameter.default is None else str(parameter.default),
+                parameter.wants,
+                parameter.help,
+            )
+            for name, parameter in found.manifest.parameters.items()
+        ),
+        empty="It takes no option.",
+    )
 
 
 def _render(template: Template, given: Mapping[str, str]) -> None:
@@ -64,5 +80,13 @@ def _render(template: Template, given: Mapping[str, str]) -> None:
 
 
 group.add_command(
-    TemplateGroup("render", action=_render, help="Print the script of TEMPLATE, ready for sbatch; submit nothing.")
+    TemplateGroup(
+        "render",
+        action=_render,
+        help="""Print the script of TEMPLATE, ready for sbatch; submit nothing.
+
+        \b
+        Example:
+          gpuaas template render torchrun --script train.py --nodes 4 > job.sh && sbatch job.sh""",
+    )
 )

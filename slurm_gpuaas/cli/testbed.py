@@ -8,10 +8,11 @@ from dataclasses import asdict
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from slurm_gpuaas.cli.demo import demo
+from slurm_gpuaas.cli.fabric import fabric
 from slurm_gpuaas.cli.inject import group as inject
+from slurm_gpuaas.cli.output import print_table
 from slurm_gpuaas.domain.errors import NotFound
 from slurm_gpuaas.testbed import rootfs
 from slurm_gpuaas.testbed.cache import Cache
@@ -74,34 +75,37 @@ def up(profile: str, name: str | None, daemon: bool) -> None:
 @NAME
 @click.option("--json", "as_json", is_flag=True, help="One JSON document: a list of testbeds.")
 def status(name: str | None, as_json: bool) -> None:
-    """Show services, nodes by state and memory of what is up."""
+    """Show services, nodes by state and memory of what is up.
+
+    \b
+    Examples:
+      gpuaas testbed status
+      gpuaas testbed status --name mine --json
+    """
     require_root()
     # Others may come and go while we look: only a testbed that was named must be there.
     names = [name] if name else sorted(name for name, found in running().items() if found.state)
     states = [status_of(Instance.attach(each)) for each in names if name or each in running()]
     if as_json:
         click.echo(json.dumps([asdict(state) for state in states], indent=2))
-    elif states:
-        Console().print(_table(states))
-    else:
-        click.echo("No testbed is up. Start one: gpuaas testbed up --profile mini")
+        return
+    print_table(
+        ("name", "profile", "cluster", "nodes", "services", "#memory", "#boot"),
+        [_row(state) for state in states],
+        empty="No testbed is up. Start one: gpuaas testbed up --profile mini",
+    )
 
 
-def _table(states: list[Status]) -> Table:
-    table = Table()
-    for column in ("name", "profile", "cluster", "nodes", "services", "memory", "boot"):
-        table.add_column(column, justify="right" if column in ("memory", "boot") else "left")
-    for state in states:
-        table.add_row(
-            state.name,
-            state.profile,
-            state.cluster,
-            "\n".join(f"{count} {kind}" for kind, count in sorted(state.nodes.items())) or "slurmctld is down",
-            "\n".join(service if alive else f"[red]{service} is down[/]" for service, alive in state.services.items()),
-            f"{state.memory_mib:,} MiB",
-            f"{state.boot_seconds} s",
-        )
-    return table
+def _row(state: Status) -> tuple[str, ...]:
+    return (
+        state.name,
+        state.profile,
+        state.cluster,
+        ", ".join(f"{count} {kind}" for kind, count in sorted(state.nodes.items())) or "slurmctld is down",
+        ", ".join(service if alive else f"{service} is down" for service, alive in state.services.items()),
+        f"{state.memory_mib:,} MiB",
+        f"{state.boot_seconds} s",
+    )
 
 
 @group.command(name="exec", context_settings={"ignore_unknown_options": True})
@@ -125,7 +129,14 @@ def execute(name: str | None, user: str, argv: tuple[str, ...]) -> None:
 @click.option("--name", "names", multiple=True, metavar="NAME", help="Which testbed; may be repeated.")
 @click.option("--all", "everything", is_flag=True, help="Every testbed on this host.")
 def down(names: tuple[str, ...], everything: bool) -> None:
-    """End a testbed: no process, mount or file of it stays, apart from the cache."""
+    """End a testbed: no process, mount or file of it stays, apart from the cache.
+
+    \b
+    Examples:
+      gpuaas testbed down
+      gpuaas testbed down --name mine --name naver
+      gpuaas testbed down --all
+    """
     require_root()
     up_now = sorted(running())
     if not names and not everything and len(up_now) > 1:
@@ -141,7 +152,13 @@ def down(names: tuple[str, ...], everything: bool) -> None:
 @click.option("--lines", "-n", default=20, show_default=True, help="Last lines of each log.")
 @click.option("--follow", "-f", is_flag=True, help="Go on showing what is added.")
 def logs(name: str | None, what: str | None, lines: int, follow: bool) -> None:
-    """Show the logs of WHAT: a service (slurmctld, slurmdbd, gpuaasd ...) or a node; without it, of all services."""
+    """Show the logs of WHAT: a service (slurmctld, slurmdbd, gpuaasd ...) or a node; without it, of all services.
+
+    \b
+    Examples:
+      gpuaas testbed logs slurmctld --follow
+      gpuaas testbed logs b200-07 -n 100
+    """
     instance = chosen(name)
     files = instance.log_files(what)
     command = instance.command(["tail", f"--lines={lines}", *(["--follow"] if follow else []), *files])
@@ -152,7 +169,12 @@ def logs(name: str | None, what: str | None, lines: int, follow: bool) -> None:
 @NAME
 @click.argument("users", nargs=-1, required=True, metavar="USER...")
 def adduser(name: str | None, users: tuple[str, ...]) -> None:
-    """Make UNIX users inside, as researchers' accounts would come from a directory service."""
+    """Make UNIX users inside, as researchers' accounts would come from a directory service.
+
+    \b
+    Example:
+      gpuaas testbed adduser minji jihoon --name mine
+    """
     instance = chosen(name)
     instance.add_users(users)
     click.echo(f"Testbed {instance.name} knows {', '.join(users)}.")
@@ -162,7 +184,13 @@ def adduser(name: str | None, users: tuple[str, ...]) -> None:
 @click.option("--update", is_flag=True, help="Take the archive's versions of today.")
 @click.option("--suite", default=rootfs.DEFAULT_SUITE, show_default=True, help="Debian suite.")
 def lock(update: bool, suite: str) -> None:
-    """Show the locked package versions, or renew them from the archive."""
+    """Show the locked package versions, or renew them from the archive.
+
+    \b
+    Examples:
+      gpuaas testbed lock
+      gpuaas testbed lock --update
+    """
     old = rootfs.locked_versions(suite)
     if update:
         require_root()
@@ -190,3 +218,4 @@ def chosen(name: str | None) -> Instance:
 
 group.add_command(inject)
 group.add_command(demo)
+group.add_command(fabric)

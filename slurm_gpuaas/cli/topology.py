@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from slurm_gpuaas.cli.output import print_json, print_table
 from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.faults import faults_of
 from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.topology import ibnetdiscover, slurm_yaml
 from slurm_gpuaas.topology.fabric import Fabric
@@ -44,6 +45,11 @@ def from_ibnetdiscover(file: TextIO, nodes: str | None, output: Path | None) -> 
     """From the output of the real `ibnetdiscover` in FILE (- for standard input).
 
     What is odd in the cabling or the text is said on standard error and kept in fabric.json.
+
+    \b
+    Examples:
+      ibnetdiscover | gpuaas topology import ibnetdiscover - --nodes 'b200-[001-129]' -o fabric.json
+      gpuaas topology import ibnetdiscover saved.txt > fabric.json
     """
     wanted = expand_nodes(nodes) if nodes else ()
     _write(ibnetdiscover.parse(file.read(), nodes=wanted, source=_name(file, "ibnetdiscover")), output)
@@ -53,7 +59,12 @@ def from_ibnetdiscover(file: TextIO, nodes: str | None, output: Path | None) -> 
 @click.argument("file", type=TEXT)
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output.")
 def from_topology_yaml(file: TextIO, output: Path | None) -> None:
-    """From the tree in Slurm's topology.yaml in FILE (- for standard input)."""
+    """From the tree in Slurm's topology.yaml in FILE (- for standard input).
+
+    \b
+    Example:
+      gpuaas topology import topology.yaml /etc/slurm/topology.yaml -o fabric.json
+    """
     _write(slurm_yaml.parse(file.read(), source=_name(file, "topology.yaml")), output)
 
 
@@ -61,7 +72,13 @@ def from_topology_yaml(file: TextIO, output: Path | None) -> None:
 @click.argument("fabric", type=TEXT)
 @click.option("--json", "as_json", is_flag=True, help="The fabric as one JSON document.")
 def show(fabric: TextIO, as_json: bool) -> None:
-    """Leaf groups, pods and findings of FABRIC.json."""
+    """Leaf groups, pods and findings of FABRIC.json.
+
+    \b
+    Examples:
+      gpuaas topology show fabric.json
+      gpuaas topology show fabric.json --json | jq .findings
+    """
     known = read_fabric(fabric)
     if as_json:
         print_json(known)
@@ -88,14 +105,24 @@ def show(fabric: TextIO, as_json: bool) -> None:
 @click.option("--nodes", help="All nodes of slurm.conf: those the fabric lacks are added apart, as Slurm demands.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output.")
 def render(fabric: TextIO, form: str, nodes: str | None, output: Path | None) -> None:
-    """Write FABRIC.json as Slurm's topology.yaml (Slurm 25.05 and later)."""
+    """Write FABRIC.json as Slurm's topology.yaml (Slurm 25.05 and later).
+
+    \b
+    Example:
+      gpuaas topology render fabric.json --nodes 'b200-[001-129]' -o /etc/slurm/topology.yaml
+    """
     del form  # the choice has one value today
     _put(slurm_yaml.render(read_fabric(fabric), nodes=expand_nodes(nodes) if nodes else ()), output)
 
 
 @group.command()
 def schema() -> None:
-    """Print the JSON Schema of fabric.json."""
+    """Print the JSON Schema of fabric.json.
+
+    \b
+    Example:
+      gpuaas topology schema > fabric.schema.json
+    """
     click.echo(json.dumps(Fabric.model_json_schema(), indent=2))
 
 
@@ -141,10 +168,9 @@ def read_fabric(file: TextIO) -> Fabric:
 
 
 def _invalid(file: TextIO, error: ValidationError) -> InvalidInput:
-    first = error.errors(include_url=False)[0]
-    place = ".".join(map(str, first["loc"])) or "the document"
-    what = first["msg"].removeprefix("Value error, ").rstrip(".")
-    return InvalidInput(f"{_name(file, 'standard input')}: {place}: {what}.", way_out="Correct the file.")
+    place, what = next(faults_of(error))
+    where = ".".join(map(str, place)) or "the document"
+    return InvalidInput(f"{_name(file, 'standard input')}: {where}: {what}.", way_out="Correct the file.")
 
 
 def _write(fabric: Fabric, output: Path | None) -> None:

@@ -7,9 +7,8 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import click
-from rich.console import Console
-from rich.table import Table
 
+from slurm_gpuaas.cli.output import print_table
 from slurm_gpuaas.health.decode import Decoded, Decoder, read_lines
 
 
@@ -35,23 +34,22 @@ def decode(file: BinaryIO, as_json: bool) -> None:
         for event in _events(file):
             click.echo(json.dumps(event.as_json()))
         return
-    table = Table("line", "event", "GPU", "class", "drain", "process", "why", box=None)
-    for event in _events(file):
-        process = " ".join(str(part) for part in (event.pid, event.process) if part is not None)
-        name = f"{event.kind} {event.code}"
-        table.add_row(
-            str(event.line),
-            name,
-            event.gpu or event.pci or "",
+    rows = [
+        (
+            event.line,
+            f"{event.kind} {event.code}",
+            event.gpu or event.pci,
             event.assessment.fault_class,
             event.assessment.drain,
-            process,
+            " ".join(str(part) for part in (event.pid, event.process) if part is not None) or None,
             event.assessment.why,
         )
-    if table.row_count:
-        Console().print(table)
-    else:
+        for event in _events(file)
+    ]
+    if not rows:
         click.echo("No XID, SXid or fallen-off-the-bus line found.", err=True)
+        return
+    print_table(("#line", "event", "GPU", "class", "drain", "process", "why"), rows, empty="")
 
 
 def _events(stream: BinaryIO) -> Iterator[Decoded]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -41,5 +42,5 @@ def _sentence(fault: dict[str, Any]) -> str:
         case "model_type" | "model_attributes_type" | "dict_type" | "dict_attributes_type":
             said = "is not a mapping of fields"
         case _:
-            said = fault["msg"]
+            said = re.sub(r"^\w+ should", "should", fault["msg"])
     return said.rstrip(".")

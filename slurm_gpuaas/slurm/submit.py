@@ -16,13 +16,16 @@ from slurm_gpuaas.slurm.protocols import SlurmRefused, SlurmUnavailable
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
-_FORMAT = "%a|%q|%P|%b|%D|%l|%T|%r"
+_FIELDS = ("Account", "QOS", "Partition", "tres-alloc", "NumNodes", "TimeLimit", "State", "Reason")
+"""squeue's. `tres-alloc` of a job that waits is what it asks for, however it did: --gpus, --gpus-per-node or --gres."""
+_FORMAT = ",".join(f"{field}:512|" for field in _FIELDS)
+_GPUS = re.compile(r"\bgres/gpu(?::([^=,]+))?=(\d+)")
 _UNREACHABLE = re.compile(r"unable to contact|connection refused|timed out|communication", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decided:
-    """What Slurm and the hook made of a submission, in squeue's words. `gpus`: what is asked of each node or in all."""
+    """What Slurm and the hook made of a submission, in squeue's words. `gpus`: what is asked in all, e.g. `b200:8`."""
 
     account: str
     qos: str
@@ -48,21 +51,28 @@ def sbatch(script: str, *, run: Run = subprocess.run) -> JobId:
 
 def decided(job: JobId, *, run: Run = subprocess.run) -> Decided:
     """How a job stands in the queue right after its submission. Raises as `sbatch`."""
-    answer = _call(["squeue", "--noheader", f"--jobs={job}", f"--format={_FORMAT}"], run)
-    fields = answer.splitlines()[0].split("|") if answer else []
-    if len(fields) != len(_FORMAT.split("|")):
+    answer = _call(["squeue", "--noheader", f"--jobs={job}", f"--Format={_FORMAT}"], run)
+    fields = [field.strip() for field in answer.splitlines()[0].split("|")[:-1]] if answer else []
+    if len(fields) != len(_FIELDS):
         raise SlurmRefused(f"squeue does not show job {job}.", way_out=f"Look with `sacct --jobs={job}`.")
-    account, qos, partition, gpus, nodes, time_limit, state, reason = fields
+    account, qos, partition, tres, nodes, time_limit, state, reason = fields
     return Decided(
         account=account,
         qos=qos,
         partition=partition,
-        gpus=gpus,
+        gpus=_gpus(tres),
         nodes=nodes,
         time_limit=time_limit,
         state=state,
         reason=reason,
     )
+
+
+def _gpus(tres: str) -> str:
+    """As --gpus takes them: with the model where it is known; `0` for none."""
+    found: list[tuple[str, str]] = _GPUS.findall(tres)
+    typed = [f"{model}:{count}" for model, count in found if model]
+    return ",".join(typed or [count for _model, count in found]) or "0"
 
 
 def _call(argv: Sequence[str], run: Run, *, stdin: str = "") -> str:

@@ -174,10 +174,10 @@ class Cabling:
             nodes: nodes that must be in it; those without a link stand in `UNATTACHED`.
 
         Raises:
-            InvalidInput: no host at all.
+            InvalidInput: no host at all has a link.
         """
         unattached = sorted(set(nodes) - self._leaves_of.keys(), key=natural)
-        if not self._leaves_of and not unattached:
+        if not self._leaves_of:
             raise InvalidInput(
                 f"{source} names no host.",
                 way_out="Check that it is the whole output of `ibnetdiscover`, and that --nodes names its hosts.",

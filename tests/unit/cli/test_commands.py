@@ -102,6 +102,21 @@ def test_apply_asks_a_person(
     assert site.store.policy_revision().revision == revision
 
 
+def test_apply_in_json_asks_on_the_side_and_prints_one_document(
+    run: Run, policy_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for said in ("+ qos guaranteed-vision", "nothing to do"):  # the second time there is nothing to apply
+        keyboard, terminal = pty.openpty()
+        os.write(keyboard, b"y\n")
+        with os.fdopen(terminal) as stdin:
+            monkeypatch.setattr(sys, "stdin", stdin)
+            ran = run("policy", "apply", "-f", str(policy_file), "--json")
+        os.close(keyboard)
+        assert ran.code == 0
+        assert "slurm" in json.loads(ran.out)
+        assert said in ran.err
+
+
 def test_what_is_exported_can_be_applied_and_changes_nothing(run: Run, policy_file: Path, tmp_path: Path) -> None:
     run("policy", "apply", "-f", str(policy_file), "--yes")
     exported = run("policy", "export")

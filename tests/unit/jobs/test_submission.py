@@ -15,13 +15,18 @@ from slurm_gpuaas.jobs.submission import submit
 from slurm_gpuaas.jobs.templates import Library
 from slurm_gpuaas.slurm.protocols import SlurmRefused, SlurmUnavailable
 
+TRES = "cpu=16,mem=1G,node=1,billing=16,gres/gpu=8,gres/gpu:b200=8"
+QUEUED = "".join(
+    f"{field:<40}|" for field in ("nlp", "guaranteed-nlp", "b200-gov", TRES, "1", "1:00:00", "PENDING", "Licenses")
+)
+
 
 class Slurm:
     """Answers as sbatch and squeue do, and remembers what was run."""
 
     def __init__(self, *, sbatch: tuple[int, str, str] = (0, "17;mini\n", ""), squeue: str | None = None) -> None:
         self._sbatch = sbatch
-        self._squeue = squeue or "nlp|guaranteed-nlp|b200-gov|gres/gpu:b200:1|1|1:00:00|PENDING|Licenses\n"
+        self._squeue = squeue or f"{QUEUED}\n"
         self.ran: list[tuple[list[str], str]] = []
 
     def __call__(self, argv: Sequence[str], *, input: str, **options: object) -> subprocess.CompletedProcess[str]:
@@ -42,6 +47,7 @@ def test_the_script_goes_in_on_standard_input_and_the_decision_comes_back() -> N
     assert submission.job == 17
     assert submission.decided.qos == "guaranteed-nlp"
     assert submission.decided.reason == "Licenses"
+    assert submission.decided.gpus == "b200:8"
 
 
 def test_a_wrong_parameter_submits_nothing() -> None:

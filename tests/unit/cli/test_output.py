@@ -1,0 +1,58 @@
+"""Tables and single commands that need no daemon, on input that somebody else wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from slurm_gpuaas.cli.main import main
+from slurm_gpuaas.cli.output import print_table
+from tests.unit.cli.conftest import Run
+
+XID = "NVRM: Xid (PCI:0000:3b:00): 79, pid=1234, name=[/x], GPU has fallen off the bus.\n"
+
+
+def call(*args: str) -> int:
+    with pytest.raises(SystemExit) as ended:
+        main(args)
+    return int(ended.value.code or 0)
+
+
+def test_a_log_with_markup_in_it_is_decoded_and_its_table_is_not_cut(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "log").write_text(XID)
+    assert call("xid", "decode", str(tmp_path / "log")) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 3, lines
+    assert "[/x]" in lines[2]
+
+
+def test_templates_in_a_pipe_are_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("template", "show", "torchrun", "--json") == 0
+    parameters = json.loads(capsys.readouterr().out)["parameters"]
+    assert call("template", "show", "torchrun") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum(line.startswith("--") for line in lines) == len(parameters)
+
+
+def test_what_steers_a_terminal_is_not_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(("node", "reason"), [("b200-001", "bad\x1b[2Jcable")], empty="")
+    assert "\x1b" not in (out := capsys.readouterr().out)
+    assert "bad\N{REPLACEMENT CHARACTER}[2Jcable" in out
+
+
+def test_a_reason_that_is_too_short_is_one_sentence(run: Run) -> None:
+    ran = run("node", "drain", "b200-001", "--reason", "x")
+    assert ran.code == 3
+    assert ran.err.startswith("Error: reason: should have at least 3 characters.")
+
+
+@pytest.mark.parametrize("name", ["../policy", "..", "a/b", ""])
+def test_a_name_never_leads_to_another_path(run: Run, name: str) -> None:
+    for words in (("node", "show", name), ("node", "resume", name), ("incident", "show", name)):
+        ran = run(*words)
+        assert ran.code == 3
+        assert ran.out == ""
