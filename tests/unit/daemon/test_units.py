@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from slurm_gpuaas.testbed.slurmconf import bootstrap_partitions
 from tests.unit.daemon.site import Site
 
 ETC = Path(__file__).parents[3] / "etc"
@@ -47,3 +48,11 @@ def test_the_alerts_ask_for_metrics_that_the_daemon_has(site: Site) -> None:
         for metric in re.findall(r"\bgpuaas_\w+", rule["expr"]):
             known = f"# TYPE {metric.removesuffix('_count')} "
             assert known in page, f"{rule['alert']} asks for {metric}, which /metrics does not have"
+
+
+def test_slurmctld_can_start_before_gpuaasd_first_wrote_its_partitions() -> None:
+    lines = (ETC / "tmpfiles.d" / "gpuaas.conf").read_text().splitlines()
+    made = next(line for line in lines if line.startswith("f /etc/slurm/gpuaas/partitions.conf "))
+    kind_to_age, content = made.split(" ")[:6], " ".join(made.split(" ")[6:])
+    assert kind_to_age[2:] == ["0644", "gpuaas", "gpuaas", "-"]
+    assert content.replace("\\n", "\n") == bootstrap_partitions()
