@@ -28,7 +28,7 @@ def group() -> None:
     Examples:
       ibnetdiscover | gpuaas topology import ibnetdiscover - --nodes 'b200-[001-129]' -o fabric.json
       gpuaas topology show fabric.json
-      gpuaas topology render fabric.json -o /etc/slurm/topology.yaml
+      gpuaas topology render fabric.json -o /etc/slurm/gpuaas/topology.yaml
     """
 
 
@@ -109,7 +109,7 @@ def render(fabric: TextIO, form: str, nodes: str | None, output: Path | None) ->
 
     \b
     Example:
-      gpuaas topology render fabric.json --nodes 'b200-[001-129]' -o /etc/slurm/topology.yaml
+      gpuaas topology render fabric.json --nodes 'b200-[001-129]' -o /etc/slurm/gpuaas/topology.yaml
     """
     del form  # the choice has one value today
     _put(slurm_yaml.render(read_fabric(fabric), nodes=expand_nodes(nodes) if nodes else ()), output)

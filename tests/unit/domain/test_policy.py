@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -126,7 +127,7 @@ def test_every_real_cluster_fits() -> None:
         {"starts": "0001-01-01"},
     ],
 )
-def test_numbers_that_nothing_could_work_with_are_refused(fields: dict[str, object]) -> None:
+def test_numbers_that_nothing_could_work_with_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         grant(**fields)
 
