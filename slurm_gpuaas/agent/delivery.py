@@ -137,6 +137,8 @@ class Delivery:
         self._due: dict[NodeAgent, float] = {}
         """When each node sends next: at once when it has events, else its heartbeat or its next attempt."""
         self._retry: dict[NodeAgent, float] = {}
+        self._one_by_one: dict[NodeAgent, int] = {}
+        """How many of a node's oldest events were in a batch that was rejected."""
         self._stopping = False
         self._told = ""
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
@@ -215,19 +217,24 @@ class Delivery:
         return True
 
     def _send(self, agent: NodeAgent) -> bool:
-        """One batch. True when more waits."""
+        """One batch. True when more waits.
+
+        One faulty event must not cost the others: those of a rejected batch are sent again one by one.
+        """
+        one_by_one = self._one_by_one.get(agent, 0)
         with agent.lock:
-            events = agent.spool.head(MAX_BATCH)
+            events = agent.spool.head(1 if one_by_one else MAX_BATCH)
+        why = None
         try:
             self._client.post(NodeEventBatch(node=agent.node, events=tuple(events)), self._key_of(agent))
         except Rejected as error:
             log.warning("delivery.rejected", node=agent.node, events=len(events), error=str(error))
-            with agent.lock:
-                agent.spool.set_aside(len(events), str(error))
-                return len(agent.spool) > 0
-        with agent.lock:
-            agent.spool.delivered(len(events))
-            return len(agent.spool) > 0
+            if len(events) > 1:
+                self._one_by_one[agent] = len(events)
+                return True
+            why = str(error)
+        self._one_by_one[agent] = max(0, one_by_one - 1)
+        return agent.sent(len(events), rejected=why)
 
 
 def _sentence(answer: bytes) -> str:

@@ -20,12 +20,13 @@ import structlog
 from slurm_gpuaas.agent.kmsg import Record
 from slurm_gpuaas.agent.spool import Spool
 from slurm_gpuaas.domain.clock import Clock
-from slurm_gpuaas.domain.incidents import EventKind, EventSource, NodeEvent
+from slurm_gpuaas.domain.incidents import EARLIEST_EVENT, LATEST_EVENT, EventKind, EventSource, NodeEvent
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.health.decode import Decoded, Decoder
 
 _DRIVER_LINES: Final = ("NVRM:", "nvidia-nvswitch")
 _REMEMBERED: Final = 1024
+_LONGEST_UPTIME_S: Final = 10 * 365 * 86_400.0
 
 log = structlog.get_logger(__name__)
 
@@ -116,6 +117,8 @@ class NodeAgent:
         self._on_event = on_event
         self._gpu_at: Mapping[str, Gpu] = {}
         self._full = False
+        self._unsaved = False
+        self._progress_failed = False
 
     def set_gpus(self, gpus: Mapping[str, Gpu]) -> None:
         """Which GPU sits at which PCI address. Those known before stay known: a lost GPU no longer answers."""
@@ -132,9 +135,10 @@ class NodeAgent:
                 self._progress = Progress(boot)
             for decoded in self._decoder.decode(record.sequence, record.text):
                 self._progress.sequence = record.sequence
-                ago = timedelta(seconds=self._monotonic() - record.microseconds / 1e6)
-                self._keep(self._from_log(decoded, record, seen_at=self._clock.now() - ago))
-                self._progress.save(self._progress_file)
+                ago = min(max(0.0, self._monotonic() - record.microseconds / 1e6), _LONGEST_UPTIME_S)
+                seen_at = _in_bounds(self._clock.now() - timedelta(seconds=ago))
+                self._keep(self._from_log(decoded, record, seen_at))
+                self._save_progress()
 
     def see_xid(self, gpu: Gpu, xid: int, recovery_action: str | None) -> None:
         """A critical XID event of NVML."""
@@ -147,7 +151,7 @@ class NodeAgent:
                     kind=EventKind.XID,
                     code=xid,
                     source=EventSource.NVML,
-                    seen_at=self._clock.now(),
+                    seen_at=_in_bounds(self._clock.now()),
                     pci=gpu.pci,
                     gpu=gpu.index,
                     serial=gpu.serial,
@@ -156,7 +160,34 @@ class NodeAgent:
                     recovery_action=recovery_action,
                 )
             )
+            self._save_progress()
+
+    def sent(self, count: int, *, rejected: str | None = None) -> bool:
+        """The oldest `count` events need no delivery any more: gpuaasd has them, or will never take them (says why).
+        True when more wait."""
+        with self.lock:
+            if rejected is None:
+                self.spool.delivered(count)
+            else:
+                self.spool.set_aside(count, rejected)
+            if self._unsaved:
+                self._save_progress()
+            return len(self.spool) > 0
+
+    def _save_progress(self) -> None:
+        """Note how far we are, unless events would be skipped by that: those in memory alone are read again after a
+        restart, and told again under the same ids."""
+        self._unsaved = True
+        if not self.spool.safe:
+            return
+        try:
             self._progress.save(self._progress_file)
+        except OSError as error:
+            if not self._progress_failed:
+                log.warning("progress.unsaved", node=self.node, error=str(error))
+            self._progress_failed = True
+            return
+        self._unsaved = self._progress_failed = False
 
     def _from_log(self, decoded: Decoded, record: Record, seen_at: datetime) -> NodeEvent:
         gpu = self._gpu_at.get(decoded.pci or "")
@@ -184,6 +215,11 @@ class NodeAgent:
         elif not self._full:
             self._full = True
             log.error("spool.full", node=self.node, waiting=len(self.spool), lost=event.event_id)
+
+
+def _in_bounds(at: datetime) -> datetime:
+    """A node whose clock is far off must still be able to tell of its faults."""
+    return min(max(at, EARLIEST_EVENT), LATEST_EVENT)
 
 
 def read_boot_id(path: Path) -> str:

@@ -2,7 +2,8 @@
 
 One JSON document a line, appended and synced before the event counts as seen. Lines leave only when all that lie there
 were delivered; a crash before that delivers some twice, which the daemon takes as once (event ids). A line that a crash
-cut off is dropped when the spool is opened.
+cut off is dropped when the spool is opened. A disk that takes no more costs that safety and nothing else: the event is
+kept in memory and delivered all the same.
 """
 
 from __future__ import annotations
@@ -11,15 +12,20 @@ import json
 import os
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+import structlog
 from pydantic import ValidationError
 
 from slurm_gpuaas.domain.incidents import NodeEvent
 
+REJECTED_MAX_BYTES: Final = 1 << 20
 _FILE: Final = "events.jsonl"
 _REJECTED: Final = "rejected.jsonl"
+
+log = structlog.get_logger(__name__)
 
 
 class Spool:
@@ -27,29 +33,47 @@ class Spool:
 
     Args:
         folder: made when missing, for the agent's user alone.
-        max_bytes: what may wait; further events are refused, since the first ones tell the cause.
+        max_bytes: what may wait, on disk and in memory together; further events are refused, since the first ones tell
+            the cause.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._folder = folder
         self._path = folder / _FILE
         self._rejected = folder / _REJECTED
         self._max_bytes = max_bytes
+        self._bytes = 0
+        """Of whole lines in the file; the next line goes there, over what a failed write may have left behind them."""
+        self._unwritten = 0
+        """Bytes of events that are in memory alone."""
+        self._told = False
         self._waiting: deque[NodeEvent] = deque(self._recover())
-        self._fd = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        self._bytes = os.fstat(self._fd).st_size
+        self._fd: int | None = None
+        try:
+            self._file()
+        except OSError as error:
+            self._tell(error)
 
     def __len__(self) -> int:
         return len(self._waiting)
 
+    @property
+    def safe(self) -> bool:
+        """Whether all that waits is on disk."""
+        return not self._unwritten
+
     def append(self, event: NodeEvent) -> bool:
-        """Keep an event; it is on disk when this returns. False when the spool is full."""
+        """Keep an event, on disk unless the disk fails. False when the spool is full."""
         line = event.model_dump_json().encode() + b"\n"
-        if self._bytes + len(line) > self._max_bytes:
+        if self._bytes + self._unwritten + len(line) > self._max_bytes:
             return False
-        os.write(self._fd, line)
-        os.fdatasync(self._fd)
-        self._bytes += len(line)
+        try:
+            self._write(line)
+        except OSError as error:
+            self._unwritten += len(line)
+            self._tell(error)
+        else:
+            self._told = False
         self._waiting.append(event)
         return True
 
@@ -61,30 +85,70 @@ class Spool:
         """The oldest `count` events need not be kept any longer."""
         for _ in range(count):
             self._waiting.popleft()
-        if not self._waiting and self._bytes:
-            os.ftruncate(self._fd, 0)
-            self._bytes = 0
+        if self._waiting:
+            return
+        self._unwritten = 0
+        if self._bytes:
+            try:
+                os.ftruncate(self._file(), 0)
+            except OSError as error:
+                self._tell(error)  # tried again at the next delivery; until then a restart tells them twice
+            else:
+                self._bytes = 0
 
     def set_aside(self, count: int, why: str) -> None:
-        """Take away the oldest events, which the daemon will never accept, and keep the last of them for a person."""
-        with self._rejected.open("wb") as file:
-            for event in self.head(count):
-                file.write(json.dumps({"why": why, "event": event.model_dump(mode="json")}).encode() + b"\n")
+        """Take away the oldest events, which the daemon will never accept, and keep them for a person.
+
+        Kept are the first of them, up to `REJECTED_MAX_BYTES`.
+        """
+        try:
+            with self._rejected.open("ab") as file:
+                for event in self.head(count):
+                    line = json.dumps({"why": why, "event": event.model_dump(mode="json")}).encode() + b"\n"
+                    if file.tell() + len(line) <= REJECTED_MAX_BYTES:
+                        file.write(line)
+        except OSError as error:
+            self._tell(error)
         self.delivered(count)
 
     def close(self) -> None:
-        os.close(self._fd)
+        if self._fd is not None:
+            os.close(self._fd)
+            self._fd = None
+
+    def _file(self) -> int:
+        if self._fd is None:
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._fd = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        return self._fd
+
+    def _write(self, line: bytes) -> None:
+        fd = self._file()
+        try:
+            written = 0
+            while written < len(line):  # a disk that fills up takes a part first, and says why at the next attempt
+                written += os.pwrite(fd, line[written:], self._bytes + written)
+            os.fdatasync(fd)
+        except OSError:
+            with suppress(OSError):
+                os.ftruncate(fd, self._bytes)
+            raise
+        self._bytes += len(line)
+
+    def _tell(self, error: OSError) -> None:
+        """Once, until the disk works again."""
+        if not self._told:
+            self._told = True
+            log.error("spool.disk_failed", folder=os.fspath(self._folder), error=str(error), waiting=len(self._waiting))
 
     def _recover(self) -> list[NodeEvent]:
         try:
             raw = self._path.read_bytes()
-        except FileNotFoundError:
+        except OSError:  # none yet; or no folder of ours, which is told when it is opened for writing
             return []
-        whole = raw.rfind(b"\n") + 1
-        if whole != len(raw):
-            os.truncate(self._path, whole)
+        self._bytes = raw.rfind(b"\n") + 1
         events = []
-        for line in raw[:whole].splitlines():
+        for line in raw[: self._bytes].splitlines():
             try:
                 events.append(NodeEvent.model_validate_json(line))
             except ValidationError:

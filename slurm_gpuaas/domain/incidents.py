@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 from slurm_gpuaas.domain.names import NodeName
+
+EARLIEST_EVENT: Final = datetime(2000, 1, 1, tzinfo=UTC)
+LATEST_EVENT: Final = datetime(2100, 1, 1, tzinfo=UTC)
+"""Bounds of the moment an event may claim; every database we know keeps what lies between."""
 
 
 class EventSource(StrEnum):
@@ -32,7 +37,7 @@ class NodeEvent(BaseModel):
     kind: EventKind
     code: int = Field(ge=0, le=1_000_000)
     source: EventSource
-    seen_at: datetime
+    seen_at: AwareDatetime = Field(ge=EARLIEST_EVENT, le=LATEST_EVENT)
     pci: str | None = Field(default=None, max_length=20, description="`dddd:bb:dd`, lower case, no function.")
     gpu: int | None = Field(default=None, ge=0, le=255, description="NVML index on the node.")
     serial: str | None = Field(default=None, max_length=64)
@@ -80,3 +85,7 @@ class Incident(BaseModel):
     closed_at: datetime | None = None
     event_ids: tuple[str, ...] = ()
     requeued_jobs: tuple[int, ...] = ()
+    unproven_since: datetime | None = Field(
+        default=None,
+        description="When its node was drained, while slurmctld could still lose that; None when it is on its disk.",
+    )

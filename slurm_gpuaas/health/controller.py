@@ -4,7 +4,9 @@
 is level-triggered: it looks at incidents, nodes and jobs as they are, so it may be cut off anywhere and runs again.
 
 A drain reason that is not ours is never overwritten. A node that somebody put back in service stays there: its incident
-is closed, not drained again.
+is closed, not drained again. But a slurmctld that crashes forgets what it was told last, a drain as well. So a node
+that is not draining any more counts as put back only once it was seen draining `LOST_WITHIN` after its drain; before
+that it is drained again. Who wants it back earlier closes the incident.
 """
 
 from __future__ import annotations
@@ -33,6 +35,10 @@ from slurm_gpuaas.store import Store
 ACTOR: Final = "gpuaasd/health"
 DRAINED: Final = "node.drain"
 """Audit action of a node that we drained; the circuit breaker counts them."""
+DRAINED_AGAIN: Final = "node.drain-again"
+"""Audit action of a node whose drain Slurm had lost. The circuit breaker let it through once already."""
+LOST_WITHIN: Final = timedelta(minutes=1)
+"""slurmctld writes what it was told to its disk after 5 s at most (SAVE_MAX_WAIT), however long it is away later on."""
 
 _NOT_CLOSED: Final = tuple(state for state in IncidentState if state is not IncidentState.CLOSED)
 
@@ -175,24 +181,39 @@ class HealthController:
             self._tell("node.would-drain", incident, {"reason": reason, "rule": incident.rule})
         elif is_reason_of(node.reason, incident) and node.draining:
             # We had drained it and were cut off before we wrote so.
-            self._change(incident, IncidentState.DRAINING, DRAINED, {"reason": node.reason})
+            self._change(incident, IncidentState.DRAINING, DRAINED, {"reason": node.reason}, unproven=True)
         elif node.draining:
             evidence = {"kept": node.reason, "rule": incident.rule}
-            self._change(incident, IncidentState.DRAINING, "node.already-drained", evidence)
+            self._change(incident, IncidentState.DRAINING, "node.already-drained", evidence, unproven=True)
         else:
             with self._journaled("drain", incident.node, {"incident": incident.id, "reason": reason}):
                 self._slurm.drain([incident.node], reason)
+            again = incident.state is not IncidentState.OPEN
             evidence = {"reason": reason, "rule": incident.rule}
-            self._change(incident, IncidentState.DRAINING, DRAINED, evidence)
+            self._change(incident, IncidentState.DRAINING, DRAINED_AGAIN if again else DRAINED, evidence, unproven=True)
 
     def _settle(self, incident: Incident, node: Node | None) -> None:
         """Follow what became of a node that was drained for an incident."""
         if node is None:
             return  # a partial answer of Slurm must not close anything
+        since = incident.unproven_since
+        if not node.draining and since is not None:
+            with self._one_failure_stops_one(incident):
+                self._drain(incident, node)
+            return
         if not node.draining:
             self._change(incident, IncidentState.CLOSED, "incident.close", {"why": "The node was put back in service."})
-        elif node.drained and incident.state is IncidentState.DRAINING:
+            return
+        if since is not None and self._clock.now() - since >= LOST_WITHIN:
+            self._prove(incident)
+        if node.drained and incident.state is IncidentState.DRAINING:
             self._change(incident, IncidentState.DRAINED, "node.drained", {"reason": node.reason})
+
+    def _prove(self, incident: Incident) -> None:
+        """Note that the drain has outlived the time in which Slurm could lose it."""
+        with self._lock, self._store.transaction():
+            current = self._store.incident(incident.id) or incident
+            self._store.put_incident(current.model_copy(update={"unproven_since": None}))
 
     def _requeue(self) -> None:
         """Requeue what runs on nodes whose fault has cost the jobs already. Drained first, so they land elsewhere."""
@@ -218,7 +239,7 @@ class HealthController:
                 continue
             with self._one_failure_stops_one(incident, job):
                 with self._journaled("requeue", str(job.id), {"incident": incident.id, "node": incident.node}):
-                    self._slurm.requeue(job.id)
+                    self._slurm.requeue(job.id, restarts=job.restarts)
                 self._requeued()
                 self._change(incident, incident.state, "job.requeue", evidence, requeued=job.id)
 
@@ -244,7 +265,11 @@ class HealthController:
         evidence: Evidence,
         *,
         requeued: JobId | None = None,
+        unproven: bool = False,
     ) -> None:
+        """Args:
+        unproven: the node was drained just now, so that Slurm may still lose it.
+        """
         now = self._clock.now()
         with self._lock, self._store.transaction():
             current = self._store.incident(incident.id) or incident
@@ -253,6 +278,8 @@ class HealthController:
             changes: dict[str, object] = {"state": state, "updated_at": now}
             if state is IncidentState.CLOSED:
                 changes["closed_at"] = now
+            if unproven:
+                changes["unproven_since"] = now
             if requeued is not None and requeued not in current.requeued_jobs:
                 changes["requeued_jobs"] = (*current.requeued_jobs, requeued)
             changed = current.model_copy(update=changes)

@@ -220,6 +220,7 @@ class IncidentRow(Table, table=True):
     closed_at: datetime | None = _moment(nullable=True)
     event_ids: list[str] = _json()
     requeued_jobs: list[int] = _json()
+    unproven_since: datetime | None = _moment(nullable=True)
 
 
 # -- Jobs --------------------------------------------------------------------------------------------------------------

@@ -422,8 +422,18 @@ def _marked() -> Iterator[tuple[int, str]]:
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             for word in _read(f"{folder}/cmdline").split("\0"):
-                if word.startswith(MARKER):
+                if word.startswith(MARKER) and _is_roots(folder):
                     yield int(folder.name), word.removeprefix(MARKER)
+
+
+def _is_roots(process: Path) -> bool:
+    """Whether it is a process of root in our own user namespace. Any user can write our marker into a command line, and
+    be process 1 and root in namespaces of their own; what they put there must never be entered."""
+    uids = next((line.split()[1:] for line in _read(f"{process}/status").splitlines() if line.startswith("Uid:")), [])
+    try:
+        return set(uids) == {"0"} and (process / "ns/user").readlink() == Path("/proc/self/ns/user").readlink()
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return False  # it ended meanwhile, or may not be looked at
 
 
 def _read(path: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from slurm_gpuaas.testbed import hostenv, rootfs, slurmconf
+from slurm_gpuaas.testbed import hostenv, instance, rootfs, slurmconf
 from slurm_gpuaas.testbed.cache import Cache, key_of
 from slurm_gpuaas.testbed.profiles import PROFILES
 from slurm_gpuaas.testbed.sandbox import Bind, Spec, escaped
@@ -176,3 +177,34 @@ def test_a_specification_survives_its_journey() -> None:
 
 def test_overlay_options_keep_odd_paths_whole() -> None:
     assert escaped("/a:b,c") == "/a\\:b\\,c"
+
+
+def test_only_processes_of_root_in_our_own_namespaces_count_as_a_testbed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Anyone can put the marker into a command line."""
+    name = "planted"
+    with subprocess.Popen([sys.executable, "-c", "input()", f"{instance.MARKER}{name}"], stdin=subprocess.PIPE) as own:
+        try:
+            assert ((own.pid, name) in instance._marked()) is (os.geteuid() == 0)
+            monkeypatch.setattr(instance, "_is_roots", lambda _process: True)
+            assert (own.pid, name) in instance._marked()
+        finally:
+            own.kill()
+
+
+@pytest.mark.parametrize(
+    ("uids", "namespace", "believed"),
+    [
+        ("0\t0\t0\t0", "own", True),
+        ("1000\t1000\t1000\t1000", "own", False),
+        ("1000\t0\t0\t0", "own", False),
+        ("0\t0\t0\t0", "user:[1]", False),
+        ("0\t0\t0\t0", None, False),
+    ],
+)
+def test_a_process_of_a_user_is_never_entered(tmp_path: Path, uids: str, namespace: str | None, believed: bool) -> None:
+    (tmp_path / "status").write_text(f"Name:\tpython3\nUid:\t{uids}\nNSpid:\t77\t1\n")
+    (tmp_path / "ns").mkdir()
+    if namespace:
+        own = Path("/proc/self/ns/user").readlink()
+        (tmp_path / "ns/user").symlink_to(own if namespace == "own" else namespace)
+    assert instance._is_roots(tmp_path) is believed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import http.server
 import json
 import os
@@ -10,16 +11,18 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import yaml
 from click.testing import CliRunner
+from pydantic import ValidationError
 
 from slurm_gpuaas.agent import main
 from slurm_gpuaas.agent.config import Config
 from slurm_gpuaas.agent.main import Agent
+from slurm_gpuaas.agent.node import Progress
 from slurm_gpuaas.api.node_events import NODE_EVENTS_PATH, NodeEventBatch
 from slurm_gpuaas.api.signing import Nonces, node_key, verify
 from slurm_gpuaas.domain.clock import SystemClock
@@ -39,6 +42,8 @@ class Daemon:
         self.path = path
         self.batches: list[NodeEventBatch] = []
         self.answer = 200
+        self.refused: frozenset[int] = frozenset()
+        """Codes of events that make it reject a message."""
         self.connections = 0
         self._arrived = threading.Condition()
         self._server: socketserver.ThreadingUnixStreamServer | None = None
@@ -72,18 +77,18 @@ class Daemon:
                     assert self.path == NODE_EVENTS_PATH
                     batch = NodeEventBatch.model_validate_json(body)
                     assert batch.node == node
-                    status = daemon.answer
+                    status = 422 if daemon.refused & {event.code for event in batch.events} else daemon.answer
                 except GpuaasError as error:
                     status, batch = error.http_status, None
                 answer = json.dumps({"detail": f"the test answers {status}"}).encode()
+                if batch and status == 200:  # kept before it is answered, as the real one does
+                    with daemon._arrived:
+                        daemon.batches.append(batch)
+                        daemon._arrived.notify_all()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(answer)))
                 self.end_headers()
                 self.wfile.write(answer)
-                if batch and status == 200:
-                    with daemon._arrived:
-                        daemon.batches.append(batch)
-                        daemon._arrived.notify_all()
 
             def log_message(self, *arguments: object) -> None:
                 pass
@@ -255,6 +260,61 @@ def test_what_the_daemon_will_never_take_is_set_aside_and_does_not_block(
     assert [event.code for event in daemon.events] == [48]
 
 
+def test_one_rejected_event_costs_no_other(config: Config, daemon: Daemon, node: SimulatedNode) -> None:
+    daemon.refused = frozenset({31, 45})
+    for gpu, code in enumerate((48, 31, 79, 45, 94)):
+        node.xid(code, gpu)
+    assert once(config)
+    assert [event.code for event in daemon.events] == [48, 79, 94]
+    rejected = config.for_node(config.spool, NodeName(NODES[0])) / "rejected.jsonl"
+    assert [json.loads(line)["event"]["code"] for line in rejected.read_text().splitlines()] == [31, 45]
+    node.xid(62, 5)
+    node.xid(95, 6)
+    assert once(config)
+    assert len(daemon.batches[-1].events) == 2
+
+
+def test_a_full_disk_hides_no_fault(
+    config: Config, daemon: Daemon, node: SimulatedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: object) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    daemon.stop()
+    with monkeypatch.context() as disk, Running(config, NODES[0]):
+        disk.setattr(os, "pwrite", full)
+        disk.setattr(Progress, "save", full)
+        node.xid(79, 3)
+        daemon.start()
+        daemon.wait_for(lambda: len(daemon.events) == 1, seconds=30)
+        node.xid(48, 4)
+        daemon.wait_for(lambda: len(daemon.events) == 2)
+    # Nothing of it could be noted, so it is told again, as the same events.
+    assert once(config)
+    assert len({event.event_id for event in daemon.events}) == 2
+
+
+def test_a_node_whose_clock_is_lost_still_tells(
+    config: Config, daemon: Daemon, node: SimulatedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    daemon.stop()
+    monkeypatch.setattr(SystemClock, "now", lambda _self: datetime(1970, 1, 1, tzinfo=UTC))
+    node.xid(79, 3)
+    assert not once(config)
+    monkeypatch.undo()
+    daemon.start()
+    assert once(config)
+    assert [event.code for event in daemon.events] == [79]
+
+
+@pytest.mark.parametrize("at", ["2026-11-22T00:00:00", "0001-01-01T00:00:00+09:00", "9999-12-31T23:59:59-09:00"])
+def test_a_moment_that_no_database_keeps_is_no_event(at: str) -> None:
+    whole = {"event_id": "x", "node": "b200-001", "kind": "xid", "code": 79, "source": "nvml"}
+    NodeEvent.model_validate_json(json.dumps({**whole, "seen_at": "2026-11-22T00:00:00Z"}))
+    with pytest.raises(ValidationError, match="seen_at"):
+        NodeEvent.model_validate_json(json.dumps({**whole, "seen_at": at}))
+
+
 def test_a_connection_that_the_daemon_closed_costs_nothing(config: Config, daemon: Daemon, node: SimulatedNode) -> None:
     with Running(config, NODES[0]):
         node.xid(31, 1)
@@ -398,3 +458,63 @@ def test_the_environment_stands_above_the_file(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("GPUAAS_AGENT_DAEMON", "https://slurm.example.org:6880")
     config = Config.load(path)
     assert (config.daemon, config.heartbeat.total_seconds()) == ("https://slurm.example.org:6880", 30)
+
+
+@pytest.mark.parametrize("text", ["heartbeat: 0\n", "timeout: -1\n", "same_within: PT0S\n"])
+def test_a_span_of_nothing_is_refused(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "agent.yaml"
+    path.write_text(text)
+    with pytest.raises(InvalidInput, match=f"{text.partition(':')[0]}: Input should be greater than"):
+        Config.load(path)
+
+
+@pytest.mark.parametrize(
+    ("daemon", "right"),
+    [
+        ("http://10.0.0.1:6880", False),
+        ("http://slurm.example.org:6880", False),
+        ("http://127.0.0.1:6880", True),
+        ("http://[::1]:6880", True),
+        ("http://localhost:6880", True),
+        ("https://slurm.example.org:6880", True),
+    ],
+)
+def test_events_leave_the_machine_over_tls_only(daemon: str, right: bool) -> None:
+    if right:
+        assert Config(daemon=daemon).daemon == daemon
+    else:
+        with pytest.raises(ValueError, match="to another machine use https"):
+            Config(daemon=daemon)
+
+
+def test_a_spool_that_cannot_be_used_costs_no_event(
+    config: Config, daemon: Daemon, node: SimulatedNode, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    node.xid(79, 3)
+    assert once(config.model_copy(update={"spool": tmp_path / "file" / "{node}"}))
+    assert [event.code for event in daemon.events] == [79]
+
+
+def test_without_a_master_key_the_command_says_how_to_make_one(tmp_path: Path) -> None:
+    path = tmp_path / "agent.yaml"
+    path.write_text(f"master_key: {tmp_path}/none.key\n")
+    result = CliRunner().invoke(main.command, ["--config", str(path), "--print-key", "b200-007"])
+    assert isinstance(result.exception, InvalidInput)
+    assert f"openssl rand -hex 32 > {tmp_path}/none.key" in str(result.exception)
+
+
+def test_what_nobody_expected_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def burst(**_: object) -> None:
+        raise RuntimeError("no such thing")
+
+    monkeypatch.delenv("GPUAAS_DEBUG", raising=False)
+    monkeypatch.setattr(main.command, "main", burst)
+    with pytest.raises(SystemExit) as ended:
+        main.main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert "RuntimeError: no such thing" in said
+    assert said.count("\n") == 1

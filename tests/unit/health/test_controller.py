@@ -13,7 +13,7 @@ from slurm_gpuaas.domain.incidents import EventKind, EventSource, Incident, Inci
 from slurm_gpuaas.domain.jobs import JobId, JobState
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.nodes import NodeBase, NodeFlag
-from slurm_gpuaas.health.controller import HealthController, HealthSettings
+from slurm_gpuaas.health.controller import LOST_WITHIN, HealthController, HealthSettings
 from slurm_gpuaas.slurm.protocols import SlurmUnavailable
 from slurm_gpuaas.store import Store
 from tests.fakes import EPOCH, FakeClock, FakeController, make_job, make_node
@@ -54,6 +54,15 @@ class Site:
 
     def _wake(self) -> None:
         self.woken += 1
+
+    def outlive_a_crash(self) -> None:
+        """Wait until slurmctld has what it was told on its disk, and see it there."""
+        self.clock.forward(LOST_WITHIN)
+        self.health.tick()
+
+    def lose_drain(self) -> None:
+        """slurmctld was killed before it wrote the drain down, and is back."""
+        self.slurm.node_by_name[NODE] = make_node(NODE)
 
     def run(self, job_id: int, *nodes: str, requeue: bool = True) -> None:
         self.slurm.job_by_id[JobId(job_id)] = make_job(job_id, node_count=len(nodes), requeue=requeue)
@@ -170,6 +179,7 @@ def test_a_foreign_drain_keeps_its_reason_and_lost_jobs_are_still_requeued(site:
 def test_a_node_put_back_by_a_person_is_not_drained_again(site: Site) -> None:
     site.report(xid(79))
     site.health.tick()
+    site.outlive_a_crash()
     site.slurm.resume([NODE])
     site.health.tick()
     site.health.tick()
@@ -177,9 +187,63 @@ def test_a_node_put_back_by_a_person_is_not_drained_again(site: Site) -> None:
     assert NodeFlag.DRAIN not in site.slurm.node_by_name[NODE].flags
 
 
+@pytest.mark.parametrize("away", [timedelta(seconds=1), timedelta(hours=2)])
+def test_a_drain_that_slurm_lost_is_set_again(site: Site, away: timedelta) -> None:
+    site.report(xid(79))
+    site.health.tick()
+    reason = site.reason()
+    site.lose_drain()
+    site.run(7, "b200-001")
+    site.clock.forward(away)
+    site.restart()
+    site.health.tick()
+    assert site.reason() == reason
+    assert site.incident.state == "draining"
+    assert site.slurm.job_by_id[JobId(7)].state is JobState.PENDING
+    assert site.actions().count("node.drain-again") == 1
+    # Set again, it may be lost again; on disk, it is a person's to take back.
+    site.lose_drain()
+    site.health.tick()
+    assert site.reason() == reason
+    site.outlive_a_crash()
+    site.slurm.resume([NODE])
+    site.health.tick()
+    assert site.incident.state is IncidentState.CLOSED
+    assert not site.slurm.node_by_name[NODE].draining
+
+
+def test_a_foreign_drain_that_slurm_lost_is_followed_by_ours(site: Site) -> None:
+    site.slurm.drain([NODE], "cable swap, kim")
+    site.report(xid(79))
+    site.health.tick()
+    site.lose_drain()
+    site.health.tick()
+    assert site.reason().startswith(f"gpuaas:{site.incident.id}:")
+
+
+def test_drains_set_again_do_not_open_the_breaker(store: Store) -> None:
+    site = Site(store, settings=HealthSettings(max_drains=1))
+    site.report(xid(79))
+    site.health.tick()
+    site.lose_drain()
+    site.health.tick()
+    assert site.slurm.node_by_name[NODE].draining
+    assert "breaker.open" not in site.actions()
+
+
+def test_closing_the_incident_puts_a_node_back_at_once(site: Site) -> None:
+    site.report(xid(79))
+    site.health.tick()
+    site.health.close(site.incident.id, actor="kim", reason="false alarm")
+    site.slurm.resume([NODE])
+    site.health.tick()
+    assert not site.slurm.node_by_name[NODE].draining
+
+
 def test_a_new_fault_after_the_return_is_a_new_incident(site: Site) -> None:
     site.report(xid(79, sequence=1))
     site.health.tick()
+    site.outlive_a_crash()
     site.slurm.resume([NODE])
     site.health.tick()
     site.report(xid(48, sequence=2))
