@@ -3,6 +3,7 @@ that need no daemon import nothing of it."""
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
@@ -99,6 +100,7 @@ def main(args: Sequence[str] | None = None, *, session: Session | None = None) -
     try:
         # click hands back the code of `ctx.exit(code)`; what a command returns is of no interest.
         code = cli.main(args, prog_name="gpuaas", standalone_mode=False, obj=session)
+        sys.stdout.flush()  # here, where a full disk is still a sentence
         sys.exit(code if isinstance(code, int) else ExitCode.OK)
     except GpuaasError as error:
         click.echo(f"Error: {error}", err=True)
@@ -109,6 +111,13 @@ def main(args: Sequence[str] | None = None, *, session: Session | None = None) -
     except click.ClickException as error:
         error.show()
         sys.exit(ExitCode.INVALID)
+    except OSError as error:
+        if os.environ.get("GPUAAS_DEBUG"):
+            raise
+        where = f"{error.filename}: " if error.filename else "A file or the output: "
+        click.echo(f"Error: {where}{error.strerror or error}.", err=True)
+        _drop_output()
+        sys.exit(ExitCode.FAILED)
     except Exception as error:
         if os.environ.get("GPUAAS_DEBUG"):
             raise
@@ -118,3 +127,11 @@ def main(args: Sequence[str] | None = None, *, session: Session | None = None) -
             err=True,
         )
         sys.exit(ExitCode.FAILED)
+
+
+def _drop_output() -> None:
+    """What could not be written is not tried again when Python ends."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)

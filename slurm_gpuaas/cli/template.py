@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import click
 
 from slurm_gpuaas.cli.output import print_table
-from slurm_gpuaas.cli.template_options import TemplateGroup, library
+from slurm_gpuaas.cli.template_options import TemplateGroup, library, usable
 from slurm_gpuaas.jobs.templates import Template, option_of
 
 JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document.")
@@ -36,7 +36,9 @@ def list_templates(as_json: bool) -> None:
       gpuaas template list
       gpuaas template list --json | jq -r '.[].name'
     """
-    templates = [library().get(name) for name in library().names()]
+    templates, faults = usable()
+    for fault in faults:
+        click.echo(f"! {fault}", err=True)
     if as_json:
         click.echo(json.dumps([{"name": t.name, "title": t.manifest.title} for t in templates], indent=2))
         return

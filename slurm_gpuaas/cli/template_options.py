@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.jobs.templates import SHIPPED, ChoiceParameter, Library, Template, option_of
 
 FOLDER_VARIABLE = "GPUAAS_JOB_TEMPLATES"
@@ -17,6 +18,19 @@ FOLDER_VARIABLE = "GPUAAS_JOB_TEMPLATES"
 def library() -> Library:
     """The site's templates where the environment names a folder of them, the shipped ones otherwise."""
     return Library(Path(os.environ.get(FOLDER_VARIABLE) or SHIPPED))
+
+
+def usable() -> tuple[list[Template], list[InvalidInput]]:
+    """The library's templates, and what is wrong with those that cannot be used."""
+    found: list[Template] = []
+    faults: list[InvalidInput] = []
+    chosen = library()
+    for name in chosen.names():
+        try:
+            found.append(chosen.get(name))
+        except InvalidInput as error:
+            faults.append(error)
+    return found, faults
 
 
 class TemplateGroup(click.Group):
@@ -35,7 +49,7 @@ class TemplateGroup(click.Group):
         self._extra = extra
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return library().names()
+        return [template.name for template in usable()[0]]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         # raises NotFound with the names there are, where click would only say "no such command"
@@ -50,9 +64,18 @@ class TemplateGroup(click.Group):
             cmd_name,
             params=[*_options(template), *self._extra],
             callback=callback,
-            help=f"{template.manifest.title}.\n\n{template.manifest.description}",
+            help=f"{template.manifest.title}.\n\n{template.manifest.description}\n\n"
+            f"\b\nExample:\n  {_example(ctx.command_path, template)}",
             short_help=template.manifest.title,
         )
+
+
+def _example(command: str, template: Template) -> str:
+    words = [command, template.name]
+    for name, parameter in template.manifest.parameters.items():
+        if parameter.required:
+            words += [option_of(name), parameter.example]
+    return " ".join(words)
 
 
 def _options(template: Template) -> list[click.Option]:

@@ -10,6 +10,7 @@ import click
 from slurm_gpuaas.cli.context import Session, as_json, pass_session
 from slurm_gpuaas.cli.output import SEOUL, print_json, print_table
 from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.policy import FIRST_DAY, LAST_DAY
 
 DIMENSIONS = ("project", "user", "model", "qos", "cluster")
 
@@ -74,10 +75,15 @@ def _hours(seconds: int) -> str:
 
 
 def _day(text: str | None) -> date | None:
+    if not text:
+        return None
     try:
-        return date.fromisoformat(text) if text else None
+        day = date.fromisoformat(text)
     except ValueError:
         raise InvalidInput(f"{text!r:.40} is not a day.", way_out="Write e.g. 2027-01-31.") from None
+    if not FIRST_DAY <= day <= LAST_DAY:
+        raise InvalidInput(f"{day} is not between {FIRST_DAY} and {LAST_DAY}.", way_out="Write e.g. 2027-01-31.")
+    return day
 
 
 def _midnight(of: date) -> datetime:

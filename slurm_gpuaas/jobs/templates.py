@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final, Literal, Self
@@ -20,6 +20,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from slurm_gpuaas.domain.errors import InvalidInput, NotFound
+from slurm_gpuaas.domain.faults import faults_of
 
 SHIPPED: Final = Path(__file__).parents[2] / "job_templates"
 COMMON: Final = "common"
@@ -37,6 +38,7 @@ class _Parameter(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     metavar: ClassVar[str] = "TEXT"
+    example: ClassVar[str] = "TEXT"
     help: str
     default: int | str | None = None
 
@@ -72,6 +74,7 @@ class _Parameter(BaseModel):
 class IntegerParameter(_Parameter):
     type: Literal["integer"]
     metavar: ClassVar[str] = "N"
+    example: ClassVar[str] = "N"
     min: int
     max: int
 
@@ -115,6 +118,7 @@ class TextParameter(_Parameter):
 class WallTimeParameter(_Parameter):
     type: Literal["wall-time"]
     metavar: ClassVar[str] = "TIME"
+    example: ClassVar[str] = "1:00:00"
 
     @property
     def wants(self) -> str:
@@ -127,6 +131,7 @@ class WallTimeParameter(_Parameter):
 class PathParameter(_Parameter):
     type: Literal["path"]
     metavar: ClassVar[str] = "PATH"
+    example: ClassVar[str] = "train.py"
 
     @property
     def wants(self) -> str:
@@ -141,6 +146,7 @@ class WordsParameter(_Parameter):
 
     type: Literal["words"]
     metavar: ClassVar[str] = "WORDS"
+    example: ClassVar[str] = "'python3 train.py'"
 
     @property
     def wants(self) -> str:
@@ -251,37 +257,59 @@ class Library:
         self.folder = folder
 
     def names(self) -> list[str]:
-        return sorted(self._names())
+        """
+        Raises:
+            NotFound: there is no template at all.
+        """
+        names = sorted(path.parent.name for path in self.folder.glob("*/manifest.yaml"))
+        names = [name for name in names if _NAME.fullmatch(name)]
+        if not names:
+            raise NotFound(
+                f"There is no job template in {self.folder}.",
+                way_out="Name a folder with TEMPLATE/manifest.yaml and TEMPLATE/script.sh.j2 in it.",
+            )
+        return names
 
     def get(self, name: str) -> Template:
         """Raises:
         NotFound: there is no template of that name.
-        InvalidInput: its manifest is wrong.
+        InvalidInput: its manifest is wrong, or a file of it cannot be read.
         """
-        if name not in self._names():
-            raise NotFound(f"There is no job template {name!r:.60}.", way_out=f"Use one of {', '.join(self.names())}.")
+        names = self.names()
+        if name not in names:
+            raise NotFound(f"There is no job template {name!r:.60}.", way_out=f"Use one of {', '.join(names)}.")
         folder = self.folder / name
         own = _document(folder / "manifest.yaml")
         common = _document(self.folder / COMMON / "parameters.yaml")
+        parameters = own.get("parameters") or {}
         try:
-            manifest = Manifest.model_validate({**own, "parameters": {**own.get("parameters", {}), **common}})
+            if isinstance(parameters, dict):
+                own = {**own, "parameters": {**parameters, **common}}
+            manifest = Manifest.model_validate(own)
         except ValidationError as error:
-            faults = "; ".join(f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors())
+            faults = "; ".join(f"{'.'.join(map(str, place))}: {what}" for place, what in faults_of(error))
             raise InvalidInput(
                 f"The manifest of template {name} is wrong: {faults}.", way_out=f"Correct {folder / 'manifest.yaml'}."
             ) from None
-        source = (folder / "script.sh.j2").read_text(encoding="utf-8")
-        return Template(name=name, manifest=manifest, source=source, folder=folder)
+        return Template(name=name, manifest=manifest, source=_text(folder / "script.sh.j2"), folder=folder)
 
-    def _names(self) -> Iterator[str]:
-        return (path.parent.name for path in self.folder.glob("*/manifest.yaml") if _NAME.fullmatch(path.parent.name))
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InvalidInput(f"{path} cannot be read: {error.strerror}.", way_out="Put it right.") from None
+    except UnicodeDecodeError:
+        raise InvalidInput(f"{path} is not a text in UTF-8.", way_out="Save it as UTF-8.") from None
 
 
 def _document(path: Path) -> dict[str, Any]:
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise InvalidInput(f"{path} cannot be read: {error}.", way_out="Correct the file.") from None
+        document = yaml.safe_load(_text(path))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        said = f"line {mark.line + 1}: {getattr(error, 'problem', '')}" if mark else " ".join(str(error).split())
+        raise InvalidInput(f"{path} is not YAML: {said}.", way_out="Correct the file.") from None
     if not isinstance(document, dict):
         raise InvalidInput(f"{path} is not a mapping.", way_out="Correct the file.")
     return document

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from slurm_gpuaas.domain.errors import NotFound
+from slurm_gpuaas.domain.names import Name
 from slurm_gpuaas.testbed.rootfs import DEFAULT_SUITE
 
 
@@ -65,10 +66,19 @@ class Profile:
         """Instance name to cluster.
 
         One cluster: `name`, else the profile's. Several: the clusters' own names, behind `name-` when one is given.
+
+        Raises:
+            InvalidInput: it cannot be a name; files are named after it.
         """
+        if name is not None:
+            InstanceName(name)
         if len(self.clusters) == 1:
             return {name or self.name: self.clusters[0]}
         return {f"{name}-{cluster.name}" if name else cluster.name: cluster for cluster in self.clusters}
+
+
+class InstanceName(Name):
+    what = "testbed name"
 
 
 _HAEIN: Final = Cluster(name="haein", model="b200", nodes=129)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
@@ -37,6 +38,19 @@ MESSAGES: Mapping[int, str] = {
     154: "GPU recovery action changed from 0x0 (None) to 0x2 (Node Reboot Required)",
 }
 """What the driver prints after the code, as public logs show it."""
+
+TEXTS = frozenset(("name", "uuid", "serial", "pci", "fabric_uuid"))
+NUMBERS = frozenset(
+    """
+    minor temperature memory_temperature power power_limit utilisation memory_utilisation memory_total memory_reserved
+    memory_used ecc_enabled ecc_volatile_corrected ecc_volatile_uncorrected ecc_aggregate_corrected
+    ecc_aggregate_uncorrected remap_correctable remap_uncorrectable remap_pending remap_failure retired_pending
+    nvlink_count nvlink_version fabric_state fabric_clique fabric_health_mask fabric_health_summary recovery_action
+    pcie_replays lost
+    """.split()  # noqa: SIM905
+)
+NUMBERED = re.compile(r"nvlink\.\d+\.state|process\.\d+|field\.\d+")
+"""Readings of a GPU in nvml.state, as the simulated library knows them; it passes over what it does not know."""
 
 KERNEL_ERROR, KERNEL_INFO = 3, 6
 """syslog severities; facility 0 is the kernel, so they are the whole priority field."""
@@ -119,12 +133,20 @@ class SimulatedNode:
         """Change readings of a GPU, e.g. `{"temperature": "90", "nvlink.3.state": "0"}`.
 
         Raises:
-            InvalidInput: no such GPU, or a key or value that could not be a line of the file.
+            InvalidInput: no such GPU or reading, or a value that the reading cannot have.
         """
         self._check(gpu)
         for key, value in values.items():
-            if not key or any(c.isspace() for c in key) or not value.strip() or "\n" in value:
-                raise InvalidInput(f"{key!r}={value!r} is no reading.", way_out="Use KEY=VALUE, e.g. temperature=90.")
+            if key in TEXTS:
+                fits = bool(value.strip()) and value.isprintable()
+            elif key in NUMBERS or NUMBERED.fullmatch(key):
+                fits = bool(re.fullmatch(r"\d{1,19}", value, re.ASCII))
+            else:
+                known = ", ".join([*sorted(TEXTS | NUMBERS), "nvlink.N.state", "process.PID", "field.ID"])
+                raise InvalidInput(f"{key!r:.80} is no reading of a GPU.", way_out=f"Use one of {known}.")
+            if not fits:
+                kind = "text" if key in TEXTS else "a whole number"
+                raise InvalidInput(f"{value!r:.80} is no value of {key}.", way_out=f"Use {kind}.")
         with self._locked():
             self._write_state({f"gpu.{gpu}.{key}": value for key, value in values.items()})
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,22 @@ def test_a_reason_that_is_too_short_is_one_sentence(run: Run) -> None:
     ran = run("node", "drain", "b200-001", "--reason", "x")
     assert ran.code == 3
     assert ran.err.startswith("Error: reason: should have at least 3 characters.")
+
+
+@pytest.mark.parametrize("day", ["9999-12-31", "0001-01-01", "2027-02-30"])
+def test_a_day_that_cannot_be_asked_about_is_refused(run: Run, day: str) -> None:
+    for option in ("--from", "--to"):
+        ran = run("usage", option, day)
+        assert ran.code == 3
+        assert "2027-01-31" in ran.err
+
+
+def test_a_full_disk_is_one_sentence() -> None:
+    with Path("/dev/full").open("w") as full:
+        argv = [sys.executable, "-m", "slurm_gpuaas.cli", "topology", "schema"]
+        ended = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stderr == "Error: A file or the output: No space left on device.\n"
 
 
 @pytest.mark.parametrize("name", ["../policy", "..", "a/b", ""])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from slurm_gpuaas.cli.main import main
 from slurm_gpuaas.domain.errors import InvalidInput, NotFound
 from slurm_gpuaas.jobs.templates import SHIPPED, Library, option_of
 
@@ -163,13 +164,44 @@ def test_a_site_adds_templates_of_its_own(tmp_path: Path) -> None:
         (MANIFEST.replace("type: integer", "type: colour"), "", "manifest of template own is wrong"),
         (MANIFEST + "colour: red\n", "", "colour"),
         ("- 1", "", "not a mapping"),
-        ("{", "", "cannot be read"),
+        ("{\n\n", "", "is not YAML: line 3: expected the node content"),
+        ("title: t\ndescription: d\nparameters: [a]\n", "", "parameters: is not a mapping of fields"),
     ],
 )
 def test_a_wrong_template_is_named_with_its_fault(tmp_path: Path, manifest: str, script: str, words: str) -> None:
     with pytest.raises(InvalidInput) as raised:
         _site_template(tmp_path, manifest, script).get("own").render({})
     assert words in str(raised.value)
+
+
+def test_a_template_whose_files_cannot_be_read_is_named(tmp_path: Path) -> None:
+    library = _site_template(tmp_path, MANIFEST, "")
+    (tmp_path / "own" / "script.sh.j2").unlink()
+    with pytest.raises(InvalidInput, match=r"script\.sh\.j2 cannot be read: No such file"):
+        library.get("own")
+    (tmp_path / "own" / "manifest.yaml").write_bytes(b"title: \xff\n")
+    with pytest.raises(InvalidInput, match=r"manifest\.yaml is not a text in UTF-8"):
+        library.get("own")
+
+
+def test_one_bad_template_does_not_hide_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "templates"
+    shutil.copytree(SHIPPED, folder)
+    (folder / "torchrun" / "script.sh.j2").unlink()
+    monkeypatch.setenv("GPUAAS_JOB_TEMPLATES", str(folder))
+    for words in (("template", "list"), ("job", "submit", "--help")):
+        with pytest.raises(SystemExit) as ended:
+            main(words)
+        assert ended.value.code == 0
+        assert "single-node" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("folder", ["", "missing"])
+def test_a_folder_without_templates_is_named(tmp_path: Path, folder: str) -> None:
+    with pytest.raises(NotFound, match=f"no job template in {tmp_path / folder}"):
+        Library(tmp_path / folder).names()
 
 
 def test_options_are_spelt_with_hyphens() -> None:

@@ -1,4 +1,4 @@
-"""Every command of `gpuaas` explains itself: what it does, each option, and an example near it."""
+"""Every command of `gpuaas` explains itself: what it does, each option, and an example."""
 
 from __future__ import annotations
 
@@ -28,9 +28,4 @@ def test_a_command_explains_itself(leaf: click.Context) -> None:
     assert command.help, f"{leaf.command_path} has no help."
     silent = [p.opts[-1] for p in command.params if isinstance(p, click.Option) and not (p.help or p.hidden)]
     assert not silent, f"{leaf.command_path} does not say what {silent} do."
-    near: list[click.Context] = []
-    context: click.Context | None = leaf
-    while context and context.parent:  # the root's own examples are not near
-        near.append(context)
-        context = context.parent
-    assert any("Example" in (one.command.help or "") for one in near), f"No example near {leaf.command_path}."
+    assert "Example" in command.help, f"{leaf.command_path} has no example."

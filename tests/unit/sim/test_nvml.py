@@ -207,6 +207,10 @@ def test_no_node_is_no_driver(nvml: ctypes.CDLL, tmp_path: Path) -> None:
 def test_a_senseless_reading_is_refused(node: SimulatedNode) -> None:
     with pytest.raises(InvalidInput):
         node.set(3, {"temperature": "9\ngpu.0.lost 1"})
+    with pytest.raises(InvalidInput, match=r"no reading of a GPU\. Use one of .*temperature.*nvlink\.N\.state"):
+        node.set(3, {"foo": "bar"})
+    with pytest.raises(InvalidInput, match="'hot' is no value of temperature"):
+        node.set(3, {"temperature": "hot"})
     with pytest.raises(InvalidInput):
         node.set(8, {"temperature": "9"})
     with pytest.raises(NotFound):
