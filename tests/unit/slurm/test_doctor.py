@@ -54,6 +54,10 @@ def only_problem(facts: Facts) -> Finding:
     return problems[0]
 
 
+def test_a_snapshot_that_the_daemon_had_no_reason_to_write_again_is_well() -> None:
+    assert all(one.level is Level.OK for one in findings(replace(SOUND, snapshot_age=timedelta(seconds=90))))
+
+
 def test_a_sound_site_has_nothing_to_do() -> None:
     found = findings(SOUND)
     assert {finding.level for finding in found} == {Level.OK}
