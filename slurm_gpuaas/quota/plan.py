@@ -200,8 +200,9 @@ def digest(wanted: AccountingState, partitions: str) -> str:
 
 
 def _conflicts(actual: AccountingState, wanted: AccountingState) -> Iterator[str]:
+    accounts = {**actual.accounts_abroad, **actual.accounts}  # a name is one record, whatever clusters use it
     pairs: list[tuple[str, Account | Qos, Account | Qos | None]] = [
-        *(("Slurm account", one, actual.accounts.get(name)) for name, one in wanted.accounts.items()),
+        *(("Slurm account", one, accounts.get(name)) for name, one in wanted.accounts.items()),
         *(("QOS", one, actual.qos.get(name)) for name, one in wanted.qos.items()),
     ]
     for what, needed, found in pairs:
@@ -274,7 +275,7 @@ def _settled_defaults(actual: AccountingState, targets: Sequence[UserAssociation
     staying = {(one.user, one.account) for one in targets}
     chosen = {
         one.user: one.account
-        for key, one in actual.associations.items()
+        for key, one in (*actual.associations.items(), *_foreign(actual))
         if one.is_default and (key in staying or not is_ours(actual.accounts.get(one.account)))
     }
     for one in sorted(targets, key=lambda one: not one.is_default):
@@ -333,16 +334,17 @@ def _gone(actual: AccountingState, wanted: AccountingState, busy: Busy) -> _Gone
     held = {key: f"until its jobs have ended ({_cancel(key)})" for key in surplus if key in busy.associations}
     ours = {user for user, _account in (*wanted.associations, *held)}
     elsewhere = {user for user, account in actual.associations if not is_ours(actual.accounts.get(account))}
+    elsewhere |= {user for (user, _account), _one in _foreign(actual)}
     for user, account in surplus:
         if user in ours:
             continue
-        if user not in elsewhere and user in actual.administrators:
+        if user not in elsewhere | actual.abroad and user in actual.administrators:
             # The last association goes with the user, and the rights of an administrator would go with both.
             held[user, account] = f"because {user} is a Slurm administrator"
         elif user in elsewhere and actual.associations[user, account].is_default:
             held[user, account] = f"because it is the default account of {user}, who has others to choose"
     leaving = [key for key in surplus if key not in held]
-    users = {user for user, _account in leaving} - ours - elsewhere - {user for user, _account in held}
+    users = {user for user, _account in leaving} - ours - elsewhere - actual.abroad - {user for user, _account in held}
     accounts, staying = _accounts_gone(actual, wanted, {account for _user, account in held})
     unwanted_qos = [name for name, one in actual.qos.items() if is_ours(one) and name not in wanted.qos]
     return _Gone(
@@ -359,6 +361,11 @@ def _gone(actual: AccountingState, wanted: AccountingState, busy: Busy) -> _Gone
             *(f"QOS {name} stays until its jobs have ended." for name in sorted(unwanted_qos) if name in busy.qos),
         ),
     )
+
+
+def _foreign(actual: AccountingState) -> list[tuple[Key, UserAssociation]]:
+    """Associations of a kind that we never write, in accounts that are not ours."""
+    return [(key, one) for key, one in actual.unmanaged.items() if not is_ours(actual.accounts.get(key[1]))]
 
 
 def _accounts_gone(

@@ -90,7 +90,10 @@ class Qos:
 class AccountingState:
     """Everything of one cluster's accounting that we may own: read in one go, compared, written as a difference.
 
-    `administrators` are the users with an AdminLevel (operators too).
+    The rest is what must outlive us: `unmanaged` are associations that we never write, below root or for one partition
+    only; slurmdbd may serve other clusters, which share users and accounts by name: `abroad` are the users who have
+    associations there, `accounts_abroad` the accounts that only they have. `administrators` are the users with an
+    AdminLevel (operators too).
     """
 
     accounts: Mapping[AccountName, Account] = field(default_factory=dict)
@@ -98,6 +101,9 @@ class AccountingState:
     associations: Mapping[tuple[UserName, AccountName], UserAssociation] = field(default_factory=dict)
     qos: Mapping[QosName, Qos] = field(default_factory=dict)
     administrators: frozenset[UserName] = frozenset()
+    unmanaged: Mapping[tuple[UserName, AccountName], UserAssociation] = field(default_factory=dict)
+    abroad: frozenset[UserName] = frozenset()
+    accounts_abroad: Mapping[AccountName, Account] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

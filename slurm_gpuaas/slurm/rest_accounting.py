@@ -100,6 +100,7 @@ class _AssociationMax(Wire):
 
 
 class _Association(Wire):
+    cluster: str
     account: str
     user: Text = ""
     parent_account: Text = ""
@@ -227,12 +228,15 @@ class RestAccounting:
             if one.name != ROOT
         }
         users = self._wire.get(f"{_DB}/users/", _UsersAnswer).users
-        accounts, associations = dict(bare), {}
-        for row in self._associations():
+        here, abroad = self._by_place()
+        accounts = dict(bare)
+        associations: dict[tuple[UserName, AccountName], UserAssociation] = {}
+        unmanaged: dict[tuple[UserName, AccountName], UserAssociation] = {}
+        for row in here:
             if row.user:
-                if row.account != ROOT and not row.partition:
-                    association = _user_association(row)
-                    associations[association.user, association.account] = association
+                association = _user_association(row)
+                kept = unmanaged if row.account == ROOT or row.partition else associations
+                kept[association.user, association.account] = association
             elif row.account in bare:
                 account = bare[AccountName.as_slurm_says(row.account)]
                 parent = None if row.parent_account in {"", ROOT} else AccountName.as_slurm_says(row.parent_account)
@@ -243,13 +247,17 @@ class RestAccounting:
                     grp_tres_mins=_tres(row.max.tres.group.minutes),
                     fairshare=row.shares_raw,
                 )
+        only_abroad = {row.account for row in abroad} - {row.account for row in here}
         qos = {one.name: one for one in map(_qos, self._qos())}
         return AccountingState(
-            accounts=accounts,
+            accounts={name: one for name, one in accounts.items() if name not in only_abroad},
             users=frozenset(UserName.as_slurm_says(one.name) for one in users),
             associations=associations,
             qos=qos,
             administrators=frozenset(UserName.as_slurm_says(one.name) for one in users if one.administers),
+            unmanaged=unmanaged,
+            abroad=frozenset(UserName.as_slurm_says(row.user) for row in abroad if row.user),
+            accounts_abroad={name: one for name, one in bare.items() if name in only_abroad},
         )
 
     def jobs_since(self, start: datetime, end: datetime) -> Sequence[AccountingJob]:
@@ -375,18 +383,18 @@ class RestAccounting:
                 self._wire.delete(f"{_DB}/associations/", Answer, query)
 
     def delete_users(self, users: Iterable[UserName]) -> None:
-        present = self._users()
+        """Those whom another cluster knows lose their associations with this one only."""
+        here, abroad = self._by_place()
         # slurmrestd deletes one a call: 900 users take it half a minute, sacctmgr a quarter of a second.
-        for batch in _batches(sorted(set(users) & present)):
-            self._sacctmgr(["--immediate", "--quiet", "delete", "user", f"name={','.join(batch)}"])
+        self._delete("user", sorted(set(users) & self._users()), here=_users_of(here), abroad=_users_of(abroad))
 
     def delete_accounts(self, accounts: Iterable[AccountName]) -> None:
-        """Checks for children itself: Slurm would take a whole subtree along."""
+        """Checks for children itself: Slurm would take a whole subtree along. Other clusters keep theirs."""
         present = {one.name for one in self._wire.get(f"{_DB}/accounts/", _AccountsAnswer).accounts}
         leaving = {name for name in accounts if name in present}
         if not leaving:
             return
-        rows = self._associations()
+        rows, abroad = self._by_place()
         parent_of = {row.account: row.parent_account for row in rows if not row.user}
         kept = sorted(child for child, parent in parent_of.items() if parent in leaving and child not in leaving)
         if kept:
@@ -395,8 +403,8 @@ class RestAccounting:
             )
         user_rows = self._user_rows(rows)
         self._move_defaults(user_rows, {key for key in user_rows if key[1] in leaving})
-        for batch in _batches(sorted(leaving, key=lambda name: (-_depth(name, parent_of), name))):
-            self._sacctmgr(["--immediate", "--quiet", "delete", "account", f"name={','.join(batch)}"])
+        ordered = sorted(leaving, key=lambda name: (-_depth(name, parent_of), name))
+        self._delete("account", ordered, here=parent_of.keys(), abroad={row.account for row in abroad})
 
     def delete_qos(self, qos: Iterable[QosName]) -> None:
         for batch in _batches(sorted(set(qos) & {one.name for one in self._qos()})):
@@ -404,10 +412,29 @@ class RestAccounting:
 
     # ------------------------------------------------------------------ parts
 
-    def _associations(self) -> tuple[_Association, ...]:
+    def _associations(self) -> list[_Association]:
+        return self._by_place()[0]
+
+    def _by_place(self) -> tuple[list[_Association], list[_Association]]:
+        """Associations of this cluster, and of others that slurmdbd serves."""
         # Only an association's own limits: slurmdbd walks to the root for each of the others, and takes twice as long.
-        query = {"cluster": self.cluster(), "Exclude limits from parents": "true"}
-        return self._wire.get(f"{_DB}/associations/", _AssociationsAnswer, query).associations
+        query = {"Exclude limits from parents": "true"}
+        here: list[_Association] = []
+        abroad: list[_Association] = []
+        for row in self._wire.get(f"{_DB}/associations/", _AssociationsAnswer, query).associations:
+            (here if row.cluster == self.cluster() else abroad).append(row)
+        return here, abroad
+
+    def _delete(self, kind: str, names: Sequence[str], *, here: Collection[str], abroad: Collection[str]) -> None:
+        """Delete what no other cluster knows, record and all; of the rest, what this cluster has.
+
+        A record that goes takes its associations with every cluster along.
+        """
+        for batch in _batches(name for name in names if name in abroad and name in here):
+            where = [f"name={','.join(batch)}", f"cluster={self.cluster()}"]
+            self._sacctmgr(["--immediate", "--quiet", "delete", kind, "where", *where])
+        for batch in _batches(name for name in names if name not in abroad):
+            self._sacctmgr(["--immediate", "--quiet", "delete", kind, "where", f"name={','.join(batch)}"])
 
     def _user_rows(
         self, rows: Iterable[_Association] | None = None
@@ -474,6 +501,10 @@ class RestAccounting:
             "is_default": association.is_default,
             "shares_raw": association.fairshare,
         }
+
+
+def _users_of(rows: Iterable[_Association]) -> frozenset[str]:
+    return frozenset(row.user for row in rows if row.user)
 
 
 def _batches(records: Iterable[T], size: int = _BATCH) -> Iterator[tuple[T, ...]]:

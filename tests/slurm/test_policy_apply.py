@@ -12,7 +12,7 @@ import yaml
 
 from slurm_gpuaas.domain.clock import SystemClock
 from slurm_gpuaas.domain.errors import Conflict
-from slurm_gpuaas.domain.names import ClusterName, QosName
+from slurm_gpuaas.domain.names import ClusterName, QosName, UserName
 from slurm_gpuaas.domain.policy import DOCUMENT, Policy, PolicyDocument
 from slurm_gpuaas.quota.controller import PolicyController
 from slurm_gpuaas.slurm.connect import connect
@@ -164,6 +164,64 @@ def test_what_is_not_ours_stays_and_a_name_of_ours_that_is_taken_stops_the_plan(
     finally:
         site.ask("sacctmgr", "-i", "delete", "account", "physics")
         site.ask("sacctmgr", "-i", "delete", "qos", "guaranteed-wanted")
+
+
+@pytest.fixture
+def other_cluster(mini: Instance) -> Iterator[str]:
+    """Another cluster of the same slurmdbd, with an account and a member of its own that bear names of ours."""
+    for argv in (
+        ["add", "cluster", "other"],
+        ["add", "account", "speech", "cluster=other"],
+        ["add", "account", "chem", "cluster=other"],
+        ["add", "user", "dave", "account=speech", "cluster=other"],
+        ["add", "account", "physics", "cluster=mini"],
+    ):
+        mini.exec(["sacctmgr", "-i", *argv])
+    yield "other"
+    for argv in (
+        ["delete", "cluster", "other"],
+        ["delete", "user", "ivan,grace"],
+        ["delete", "account", "physics,chem"],
+    ):
+        mini.exec(["sacctmgr", "-i", *argv], check=False)
+
+
+def test_associations_and_accounts_that_are_not_ours_outlive_ours(site: Site, other_cluster: str) -> None:
+    def add(user: str, *words: str) -> None:
+        site.ask("sacctmgr", "-i", "add", "user", user, *words)
+
+    def rows() -> set[str]:
+        return set(site.ask("sacctmgr", "-nP", "show", "assoc", "format=cluster,account,user,partition"))
+
+    members = [
+        DOCUMENT.validate_python({"kind": "Member", "project": "speech", "user": user}) for user in ("ivan", "grace")
+    ]
+    site.apply([*example(), *members])
+    add("ivan", "account=physics", "cluster=mini", "partition=all")
+    add("ivan", "account=root", "cluster=mini")
+    add("ivan", "account=chem", f"cluster={other_cluster}")
+    add("grace", "account=chem", f"cluster={other_cluster}")
+    site.ask("sacctmgr", "-i", "modify", "user", "ivan", "where", "cluster=mini", "set", "defaultaccount=physics")
+    foreign = {
+        "mini|physics|ivan|all", "mini|root|ivan|", "other|chem|ivan|", "other|chem|grace|", "other|speech|dave|",
+        "other|speech||", "mini|physics||",
+    }  # fmt: skip
+    assert rows() >= foreign | {"mini|speech|ivan|", "mini|speech|grace|"}
+    assert site.policies.reconcile().plan.steps == (), "ivan's default account is his own choice"
+
+    assert site.apply(example()) == ()
+    assert rows() >= foreign
+    assert not rows() & {"mini|speech|ivan|", "mini|speech|grace|"}
+    site.accounting.delete_users([UserName("grace")])
+    assert rows() >= foreign, "nor does the door delete whom another cluster knows"
+
+    site.apply(without("speech", example()))
+    assert rows() >= foreign
+    assert not [row for row in rows() if row.startswith("mini|speech|")]
+    assert site.policies.reconcile().plan.steps == ()
+    site.apply(example())
+    assert {"mini|speech||", "mini|speech|carol|"} | foreign <= rows()
+    assert site.policies.reconcile().plan.steps == ()
 
 
 def test_a_project_runs_its_guarantee_and_its_borrowed_gpus_and_no_more(site: Site) -> None:

@@ -242,6 +242,42 @@ class TestConflicts:
         assert "vision" in sentence
         assert "not ours" in sentence
 
+    def test_so_does_an_account_of_another_cluster(self) -> None:
+        taken = AccountingState(accounts_abroad={VISION: replace(FOREIGN_ACCOUNT, name=VISION)})
+        (sentence,) = plan(taken, goal(small())).conflicts
+        assert "vision" in sentence
+
+
+class TestWhatIsElsewhere:
+    WITHOUT_BOB = policy(project(), member("alice"), grant(borrow_limit=8))
+    BELOW_ROOT = UserAssociation(user=BOB, account=AccountName("root"), qos=frozenset())
+    FOR_A_PARTITION = replace(BELOW_ROOT, account=FOREIGN_ACCOUNT.name)
+
+    @pytest.mark.parametrize("rest", [BELOW_ROOT, FOR_A_PARTITION], ids=["below root", "for a partition"])
+    @pytest.mark.parametrize("is_default", [True, False])
+    def test_a_user_with_another_association_keeps_it(self, rest: UserAssociation, is_default: bool) -> None:
+        slurm = brought_to(goal(small()))
+        slurm.association_by_key[BOB, VISION] = replace(
+            slurm.association_by_key[BOB, VISION], is_default=not is_default
+        )
+        rest = replace(rest, is_default=is_default)
+        actual = replace(slurm.read(), unmanaged={(BOB, rest.account): rest})
+        found = plan(actual, goal(self.WITHOUT_BOB))
+        assert titles(found) == (["remove members"] if is_default else ["put members"])
+        assert bool(found.deferred) != is_default, "Slurm does not delete a default account while there is another"
+        assert plan(actual, goal(small())).steps == (), "nor is the user's default taken from there"
+
+    def test_a_user_whom_another_cluster_knows_leaves_this_one_only(self) -> None:
+        slurm = brought_to(goal(small()))
+        found = plan(replace(slurm.read(), abroad=frozenset({BOB})), goal(self.WITHOUT_BOB))
+        assert titles(found) == ["remove members"]
+        assert found.steps[0].write == DeleteAssociations(((BOB, VISION),))
+
+    def test_an_account_of_another_cluster_is_not_surplus(self) -> None:
+        slurm = brought_to(goal(small()))
+        other = replace(slurm.account_by_name[VISION], name=AccountName("nlp"), description="gpuaas:project:nlp")
+        assert plan(replace(slurm.read(), accounts_abroad={other.name: other}), goal(small())).steps == ()
+
 
 class TestWhatJobsStillUse:
     """Slurm refuses to delete what a job that has not ended uses."""
