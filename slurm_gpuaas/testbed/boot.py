@@ -52,6 +52,12 @@ class Service:
     forks: bool = False
 
     @property
+    def matching(self) -> tuple[str, ...]:
+        """How start-stop-daemon knows its process. slurmctld gives its pid file to SlurmUser, and a file that is not
+        root's is not believed alone: the process must run the program, too."""
+        return ("--pidfile", self.pid_path, *(("--exec", self.argv[0]) if self.forks else ()))
+
+    @property
     def pid_path(self) -> str:
         return self.pidfile or f"{PID_FOLDER}/{self.name}.pid"
 
@@ -173,7 +179,7 @@ def start(instance: Instance, service: Service) -> None:
         background = () if service.forks else ("--background", "--make-pidfile", "--output", service.log)
         instance.exec(
             [
-                *("start-stop-daemon", "--start", "--quiet", "--pidfile", service.pid_path, "--chuid", service.user),
+                *("start-stop-daemon", "--start", "--quiet", *service.matching, "--chuid", service.user),
                 *(*background, "--startas", program, "--", *arguments),
             ],
             cwd="/",
@@ -194,8 +200,10 @@ def start(instance: Instance, service: Service) -> None:
 
 
 def stop(instance: Instance, service: Service, signal_name: str) -> None:
-    arguments = ["start-stop-daemon", "--stop", "--quiet", "--oknodo", "--pidfile", service.pid_path]
+    arguments = ["start-stop-daemon", "--stop", "--quiet", "--oknodo", *service.matching]
     instance.exec([*arguments, "--retry", f"{signal_name}/30"], cwd="/")
+    # One that is only just dying has no program any more but is there still, and would be taken for running.
+    instance.wait_for(f"The end of {service.name}", lambda: not alive(instance, service), seconds=30, every=0.01)
 
 
 def boot(instance: Instance, artifacts: Artifacts, *, daemon: bool, progress: Progress) -> None:

@@ -97,6 +97,9 @@ class Site:
     def mend(self) -> None:
         """All nodes whole and back in service, no job left."""
         self.instance.exec(["scancel", "--quiet", "--user=alice"], check=False)
+        for incident in self.incidents():
+            argv = ["gpuaas", "incident", "close", incident["id"], "--reason", "mended"]
+            self.instance.exec(argv, user="gpuaas")
         for name in self.instance.cluster.node_names():
             self.hardware(name).reboot()
             if self.drained(name):
@@ -163,6 +166,26 @@ def test_what_happened_while_the_daemon_was_dead_is_acted_on_when_it_is_back(sit
     for node in ("b200-04", "b200-06"):
         site.until(f"{node} is drained", lambda node=node: site.drained(node), seconds=40)  # type: ignore[misc]
     assert len(site.incidents()) == 2
+
+
+def test_a_drain_that_a_killed_slurmctld_forgot_is_set_again(site: Site) -> None:
+    # It starts from what it wrote down as a whole before; a cluster a few seconds old has not come to that yet.
+    site.instance.stop(boot.SLURMCTLD)
+    boot.start(site.instance, boot.SLURMCTLD)
+    site.until("all idle", lambda: boot.node_states(site.instance)["idle"] == 8 or None)
+    # Having just written its nodes down, it waits some seconds before it does so again.
+    site.instance.exec(["scontrol", "update", "NodeName=b200-08", "Comment=written"])
+    site.hardware("b200-03").xid(79, 2)
+    reason = site.until("b200-03 is drained", lambda: site.drained("b200-03"))
+    site.instance.stop(boot.SLURMCTLD, signal_name="KILL")
+    boot.start(site.instance, boot.SLURMCTLD)
+    assert site.drained("b200-03") is None, "slurmctld forgot nothing: this test shows nothing"
+    site.until("b200-03 is drained again", lambda: site.drained("b200-03"), seconds=40)
+    assert site.drained("b200-03") == reason
+    (incident,) = site.incidents()
+    assert incident["state"] in {"draining", "drained"}
+    trail = site.instance.exec(["gpuaas", "audit", "list", "--subject", "b200-03"], user="gpuaas").stdout
+    assert trail.count("node.drain-again") == 1
 
 
 def test_what_happened_while_the_agent_was_dead_is_told_once_when_it_is_back(site: Site) -> None:
