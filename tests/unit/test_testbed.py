@@ -182,8 +182,11 @@ def test_overlay_options_keep_odd_paths_whole() -> None:
 def test_only_processes_of_root_in_our_own_namespaces_count_as_a_testbed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Anyone can put the marker into a command line."""
     name = "planted"
-    with subprocess.Popen([sys.executable, "-c", "input()", f"{instance.MARKER}{name}"], stdin=subprocess.PIPE) as own:
+    argv = [sys.executable, "-c", "print(flush=True); input()", f"{instance.MARKER}{name}"]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as own:
         try:
+            assert own.stdout
+            own.stdout.readline()  # it runs, under its own command line
             assert ((own.pid, name) in instance._marked()) is (os.geteuid() == 0)
             monkeypatch.setattr(instance, "_is_roots", lambda _process: True)
             assert (own.pid, name) in instance._marked()
