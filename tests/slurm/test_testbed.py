@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -198,16 +199,24 @@ def test_up_works_again_after_a_kill_at_any_moment(name: str, moment: str) -> No
     assert boot.node_states(Instance.attach(name)) == {"idle": 8}
 
 
+def command_lines() -> Iterator[list[str]]:
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            yield file.read_text(errors="replace").rstrip("\0").split("\0")
+
+
 def test_a_killed_build_ends_what_it_started() -> None:
     seconds = str(100_000 + os.getpid())
     script = f"from slurm_gpuaas.testbed import rootfs; rootfs.run(['sleep', '{seconds}'])"
 
     def sleeping() -> bool:
-        return subprocess.run(["pgrep", "-fx", f"sleep {seconds}"], capture_output=True).returncode == 0
+        return any(words == ["sleep", seconds] for words in command_lines())
 
     with subprocess.Popen([sys.executable, "-c", script]) as builder:
-        until("sleep", sleeping)
-        builder.send_signal(signal.SIGKILL)
+        try:
+            until("sleep", sleeping)
+        finally:
+            builder.send_signal(signal.SIGKILL)
     until("the end of sleep", lambda: not sleeping())
 
 
