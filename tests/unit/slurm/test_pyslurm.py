@@ -39,7 +39,7 @@ class Nodes(dict):
     def modify(self, change):
         import os, sys, time
         reason = change.change.get("reason", "")
-        print("libslurm says something on stdout")
+        print("libslurm says something on stdout", flush=True)
         os.system("echo and a program does too")
         if reason == "die": os._exit(3)
         if reason == "hang": time.sleep(60)

@@ -85,7 +85,12 @@ class TestPolicy:
     @settings(
         max_examples=25,
         deadline=None,
-        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+        # Both databases run this very test, so it has two executors.
+        suppress_health_check=[
+            HealthCheck.function_scoped_fixture,
+            HealthCheck.too_slow,
+            HealthCheck.differing_executors,
+        ],
     )
     @given(policy=policies())
     def test_any_policy_comes_back_as_it_was(self, store: Store, policy: Policy) -> None:
