@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import IO, Any, ClassVar
+from typing import IO, Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.faults import faults_of
 from slurm_gpuaas.domain.policy import DOCUMENT, PolicyDocument
 
 MOST_FAULTS = 20
+Model = TypeVar("Model", bound=BaseModel)
 
 
 class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]  # C's parser is ten times as quick
@@ -59,6 +60,39 @@ def read_documents(files: Iterable[IO[str]]) -> list[PolicyDocument]:
             way_out="\nCorrect them; docs/guides/policy.md shows every kind of document.",
         )
     return documents
+
+
+def read_one(file: IO[str], model: type[Model]) -> Model:
+    """The one document of a YAML or JSON file.
+
+    Raises:
+        InvalidInput: names the first faults, each with its line.
+    """
+    loader = None
+    try:
+        loader = _Loader(file.read())
+        node = loader.get_single_node()
+        value = loader.construct_document(node) if node else None
+        return model.model_validate(value)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        faults = [f"{file.name}{line}: {getattr(error, 'problem', None) or error}"]
+    except UnicodeDecodeError:
+        faults = [f"{file.name}: not a text in UTF-8"]
+    except ValidationError as error:
+        faults = [
+            f"{file.name}: line {_line_of(node, place) if node else 1}, "
+            f"{'.'.join(str(part) for part in place) or 'the document'}: {fault}"
+            for place, fault in faults_of(error)
+        ]
+    except (TypeError, ValueError, RecursionError) as error:
+        faults = [f"{file.name}: a value cannot be read: {error}"]
+    finally:
+        if loader:
+            loader.dispose()
+    more = [f"... and {len(faults) - MOST_FAULTS} more"] if len(faults) > MOST_FAULTS else []
+    raise InvalidInput("\n  ".join(["The document has faults:", *faults[:MOST_FAULTS], *more]), way_out="\nCorrect it.")
 
 
 def _read(file: IO[str], documents: list[PolicyDocument], faults: list[str]) -> None:

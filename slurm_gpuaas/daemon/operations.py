@@ -45,14 +45,14 @@ from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound, Refused
 from slurm_gpuaas.domain.incidents import Incident, IncidentState, NodeEvent
-from slurm_gpuaas.domain.jobs import JobId, JobState
+from slurm_gpuaas.domain.jobs import JobId, JobState, ServiceClass
 from slurm_gpuaas.domain.names import AccountName, ClusterName, NodeName, PartitionName, ProjectName
 from slurm_gpuaas.domain.nodes import OWNER_MARK, Node
 from slurm_gpuaas.domain.policy import KST, Member, Policy, PolicyDocument, fold_nodes
 from slurm_gpuaas.health.controller import HealthController
 from slurm_gpuaas.health.incidents import is_reason_of
 from slurm_gpuaas.metering.controller import budget_use
-from slurm_gpuaas.metering.rules import BudgetUse, Dimension, ServiceClass, Window, service_class, totals
+from slurm_gpuaas.metering.rules import BudgetUse, Dimension, Window, service_class, totals
 from slurm_gpuaas.quota.controller import PolicyController
 from slurm_gpuaas.quota.plan import Plan
 from slurm_gpuaas.slurm.protocols import Controller, SlurmUnavailable

@@ -31,6 +31,13 @@ class JobState(StrEnum):
         return self not in {JobState.PENDING, JobState.RUNNING, JobState.SUSPENDED}
 
 
+class ServiceClass(StrEnum):
+    """How a job holds its GPUs for its whole run: guaranteed ones, or borrowed ones that may be taken back."""
+
+    GUARANTEED = "guaranteed"
+    BURST = "burst"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
     """One job (or one array task). `nodes` is empty while pending; `reason` is Slurm's word, e.g. `Licenses`."""

@@ -16,7 +16,7 @@ from datetime import date, datetime, time, timedelta
 from enum import StrEnum
 from typing import Final, NamedTuple
 
-from slurm_gpuaas.domain.jobs import Job, JobId, JobState
+from slurm_gpuaas.domain.jobs import Job, JobId, JobState, ServiceClass
 from slurm_gpuaas.domain.names import (
     AccountName,
     ClusterName,
@@ -143,13 +143,6 @@ class Dimension(StrEnum):
     MODEL = "model"
     QOS = "qos"
     CLUSTER = "cluster"
-
-
-class ServiceClass(StrEnum):
-    """Guaranteed GPUs, or borrowed ones that may be taken back."""
-
-    GUARANTEED = "guaranteed"
-    BURST = "burst"
 
 
 def service_class(qos: QosName) -> ServiceClass:

@@ -1,0 +1,69 @@
+"""`gpuaas quota`: what quotas allow, why, and what would happen."""
+
+from __future__ import annotations
+
+from typing import IO
+
+import click
+
+from slurm_gpuaas.cli.context import as_json
+from slurm_gpuaas.cli.documents import read_one
+from slurm_gpuaas.cli.output import print_json, print_table
+from slurm_gpuaas.quota.scenario import Scenario, ShareAnswer, rows_of
+from slurm_gpuaas.quota.scenario import simulate as simulate_scenario
+
+TEXT = click.File("r", encoding="utf-8")
+
+
+@click.group()
+def group() -> None:
+    """Quotas: what they allow, why, and what would happen.
+
+    \b
+    Example:
+      gpuaas quota simulate scenario.yaml
+    """
+
+
+@group.command()
+@click.argument("scenario", type=TEXT)
+@as_json
+def simulate(scenario: IO[str], as_json: bool) -> None:
+    """Decide on the waiting jobs of a SCENARIO (YAML or JSON; - for standard input) as the daemon would.
+
+    Needs no Slurm and changes nothing. Shares are of the moment before the decisions. docs/guides/quota.md
+    explains the fields and the rules.
+
+    \b
+    Example scenario:
+      capacity: {b200: 32}
+      tenants:
+        - {name: vision, guaranteed: 16}
+        - {name: speech, guaranteed: 8, borrow_limit: 8}
+        - {name: robots, guaranteed: 8, weight: 2}
+      options: {min_run_s: 60}
+      running:
+        - {id: a, tenant: speech, gpus: 16, as: burst, age_s: 600}
+        - {id: b, tenant: robots, gpus: 8, age_s: 90}
+      pending:
+        - {id: c, tenant: vision, gpus: 16}
+
+    \b
+    Examples:
+      gpuaas quota simulate scenario.yaml
+      gpuaas quota simulate scenario.yaml --json | jq .decisions
+    """
+    answer = simulate_scenario(read_one(scenario, Scenario))
+    if as_json:
+        print_json(answer)
+        return
+    columns = (f"#{name.replace('_', ' ')}" for name in ShareAnswer.model_fields)
+    print_table(["tenant", *columns], rows_of(answer), empty="No tenant.")
+    click.echo()
+    print_table(
+        ["job", "action", "as", "preempts", "why"],
+        ((one.job, one.action, one.service, " ".join(one.preempts) or None, one.why) for one in answer.decisions),
+        empty="No job waits.",
+    )
+    for alert in answer.alerts:
+        click.echo(f"! {alert.why}", err=True)
