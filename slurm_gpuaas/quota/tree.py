@@ -1,8 +1,8 @@
 """The tenants of one share of a pool, for one GPU model: who is promised what, and each one's fair share. Pure.
 
 Tenants form a tree (share, organisation, project). Each has a guarantee of its own; what a parent guarantees comes on
-top of its children's and is open to all below it. Idle guarantees flow upwards as far as lend limits let them, wants that
-are not met flow upwards as far as borrow limits let them, and on every level what is idle is divided among the wants
+top of its children's and is open to all below it. Idle guarantees flow upwards as far as lend limits let them, unmet
+wants flow upwards as far as borrow limits let them, and on every level what is idle is divided among the wants
 (`division`), the nearest first: siblings before strangers.
 
 Three values of a limit are kept apart everywhere: None (no bound), 0 (nothing), a number.

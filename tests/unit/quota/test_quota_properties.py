@@ -1,4 +1,4 @@
-"""What must hold for every scenario: random tenants, jobs and capacity, small enough to shrink to something readable."""
+"""What must hold for every scenario: random tenants, jobs and capacity, small enough to read when one fails."""
 
 from __future__ import annotations
 
