@@ -158,26 +158,37 @@ def _path(tenants: Mapping[TenantName, Tenant], name: TenantName) -> tuple[Tenan
 # -- Fewer GPUs than guarantees ----------------------------------------------------------------------------------------
 
 
-def honoured(tree: Tree, capacity: int) -> tuple[Tree, tuple[Short, ...]]:
+def honoured(tree: Tree, capacity: int, *, unit: int = 1) -> tuple[Tree, tuple[Short, ...]]:
     """The tree with the guarantees that `capacity` can keep, and those it cannot keep in full.
 
-    Shorted is who has the lowest priority; within one priority all alike, in proportion to their guarantees, in whole
-    GPUs (the largest fraction keeps the odd one, then by name).
+    Shorted is who has the lowest priority; within one priority all in proportion to their guarantees, the odd unit going
+    to the largest fraction, then by name.
+
+    Args:
+        unit: GPUs that are taken at a time. With whole servers (8), losing one server costs one tenant 8 GPUs instead of
+            one GPU, and with it a whole-node job, for each of eight tenants.
     """
-    if tree.guaranteed <= capacity:
+    lacking = -(-(tree.guaranteed - capacity) // unit)
+    if lacking <= 0:
         return tree, ()
     promised = [one for one in tree.tenants.values() if one.guaranteed]
-    kept = divide(
-        capacity,
+    losses = divide(
+        lacking,
         (
-            Claim(name=one.name, asked=one.guaranteed, weight=Fraction(one.guaranteed), priority=one.priority)
+            Claim(
+                name=one.name,
+                asked=-(-one.guaranteed // unit),
+                weight=Fraction(one.guaranteed),
+                priority=-one.priority,
+            )
             for one in promised
         ),
     )
+    kept = {one.name: max(0, one.guaranteed - losses[one.name] * unit) for one in promised}
     short = tuple(
         Short(tenant=one.name, guaranteed=one.guaranteed, honoured=kept[one.name])
         for one in promised
-        if kept[one.name] < one.guaranteed
+        if losses[one.name]
     )
     return Tree.of(replace(one, guaranteed=kept.get(one.name, 0)) for one in tree.tenants.values()), short
 
