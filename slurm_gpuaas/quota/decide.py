@@ -27,7 +27,17 @@ from fractions import Fraction
 from typing import Final, NewType
 
 from slurm_gpuaas.domain.jobs import ServiceClass
-from slurm_gpuaas.quota.tree import FairShare, Short, TenantName, Tree, fair_shares, honoured, kept_home, lendings
+from slurm_gpuaas.quota.tree import (
+    FairShare,
+    Short,
+    TenantName,
+    Tree,
+    bounded,
+    fair_shares,
+    honoured,
+    kept_home,
+    lendings,
+)
 
 JobKey = NewType("JobKey", str)
 
@@ -159,13 +169,21 @@ def settled(tree: Tree, running: Iterable[Running]) -> tuple[Running, ...]:
 
 def most_ever(promised: Tree, capacity: int, job: Pending) -> int:
     """GPUs of the largest such job of its tenant that could ever run, on an otherwise empty share."""
-    path = promised.paths[job.tenant]
     most = 0
     if job.service is not ServiceClass.BURST:
-        most = max(promised.tenants[name].guaranteed for name in path)
+        most = _most_guaranteed(promised, job.tenant)
     if job.service is not ServiceClass.GUARANTEED and job.preemptible:
         most = max(most, _most_burst(promised, capacity, job.tenant))
     return min(most, capacity)
+
+
+def _most_guaranteed(tree: Tree, tenant: TenantName) -> int:
+    most, may_take = 0, None
+    for name in tree.paths[tenant]:
+        most = max(most, bounded(tree.tenants[name].guaranteed, may_take))
+        limit = tree.tenants[name].borrow_limit
+        may_take = limit if may_take is None else bounded(may_take, limit)
+    return most
 
 
 def _most_burst(tree: Tree, capacity: int, tenant: TenantName) -> int:
@@ -176,23 +194,35 @@ def _most_burst(tree: Tree, capacity: int, tenant: TenantName) -> int:
 
 
 class _Pools:
-    """Guarantees as pools that guaranteed jobs fill: a tenant's own, then its parents', nearest first."""
+    """Guarantees as pools that guaranteed jobs fill: a tenant's own, then its parents', nearest first.
+
+    What a tenant holds of its parents' guarantees is borrowed, so its borrow limit bounds it: its own guarantee stays
+    within its ceiling.
+    """
 
     def __init__(self, tree: Tree) -> None:
         self._tree = tree
         self.used = dict.fromkeys(tree.tenants, 0)
+        self._of_parents = dict.fromkeys(tree.tenants, 0)
 
     def room_for(self, job: Running | Pending) -> TenantName | None:
         """The nearest guarantee that holds the job whole."""
         for name in self._tree.paths[job.tenant]:
-            if self.used[name] + job.gpus <= self._tree.tenants[name].guaranteed:
+            tenant = self._tree.tenants[name]
+            if self.used[name] + job.gpus <= tenant.guaranteed:
                 return name
+            if tenant.borrow_limit is not None and self._of_parents[name] + job.gpus > tenant.borrow_limit:
+                return None
         return None
 
     def put(self, job: Running) -> TenantName:
         """One that fits nowhere (its guarantee was lowered) stays in its own."""
         pool = self.room_for(job) or job.tenant
         self.used[pool] += job.gpus
+        for name in self._tree.paths[job.tenant]:
+            if name == pool:
+                break
+            self._of_parents[name] += job.gpus
         return pool
 
 

@@ -62,6 +62,10 @@ class World:
         self.clock = 0
         self.min_run_s = 0
 
+    def __repr__(self) -> str:
+        tenants = [one for _, one in sorted(self.tree.tenants.items())]
+        return f"capacity {self.capacity}, {tenants}, jobs {list(self.jobs.values())}"
+
     def step(self, batch: Sequence[Pending]) -> Ruling:
         """Decide on these of the waiting jobs; those that gave way wait again."""
         self.clock += 1
@@ -127,10 +131,11 @@ def test_who_gives_way_is_burst_of_a_tenant_beyond_its_guarantee(world: World) -
         running, used = dict(world.running), world.in_use()
         used[job.tenant] += job.gpus
         (decision,) = world.step([job]).decisions
+        below = world.tree.summed(used)
         for victim in decision.preempts:
             gone = running[victim]
             assert gone.service is ServiceClass.BURST
-            assert used[gone.tenant] > world.tree.tenants[gone.tenant].guaranteed
+            assert below[gone.tenant] > world.tree.subtree[gone.tenant]
         freed = sum(running[victim].gpus for victim in decision.preempts)
         assert all(freed - running[victim].gpus < job.gpus for victim in decision.preempts)  # none unneeded
 
