@@ -35,6 +35,7 @@ from slurm_gpuaas.quota.tree import (
     bounded,
     fair_shares,
     honoured,
+    kept_below,
     kept_home,
     lendings,
 )
@@ -464,7 +465,12 @@ class _Books:
         """For a guarantee: whoever uses more than it is guaranteed, on the level where both paths part and itself."""
         _, its = self._branches(job, victim)
         names = {victim.tenant} if its is None else {victim.tenant, its}
-        return all(self._in_use[name] > self._tree.subtree[name] for name in names)
+        return all(self._in_use[name] > self._usable(name, victim.tenant) for name in names)
+
+    def _usable(self, name: TenantName, tenant: TenantName) -> int:
+        """Of the guarantees of `name`, what `tenant` below it may use."""
+        kept = 0 if self._lends_all else kept_below(self._tree, name, self._in_use, tenant)
+        return self._tree.subtree[name] - kept
 
     def _should_give_back(self, job: Pending, victim: Running) -> bool:
         """Between borrowers: one above its fair share, that stays no worse off than the one that takes."""

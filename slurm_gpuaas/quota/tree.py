@@ -161,12 +161,12 @@ def _path(tenants: Mapping[TenantName, Tenant], name: TenantName) -> tuple[Tenan
 def honoured(tree: Tree, capacity: int, *, unit: int = 1) -> tuple[Tree, tuple[Short, ...]]:
     """The tree with the guarantees that `capacity` can keep, and those it cannot keep in full.
 
-    Shorted is who has the lowest priority; within one priority all in proportion to their guarantees, the odd unit going
-    to the largest fraction, then by name.
+    Shorted is who has the lowest priority; within one priority all in proportion to their guarantees, the odd unit from
+    the largest fraction, then by name.
 
     Args:
-        unit: GPUs that are taken at a time. With whole servers (8), losing one server costs one tenant 8 GPUs instead of
-            one GPU, and with it a whole-node job, for each of eight tenants.
+        unit: GPUs that are taken at a time. With whole servers (8), losing one costs one tenant 8 GPUs, instead of one
+            GPU, and with it a whole-node job, for each of eight tenants.
     """
     lacking = -(-(tree.guaranteed - capacity) // unit)
     if lacking <= 0:
@@ -329,6 +329,11 @@ def kept_home(tree: Tree, in_use: Mapping[TenantName, int], asker: TenantName | 
     """
     path = set() if asker is None else set(tree.paths[asker])
     return sum(_kept(tree, name, in_use, path) for name in tree.below(None))
+
+
+def kept_below(tree: Tree, name: TenantName, in_use: Mapping[TenantName, int], asker: TenantName) -> int:
+    """Of `name`'s guarantees, what tenants below it keep idle from `asker`, which is below it too."""
+    return _kept(tree, name, in_use, set(tree.paths[asker]))
 
 
 def _kept(tree: Tree, name: TenantName, in_use: Mapping[TenantName, int], path: set[TenantName]) -> int:
