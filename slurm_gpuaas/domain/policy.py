@@ -41,6 +41,10 @@ LAST_DAY = date(9999, 12, 30)
 """The calendar ends a day later; a grant to 9999-12-31, which people write for no end, is in force until then."""
 SHORTEST_JOB = timedelta(minutes=1)
 LONGEST_JOB = timedelta(days=366)
+LONGEST_GRACE = timedelta(hours=1)
+LONGEST_MIN_RUN = timedelta(days=7)
+MOST_WEIGHT = 1_000_000
+MOST_PRIORITY = 1_000
 MOST_GPUS = 100_000
 MOST_GPU_HOURS = 1_000_000_000
 
@@ -54,12 +58,25 @@ def _wall_time(value: timedelta) -> timedelta:
     return value
 
 
+def _span_up_to(most: timedelta) -> AfterValidator:
+    def check(value: timedelta) -> timedelta:
+        if not timedelta(0) <= value <= most or value % timedelta(seconds=1):
+            raise InvalidInput(
+                f"{value} is not from 0 to {most} in whole seconds.", way_out="Write e.g. PT30S or PT10M."
+            )
+        return value
+
+    return AfterValidator(check)
+
+
 def _day(value: date) -> date:
     if value < FIRST_DAY:
         raise InvalidInput(f"{value} is before {FIRST_DAY}.", way_out="Write a day such as 2027-01-31.")
     return value
 
 
+Weight = Annotated[int, Field(ge=0, le=MOST_WEIGHT, description="Part of idle GPUs among equals in priority.")]
+Priority = Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY, description="Higher gets idle GPUs first.")]
 WallTime = Annotated[timedelta, AfterValidator(_wall_time)]
 Day = Annotated[date, AfterValidator(_day)]
 
@@ -74,6 +91,8 @@ class Organisation(Document):
     kind: Literal["Organisation"] = "Organisation"
     name: OrganisationName
     title: str = Field(default="", max_length=200, description="Name for people, any script.")
+    weight: Weight = 1
+    priority: Priority = 0
 
 
 class Project(Document):
@@ -106,6 +125,7 @@ class Share(Document):
     name: ShareName
     nodes: str = Field(max_length=10_000)
     partition: PartitionName | None = Field(default=None, description="Partition name; by default `<pool>-<share>`.")
+    spares: int = Field(default=0, ge=0, le=MOST_GPUS, description="Nodes that stand in for failed ones; not granted.")
 
     @field_validator("nodes")
     @classmethod
@@ -127,6 +147,12 @@ class Pool(Document):
     model: GpuModel
     gpus_per_node: int = Field(default=8, ge=1, le=64)
     max_time: WallTime = Field(default=timedelta(days=7), description="Longest wall time of a job.")
+    min_run: Annotated[timedelta, _span_up_to(LONGEST_MIN_RUN)] = Field(
+        default=timedelta(0), description="A burst job keeps its GPUs at least so long."
+    )
+    grace: Annotated[timedelta, _span_up_to(LONGEST_GRACE)] = Field(
+        default=timedelta(seconds=20), description="From a burst job's signal to its end: time for a checkpoint."
+    )
     shares: tuple[Share, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -148,8 +174,9 @@ class Pool(Document):
         return next(share for share in self.shares if share.name == name)
 
     def capacity(self, share: ShareName) -> int:
-        """GPUs of the share when every node is healthy."""
-        return len(self.share(share).node_names) * self.gpus_per_node
+        """GPUs of the share that can be granted: every node healthy, less spares."""
+        there = self.share(share)
+        return max(0, len(there.node_names) - there.spares) * self.gpus_per_node
 
     def partition_of(self, share: ShareName) -> PartitionName:
         return self.share(share).partition or PartitionName(f"{self.name}-{share}")
@@ -158,7 +185,8 @@ class Pool(Document):
 class Grant(Document):
     """GPUs of one model, in one pool share, for a project, from a day to a day (both included, Korean days).
 
-    `gpus` are guaranteed; `borrow_limit` bounds burst on top of them: absent = no bound, 0 = none.
+    `gpus` are guaranteed. `borrow_limit` bounds what is used on top of them, `lend_limit` what others may use of them
+    while they are idle: absent = no bound, 0 = none.
     """
 
     kind: Literal["Grant"] = "Grant"
@@ -168,6 +196,9 @@ class Grant(Document):
     share: ShareName
     gpus: int = Field(ge=0, le=MOST_GPUS)
     borrow_limit: int | None = Field(default=None, ge=0, le=MOST_GPUS)
+    lend_limit: int | None = Field(default=None, ge=0, le=MOST_GPUS)
+    weight: Weight = 1
+    priority: Priority = 0
     starts: Day
     ends: Day
     budget_gpu_hours: int | None = Field(default=None, ge=0, le=MOST_GPU_HOURS, description="Absent = no budget.")
@@ -263,16 +294,33 @@ class Policy(BaseModel):
         return {project: tuple(grants) for project, grants in grouped.items()}
 
     def overcommitted(self, moment: datetime) -> tuple[str, ...]:
-        """Shares whose active guarantees pass their capacity, one sentence each."""
-        promised: Counter[tuple[PoolName, ShareName]] = Counter()
+        """Shares whose guarantees pass their capacity now or at the start of a later grant, one sentence each."""
+        grants: dict[tuple[PoolName, ShareName], list[Grant]] = defaultdict(list)
         for grant in self.grants:
-            if grant.active_at(moment):
-                promised[grant.pool, grant.share] += grant.gpus
+            if grant.ends_at > moment:
+                grants[grant.pool, grant.share].append(grant)
         return tuple(
-            f"Share {share} of pool {pool} has {self.pool_by_name[pool].capacity(share)} GPUs; {gpus} are guaranteed."
-            for (pool, share), gpus in sorted(promised.items())
-            if gpus > self.pool_by_name[pool].capacity(share)
+            sentence
+            for (pool, share), given in sorted(grants.items())
+            if (sentence := self._overcommitted(self.pool_by_name[pool], share, given, moment)) is not None
         )
+
+    def _overcommitted(self, pool: Pool, share: ShareName, grants: list[Grant], moment: datetime) -> str | None:
+        """The sum rises only where a grant starts, so those moments are enough. O(grants x log grants)."""
+        changes = [(max(grant.starts_at, moment), grant.gpus) for grant in grants]
+        changes += [(grant.ends_at, -grant.gpus) for grant in grants]
+        promised = 0
+        for at, gpus in sorted(changes):  # at one moment, what ends goes first
+            promised += gpus
+            if promised > pool.capacity(share):
+                spares = pool.share(share).spares
+                less = f" (without {spares} spare nodes)" if spares else ""
+                when = "now" if at == moment else f"from {at.astimezone(KST).date()} on"
+                return (
+                    f"Share {share} of pool {pool.name} has {pool.capacity(share)} GPUs{less}; "
+                    f"{promised} are guaranteed {when}."
+                )
+        return None
 
     def _duplicates(self) -> list[str]:
         keys = Counter((d.kind, *_key(d)) for d in self.documents)

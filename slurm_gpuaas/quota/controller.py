@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.clock import Clock
-from slurm_gpuaas.domain.errors import Conflict, Unavailable
+from slurm_gpuaas.domain.errors import Conflict, InvalidInput, Unavailable
 from slurm_gpuaas.domain.names import AccountName, ClusterName, ProjectName, UserName
 from slurm_gpuaas.domain.policy import Policy, expand_nodes, fold_nodes
 from slurm_gpuaas.quota import verdict
@@ -130,12 +130,16 @@ class PolicyController:
         """Put a policy in force and bring Slurm to it. Nothing is stored when the plan has a conflict.
 
         Raises:
-            InvalidInput: the policy cannot be put into Slurm.
+            InvalidInput: the policy cannot be put into Slurm, or promises more GPUs than a share has.
             Conflict: a name we need is somebody else's in Slurm, or `expected_revision` is not the one in force.
             SlurmUnavailable, SlurmRefused: when Slurm cannot be read, nothing is stored; when a write fails, the policy
                 is in force and the next run goes on.
         """
         with self._lock:
+            if broken := policy.overcommitted(self._clock.now()):
+                raise InvalidInput(
+                    " ".join(broken), way_out="Nothing was changed: grant fewer GPUs, or let them start later."
+                )
             reading = self._read(policy)
             _refuse_conflicts(reading.plan)
             with self._store.transaction():

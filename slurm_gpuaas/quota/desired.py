@@ -1,8 +1,9 @@
 """Which Slurm objects a policy means. Pure: policy, cluster and moment in, accounting objects and partitions out.
 
-The encoding and the measurements behind it are in docs/design/0002-quota-encoding.md. In short: accounts carry the tree
-and the budget, each project has a QOS of its own whose GrpTRES is its guarantee, borrowing goes through a few shared
-preemptible QOS, and a partition admits exactly the QOS of its projects.
+The encoding and the measurements behind it are in docs/design/0002-quota-encoding.md. In short: accounts carry the
+tree, the budget and the ceiling (as `billing`, so that it hides no GPU limit), each project has a QOS of its own whose
+GrpTRES is its guarantee, borrowing goes through one preemptible QOS of the share, and a partition admits exactly the
+QOS of its projects.
 """
 
 from __future__ import annotations
@@ -15,7 +16,17 @@ from types import MappingProxyType
 from typing import Final
 
 from slurm_gpuaas.domain.errors import InvalidInput
-from slurm_gpuaas.domain.names import AccountName, ClusterName, GpuModel, PartitionName, ProjectName, QosName, UserName
+from slurm_gpuaas.domain.names import (
+    AccountName,
+    ClusterName,
+    GpuModel,
+    PartitionName,
+    PoolName,
+    ProjectName,
+    QosName,
+    ShareName,
+    UserName,
+)
 from slurm_gpuaas.domain.policy import Policy, fold_nodes
 from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
 from slurm_gpuaas.slurm.records import Account, AccountingState, PartitionSpec, Qos, Tres, UserAssociation
@@ -34,12 +45,13 @@ ADMINISTRATORS: Final = PartitionName("all")
 
 GUARANTEED_PRIORITY: Final = 1_000
 BURST_PRIORITY: Final = 1
-BURST_GRACE: Final = timedelta(seconds=20)
-"""Between the signal and the end of a preempted job: time to write a checkpoint."""
-MOST_BURST_QOS: Final = 32
-"""Every guaranteed QOS names every burst QOS: bounded, so that this grows with projects and not with their square."""
+BILLING: Final = "billing"
+BILLING_WEIGHTS: Final = "GRES/gpu=1"
+"""On our partitions a job's `billing` is its GPUs, however they were asked for. A limit of this name stands beside
+limits of GPUs, where one of the same name would hide them or be hidden."""
 
 NOTHING_SPENT: Final[Mapping[ProjectName, int]] = MappingProxyType({})
+NOTHING_SHORT: Final[Mapping[ProjectName, int]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,26 +66,29 @@ def wanted(
     moment: datetime,
     *,
     spent_before: Mapping[ProjectName, int] = NOTHING_SPENT,
+    honoured: Mapping[ProjectName, int] = NOTHING_SHORT,
 ) -> Wanted:
     """Everything that should stand in Slurm for this policy at this moment.
 
     Args:
         spent_before: GPU-minutes that each project used before its grant in force began. Slurm counts an account's
             minutes from the account's creation, so the limit it gets is these plus the budget.
+        honoured: what is kept of guarantees that cannot be kept in full now.
 
     Raises:
-        InvalidInput: two objects would need one Slurm name, or there are too many distinct borrow limits.
+        InvalidInput: two objects would need one Slurm name.
     """
     entitled = entitlements(policy, cluster, moment)
     if ROOT in {one.name for one in entitled}:
         raise InvalidInput(f"A project is named {ROOT}, which is Slurm's own account.", way_out="Rename it.")
     burst = _burst_qos(entitled)
+    guaranteed = [_guaranteed_qos(one, honoured.get(one.name, one.gpus)) for one in entitled]
     return Wanted(
         accounting=AccountingState(
             accounts=_accounts(entitled, spent_before),
             users=frozenset(member.user for one in entitled for member in policy.members_of(one.name)),
             associations=_associations(policy, entitled),
-            qos={qos.name: qos for qos in (*burst, *(_guaranteed_qos(one, burst) for one in entitled), _CLOSED_QOS)},
+            qos={qos.name: qos for qos in (*burst, *guaranteed, _CLOSED_QOS)},
         ),
         partitions=_partitions(policy, cluster, entitled),
     )
@@ -83,8 +98,12 @@ def guaranteed_qos(project: ProjectName) -> QosName:
     return QosName(f"guaranteed-{project}")
 
 
-def burst_qos(limit: int | None) -> QosName:
-    return QosName("burst-unlimited" if limit is None else f"burst-{limit}")
+def burst_qos(pool: PoolName, share: ShareName) -> QosName:
+    return QosName(f"burst-{pool}-{share}")
+
+
+def burst_of(one: Entitlement) -> QosName:
+    return burst_qos(one.pool.name, one.share.name)
 
 
 def default_projects(policy: Policy, entitled: Iterable[Entitlement]) -> Mapping[UserName, ProjectName]:
@@ -126,6 +145,7 @@ def _accounts(
                 parent=organisation,
                 description=f"{OWNED}project:{one.name}",
                 organization=one.project.organisation,
+                grp_tres={} if one.ceiling is None else {BILLING: one.ceiling},
                 grp_tres_mins={} if budget is None else {GPU: spent_before.get(one.name, 0) + budget},
             )
         )
@@ -148,7 +168,7 @@ def _associations(
     associations = {}
     for one in entitled:
         own = guaranteed_qos(one.name)
-        qos = frozenset({own, burst_qos(one.borrow_limit)} if one.may_borrow else {own})
+        qos = frozenset({own, burst_of(one)} if one.may_borrow else {own})
         for member in policy.members_of(one.name):
             account = AccountName(one.name)
             associations[member.user, account] = UserAssociation(
@@ -166,38 +186,38 @@ def _associations(
 _CLOSED_QOS: Final = Qos(name=CLOSED, description=f"{OWNED}closed", grp_tres={GPU: 0})
 
 
-def _guaranteed_qos(one: Entitlement, burst: Iterable[Qos]) -> Qos:
+def _guaranteed_qos(one: Entitlement, gpus: int) -> Qos:
     return Qos(
         name=guaranteed_qos(one.name),
         description=f"{OWNED}guaranteed:{one.name}",
         priority=GUARANTEED_PRIORITY,
-        grp_tres=_gpus(one.gpus, one.pool.model),
+        grp_tres=_gpus(gpus, one.pool.model),
         max_tres_per_job={} if one.max_gpus_per_job is None else _gpus(one.max_gpus_per_job, one.pool.model),
         # Slurm counts whole minutes.
         max_wall=None if one.max_time is None else max(one.max_time // MINUTE, 1) * MINUTE,
-        preempt=frozenset(qos.name for qos in burst),
+        preempt=frozenset({burst_of(one)}),
     )
 
 
 def _burst_qos(entitled: Iterable[Entitlement]) -> list[Qos]:
-    limits = {one.borrow_limit for one in entitled if one.may_borrow}
-    if len(limits) > MOST_BURST_QOS:
-        raise InvalidInput(
-            f"The grants in force have {len(limits)} distinct borrow limits; a cluster takes {MOST_BURST_QOS}.",
-            way_out="Round borrow_limit, e.g. to whole nodes.",
-        )
-    return [
-        Qos(
-            name=burst_qos(limit),
-            description=f"{OWNED}burst:{'unlimited' if limit is None else limit}",
+    """One for each share that has projects, whether any of them may borrow or not: guaranteed QOS name it."""
+    found: dict[QosName, Qos] = {}
+    for one in entitled:
+        where = f"{one.pool.name}/{one.share.name}"
+        qos = Qos(
+            name=burst_of(one),
+            description=f"{OWNED}burst:{where}",
             priority=BURST_PRIORITY,
-            # Untyped: it also counts typed requests, and projects of every model share this QOS.
-            max_tres_per_account={} if limit is None else {GPU: limit},
             preempt_mode=frozenset({"REQUEUE"}),
-            grace=BURST_GRACE,
+            grace=one.pool.grace,
+            preempt_exempt=one.pool.min_run,
         )
-        for limit in sorted(limits, key=lambda limit: (limit is None, limit))
-    ]
+        if found.setdefault(qos.name, qos) != qos:
+            raise InvalidInput(
+                f"Two shares need the Slurm QOS {qos.name}: {where} and {found[qos.name].description}.",
+                way_out="Rename a pool or a share.",
+            )
+    return list(found.values())
 
 
 def _gpus(count: int, model: GpuModel) -> Tres:
@@ -214,13 +234,14 @@ def _partitions(policy: Policy, cluster: ClusterName, entitled: tuple[Entitlemen
         if one.active:
             admitted[one.partition].add(guaranteed_qos(one.name))
         if one.may_borrow:
-            admitted[one.partition].add(burst_qos(one.borrow_limit))
+            admitted[one.partition].add(burst_of(one))
     specs = [
         PartitionSpec(
             name=pool.partition_of(share.name),
             nodes=fold_nodes(share.node_names),
             allow_qos=tuple(sorted(admitted[pool.partition_of(share.name)])) or (CLOSED,),
             max_time=pool.max_time,
+            billing_weights=BILLING_WEIGHTS,
         )
         for pool in policy.pools
         if pool.cluster == cluster

@@ -29,8 +29,8 @@ class Entitlement:
     """Sum of a project's grants in `share`: those in force, or else the ones that ended last or begin first.
 
     `gpus` is 0 unless the state is active. Of several grants, limits add up and one without a limit lifts it; the
-    largest job and the longest wall time are those of the most generous grant. `starts_at` is when what is in force
-    began: budgets count from there.
+    largest job, the longest wall time, weight and priority are those of the most generous grant. `starts_at` is when
+    what is in force began: budgets count from there.
     """
 
     project: Project
@@ -39,6 +39,9 @@ class Entitlement:
     state: GrantState
     gpus: int
     borrow_limit: int | None
+    lend_limit: int | None
+    weight: int
+    priority: int
     max_gpus_per_job: int | None
     max_time: timedelta | None
     budget_minutes: int | None
@@ -56,6 +59,13 @@ class Entitlement:
     @property
     def may_borrow(self) -> bool:
         return self.active and self.borrow_limit != 0
+
+    @property
+    def ceiling(self) -> int | None:
+        """GPUs in use at most, guaranteed and burst together; None without a bound, 0 without a grant in force."""
+        if not self.active:
+            return 0
+        return None if self.borrow_limit is None else self.gpus + self.borrow_limit
 
     @property
     def partition(self) -> PartitionName:
@@ -82,6 +92,9 @@ def _entitlement(policy: Policy, project: Project, cluster: ClusterName, moment:
         state=state,
         gpus=sum(grant.gpus for grant in counted) if state is GrantState.ACTIVE else 0,
         borrow_limit=_sum(grant.borrow_limit for grant in counted),
+        lend_limit=_sum(grant.lend_limit for grant in counted),
+        weight=max(grant.weight for grant in counted),
+        priority=max(grant.priority for grant in counted),
         max_gpus_per_job=_most([grant.max_gpus_per_job for grant in counted]),
         max_time=_most([grant.max_time for grant in counted]),
         budget_minutes=None if budget is None else budget * 60,

@@ -81,5 +81,6 @@ def settings(spec: PartitionSpec | None) -> Mapping[str, str]:
     return {
         "Nodes": ",".join(sorted(expand_nodes(spec.nodes))) if spec.nodes != "ALL" else spec.nodes,
         "AllowQos": ",".join(sorted(spec.allow_qos)),
+        "TRESBillingWeights": spec.billing_weights.lower(),
         "MaxTime": str(spec.max_time - spec.max_time % timedelta(minutes=1)),
     }

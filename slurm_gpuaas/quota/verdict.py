@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 
 from slurm_gpuaas.domain.names import ClusterName, ProjectName, UserName
 from slurm_gpuaas.domain.policy import Policy
-from slurm_gpuaas.quota.desired import NOTHING_SPENT, burst_qos, default_projects, guaranteed_qos
+from slurm_gpuaas.quota.desired import NOTHING_SPENT, burst_of, default_projects, guaranteed_qos
 from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
 
 ADMINISTRATORS = (UserName("root"), UserName("slurm"), UserName("gpuaas"))
@@ -80,7 +80,7 @@ def _project(one: Entitlement, spent: int) -> tuple[str, ...]:
         "project",
         one.name,
         guaranteed_qos(one.name),
-        burst_qos(one.borrow_limit) if one.may_borrow else "-",
+        burst_of(one) if one.may_borrow else "-",
         one.partition,
         one.pool.model,
         str(one.gpus),

@@ -29,11 +29,16 @@ class _Maximums(Wire):
     time: Number = Field(default_factory=Number)
 
 
+class _Tres(Wire):
+    billing_weights: Text = ""
+
+
 class _Partition(Wire):
     name: str
     nodes: _Nodes
     qos: _Qos
     maximums: _Maximums
+    tres: _Tres = Field(default_factory=_Tres)
 
 
 class _Answer(Wire):
@@ -76,6 +81,8 @@ def words(spec: PartitionSpec) -> list[str]:
         f"Default={'YES' if spec.default else 'NO'}",
         "State=UP",
     ]
+    if spec.billing_weights:
+        settings.append(f"TRESBillingWeights={spec.billing_weights}")
     return settings if spec.topology is None else [*settings, f"Topology={spec.topology}"]
 
 
@@ -86,6 +93,7 @@ def _spec(row: _Partition) -> PartitionSpec:
         nodes=row.nodes.configured,
         allow_qos=tuple(QosName.as_slurm_says(name) for name in row.qos.allowed.split(",") if name),
         max_time=timedelta.max if minutes is None else timedelta(minutes=minutes),
+        billing_weights=row.tres.billing_weights,
     )
 
 

@@ -71,7 +71,7 @@ QOS_FLAGS: Final = frozenset(
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Qos:
     """`preempt_mode` are REST words (`REQUEUE`, `CANCEL`, ...); empty means the cluster's own. `max_wall` is in whole
-    minutes, `grace` in whole seconds."""
+    minutes, `grace` and `preempt_exempt` in whole seconds."""
 
     name: QosName
     description: str
@@ -84,6 +84,8 @@ class Qos:
     preempt_mode: frozenset[str] = frozenset()
     flags: frozenset[str] = frozenset()
     grace: timedelta = timedelta(0)
+    preempt_exempt: timedelta = timedelta(0)
+    """A running job is not preempted before it ran so long (PreemptExemptTime)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,6 +118,8 @@ class PartitionSpec:
     max_time: timedelta
     default: bool = False
     topology: str | None = None
+    billing_weights: str = ""
+    """TRESBillingWeights: what a job's `billing` counts; empty = Slurm's own, its CPUs."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -147,6 +147,7 @@ class _QosLimits(Wire):
 class _Preempt(Wire):
     list: tuple[str, ...] = ()
     mode: tuple[str, ...] = ()
+    exempt_time: Number = Field(default_factory=Number)
 
 
 class _Qos(Wire):
@@ -583,6 +584,7 @@ def _qos(row: _Qos) -> Qos:
         preempt_mode=frozenset(row.preempt.mode) - {"DISABLED"},
         flags=frozenset(row.flags),
         grace=timedelta(seconds=row.limits.grace_time),
+        preempt_exempt=timedelta(seconds=row.preempt.exempt_time.value or 0),
     )
 
 
@@ -600,7 +602,10 @@ def _qos_body(qos: Qos, present: Qos | None) -> dict[str, object]:
         for limit in ("grp_tres", "max_tres_per_job", "max_tres_per_account")
     }
     wall = None if qos.max_wall is None else qos.max_wall // timedelta(minutes=1)
-    preempt: dict[str, object] = {"mode": sorted(qos.preempt_mode) or ["DISABLED"]}
+    preempt: dict[str, object] = {
+        "mode": sorted(qos.preempt_mode) or ["DISABLED"],
+        "exempt_time": number(int(qos.preempt_exempt.total_seconds()) or None),
+    }
     if qos.preempt:
         preempt["list"] = sorted(qos.preempt)
     return {

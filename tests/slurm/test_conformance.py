@@ -669,6 +669,7 @@ BURST = Qos(
     preempt_mode=frozenset({"REQUEUE"}),
     flags=frozenset({"NO_RESERVE", "DENY_LIMIT"}),
     grace=timedelta(seconds=5),
+    preempt_exempt=timedelta(seconds=90),
 )
 GUARANTEED = Qos(
     name=QosName("guaranteed-vision"),

@@ -81,7 +81,7 @@ ACCEPTED = [
     ("by node", "alice", ["-N2", "--gpus-per-node=8"], ("nlp", "guaranteed-nlp", 16, 2)),
     ("by task", "alice", ["--ntasks=16", "--gpus-per-task=1"], ("nlp", "guaranteed-nlp", 16, 2)),
     ("--gres with its model", "alice", ["-N1", "--gres=gpu:b200:4"], ("nlp", "guaranteed-nlp", 4, 1)),
-    ("burst", "alice", ["--qos=burst", "--gpus=16"], ("nlp", "burst-16", 16, 2)),
+    ("burst", "alice", ["--qos=burst", "--gpus=16"], ("nlp", "burst-mini-gov", 16, 2)),
     ("an array", "alice", ["--array=0-99%2", "--gpus=8"], ("nlp", "guaranteed-nlp", 8, 1)),
 ]
 

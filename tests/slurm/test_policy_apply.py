@@ -102,18 +102,19 @@ def test_slurm_says_what_the_policy_says(site: Site) -> None:
         "gres/gpu:b200=24,gres/gpu=24",
         "gres/gpu:b200=16,gres/gpu=16",
         "12:00:00",
-        "burst-16,burst-unlimited",
+        "burst-mini-government",
     ]
-    assert site.qos("burst-16", "maxtrespa", "preemptmode", "gracetime") == ["gres/gpu=16", "requeue", "00:00:20"]
+    burst = site.qos("burst-mini-government", "grptres", "maxtrespa", "preemptmode", "gracetime", "preemptexempttime")
+    assert burst == ["", "", "requeue", "00:00:20", ""]
     assert site.qos("guaranteed-archive", "grptres") == ["gres/gpu:b200=0,gres/gpu=0"], "its grant has ended"
-    rows = site.ask("sacctmgr", "-nP", "show", "assoc", "format=account,user,parentname,grptresmins,qos,defaultqos")
-    assert "vision||mini-government-snu|gres/gpu=6000000|normal|" in rows
-    assert "vision|alice|||burst-16,guaranteed-vision|guaranteed-vision" in rows
+    rows = site.ask("sacctmgr", "-nP", "show", "assoc", "format=account,user,parentname,grptres,grptresmins,qos")
+    assert "vision||mini-government-snu|billing=40|gres/gpu=6000000|normal" in rows
+    assert "vision|alice||||burst-mini-government,guaranteed-vision" in rows
     government = site.partition("mini-government")
     assert government["Nodes"] == "b200-[01-06]"
     assert government["MaxTime"] == "1-00:00:00"
     assert set(government["AllowQos"].split(",")) == {
-        "burst-16", "burst-unlimited", "guaranteed-speech", "guaranteed-vision"
+        "burst-mini-government", "guaranteed-speech", "guaranteed-vision"
     }  # fmt: skip
     assert site.partition("mini-own")["AllowQos"] == "guaranteed-inhouse"
 
@@ -227,17 +228,17 @@ def test_associations_and_accounts_that_are_not_ours_outlive_ours(site: Site, ot
 def test_a_project_runs_its_guarantee_and_its_borrowed_gpus_and_no_more(site: Site) -> None:
     where = ("--account=vision", "--partition=mini-government", "--gpus-per-node=b200:8", "--time=10")
     own = [site.submit("alice", *where, "--qos=guaranteed-vision", "--nodes=1") for _ in range(4)]
-    burst = [site.submit("alice", *where, "--qos=burst-16", "--nodes=1") for _ in range(3)]
+    burst = [site.submit("alice", *where, "--qos=burst-mini-government", "--nodes=1") for _ in range(3)]
     for job in (*own[:3], *burst[:2]):
         site.wait_until(job, "RUNNING")
     site.wait_until(own[3], "QOSGrpGRES")
-    site.wait_until(burst[2], "MaxGRESPerAccount")
+    site.wait_until(burst[2], "AssocGrpBilling")
 
 
 def test_a_guaranteed_job_gets_its_gpus_back_from_borrowers(site: Site) -> None:
     borrowed = site.submit(
         "carol", "--account=speech", "--partition=mini-government", "--gpus-per-node=b200:8", "--time=10",
-        "--qos=burst-unlimited", "--nodes=6", "--requeue",
+        "--qos=burst-mini-government", "--nodes=6", "--requeue",
     )  # fmt: skip
     site.wait_until(borrowed, "RUNNING")
     mine = site.submit(

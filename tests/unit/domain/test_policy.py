@@ -95,7 +95,30 @@ def test_a_document_that_can_never_be_right_is_refused(kind: str, fields: dict[s
 
 def test_more_guaranteed_than_there_is_is_said_with_numbers() -> None:
     (sentence,) = policy(project(), grant(gpus=65)).overcommitted(datetime(2027, 1, 4, tzinfo=UTC))
-    assert sentence == "Share own of pool mini has 64 GPUs; 65 are guaranteed."
+    assert sentence == "Share own of pool mini has 64 GPUs; 65 are guaranteed now."
+
+
+@pytest.mark.parametrize(
+    ("why", "documents", "expected"),
+    [
+        ("spares are not granted",
+         [pool(shares=[{"name": "own", "nodes": "b200-[01-08]", "spares": 1}]), grant(gpus=64)],
+         ["has 56 GPUs (without 1 spare nodes); 64 are guaranteed now"]),
+        ("a later grant is seen today",
+         [grant(gpus=40), grant("audio", gpus=32, starts="2027-06-01"), project("audio")],
+         ["64 GPUs; 72 are guaranteed from 2027-06-01 on"]),
+        ("one that follows another is fine",
+         [grant(gpus=64, ends="2027-05-31"), grant("audio", gpus=64, starts="2027-06-01"), project("audio")], []),
+        ("what has ended does not count",
+         [grant(gpus=64, ends="2026-12-31"), grant("audio", gpus=64), project("audio")], []),
+    ],
+)  # fmt: skip
+def test_guarantees_never_pass_what_a_share_has_at_any_time(
+    why: str, documents: list[PolicyDocument], expected: list[str]
+) -> None:
+    found = policy(project(), *documents).overcommitted(datetime(2027, 1, 4, tzinfo=UTC))
+    assert len(found) == len(expected), why
+    assert all(part in sentence for part, sentence in zip(expected, found, strict=True))
 
 
 def test_node_lists_unfold_and_fold_as_slurm_writes_them() -> None:

@@ -115,7 +115,7 @@ class TestApply:
         assert world.store.policy() == small()
         assert world.slurm.qos_by_name[VISION].grp_tres["gres/gpu"] == 16
         assert "PartitionName=mini-own Nodes=b200-[01-08]" in world.partitions.read_text()
-        assert world.live.by_name[OWN].allow_qos == ("burst-8", "guaranteed-vision")
+        assert world.live.by_name[OWN].allow_qos == ("burst-mini-own", "guaranteed-vision")
 
     def test_applied_again_nothing_is_written_anywhere(self, world: World) -> None:
         world.policies().apply(small(), actor="root")
@@ -139,6 +139,12 @@ class TestApply:
         assert world.slurm.records_written == 0
         assert world.store.policy() == Policy()
         assert not world.partitions.exists()
+
+    def test_more_guarantees_than_gpus_are_refused_and_nothing_is_stored(self, world: World) -> None:
+        with pytest.raises(InvalidInput, match="64 GPUs; 72 are guaranteed"):
+            world.policies().apply(policy(project(), member(), grant(gpus=72)), actor="root")
+        assert world.store.policy() == Policy()
+        assert world.slurm.qos_by_name == {}
 
     def test_a_conflict_stops_it_before_anything_is_stored(self, world: World) -> None:
         name = AccountName("vision")
@@ -234,13 +240,13 @@ class TestDrift:
         world.policies().apply(small(), actor="root")
         world.partitions.write_text("PartitionName=mini-own Nodes=ALL\n")
         world.policies().reconcile()
-        assert "AllowQos=burst-8,guaranteed-vision" in world.partitions.read_text()
+        assert "AllowQos=burst-mini-own,guaranteed-vision" in world.partitions.read_text()
 
     def test_a_running_partition_changed_by_hand_is_put_back(self, world: World) -> None:
         world.policies().apply(small(), actor="root")
         world.live.by_name[OWN] = replace(world.live.by_name[OWN], allow_qos=())
         world.policies().reconcile()
-        assert world.live.by_name[OWN].allow_qos == ("burst-8", "guaranteed-vision")
+        assert world.live.by_name[OWN].allow_qos == ("burst-mini-own", "guaranteed-vision")
         entry = world.store.audit.newest(subject=OWN)[0]
         assert (entry.action, entry.reason) == ("partition.change", "drift")
 
@@ -286,7 +292,7 @@ class TestCalendar:
         world.clock.forward(timedelta(days=60))
         world.policies().reconcile()
         assert world.slurm.qos_by_name[VISION].grp_tres["gres/gpu"] == 0
-        assert QosName("burst-8") not in world.slurm.qos_by_name
+        assert world.slurm.account_by_name[AccountName("vision")].grp_tres == {"billing": 0}
         assert "AllowQos=closed" in world.partitions.read_text()
         assert AccountName("vision") in world.slurm.account_by_name, "its history stays"
         assert "\texpired\n" in _body_after(world)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import AccountName, ClusterName, PartitionName, ProjectName, QosName, UserName
-from slurm_gpuaas.domain.policy import Policy
-from slurm_gpuaas.quota.desired import MOST_BURST_QOS, Wanted, wanted
+from slurm_gpuaas.domain.policy import Policy, PolicyDocument
+from slurm_gpuaas.quota.desired import Wanted, wanted
 from slurm_gpuaas.quota.entitlement import GrantState, entitlements
 from slurm_gpuaas.slurm.records import Account, PartitionSpec, Qos, UserAssociation
 from tests.unit.policies import document, grant, member, policies, policy, pool, project
@@ -49,9 +49,6 @@ class TestAccounts:
             "gpuaas:organisation:mini/own/snu",
             "gpuaas:project:vision",
         ]
-
-    def test_no_account_has_a_gpu_ceiling(self) -> None:
-        assert all(not one.grp_tres for one in want(policy(project(), grant())).accounting.accounts.values())
 
     def test_the_budget_is_the_projects_gpu_minutes_on_top_of_what_was_spent_before(self) -> None:
         limited = policy(project(), grant(budget_gpu_hours=100))
@@ -109,48 +106,82 @@ class TestGuaranteedQos:
         assert entitlements(january, MINI, moment)[0].state is state
         assert qos(january, moment=moment).grp_tres["gres/gpu"] == gpus
 
-    def test_it_preempts_every_burst_qos_and_is_preempted_by_none(self) -> None:
+    def test_it_preempts_the_burst_of_its_share_and_is_preempted_by_none(self) -> None:
         both = policy(project(), grant(borrow_limit=8), project("audio"), grant("audio"))
-        assert qos(both).preempt == {"burst-8", "burst-unlimited"}
+        assert qos(both).preempt == {"burst-mini-own"}
         assert all(
             not name.startswith("guaranteed") for one in want(both).accounting.qos.values() for name in one.preempt
         )
 
 
 class TestBurstQos:
-    def test_equal_borrow_limits_share_one(self) -> None:
+    def test_all_projects_of_a_share_borrow_through_one_that_has_no_limit(self) -> None:
         state = want(
             policy(
+                pool(grace="PT5S", min_run="PT10M"),
                 *(project(name) for name in ("audio", "bio", "chem")),
                 grant("audio", borrow_limit=8),
-                grant("bio", borrow_limit=8),
+                grant("bio", borrow_limit=16),
                 grant("chem"),
             )
         )
-        burst = {name: one for name, one in state.accounting.qos.items() if name.startswith("burst")}
-        assert burst.keys() == {"burst-8", "burst-unlimited"}
-        assert burst[QosName("burst-8")].max_tres_per_account == {"gres/gpu": 8}
-        assert burst[QosName("burst-unlimited")].max_tres_per_account == {}
-        assert all(one.preempt_mode == {"REQUEUE"} and one.priority < 1_000 for one in burst.values())
+        (burst,) = (one for name, one in state.accounting.qos.items() if name.startswith("burst"))
+        assert burst.name == "burst-mini-own"
+        assert (burst.grp_tres, burst.max_tres_per_account) == ({}, {})
+        assert burst.preempt_mode == {"REQUEUE"}
+        assert burst.priority < want(policy(project(), grant())).accounting.qos[QosName("guaranteed-vision")].priority
+        assert (burst.grace, burst.preempt_exempt) == (timedelta(seconds=5), timedelta(minutes=10))
 
     def test_a_borrow_limit_of_0_is_no_burst_at_all(self) -> None:
         none = policy(project(), member(), grant(borrow_limit=0))
-        assert set(want(none).accounting.qos) == {"closed", "guaranteed-vision"}
         assert association(none).qos == {"guaranteed-vision"}
+        assert partition(none).allow_qos == ("guaranteed-vision",)
 
-    def test_more_distinct_limits_than_a_cluster_takes_are_refused(self) -> None:
-        names = [f"p{number}" for number in range(MOST_BURST_QOS + 1)]
-        many = policy(
-            *(project(name) for name in names), *(grant(name, borrow_limit=1 + i) for i, name in enumerate(names))
-        )
-        with pytest.raises(InvalidInput, match="33 distinct borrow limits; a cluster takes 32"):
-            want(many)
+    def test_preempt_entries_grow_with_projects_and_not_with_their_square(self) -> None:
+        names = [f"p{number}" for number in range(40)]
+        many = policy(*(project(name) for name in names), *(grant(name, gpus=1) for name in names))
+        assert sum(len(one.preempt) for one in want(many).accounting.qos.values()) == 40
+
+    def test_two_shares_of_one_burst_qos_are_refused(self) -> None:
+        def one(name: str, share: str, node: str) -> PolicyDocument:
+            return pool(name, shares=[{"name": share, "nodes": node, "partition": node}])
+
+        both = policy(
+            one("a", "b-c", "n1"), one("a-b", "c", "n2"), project("x"), project("y", "kaist"),
+            document("Organisation", name="snu"), document("Organisation", name="kaist"),
+            grant("x", pool="a", share="b-c", gpus=1), grant("y", pool="a-b", share="c", gpus=1),
+        )  # fmt: skip
+        with pytest.raises(InvalidInput, match="burst-a-b-c"):
+            want(both)
+
+
+class TestCeiling:
+    def test_it_is_guarantee_and_borrow_limit_together_as_billing(self) -> None:
+        assert account(policy(project(), grant(gpus=16, borrow_limit=8))).grp_tres == {"billing": 24}
+        assert account(policy(project(), grant(gpus=16, borrow_limit=0))).grp_tres == {"billing": 16}
+        assert account(policy(project(), grant(gpus=16))).grp_tres == {}, "absent is no bound"
+
+    def test_no_account_has_a_limit_of_gpus_that_a_qos_would_hide(self) -> None:
+        accounts = want(policy(project(), grant(borrow_limit=8))).accounting.accounts.values()
+        assert all("gres/gpu" not in one.grp_tres for one in accounts)
+
+    def test_billing_of_a_job_is_its_gpus(self) -> None:
+        assert partition(policy(project(), grant())).billing_weights == "GRES/gpu=1"
+
+
+class TestShortGuarantees:
+    def test_what_is_kept_of_a_guarantee_is_written_and_the_ceiling_stays(self) -> None:
+        short = wanted(
+            policy(project(), grant(gpus=16, borrow_limit=8)), MINI, NOW, honoured={ProjectName("vision"): 8}
+        ).accounting
+        assert short.qos[QosName("guaranteed-vision")].grp_tres == {"gres/gpu": 8, "gres/gpu:b200": 8}
+        assert short.accounts[AccountName("vision")].grp_tres == {"billing": 24}
 
 
 class TestMembers:
     def test_a_member_may_use_the_projects_own_qos_and_its_burst(self) -> None:
         one = association(policy(project(), member(), grant(borrow_limit=8)))
-        assert one.qos == {"guaranteed-vision", "burst-8"}
+        assert one.qos == {"guaranteed-vision", "burst-mini-own"}
         assert one.default_qos == "guaranteed-vision"
         assert one.is_default
 
@@ -178,7 +209,7 @@ class TestPartitions:
             project("zoo"), grant("zoo", share="government", starts="2025-01-01", ends="2025-12-31"),
         )  # fmt: skip
         assert partition(both, "mini-own").allow_qos == ("guaranteed-audio",)
-        assert partition(both, "mini-government").allow_qos == ("burst-unlimited", "guaranteed-vision")
+        assert partition(both, "mini-government").allow_qos == ("burst-mini-government", "guaranteed-vision")
         assert partition(both, "mini-government").nodes == "b200-[01-06]"
         assert partition(both, "mini-government").max_time == timedelta(days=2)
 

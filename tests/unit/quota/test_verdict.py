@@ -40,7 +40,7 @@ def test_the_records_of_a_policy() -> None:
     assert found["cluster"] == [["mini", "8"]]
     assert found["partition"] == [["mini-own", "b200", "8", "1440"]]
     (fields,) = found["project"]
-    assert fields[:5] == ["vision", "guaranteed-vision", "burst-8", "mini-own", "b200"]
+    assert fields[:5] == ["vision", "guaranteed-vision", "burst-mini-own", "mini-own", "b200"]
     assert fields[5:10] == ["16", "8", "8", "720", "500"]
     assert fields[10:] == ["1767193200", "1830265200", "active"]
     assert found["member"] == [["alice", "vision", "1"], ["bob", "vision", "1"]]
@@ -49,7 +49,7 @@ def test_the_records_of_a_policy() -> None:
 
 def test_what_is_not_limited_is_a_dash() -> None:
     (fields,) = records(policy(project(), grant()))["project"]
-    assert fields[2] == "burst-unlimited"
+    assert fields[2] == "burst-mini-own"
     assert fields[6:10] == ["-", "-", "-", "-"]
 
 
