@@ -149,6 +149,17 @@ class GateConfig(Section):
     shadow: bool = Field(default=False, description="Log every decision, change nothing.")
 
 
+class QuotaConfig(Section):
+    """Who gives way when GPUs are wanted back."""
+
+    interval: Span = Field(default=timedelta(seconds=2), description="Time between two looks at who has to give way.")
+    settle: Span = Field(
+        default=timedelta(minutes=10),
+        description="A node out of service for so long counts as lost: guarantees that cannot be kept are shorted.",
+    )
+    shadow: bool = Field(default=False, description="Log who would give way between borrowers, requeue nobody.")
+
+
 class HealthConfig(Section):
     interval: Span = Field(
         default=timedelta(seconds=5), description="Time between two comparisons of incidents with Slurm's nodes."
@@ -199,6 +210,7 @@ class Config(BaseSettings):
     policy: PolicyConfig = PolicyConfig()
     hook: HookConfig = HookConfig()
     gate: GateConfig = GateConfig()
+    quota: QuotaConfig = QuotaConfig()
     health: HealthConfig = HealthConfig()
     metering: MeteringConfig = MeteringConfig()
     log: LogConfig = LogConfig()

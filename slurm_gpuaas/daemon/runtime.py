@@ -18,8 +18,10 @@ from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.health.controller import HealthController, HealthSettings
 from slurm_gpuaas.jobs.gate import GateSettings, PlacementGate
+from slurm_gpuaas.jobs.gate_rules import promised
 from slurm_gpuaas.metering.controller import MeteringController
 from slurm_gpuaas.quota.controller import Failpoint, PolicyController, VerdictPublisher, no_failpoint
+from slurm_gpuaas.quota.reclaim import QuotaRulings, ReclaimController
 from slurm_gpuaas.slurm.protocols import Accounting, Controller, Partitions
 from slurm_gpuaas.store import Store
 
@@ -103,6 +105,15 @@ def compose(
             hold=config.gate.hold,
             shadow=config.gate.shadow,
         ),
+        quota=QuotaRulings(cluster=config.cluster, store=store),
+    )
+    reclaim = ReclaimController(
+        cluster=config.cluster,
+        slurm=slurm,
+        store=store,
+        clock=clock,
+        promised=promised,
+        shadow=config.quota.shadow,
     )
     metering = MeteringController(
         cluster=config.cluster,
@@ -127,6 +138,7 @@ def compose(
             Scheduled("hook", publisher.tick, config.hook.interval, wake_hook),
             Scheduled("health", health.tick, config.health.interval, wake_health),
             Scheduled("gate", gate.tick, config.gate.interval, wake_gate),
+            Scheduled("reclaim", reclaim.tick, config.quota.interval),
             Scheduled("metering", meter, config.metering.interval),
         ],
         clock=clock,

@@ -17,11 +17,13 @@ import structlog
 
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.clock import Clock
+from slurm_gpuaas.domain.giving_way import GivingWay
 from slurm_gpuaas.domain.jobs import Job, JobId, JobPlacement, PlacementOutcome
 from slurm_gpuaas.domain.names import ClusterName, NodeName, PartitionName
+from slurm_gpuaas.domain.nodes import Node
 from slurm_gpuaas.domain.policy import fold_nodes
 from slurm_gpuaas.jobs import gate_rules
-from slurm_gpuaas.jobs.gate_rules import LICENSE, Decision, Picture, Pin, Placer
+from slurm_gpuaas.jobs.gate_rules import LICENSE, Decision, Picture, Pin, Placer, asking, promised
 from slurm_gpuaas.slurm.protocols import Controller, SlurmRefused
 from slurm_gpuaas.slurm.records import JobChange, Reservation
 
@@ -68,10 +70,48 @@ class GateSettings:
     shadow: bool = False
 
 
+class Quota(Protocol):
+    """What the gate asks of the quota core."""
+
+    def grace(self) -> Mapping[PartitionName, timedelta]:
+        """How long whoever gives way in a partition may take to end."""
+        ...
+
+    def rulings(
+        self,
+        *,
+        now: datetime,
+        jobs: Sequence[Job],
+        nodes: Mapping[NodeName, Node],
+        promised: Mapping[JobId, frozenset[NodeName]],
+        pending: Sequence[Job],
+    ) -> Mapping[JobId, GivingWay]:
+        """Who gives way to the pending jobs that may run as guaranteed, decided in their order.
+
+        Args:
+            promised: nodes that other waiting jobs were given and are about to start on.
+        """
+        ...
+
+
+class _Nobody:
+    """Without quotas nobody gives way but by Slurm's own word."""
+
+    def grace(self) -> Mapping[PartitionName, timedelta]:
+        return {}
+
+    def rulings(self, **_: object) -> Mapping[JobId, GivingWay]:
+        return {}
+
+
+NOBODY: Final[Quota] = _Nobody()
+
+
 class PlacementGate:
     """Args:
     placer: the placer of the fabric as it is now; asked for once a tick with work to do.
     partitions: nodes of each partition that the policy declares.
+    quota: who gives way to guaranteed jobs.
     """
 
     name = "gate"
@@ -86,6 +126,7 @@ class PlacementGate:
         partitions: Callable[[], Mapping[PartitionName, Collection[NodeName]]],
         clock: Clock,
         settings: GateSettings,
+        quota: Quota = NOBODY,
     ) -> None:
         self._cluster = cluster
         self._slurm = slurm
@@ -94,6 +135,7 @@ class PlacementGate:
         self._partitions = partitions
         self._clock = clock
         self._settings = settings
+        self._quota = quota
         self._told: dict[JobId, str] = {}
 
     def tick(self) -> None:
@@ -112,12 +154,18 @@ class PlacementGate:
         self._told = {job: reason for job, reason in self._told.items() if job in present}
         if not any(map(gate_rules.concerned, jobs)):
             return []
+        now = self._clock.now()
+        nodes = {node.name: node for node in self._slurm.nodes()}
         picture = Picture(
-            now=self._clock.now(),
+            now=now,
             jobs=jobs,
-            nodes={node.name: node for node in self._slurm.nodes()},
+            nodes=nodes,
             partitions=self._partitions(),
             patience=self._settings.patience,
+            grace=self._quota.grace(),
+            rulings=self._quota.rulings(
+                now=now, jobs=jobs, nodes=nodes, promised=promised(jobs), pending=asking(jobs, now)
+            ),
         )
         return gate_rules.decide(picture, self._placer())
 
@@ -214,6 +262,8 @@ def audit_of(decision: Decision, record: JobPlacement) -> AuditEntry:
         "wanted": decision.job.node_count,
         "restarts": record.restarts,
     }
+    if decision.victims:
+        evidence["gives_way"] = " ".join(map(str, decision.victims))
     if placement := decision.placement:
         evidence |= {
             "nodes": fold_nodes(placement.nodes),

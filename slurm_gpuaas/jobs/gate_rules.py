@@ -2,19 +2,23 @@
 
 A job at the gate asks for a licence that our reservation holds. It gets nodes only when its whole set is free now;
 otherwise it is opened at once without nodes, because a job that waits for a licence gets no backfill reservation and
-everybody passes it. A job that got nodes and does not start on them soon (a limit holds it, somebody was quicker, a
-node broke) is let go of them: the gate never makes a job later by more than `patience`.
+everybody passes it. One whose guarantee is in use stays: it could not start anyway, and once let go Slurm would choose
+who gives way to it. For a guaranteed job the quota core rules who gives way: the job gets their nodes, and Slurm
+preempts there whoever is burst. A job that got nodes and does not start on them soon (a limit holds it, somebody was
+quicker, a node broke) is let go of them: the gate never makes a job later by more than `patience`.
 """
 
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
-from slurm_gpuaas.domain.jobs import Job, JobState, PlacementOutcome
+from slurm_gpuaas.domain.giving_way import GivingWay
+from slurm_gpuaas.domain.jobs import Job, JobId, JobState, PlacementOutcome
 from slurm_gpuaas.domain.names import NodeName, PartitionName
 from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
 from slurm_gpuaas.domain.placement import Placement
@@ -22,6 +26,7 @@ from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
 
 LICENSE: Final = "placement"
 
+ON_NODES: Final = frozenset({JobState.RUNNING, JobState.SUSPENDED})
 NOT_YET: Final = frozenset(
     {
         "BeginTime",
@@ -60,7 +65,7 @@ class Decision:
     """What to do with a job: pin it to the nodes of `placement`, or open it without nodes (`placement` is None).
 
     `reason` is for people; `clears_pin` says that nodes we gave it before are to be taken back; `again` that it ran
-    before and need not wait for Slurm's requeue delay.
+    before and need not wait for Slurm's requeue delay; `victims` give way on its nodes.
     """
 
     job: Job
@@ -68,6 +73,7 @@ class Decision:
     reason: str
     clears_pin: bool = False
     again: bool = False
+    victims: tuple[JobId, ...] = ()
 
     @property
     def outcome(self) -> PlacementOutcome:
@@ -81,6 +87,8 @@ class Picture:
     Args:
         partitions: nodes of each partition that we know.
         patience: how long a job may wait on the nodes it was given.
+        grace: how long whoever gives way in a partition may take to end.
+        rulings: who gives way to waiting guaranteed jobs; a job without one is none of the quota core's.
     """
 
     now: datetime
@@ -88,10 +96,12 @@ class Picture:
     nodes: Mapping[NodeName, Node]
     partitions: Mapping[PartitionName, Collection[NodeName]]
     patience: timedelta
+    grace: Mapping[PartitionName, timedelta] = field(default_factory=dict)
+    rulings: Mapping[JobId, GivingWay] = field(default_factory=dict)
 
     def occupied(self) -> set[NodeName]:
         """Nodes with a job on them."""
-        return {node for job in self.jobs if job.state in {JobState.RUNNING, JobState.SUSPENDED} for node in job.nodes}
+        return {node for job in self.jobs if job.state in ON_NODES for node in job.nodes}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,11 +165,30 @@ def concerned(job: Job) -> bool:
     return job.state is JobState.PENDING and (asks(job) or Pin.of(job) is not None)
 
 
+def promised(jobs: Iterable[Job]) -> Mapping[JobId, frozenset[NodeName]]:
+    """Nodes that waiting jobs were given for this run and have not started on yet."""
+    pins = ((job, Pin.of(job)) for job in jobs if job.state is JobState.PENDING and job.priority)
+    return {job.id: pin.nodes for job, pin in pins if pin is not None and pin.restarts == job.restarts}
+
+
+def asking(jobs: Iterable[Job], now: datetime) -> list[Job]:
+    """Jobs at the gate that could start now, in the order of deciding."""
+    return [job for job in in_order(jobs) if asks(job) and _could_start(job, now)]
+
+
+def in_order(jobs: Iterable[Job]) -> list[Job]:
+    return sorted(filter(concerned, jobs), key=lambda job: (-job.priority, job.submitted, job.id))
+
+
+def _could_start(job: Job, now: datetime) -> bool:
+    return job.priority != 0 and job.reason not in NOT_YET and job.eligible is not None and job.eligible <= now
+
+
 def decide(picture: Picture, placer: Placer) -> list[Decision]:
     """A decision for each job that needs one now; no node is given twice.
 
     Jobs that run again come first and keep what is left of their nodes; then the highest priority."""
-    pending = sorted(filter(concerned, picture.jobs), key=lambda job: (-job.priority, job.submitted, job.id))
+    pending = in_order(picture.jobs)
     occupied = picture.occupied()
     free = {node.name for node in picture.nodes.values() if is_free(node) and node.name not in occupied}
     decisions: list[Decision] = []
@@ -195,17 +224,55 @@ def is_free(node: Node) -> bool:
 
 def _placed(job: Job, free: Collection[NodeName], picture: Picture, placer: Placer) -> Decision | None:
     """First decision about a job at the gate; None leaves it there."""
-    if job.priority == 0 or job.reason in NOT_YET or job.eligible is None or job.eligible > picture.now:
+    if not _could_start(job, picture.now):
         return None
     if why := _not_ours_to_place(job, picture):
         return Decision(job=job, placement=None, reason=why)
+    ruling = picture.rulings.get(job.id)
+    if ruling and ruling.waits:
+        return None
+    if not _takes_whole_nodes(job, picture):
+        return _part_of_a_node(job, ruling, picture, placer)
     among = picture.partitions[job.partition]
     room = [name for name in among if name in free and _is_whole(job.gpus, job.node_count, picture.nodes[name])]
     placement = placer.place(job.node_count, free=room, among=among)
-    if placement is None:
-        reason = f"It needs {job.node_count} free nodes of partition {job.partition}; {len(room)} are free."
-        return Decision(job=job, placement=None, reason=reason)
-    return Decision(job=job, placement=placement, reason=placement.why)
+    if placement is not None:
+        return Decision(job=job, placement=placement, reason=placement.why)
+    if ruling and ruling.victims:
+        theirs = _nodes_of(ruling.victims, among, picture)
+        placement = placer.place(job.node_count, free=[*room, *sorted(theirs - set(room))], among=among)
+        if placement is not None:
+            reason = f"{ruling.why} {placement.why}"
+            return Decision(job=job, placement=placement, reason=reason, victims=ruling.victims)
+    reason = f"It needs {job.node_count} free nodes of partition {job.partition}; {len(room)} are free."
+    return Decision(job=job, placement=None, reason=reason)
+
+
+def _part_of_a_node(job: Job, ruling: GivingWay | None, picture: Picture, placer: Placer) -> Decision:
+    """A job of a few GPUs is Slurm's to place, but for whom it takes them from."""
+    among = [name for name in picture.partitions[job.partition] if name in picture.nodes]
+    if not any(picture.nodes[name].free_gpus >= job.gpus for name in among) and ruling and ruling.victims:
+        freed: Counter[NodeName] = Counter()
+        for victim in picture.jobs:
+            if victim.id in ruling.victims:
+                freed.update({name: victim.gpus // len(victim.nodes) for name in victim.nodes})
+        room = [name for name in among if name in freed and _free_after(picture.nodes[name], freed[name]) >= job.gpus]
+        if placement := placer.place(1, free=room, among=among):
+            reason = f"{ruling.why} {placement.why}"
+            return Decision(job=job, placement=placement, reason=reason, victims=ruling.victims)
+    reason = f"{job.gpus} GPUs on {job.node_count} nodes are no whole nodes."
+    return Decision(job=job, placement=None, reason=reason)
+
+
+def _free_after(node: Node, freed: int) -> int:
+    return node.free_gpus + freed if node.usable else 0
+
+
+def _nodes_of(victims: Collection[JobId], among: Collection[NodeName], picture: Picture) -> set[NodeName]:
+    """Usable nodes that are wholly the victims'."""
+    theirs = {name for job in picture.jobs if job.id in victims for name in job.nodes}
+    others = {name for job in picture.jobs if job.state in ON_NODES and job.id not in victims for name in job.nodes}
+    return {name for name in theirs - others if name in among and name in picture.nodes and picture.nodes[name].usable}
 
 
 def _not_ours_to_place(job: Job, picture: Picture) -> str:
@@ -220,13 +287,17 @@ def _not_ours_to_place(job: Job, picture: Picture) -> str:
         return f"A limit holds it: {job.reason}."
     if job.partition not in picture.partitions:
         return f"The nodes of partition {job.partition} are not declared in the policy."
-    if not any(
-        _is_whole(job.gpus, job.node_count, picture.nodes[n])
-        for n in picture.partitions[job.partition]
-        if n in picture.nodes
-    ):
+    if job.node_count > 1 and not _takes_whole_nodes(job, picture):
         return f"{job.gpus} GPUs on {job.node_count} nodes are no whole nodes."
     return ""
+
+
+def _takes_whole_nodes(job: Job, picture: Picture) -> bool:
+    return any(
+        _is_whole(job.gpus, job.node_count, picture.nodes[name])
+        for name in picture.partitions[job.partition]
+        if name in picture.nodes
+    )
 
 
 def _is_whole(gpus: int, count: int, node: Node) -> bool:
@@ -244,12 +315,18 @@ def _released(job: Job, pin: Pin, picture: Picture) -> Decision | None:
         reason = f"A limit holds it: {job.reason}."
     elif broken := sorted(name for name in pin.nodes if name not in picture.nodes or not picture.nodes[name].usable):
         reason = f"{broken[0]} went out of service before it started."
-    elif picture.now - pin.at <= picture.patience or _is_clearing(pin.nodes, picture.nodes):
+    elif picture.now - pin.at <= _patience(job, pin, picture) or _is_clearing(pin.nodes, picture.nodes):
         return None
     else:
         seconds = (picture.now - pin.at).total_seconds()
         reason = f"It did not start on its nodes in {seconds:.0f} s ({job.reason})."
     return Decision(job=job, placement=None, reason=reason, clears_pin=True)
+
+
+def _patience(job: Job, pin: Pin, picture: Picture) -> timedelta:
+    """Longer while somebody gives way on its nodes."""
+    grace = picture.grace.get(job.partition, timedelta(0))
+    return picture.patience + grace if pin.nodes & picture.occupied() else picture.patience
 
 
 def _is_clearing(names: Iterable[NodeName], nodes: Mapping[NodeName, Node]) -> bool:

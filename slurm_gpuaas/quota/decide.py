@@ -86,13 +86,22 @@ class Action(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """`service` is the class it starts as; `preempts` gives way first. `why` is a sentence with the numbers."""
+    """
+    Attributes:
+        service: the class it starts as.
+        preempts: who gives way first.
+        why: a sentence with the numbers.
+        guarantee_full: it waits because what it is guaranteed is in use.
+        over_ceiling: who gives way makes room below a ceiling of the job's own.
+    """
 
     job: JobKey
     action: Action
     service: ServiceClass | None = None
     preempts: tuple[JobKey, ...] = ()
     why: str
+    guarantee_full: bool = False
+    over_ceiling: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -305,7 +314,8 @@ class _Books:
             if isinstance(decision, Decision):
                 return decision
             waits.append(decision)
-        return Decision(job=job.id, action=Action.WAIT, why=" ".join(waits))
+        full = self._pools.room_for(job) is None
+        return Decision(job=job.id, action=Action.WAIT, why=" ".join(waits), guarantee_full=full)
 
     def _attempts(self, job: Pending) -> Iterator[Callable[[Pending], Decision | str]]:
         if job.service is not ServiceClass.BURST:
@@ -353,6 +363,7 @@ class _Books:
             f"{gpus} from {name} (fair share {self._shares[name].gpus})" for name, gpus in sorted(gives.items())
         )
         had = self._available(job.tenant)
+        rooms = [room for name in self._tree.paths[job.tenant] if (room := self._headroom(name)) is not None]
         for victim in victims:
             self._give_way(victim)
         self.start(Running(id=job.id, tenant=job.tenant, gpus=job.gpus, service=service, preemptible=job.preemptible))
@@ -363,6 +374,7 @@ class _Books:
             service=service,
             preempts=tuple(victim.id for victim in victims),
             why=f"{job.gpus} GPUs as {service}: {text}{how}.",
+            over_ceiling=bool(victims) and min(rooms, default=job.gpus) < job.gpus,
         )
 
     # -- Words

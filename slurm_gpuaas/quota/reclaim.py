@@ -1,0 +1,308 @@
+"""Makes room where Slurm's own preemption does not: between borrowers, and below a project's own ceiling.
+
+Who gives way to a guaranteed job is carried out by the placement gate: it gives the job the nodes, and Slurm preempts
+there (`QuotaRulings`). Two cases are left. Burst does not preempt burst in Slurm: a borrower above its fair share gives
+back to one below it. And a guaranteed job whose own project fills its ceiling with burst waits for a limit, for which
+Slurm preempts nobody.
+
+For a borrower the nodes are held first, by a reservation that attracts its jobs (MAGNETIC) and ends by itself; then the
+victims are requeued. Each tick looks at Slurm as it is: a hold whose victims still run was cut off and goes on, one
+whose job is gone is deleted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from slurm_gpuaas.domain.audit import AuditEntry
+from slurm_gpuaas.domain.clock import Clock
+from slurm_gpuaas.domain.giving_way import GivingWay
+from slurm_gpuaas.domain.jobs import Job, JobId, JobState, ServiceClass
+from slurm_gpuaas.domain.names import ClusterName, NodeName, PartitionName
+from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
+from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
+from slurm_gpuaas.quota.decide import Decision
+from slurm_gpuaas.quota.live import (
+    ON_NODES,
+    LiveShare,
+    Scene,
+    giving_way,
+    live_shares,
+    project_of,
+    service_of,
+    takes_whole_nodes,
+    victims_of,
+)
+from slurm_gpuaas.slurm.protocols import Controller, SlurmRefused
+from slurm_gpuaas.slurm.records import Reservation
+from slurm_gpuaas.store import Store
+
+ACTOR: Final = "gpuaasd/reclaim"
+PREFIX: Final = "gpuaas-reclaim-"
+HOLD: Final = timedelta(minutes=3)
+"""Long enough for a job to end and its nodes to clear; after it the nodes are everybody's again."""
+FLAGS: Final = frozenset({"FLEX", "IGNORE_JOBS", "MAGNETIC"})
+"""FLEX lets a job of days start in a hold of minutes and run on after it."""
+COULD_RUN: Final = frozenset({"Resources", "Priority", "None", ""})
+"""Pending reasons of jobs that wait for nothing but nodes."""
+
+log = structlog.get_logger(__name__)
+
+
+Promised = Callable[[Sequence[Job]], Mapping[JobId, frozenset[NodeName]]]
+
+
+class QuotaRulings:
+    """What the placement gate asks: reads the policy, decides by the core. Changes nothing."""
+
+    def __init__(self, *, cluster: ClusterName, store: Store) -> None:
+        self._cluster = cluster
+        self._store = store
+
+    def grace(self) -> Mapping[PartitionName, timedelta]:
+        pools = (pool for pool in self._store.policy().pools if pool.cluster == self._cluster)
+        return {pool.partition_of(share.name): pool.grace for pool in pools for share in pool.shares}
+
+    def rulings(
+        self,
+        *,
+        now: datetime,
+        jobs: Sequence[Job],
+        nodes: Mapping[NodeName, Node],
+        promised: Mapping[JobId, frozenset[NodeName]],
+        pending: Sequence[Job],
+    ) -> Mapping[JobId, GivingWay]:
+        if not pending:
+            return {}
+        scene = Scene(now=now, jobs=jobs, nodes=nodes, promised=promised)
+        return giving_way(self._store.policy(), self._cluster, scene, pending)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """`victims` give way to `job`; `nodes` are held for it meanwhile, none where it needs no hold."""
+
+    job: Job
+    victims: tuple[Job, ...]
+    nodes: tuple[NodeName, ...]
+    why: str
+
+
+class ReclaimController:
+    """Args:
+    promised: nodes that waiting jobs were given by the gate.
+    shadow: say what would be done, do nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        cluster: ClusterName,
+        slurm: Controller,
+        store: Store,
+        clock: Clock,
+        promised: Promised,
+        shadow: bool = False,
+    ) -> None:
+        self._cluster = cluster
+        self._slurm = slurm
+        self._store = store
+        self._clock = clock
+        self._promised = promised
+        self._shadow = shadow
+        self._told: set[tuple[JobId, tuple[JobId, ...]]] = set()
+
+    def tick(self) -> None:
+        """One move a share at most: the next one sees what came of it."""
+        jobs = self._slurm.jobs()
+        held = {} if self._shadow else self._held(jobs)
+        if not any(job.state is JobState.PENDING for job in jobs):
+            return
+        scene = Scene(
+            now=self._clock.now(),
+            jobs=jobs,
+            nodes={node.name: node for node in self._slurm.nodes()},
+            promised=self._promised(jobs),
+        )
+        for move in moves(scene, self._shares(scene), busy=frozenset(job.partition for job in held.values())):
+            self._carry_out(move)
+
+    def _shares(self, scene: Scene) -> Sequence[tuple[LiveShare, bool]]:
+        policy = self._store.policy()
+        return [
+            (share, whole)
+            for whole in (True, False)
+            for share in live_shares(policy, self._cluster, scene, whole_nodes=whole).values()
+        ]
+
+    # -- Holds
+
+    def _held(self, jobs: Sequence[Job]) -> Mapping[str, Job]:
+        """Our holds whose job still waits, by reservation; the others are ended."""
+        by_id = {job.id: job for job in jobs}
+        waiting: dict[str, Job] = {}
+        for reservation in self._slurm.reservations():
+            found = _HOLD.fullmatch(reservation.name)
+            if found is None:
+                continue
+            job = by_id.get(JobId(int(found[1])))
+            if job is None or job.state.ended:
+                self._slurm.delete_reservation(reservation.name)
+            if job is None or job.state is not JobState.PENDING:
+                continue  # Slurm keeps a reservation that a job runs in until it runs out
+            waiting[reservation.name] = job
+            nodes = set(expand_nodes(reservation.nodes)) if reservation.nodes else set()
+            left = [one for one in jobs if _gives_way_on(one, nodes, job)]
+            if left:
+                self._requeue(job, left, "it was cut off")
+        return waiting
+
+    def _carry_out(self, move: Move) -> None:
+        if self._shadow:
+            key = move.job.id, tuple(victim.id for victim in move.victims)
+            if key not in self._told:
+                self._told.add(key)
+                log.info("reclaim.would-move", job=move.job.id, victims=key[1], why=move.why)
+            return
+        if move.nodes:
+            self._slurm.put_reservation(
+                Reservation(
+                    name=f"{PREFIX}{move.job.id}",
+                    start=self._clock.now().replace(microsecond=0),
+                    duration=HOLD,
+                    users=(move.job.user,),
+                    nodes=fold_nodes(move.nodes),
+                    flags=FLAGS,
+                )
+            )
+        self._requeue(move.job, move.victims, move.why)
+
+    def _requeue(self, job: Job, victims: Sequence[Job], why: str) -> None:
+        for victim in victims:
+            now = self._clock.now()
+            effect = self._store.journal.intend(
+                controller=ACTOR,
+                kind="requeue",
+                subject=str(victim.id),
+                at=now,
+                detail={"for": job.id, "restarts": victim.restarts},
+            )
+            try:
+                self._slurm.requeue(victim.id, restarts=victim.restarts)
+            except SlurmRefused as refusal:  # one that just ended, say: the next tick sees the rest
+                self._store.journal.close(effect, outcome="failed", at=self._clock.now())
+                log.warning("reclaim.refused", job=job.id, victim=victim.id, refusal=refusal.message)
+                continue
+            with self._store.transaction():
+                self._store.journal.close(effect, outcome="done", at=self._clock.now())
+                self._store.audit.append(
+                    AuditEntry(
+                        at=self._clock.now(),
+                        actor=ACTOR,
+                        action="job.give-way",
+                        subject=str(victim.id),
+                        reason=why,
+                        evidence={"for": job.id, "project": victim.account, "gpus": victim.gpus},
+                    )
+                )
+            log.info("reclaim.requeued", job=job.id, victim=victim.id, why=why)
+
+
+_HOLD: Final = re.compile(re.escape(PREFIX) + r"(\d{1,10})")
+
+
+def moves(
+    scene: Scene, shares: Sequence[tuple[LiveShare, bool]], *, busy: frozenset[PartitionName] = frozenset()
+) -> Iterator[Move]:
+    """The next move of each share. Pure.
+
+    Args:
+        shares: each with whether it is seen for jobs of whole nodes.
+        busy: partitions with a move under way.
+    """
+    by_id = {job.id: job for job in scene.jobs}
+    done = set(busy)
+    for share, whole in shares:
+        if share.partition in done:
+            continue
+        waiting = [job for job in _waiting(scene, share) if takes_whole_nodes(job, scene.nodes) is whole]
+        if not waiting:
+            continue
+        for decision in share.rule([share.pending(job) for job in waiting]).decisions:
+            job = by_id[JobId(int(decision.job))]
+            move = _move(job, decision, scene, share, by_id)
+            if move is not None:
+                yield move
+                done.add(share.partition)
+                break
+
+
+def _waiting(scene: Scene, share: LiveShare) -> list[Job]:
+    """Jobs of the share that wait for nodes or at the gate, in Slurm's order."""
+    found = [
+        job
+        for job in scene.jobs
+        if job.state is JobState.PENDING
+        and job.partition == share.partition
+        and project_of(job) in share.entitled
+        and job.id not in scene.promised
+        and job.priority > 0
+        and job.array_job_id is None
+        and not job.required_nodes
+        and not job.reservation
+        and (job.reason in COULD_RUN or job.licenses)
+        and job.eligible is not None
+        and job.eligible <= scene.now
+    ]
+    return sorted(found, key=lambda job: (-job.priority, job.submitted, job.id))
+
+
+def _move(job: Job, decision: Decision, scene: Scene, share: LiveShare, by_id: Mapping[JobId, Job]) -> Move | None:
+    victims = tuple(by_id[victim] for victim in victims_of(decision))
+    if not victims:
+        return None
+    if decision.over_ceiling:
+        return Move(job=job, victims=victims, nodes=(), why=decision.why)
+    if decision.service is not ServiceClass.BURST:
+        return None  # the gate's, and Slurm's own preemption
+    nodes = _nodes_for(job, victims, scene, share)
+    return Move(job=job, victims=victims, nodes=nodes, why=decision.why) if nodes else None
+
+
+def _nodes_for(job: Job, victims: Sequence[Job], scene: Scene, share: LiveShare) -> tuple[NodeName, ...]:
+    """Nodes that hold the job once the victims are gone: theirs, and free ones; none when they would not do."""
+    freed: dict[NodeName, int] = {}
+    for victim in victims:
+        for name in victim.nodes:
+            freed[name] = freed.get(name, 0) + victim.gpus // len(victim.nodes)
+    one = share.entitled[project_of(job)]
+    per_node = -(-job.gpus // max(job.node_count, 1))
+    room = [
+        name
+        for name in one.share.node_names
+        if (node := scene.nodes.get(name)) is not None and _free(node) + freed.get(name, 0) >= per_node
+    ]
+    room.sort(key=lambda name: (name not in freed, name))
+    return tuple(room[: job.node_count]) if len(room) >= job.node_count else ()
+
+
+def _free(node: Node) -> int:
+    if not node.usable or node.base is NodeBase.DOWN or node.flags & NodeFlag.RESERVED:
+        return -node.gpus
+    return node.gpus - node.gpus_allocated
+
+
+def _gives_way_on(job: Job, nodes: set[NodeName], owner: Job) -> bool:
+    return (
+        job.state in ON_NODES
+        and job.id != owner.id
+        and service_of(job.qos) is ServiceClass.BURST
+        and bool(nodes & set(job.nodes))
+        and job.user != owner.user
+    )
