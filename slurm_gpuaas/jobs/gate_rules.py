@@ -226,11 +226,11 @@ def _placed(job: Job, free: Collection[NodeName], picture: Picture, placer: Plac
     """First decision about a job at the gate; None leaves it there."""
     if not _could_start(job, picture.now):
         return None
-    if why := _not_ours_to_place(job, picture):
-        return Decision(job=job, placement=None, reason=why)
     ruling = picture.rulings.get(job.id)
     if ruling and ruling.waits:
         return None
+    if why := _not_ours_to_place(job, picture):
+        return Decision(job=job, placement=None, reason=why)
     if not _takes_whole_nodes(job, picture):
         return _part_of_a_node(job, ruling, picture, placer)
     among = picture.partitions[job.partition]

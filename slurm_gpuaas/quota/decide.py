@@ -348,7 +348,7 @@ class _Books:
         if job.gpus <= self._available(job.tenant):
             return self._begin(job, ServiceClass.BURST, (), text)
         available = f"{max(self._available(job.tenant), 0)} GPUs are free to borrow"
-        if not self._stays_fair(job):
+        if self._in_use[job.tenant] + job.gpus > share:
             return f"{available}, and with {job.gpus} more {job.tenant} would pass its fair share of {share}."
         victims = self._victims(job, self._should_give_back)
         if victims is None:
@@ -396,9 +396,6 @@ class _Books:
         return f"{job.gpus} GPUs can never run {kind}here: the largest job of {job.tenant} that could has {most}."
 
     # -- Who gives way
-
-    def _stays_fair(self, job: Pending) -> bool:
-        return all(self._in_use[name] + job.gpus <= self._shares[name].gpus for name in self._tree.paths[job.tenant])
 
     def _victims(self, job: Pending, may_lose: MayLose) -> tuple[Running, ...] | None:
         """Jobs that make room, none when there is room already; None when they cannot."""
@@ -492,6 +489,8 @@ class _Books:
         if any(self._in_use[name] <= self._shares[name].gpus for name in (its, victim.tenant)):
             return False
         taker = mine or job.tenant
+        if self._in_use[taker] > self._shares[taker].gpus:
+            return False
         left = self._in_use[its] - victim.gpus
         return self._in_use[taker] * self._shares[its].gpus <= left * self._shares[taker].gpus
 

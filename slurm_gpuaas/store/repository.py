@@ -325,9 +325,7 @@ class Store:
 def _policy(session: Session) -> Policy:
     shares: dict[str, list[Share]] = {}
     for row in session.exec(select(ShareRow).order_by(col(ShareRow.pool), col(ShareRow.position))):
-        shares.setdefault(row.pool, []).append(
-            Share.model_validate({"name": row.name, "nodes": row.nodes, "partition": row.partition})
-        )
+        shares.setdefault(row.pool, []).append(Share.model_validate(row.model_dump(exclude={"pool", "position"})))
     return Policy.of(
         [
             *(Organisation.model_validate(row.model_dump()) for row in session.exec(select(OrganisationRow))),
@@ -360,7 +358,12 @@ def _policy_rows(policy: Policy) -> list[tuple[type[Table], list[dict[str, Any]]
         (
             PoolRow,
             [
-                one.model_dump(exclude={"kind", "shares", "max_time"}) | {"max_seconds": _seconds(one.max_time)}
+                one.model_dump(exclude={"kind", "shares", "max_time", "min_run", "grace"})
+                | {
+                    "max_seconds": _seconds(one.max_time),
+                    "min_run_seconds": _seconds(one.min_run),
+                    "grace_seconds": _seconds(one.grace),
+                }
                 for one in policy.pools
             ],
         ),
@@ -388,8 +391,11 @@ def _seconds(span: timedelta) -> int:
 
 
 def _pool(row: PoolRow, shares: list[Share]) -> Pool:
-    fields = row.model_dump(exclude={"max_seconds"})
-    return Pool.model_validate(fields | {"max_time": timedelta(seconds=row.max_seconds), "shares": tuple(shares)})
+    spans = {"max_time": row.max_seconds, "min_run": row.min_run_seconds, "grace": row.grace_seconds}
+    fields = row.model_dump(exclude={"max_seconds", "min_run_seconds", "grace_seconds"})
+    return Pool.model_validate(
+        fields | {name: timedelta(seconds=span) for name, span in spans.items()} | {"shares": tuple(shares)}
+    )
 
 
 def _grant(row: GrantRow) -> Grant:

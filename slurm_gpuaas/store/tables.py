@@ -103,9 +103,12 @@ class PolicyRevisionRow(Table, table=True):
 
 class OrganisationRow(Table, table=True):
     __tablename__ = "organisation"
+    __table_args__ = (_at_least("weight", 0),)
 
     name: str = Field(primary_key=True, max_length=30)
     title: str = Field(max_length=200)
+    weight: int = 1
+    priority: int = 0
 
 
 class ProjectRow(Table, table=True):
@@ -127,26 +130,34 @@ class MemberRow(Table, table=True):
 
 class PoolRow(Table, table=True):
     __tablename__ = "pool"
-    __table_args__ = (_at_least("gpus_per_node", 1), _at_least("max_seconds", 1))
+    __table_args__ = (
+        _at_least("gpus_per_node", 1),
+        _at_least("max_seconds", 1),
+        _at_least("min_run_seconds", 0),
+        _at_least("grace_seconds", 0),
+    )
 
     name: str = Field(primary_key=True, max_length=30)
     cluster: str = Field(max_length=30)
     model: str = Field(max_length=30)
     gpus_per_node: int
     max_seconds: int = Field(sa_type=BigInteger)
+    min_run_seconds: int = 0
+    grace_seconds: int = 20
 
 
 class ShareRow(Table, table=True):
     """`position` keeps the order in which the document lists the shares."""
 
     __tablename__ = "pool_share"
-    __table_args__ = (UniqueConstraint("pool", "position"),)
+    __table_args__ = (UniqueConstraint("pool", "position"), _at_least("spares", 0))
 
     pool: str = Field(primary_key=True, foreign_key="pool.name", max_length=30)
     name: str = Field(primary_key=True, max_length=30)
     position: int
     nodes: str
     partition: str | None = Field(default=None, max_length=95)
+    spares: int = 0
 
 
 class GrantRow(Table, table=True):
@@ -155,6 +166,8 @@ class GrantRow(Table, table=True):
         ForeignKeyConstraint(["pool", "share"], ["pool_share.pool", "pool_share.name"]),
         _at_least("gpus", 0),
         _at_least("borrow_limit", 0),
+        _at_least("lend_limit", 0),
+        _at_least("weight", 0),
         _at_least("budget_gpu_hours", 0),
         _at_least("max_gpus_per_job", 1),
         _at_least("max_seconds", 1),
@@ -167,6 +180,9 @@ class GrantRow(Table, table=True):
     share: str = Field(max_length=30)
     gpus: int
     borrow_limit: int | None = None
+    lend_limit: int | None = None
+    weight: int = 1
+    priority: int = 0
     starts: date
     ends: date
     budget_gpu_hours: int | None = Field(default=None, sa_type=BigInteger)

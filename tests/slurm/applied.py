@@ -29,6 +29,8 @@ PARTITIONS = "/etc/slurm/gpuaas/partitions.conf"
 class Applied:
     controller: PolicyController
     publisher: VerdictPublisher
+    store: Store
+    slurm: RestController
 
     def apply(self, documents: Iterable[PolicyDocument]) -> None:
         self.controller.apply(Policy.of(documents), actor="root")
@@ -66,6 +68,8 @@ def applied(instance: Instance, documents: Iterable[PolicyDocument], clock: Cloc
                     file=instance.path(SNAPSHOT),
                     clock=clock or SystemClock(),
                 ),
+                store,
+                RestController(wire),
             )
             both.apply(documents)
             try:

@@ -69,6 +69,9 @@ def _grants(draw: st.DrawFn, name: str) -> PolicyDocument:
         share=draw(st.sampled_from(("government", "own"))),
         gpus=draw(st.integers(0, 64)),
         borrow_limit=draw(st.none() | st.integers(0, 64)),
+        lend_limit=draw(st.none() | st.integers(0, 64)),
+        weight=draw(st.integers(0, 9)),
+        priority=draw(st.integers(-3, 3)),
         starts=starts,
         ends=starts + timedelta(days=draw(st.integers(0, 300))),
         budget_gpu_hours=draw(st.none() | st.integers(0, 1_000)),
@@ -80,11 +83,17 @@ def _grants(draw: st.DrawFn, name: str) -> PolicyDocument:
 @st.composite
 def policies(draw: st.DrawFn) -> Policy:
     """Valid policies over two shares, up to four projects and users, grants in every state."""
-    shares = [{"name": "government", "nodes": "b200-[01-04]"}, {"name": "own", "nodes": "b200-[05-08]"}]
+    shares = [{"name": "government", "nodes": "b200-[01-04]", "spares": draw(st.integers(0, 2))},
+              {"name": "own", "nodes": "b200-[05-08]"}]  # fmt: skip
     documents: list[PolicyDocument] = [
         document("Organisation", name="snu"),
-        document("Organisation", name="kaist"),
-        pool(shares=shares, max_time=draw(st.integers(1, 100).map(lambda hours: timedelta(hours=hours)))),
+        document("Organisation", name="kaist", weight=draw(st.integers(0, 9)), priority=draw(st.integers(-3, 3))),
+        pool(
+            shares=shares,
+            max_time=draw(st.integers(1, 100).map(lambda hours: timedelta(hours=hours))),
+            min_run=timedelta(seconds=draw(st.integers(0, 3_600))),
+            grace=timedelta(seconds=draw(st.integers(0, 600))),
+        ),
     ]
     for name in draw(st.sets(st.sampled_from(PROJECTS))):
         documents.append(project(name, draw(st.sampled_from(("snu", "kaist")))))
