@@ -28,6 +28,7 @@ from slurm_gpuaas.api.models import (
     PolicyPlan,
     Problem,
     ProjectView,
+    QuotaShare,
     Status,
     Usage,
     WhoAmI,
@@ -92,6 +93,9 @@ class Client:
         """`expected_revision`: refuse when somebody applied another policy since."""
         request = _request(PolicyDocuments, documents=tuple(documents), expected_revision=expected_revision)
         return self._send("PUT", "/policy", PolicyApplied, request, timeout=APPLY_TIMEOUT_S)
+
+    def quota_shares(self) -> Sequence[QuotaShare]:
+        return self._list("/quota/shares", QuotaShare)
 
     def projects(self) -> Sequence[ProjectView]:
         return self._list("/projects", ProjectView)

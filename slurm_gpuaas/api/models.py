@@ -217,6 +217,32 @@ class ProjectView(Answer):
     budget: BudgetView | None
 
 
+class TenantShare(Answer):
+    """Where a project, or an organisation with all its projects, stands in a share. All in GPUs."""
+
+    name: str
+    organisation: OrganisationName
+    project: ProjectName | None = Field(description="null for the organisation's sum.")
+    guaranteed: int
+    honoured: int = Field(description="Of `guaranteed`, what can be kept with the nodes that are in service.")
+    fair_share: int = Field(description="What it should have now, bounded by what it has running and asks for.")
+    in_use: int
+    borrowed: int = Field(description="In use beyond the guarantee.")
+    lent: int = Field(description="Of the guarantee, idle and used by others.")
+    may_borrow: int = Field(description="What it could start as burst right now, without anybody giving way.")
+
+
+class QuotaShare(Answer):
+    """A share of a pool with its tenants, seen now."""
+
+    pool: PoolName
+    share: ShareName
+    partition: PartitionName
+    model: GpuModel
+    capacity: int = Field(description="GPUs of nodes in service, and of others as far as jobs still run there.")
+    tenants: tuple[TenantShare, ...]
+
+
 class UsageRow(Answer):
     """GPU-seconds of one group of runs. What `keys` hold is what was asked for in `by`."""
 

@@ -6,7 +6,7 @@ from typing import IO
 
 import click
 
-from slurm_gpuaas.cli.context import as_json
+from slurm_gpuaas.cli.context import Session, as_json, pass_session
 from slurm_gpuaas.cli.documents import read_one
 from slurm_gpuaas.cli.output import print_json, print_table
 from slurm_gpuaas.quota.scenario import Scenario, ShareAnswer, rows_of
@@ -20,9 +20,45 @@ def group() -> None:
     """Quotas: what they allow, why, and what would happen.
 
     \b
-    Example:
+    Examples:
+      gpuaas quota shares
       gpuaas quota simulate scenario.yaml
     """
+
+
+@group.command()
+@as_json
+@pass_session
+def shares(session: Session, as_json: bool) -> None:
+    """Show who is guaranteed, uses, borrows and lends how many GPUs now.
+
+    Researchers see their own projects. `fair share` is what a tenant should have now, of its guarantee and of what
+    others leave idle; `may borrow` is what it could start as burst right now.
+
+    \b
+    Examples:
+      gpuaas quota shares
+      gpuaas quota shares --json | jq '.[].tenants[] | select(.borrowed > 0)'
+    """
+    with session.connect() as client:
+        found = client.quota_shares()
+    if as_json:
+        print_json(found)
+        return
+    columns = ("guaranteed", "honoured", "fair_share", "in_use", "borrowed", "lent", "may_borrow")
+    print_table(
+        ("share", "tenant", *(f"#{name.replace('_', ' ')}" for name in columns)),
+        (
+            (
+                f"{share.pool}/{share.share}",
+                f"  {tenant.name}" if tenant.project else tenant.name,
+                *(getattr(tenant, name) for name in columns),
+            )
+            for share in found
+            for tenant in share.tenants
+        ),
+        empty="No project of yours has a grant on this cluster.",
+    )
 
 
 @group.command()

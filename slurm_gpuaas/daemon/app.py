@@ -29,6 +29,7 @@ from slurm_gpuaas.api.models import (
     PolicyPlan,
     Problem,
     ProjectView,
+    QuotaShare,
     Status,
     Usage,
     WhoAmI,
@@ -226,6 +227,11 @@ def _api(wiring: Wiring) -> APIRouter:
     def projects(who: Who, do: Do) -> list[ProjectView]:
         """Limits, use and budgets; researchers see their own projects."""
         return do.projects(who)
+
+    @router.get("/quota/shares")
+    def quota_shares(who: Who, do: Do) -> list[QuotaShare]:
+        """Who is guaranteed, uses, borrows and lends how much now; researchers see their own projects."""
+        return do.quota_shares(who)
 
     @router.get("/usage")
     def usage(

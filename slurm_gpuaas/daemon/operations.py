@@ -33,6 +33,7 @@ from slurm_gpuaas.api.models import (
     PlacementView,
     PolicyPlan,
     ProjectView,
+    QuotaShare,
     Status,
     Usage,
     UsageRow,
@@ -40,6 +41,7 @@ from slurm_gpuaas.api.models import (
 )
 from slurm_gpuaas.daemon.identity import Identity
 from slurm_gpuaas.daemon.loop import Outcome
+from slurm_gpuaas.daemon.quota_views import quota_share
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.clock import Clock
@@ -51,9 +53,11 @@ from slurm_gpuaas.domain.nodes import OWNER_MARK, Node
 from slurm_gpuaas.domain.policy import KST, Member, Policy, PolicyDocument, fold_nodes
 from slurm_gpuaas.health.controller import HealthController
 from slurm_gpuaas.health.incidents import is_reason_of
+from slurm_gpuaas.jobs.gate_rules import promised
 from slurm_gpuaas.metering.controller import budget_use
 from slurm_gpuaas.metering.rules import BudgetUse, Dimension, Window, service_class, totals
 from slurm_gpuaas.quota.controller import PolicyController
+from slurm_gpuaas.quota.live import Scene, standings
 from slurm_gpuaas.quota.plan import Plan
 from slurm_gpuaas.slurm.protocols import Controller, SlurmUnavailable
 from slurm_gpuaas.store import Store
@@ -213,6 +217,18 @@ class Operations:
             _project_view(policy, name, now, running, pending[name], spent.get(name))
             for name in self._visible(who, policy)
         ]
+
+    def quota_shares(self, who: Identity) -> list[QuotaShare]:
+        policy = self.store.policy()
+        visible = set(self._visible(who, policy))
+        found = standings(policy, self.cluster, self.scene())
+        return [view for share, ruling in found if (view := quota_share(share, ruling, visible, who)).tenants]
+
+    def scene(self) -> Scene:
+        """Slurm as it was last read, in the quota core's words."""
+        jobs = self.shared.jobs()
+        nodes = {node.name: node for node in self.shared.nodes()}
+        return Scene(now=self.clock.now(), jobs=jobs, nodes=nodes, promised=promised(jobs))
 
     def usage(
         self,
@@ -463,7 +479,7 @@ def _node_view(
     owner = (DrainOwner.GPUAAS if node.drained_by_us else DrainOwner.PERSON) if node.draining else None
     return NodeView(
         name=node.name,
-        state="+".join([node.base.value, *(flag.name or "" for flag in node.flags)]).lower(),
+        state=node.state.lower(),
         partitions=partitions,
         model=node.model,
         gpus=node.gpus,

@@ -76,6 +76,7 @@ def compose(
         partitions=partitions,
         partition_file=config.slurm.partitions_file,
         clock=clock,
+        settle=config.quota.settle,
         report_only=config.policy.on_drift is OnDrift.REPORT,
         failpoint=failpoint,
     )

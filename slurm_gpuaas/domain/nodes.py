@@ -47,6 +47,14 @@ _UNUSABLE = (
 )
 
 
+_OUT_OF_SERVICE = frozenset(flag.name for flag in _UNUSABLE) | {"DOWN", "ERROR", "FUTURE", "UNKNOWN"}
+
+
+def out_of_service(state: str) -> bool:
+    """Whether a state as `Node.state` writes it lets no new job start."""
+    return not _OUT_OF_SERVICE.isdisjoint(state.split("+"))
+
+
 @dataclass(frozen=True, slots=True)
 class Node:
     """One node: state, and its GPUs (total and allocated, counted in whole GPUs)."""
@@ -58,6 +66,11 @@ class Node:
     model: GpuModel | None
     gpus: int
     gpus_allocated: int
+
+    @property
+    def state(self) -> str:
+        """Base state and flags as one text, e.g. `IDLE+DRAIN`."""
+        return "+".join([self.base.value, *(flag.name or "" for flag in self.flags)])
 
     @property
     def drained(self) -> bool:

@@ -191,6 +191,8 @@ def decide(picture: Picture, placer: Placer) -> list[Decision]:
     pending = in_order(picture.jobs)
     occupied = picture.occupied()
     free = {node.name for node in picture.nodes.values() if is_free(node) and node.name not in occupied}
+    # where somebody gives way: not free, and not to be given again either
+    clearing = {node for nodes in promised(picture.jobs).values() for node in nodes}
     decisions: list[Decision] = []
     again: list[tuple[Job, Pin]] = []
     for job in pending:
@@ -207,9 +209,10 @@ def decide(picture: Picture, placer: Placer) -> list[Decision]:
         decisions.append(_replaced(job, pin, free, occupied, picture, placer))
         free -= _given(decisions[-1])
     for job in pending:
-        if asks(job) and (decision := _placed(job, free, picture, placer)):
+        if asks(job) and (decision := _placed(job, free, clearing, picture, placer)):
             decisions.append(decision)
             free -= _given(decision)
+            clearing |= _given(decision)
     return decisions
 
 
@@ -222,7 +225,9 @@ def is_free(node: Node) -> bool:
     return node.usable and node.base is NodeBase.IDLE and not node.flags & (NodeFlag.COMPLETING | NodeFlag.RESERVED)
 
 
-def _placed(job: Job, free: Collection[NodeName], picture: Picture, placer: Placer) -> Decision | None:
+def _placed(
+    job: Job, free: Collection[NodeName], clearing: Collection[NodeName], picture: Picture, placer: Placer
+) -> Decision | None:
     """First decision about a job at the gate; None leaves it there."""
     if not _could_start(job, picture.now):
         return None
@@ -232,14 +237,14 @@ def _placed(job: Job, free: Collection[NodeName], picture: Picture, placer: Plac
     if why := _not_ours_to_place(job, picture):
         return Decision(job=job, placement=None, reason=why)
     if not _takes_whole_nodes(job, picture):
-        return _part_of_a_node(job, ruling, picture, placer)
+        return _part_of_a_node(job, ruling, clearing, picture, placer)
     among = picture.partitions[job.partition]
     room = [name for name in among if name in free and _is_whole(job.gpus, job.node_count, picture.nodes[name])]
     placement = placer.place(job.node_count, free=room, among=among)
     if placement is not None:
         return Decision(job=job, placement=placement, reason=placement.why)
     if ruling and ruling.victims:
-        theirs = _nodes_of(ruling.victims, among, picture)
+        theirs = _nodes_of(ruling.victims, among, picture).difference(clearing)
         placement = placer.place(job.node_count, free=[*room, *sorted(theirs - set(room))], among=among)
         if placement is not None:
             reason = f"{ruling.why} {placement.why}"
@@ -248,7 +253,9 @@ def _placed(job: Job, free: Collection[NodeName], picture: Picture, placer: Plac
     return Decision(job=job, placement=None, reason=reason)
 
 
-def _part_of_a_node(job: Job, ruling: GivingWay | None, picture: Picture, placer: Placer) -> Decision:
+def _part_of_a_node(
+    job: Job, ruling: GivingWay | None, clearing: Collection[NodeName], picture: Picture, placer: Placer
+) -> Decision:
     """A job of a few GPUs is Slurm's to place, but for whom it takes them from."""
     among = [name for name in picture.partitions[job.partition] if name in picture.nodes]
     if not any(picture.nodes[name].free_gpus >= job.gpus for name in among) and ruling and ruling.victims:
@@ -256,7 +263,11 @@ def _part_of_a_node(job: Job, ruling: GivingWay | None, picture: Picture, placer
         for victim in picture.jobs:
             if victim.id in ruling.victims:
                 freed.update({name: victim.gpus // len(victim.nodes) for name in victim.nodes})
-        room = [name for name in among if name in freed and _free_after(picture.nodes[name], freed[name]) >= job.gpus]
+        room = [
+            name
+            for name in among
+            if name in freed and name not in clearing and _free_after(picture.nodes[name], freed[name]) >= job.gpus
+        ]
         if placement := placer.place(1, free=room, among=among):
             reason = f"{ruling.why} {placement.why}"
             return Decision(job=job, placement=placement, reason=reason, victims=ruling.victims)

@@ -16,12 +16,15 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final, Protocol
 
+import structlog
+
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, Unavailable
 from slurm_gpuaas.domain.names import AccountName, ClusterName, ProjectName, UserName
 from slurm_gpuaas.domain.policy import Policy, expand_nodes, fold_nodes
 from slurm_gpuaas.quota import verdict
+from slurm_gpuaas.quota.capacity import ShortGuarantee, shorted
 from slurm_gpuaas.quota.desired import CLOSED, Wanted, wanted
 from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
 from slurm_gpuaas.quota.partitions import Partitions
@@ -51,6 +54,9 @@ ACTOR: Final = "gpuaasd/policy"
 CONVERGED: Final = "quota.converged"
 """Mark in the store: digest of the wanted state that Slurm was last brought to. What differs from it later is drift."""
 DRIFT: Final = "quota.drift-reported"
+SHORT: Final = "quota.short-told"
+
+log = structlog.get_logger(__name__)
 
 
 class NotConverged(SlurmRefused):
@@ -82,6 +88,7 @@ class _Reading:
 
     digest: str
     plan: Plan
+    short: tuple[ShortGuarantee, ...]
 
 
 class PolicyController:
@@ -89,6 +96,7 @@ class PolicyController:
 
     Args:
         partition_file: include file of slurm.conf; its folder must be writable.
+        settle: a node out of service for so long counts as lost; guarantees that cannot be kept are shorted.
         report_only: report drift made by hand instead of correcting it. What the policy or the calendar changes is
             always written.
     """
@@ -103,6 +111,7 @@ class PolicyController:
         partitions: slurm.Partitions,
         partition_file: Path,
         clock: Clock,
+        settle: timedelta = timedelta(minutes=10),
         report_only: bool = False,
         failpoint: Failpoint = no_failpoint,
     ) -> None:
@@ -113,6 +122,7 @@ class PolicyController:
         self._partitions = partitions
         self._partition_file = partition_file
         self._clock = clock
+        self._settle = settle
         self._report_only = report_only
         self._failpoint = failpoint
         self._lock = threading.Lock()
@@ -177,6 +187,7 @@ class PolicyController:
                 self._report(reading.plan)
                 return Outcome(plan=reading.plan, revision=revision, done=False)
             reason = "drift" if drifted else f"policy revision {revision.revision}"
+            self._tell_short(reading.short)
             self._converge(reading, policy, actor=ACTOR, reason=reason)
             return Outcome(plan=reading.plan, revision=revision, done=True)
 
@@ -184,8 +195,11 @@ class PolicyController:
 
     def _read(self, policy: Policy) -> _Reading:
         now = self._clock.now()
-        before, _since = spent_minutes(self._store, entitlements(policy, self._cluster, now))
-        goal = wanted(policy, self._cluster, now, spent_before=before)
+        entitled = entitlements(policy, self._cluster, now)
+        before, _since = spent_minutes(self._store, entitled)
+        short = shorted(policy, entitled, self._store.nodes_lost(before=now - self._settle))
+        kept = {one.project: one.honoured for one in short}
+        goal = wanted(policy, self._cluster, now, spent_before=before, honoured=kept)
         actual = self._accounting.read()
         parts = self._read_partitions(goal)
         found = plan(actual, goal.accounting, partitions=parts, busy=IDLE)
@@ -196,7 +210,7 @@ class PolicyController:
             found = plan(actual, goal.accounting, partitions=parts, busy=Busy.of(self._controller.jobs()))
         if any(isinstance(step.write, WritePartitions) for step in found.steps):
             found = found.with_conflicts(self._unknown_nodes(goal))
-        return _Reading(digest=digest(goal.accounting, parts.text), plan=found)
+        return _Reading(digest=digest(goal.accounting, parts.text), plan=found, short=short)
 
     def _read_partitions(self, goal: Wanted) -> Partitions:
         try:
@@ -302,6 +316,33 @@ class PolicyController:
                 f"{f': {what}' if what else ''} ({sum(len(step.changes) for step in left)} objects differ).",
                 way_out="It is tried again on the next tick; see slurmdbd's log if it stays.",
             )
+
+    def _tell_short(self, short: tuple[ShortGuarantee, ...]) -> None:
+        """Say once whose guarantee cannot be kept, and once that all can be again."""
+        seen = _sha256(repr(short)) if short else ""
+        if (self._store.mark(SHORT) or "") == seen:
+            return
+        now = self._clock.now()
+        entries = [
+            AuditEntry(
+                at=now,
+                actor=ACTOR,
+                action="guarantee.short",
+                subject=one.project,
+                reason=f"Share {one.share} of pool {one.pool} can promise {one.capacity} GPUs now: {one.project} gets "
+                f"{one.honoured} of {one.guaranteed} guaranteed ones.",
+                evidence={"guaranteed": one.guaranteed, "honoured": one.honoured, "capacity": one.capacity},
+            )
+            for one in short
+        ]
+        kept = AuditEntry(
+            at=now, actor=ACTOR, action="guarantee.kept", subject="all", reason="Every guarantee can be kept."
+        )
+        with self._store.transaction():
+            self._store.set_mark(SHORT, seen, at=now)
+            self._store.audit.append(*(entries or [kept]))
+        for one in short:
+            log.warning("guarantee.short", project=one.project, guaranteed=one.guaranteed, honoured=one.honoured)
 
     def _report(self, found: Plan) -> None:
         """Say what differs once, not on every tick."""

@@ -29,7 +29,7 @@ from slurm_gpuaas.domain.names import (
     QosName,
     UserName,
 )
-from slurm_gpuaas.domain.nodes import Node
+from slurm_gpuaas.domain.nodes import Node, out_of_service
 from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, Pool, Project, Share
 from slurm_gpuaas.domain.usage import UsageRecord
 from slurm_gpuaas.store.audit import AuditTrail
@@ -170,6 +170,12 @@ class Store:
                 )
                 session.exec(delete(NodeRow).where(col(NodeRow.name).in_(gone)))
         return len(differing) + len(gone)
+
+    def nodes_lost(self, *, before: datetime) -> frozenset[NodeName]:
+        """Nodes that have been out of service, unchanged, since before that moment."""
+        with self._sessions.reading() as session:
+            rows = session.exec(select(NodeRow.name, NodeRow.state).where(col(NodeRow.seen_at) <= before))
+            return frozenset(NodeName(name) for name, state in rows if out_of_service(state))
 
     def node_names(self) -> frozenset[NodeName]:
         with self._sessions.reading() as session:
@@ -406,8 +412,7 @@ def _grant(row: GrantRow) -> Grant:
 
 def _node_values(node: Node) -> tuple[str | None, int, str, str]:
     """Model, GPUs, state and reason, as they are kept."""
-    state = "+".join([node.base.value, *(flag.name or "" for flag in node.flags)])
-    return (None if node.model is None else str(node.model), node.gpus, state, node.reason)
+    return (None if node.model is None else str(node.model), node.gpus, node.state, node.reason)
 
 
 def _placement(row: JobPlacementRow) -> JobPlacement:

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slurm_gpuaas.domain.giving_way import GivingWay
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState
 from slurm_gpuaas.domain.names import NodeName, PartitionName
 from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
@@ -123,6 +124,62 @@ def brief(decisions: list[Decision]) -> list[tuple[int, str | None]]:
 )
 def test_decisions(rule: str, jobs: list[Job], nodes: list[Node], expected: list[tuple[int, str | None]]) -> None:
     assert brief(decide(picture(jobs, nodes), PLACER)) == expected, rule
+
+
+BURST = [
+    running(8, "n[1-4]"),
+    running(9, "n[5-8]"),
+]
+
+
+def ruling(job: int, *victims: int, waits: bool = False) -> GivingWay:
+    return GivingWay(job=JobId(job), victims=tuple(map(JobId, victims)), waits=waits, why="ruled.")
+
+
+@pytest.mark.parametrize(
+    ("rule", "jobs", "rulings", "expected"),
+    [
+        ("its guarantee is in use: it stays", [gated(1)], [ruling(1, waits=True)], []),
+        ("also when a limit is Slurm's word for it", [replace(gated(1), reason="QOSGrpGRES")],
+         [ruling(1, waits=True)], []),
+        ("free nodes come before victims", [gated(1)], [ruling(1, 9)], [(1, "n[1-4]")]),
+        ("it gets the victims' nodes", [*BURST, gated(1)], [ruling(1, 9)], [(1, "n[5-8]")]),
+        ("and free ones beside them", [BURST[0], running(9, "n[5-6]"), gated(1)], [ruling(1, 9)], [(1, "n[5-8]")]),
+        ("victims that would not do: Slurm decides", [*BURST, gated(1, 6)], [ruling(1, 9)], [(1, None)]),
+        ("nobody can make room: Slurm decides", [*BURST, gated(1)], [ruling(1)], [(1, None)]),
+        ("a node that another job shares with a victim is not freed",
+         [running(7, "n8"), *BURST, gated(1)], [ruling(1, 9)], [(1, None)]),
+        ("two jobs do not get the same victim's nodes",
+         [*BURST, gated(1), gated(2)], [ruling(1, 9), ruling(2, 9)], [(1, "n[5-8]"), (2, None)]),
+        ("a job of a few GPUs gets a victim's node",
+         [*(replace(job, gpus=32) for job in BURST), gated(1, 1, gpus=2)], [ruling(1, 9)], [(1, "n5")]),
+        ("unless one has room for it", [BURST[0], gated(1, 1, gpus=2)], [ruling(1, 8)], [(1, None)]),
+    ],
+)  # fmt: skip
+def test_who_gives_way_is_the_quota_cores_word(
+    rule: str, jobs: list[Job], rulings: list[GivingWay], expected: list[tuple[int, str | None]]
+) -> None:
+    busy = [
+        make_node(str(node), base=NodeBase.ALLOCATED, gpus_allocated=8)
+        for job in jobs
+        if job.state is JobState.RUNNING
+        for node in job.nodes
+    ]
+    seen = replace(picture(jobs, busy), rulings={one.job: one for one in rulings})
+    decisions = decide(seen, PLACER)
+    assert brief(decisions) == expected, rule
+    taken = {node for job in jobs if job.state is JobState.RUNNING for node in job.nodes}
+    for one in decisions:
+        gets = set(one.placement.nodes) if one.placement else set()
+        assert bool(one.victims) == bool(gets & taken), "victims are named exactly when their nodes are given"
+
+
+def test_a_job_whose_victims_are_in_their_grace_time_keeps_its_nodes() -> None:
+    jobs = [running(9, "n[1-4]"), pinned(1, "n[1-4]", reason="Resources")]
+    patient = {PartitionName("own"): timedelta(seconds=20)}
+    for later, kept in ((27, True), (29, False)):
+        seen = replace(picture(jobs, later=timedelta(seconds=later)), grace=patient)
+        assert (decide(seen, PLACER) == []) is kept
 
 
 @pytest.mark.parametrize(

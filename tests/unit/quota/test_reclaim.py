@@ -1,0 +1,143 @@
+"""Room made between borrowers and below a project's own ceiling: one move, and what a crash in the middle leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from slurm_gpuaas.domain.jobs import JobId, JobState
+from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.jobs.gate_rules import promised
+from slurm_gpuaas.quota.reclaim import PREFIX, ReclaimController
+from slurm_gpuaas.store import Store
+from tests.fakes import EPOCH, FakeClock, FakeController, make_job, make_node
+from tests.unit.quota.test_live import MINI, NODES, OWN, POLICY
+
+
+class Killed(BaseException):
+    """The process is gone here."""
+
+
+@dataclass
+class World:
+    store: Store
+    clock: FakeClock = field(default_factory=FakeClock)
+
+    def __post_init__(self) -> None:
+        self.slurm = FakeController([make_node(name) for name in NODES], clock=self.clock)
+        for number in range(4):
+            self.add(number + 1, "large", user="bob")
+            self.slurm.start(number + 1, NODES[2 * number : 2 * number + 2])
+            self.clock.forward(timedelta(minutes=1))
+        self.add(9, "small", user="carol", reason="Resources")
+
+    def add(self, job_id: int, account: str, **others: object) -> None:
+        job = make_job(job_id, account=account, qos="burst-mini-own", partition=OWN, node_count=2, **others)  # type: ignore[arg-type]
+        self.slurm.job_by_id[job.id] = job
+
+    def reclaim(self, *, shadow: bool = False) -> ReclaimController:
+        return ReclaimController(
+            cluster=MINI, slurm=self.slurm, store=self.store, clock=self.clock, promised=promised, shadow=shadow
+        )
+
+    def running(self) -> list[int]:
+        return [int(job.id) for job in self.slurm.job_by_id.values() if job.state is JobState.RUNNING]
+
+    def holds(self) -> dict[str, str]:
+        return {name: one.nodes for name, one in self.slurm.reservation_by_name.items()}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    store = Store.open(f"sqlite:///{tmp_path}/store.db")
+    store.replace_policy(POLICY, actor="root", at=EPOCH)
+    yield World(store)
+    store.close()
+
+
+def test_the_youngest_job_of_the_borrower_above_its_share_gives_way_and_its_nodes_are_held(world: World) -> None:
+    world.reclaim().tick()
+    assert world.running() == [1, 2, 3]
+    assert world.holds() == {f"{PREFIX}9": "b200-[07-08]"}
+    (hold,) = world.slurm.reservation_by_name.values()
+    assert hold.users == ("carol",)
+    assert hold.flags == {"FLEX", "IGNORE_JOBS", "MAGNETIC"}
+    (entry,) = world.store.audit.newest(action="job.give-way")
+    assert (entry.subject, entry.evidence["for"], entry.evidence["gpus"]) == ("4", 9, 16)
+    assert "fair share" in entry.reason
+
+
+def test_while_its_move_is_under_way_a_share_makes_no_other(world: World) -> None:
+    reclaim = world.reclaim()
+    for _ in range(3):
+        reclaim.tick()
+    assert world.running() == [1, 2, 3]
+
+
+def test_the_hold_ends_with_its_job(world: World) -> None:
+    reclaim = world.reclaim()
+    reclaim.tick()
+    world.slurm.start(9, NODES[6:])
+    reclaim.tick()
+    assert world.holds(), "Slurm keeps it while the job runs in it"
+    world.slurm.finish(9)
+    reclaim.tick()
+    assert not world.holds()
+
+
+def test_nobody_gives_way_to_one_that_would_pass_its_fair_share(world: World) -> None:
+    job = world.slurm.job_by_id[JobId(9)]
+    world.slurm.job_by_id[job.id] = replace(job, node_count=4, gpus=32)
+    owed = make_job(8, account="owner", qos="guaranteed-owner", partition=OWN, node_count=4)
+    world.slurm.job_by_id[owed.id] = owed  # leaves 24 GPUs to borrow, of which 12 are fair
+    world.reclaim().tick()
+    assert world.running() == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("place", ["put_reservation", "requeue"])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_killed_anywhere_the_next_run_ends_the_move_and_nobody_gives_way_twice(
+    world: World, place: str, when: str
+) -> None:
+    def die(method: str) -> None:
+        if method == place:
+            raise Killed
+
+    setattr(world.slurm, when, die)
+    with pytest.raises(Killed):
+        world.reclaim().tick()
+    setattr(world.slurm, when, lambda method: None)
+    reclaim = world.reclaim()
+    for _ in range(3):
+        reclaim.tick()
+    assert world.running() == [1, 2, 3]
+    assert world.holds() == {f"{PREFIX}9": "b200-[07-08]"}
+    assert world.slurm.job_by_id[JobId(4)].restarts == 1
+
+
+def test_a_shadow_moves_nobody(world: World) -> None:
+    world.reclaim(shadow=True).tick()
+    assert world.running() == [1, 2, 3, 4]
+    assert not world.holds()
+
+
+def test_own_burst_below_the_ceiling_goes_without_a_hold(world: World) -> None:
+    for number in (3, 4, 9):
+        world.slurm.job_by_id.pop(JobId(number))
+    for name in NODES[4:]:
+        world.slurm.node_by_name[NodeName(name)] = make_node(name)
+    world.add(5, "small", user="carol")
+    world.slurm.job_by_id[JobId(5)] = replace(world.slurm.job_by_id[JobId(5)], node_count=4, gpus=32)
+    world.slurm.start(5, NODES[4:])
+    own = make_job(
+        9, user="carol", account="small", qos="guaranteed-small", partition=OWN, licenses="placement:1",
+        reason="AssocGrpBilling",
+    )  # fmt: skip
+    world.slurm.job_by_id[own.id] = own
+    world.reclaim().tick()
+    assert world.running() == [1, 2]
+    assert not world.holds()
