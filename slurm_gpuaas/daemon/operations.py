@@ -104,6 +104,7 @@ class Operations:
     clock: Clock
     started_at: datetime
     agents_silent_after: timedelta
+    settle: timedelta
     outcomes: Callable[[], Sequence[Outcome]]
     driver: Callable[[], DriverStatus]
 
@@ -228,7 +229,9 @@ class Operations:
         """Slurm as it was last read, in the quota core's words."""
         jobs = self.shared.jobs()
         nodes = {node.name: node for node in self.shared.nodes()}
-        return Scene(now=self.clock.now(), jobs=jobs, nodes=nodes, promised=promised(jobs))
+        now = self.clock.now()
+        lost = self.store.nodes_lost(before=now - self.settle)
+        return Scene(now=now, jobs=jobs, nodes=nodes, promised=promised(jobs), lost=lost)
 
     def usage(
         self,

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from slurm_gpuaas.api.models import QuotaShare, TenantShare
 from slurm_gpuaas.daemon.identity import Identity
 from slurm_gpuaas.domain.names import OrganisationName, ProjectName
+from slurm_gpuaas.quota.capacity import organisation_tenant
 from slurm_gpuaas.quota.decide import Ruling
-from slurm_gpuaas.quota.live import LiveShare, organisation_tenant
+from slurm_gpuaas.quota.live import LiveShare
 from slurm_gpuaas.quota.tree import TenantName
 
 
@@ -45,8 +46,12 @@ def _tenant_share(
         name=project or organisation,
         organisation=organisation,
         project=project,
-        guaranteed=share.tree.subtree[tenant],
-        honoured=standing.guaranteed,
+        guaranteed=sum(
+            one.gpus
+            for one in share.entitled.values()
+            if one.name == project or (project is None and one.project.organisation == organisation)
+        ),
+        honoured=share.tree.subtree[tenant],
         fair_share=standing.fair_share,
         in_use=standing.in_use,
         borrowed=standing.borrowed,

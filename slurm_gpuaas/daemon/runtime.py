@@ -106,7 +106,7 @@ def compose(
             hold=config.gate.hold,
             shadow=config.gate.shadow,
         ),
-        quota=QuotaRulings(cluster=config.cluster, store=store),
+        quota=QuotaRulings(cluster=config.cluster, store=store, settle=config.quota.settle),
     )
     reclaim = ReclaimController(
         cluster=config.cluster,
@@ -114,6 +114,7 @@ def compose(
         store=store,
         clock=clock,
         promised=promised,
+        settle=config.quota.settle,
         shadow=config.quota.shadow,
     )
     metering = MeteringController(
@@ -157,6 +158,7 @@ def compose(
         clock=clock,
         started_at=clock.now(),
         agents_silent_after=config.agents.silent_after,
+        settle=config.quota.settle,
         outcomes=lambda: loop.outcomes,
         driver=driver,
     )

@@ -9,12 +9,52 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 
-from slurm_gpuaas.domain.names import NodeName, PartitionName, PoolName, ProjectName, ShareName
+from slurm_gpuaas.domain.names import NodeName, OrganisationName, PartitionName, PoolName, ProjectName, ShareName
 from slurm_gpuaas.domain.policy import Policy, Pool, Share
+from slurm_gpuaas.quota.desired import NOTHING_SHORT
 from slurm_gpuaas.quota.entitlement import Entitlement
-from slurm_gpuaas.quota.live import tree_of
-from slurm_gpuaas.quota.tree import TenantName, honoured
+from slurm_gpuaas.quota.tree import Tenant, TenantName, Tree, honoured
+
+
+def organisation_tenant(name: OrganisationName) -> TenantName:
+    return TenantName(f"organisation:{name}")
+
+
+def tree_of(policy: Policy, entitled: Iterable[Entitlement], kept: Mapping[ProjectName, int] = NOTHING_SHORT) -> Tree:
+    """The tenants of a share: organisations, which guarantee nothing of their own, above projects.
+
+    Args:
+        kept: of guarantees that cannot be kept in full.
+    """
+    entitled = tuple(entitled)
+    organisations = {one.project.organisation for one in entitled}
+    return Tree.of(
+        [
+            *(
+                Tenant(
+                    name=organisation_tenant(organisation.name),
+                    weight=Fraction(organisation.weight),
+                    priority=organisation.priority,
+                )
+                for organisation in policy.organisations
+                if organisation.name in organisations
+            ),
+            *(
+                Tenant(
+                    name=TenantName(one.name),
+                    parent=organisation_tenant(one.project.organisation),
+                    guaranteed=kept.get(one.name, one.gpus),
+                    borrow_limit=one.borrow_limit if one.active else 0,
+                    lend_limit=one.lend_limit,
+                    weight=Fraction(one.weight),
+                    priority=one.priority,
+                )
+                for one in entitled
+            ),
+        ]
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,17 +10,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from fractions import Fraction
 from typing import Final
 
 from slurm_gpuaas.domain.giving_way import GivingWay
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState, ServiceClass
-from slurm_gpuaas.domain.names import ClusterName, NodeName, OrganisationName, PartitionName, ProjectName, QosName
+from slurm_gpuaas.domain.names import ClusterName, NodeName, PartitionName, ProjectName, QosName
 from slurm_gpuaas.domain.nodes import Node
 from slurm_gpuaas.domain.policy import Policy
+from slurm_gpuaas.quota.capacity import shorted, tree_of
 from slurm_gpuaas.quota.decide import Decision, JobKey, Options, Pending, Ruling, Running, decide
 from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
-from slurm_gpuaas.quota.tree import Tenant, TenantName, Tree
+from slurm_gpuaas.quota.tree import TenantName, Tree
 
 ON_NODES: Final = frozenset({JobState.RUNNING, JobState.SUSPENDED})
 
@@ -31,17 +31,20 @@ class Scene:
 
     Args:
         promised: nodes that waiting jobs were given and are about to start on. Burst jobs there are giving way.
+        lost: nodes that no guarantee may count on.
     """
 
     now: datetime
     jobs: Sequence[Job]
     nodes: Mapping[NodeName, Node]
     promised: Mapping[JobId, frozenset[NodeName]]
+    lost: frozenset[NodeName] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveShare:
-    """One share: its tenants (organisations above projects), what it has, who runs, and the rules for reclaim."""
+    """One share: its tenants (organisations above projects, with guarantees that can be kept), what it has, who runs, and
+    the rules for reclaim."""
 
     partition: PartitionName
     tree: Tree
@@ -55,10 +58,6 @@ class LiveShare:
 
     def pending(self, job: Job) -> Pending:
         return Pending(id=key_of(job), tenant=TenantName(job.account), gpus=job.gpus, service=service_of(job.qos))
-
-
-def organisation_tenant(name: OrganisationName) -> TenantName:
-    return TenantName(f"organisation:{name}")
 
 
 def key_of(job: Job) -> JobKey:
@@ -129,7 +128,7 @@ def _live(
     known = {one.name for one in entitled}
     return LiveShare(
         partition=entitled[0].partition,
-        tree=tree_of(policy, entitled),
+        tree=tree_of(policy, entitled, {one.project: one.honoured for one in shorted(policy, entitled, scene.lost)}),
         capacity=max(capacity, 0),
         running=tuple(
             _running(job, scene, fixed=whole_nodes and not _holds_whole_nodes(job, scene.nodes))
@@ -138,37 +137,6 @@ def _live(
         ),
         options=Options(min_run_s=int(pool.min_run.total_seconds())),
         entitled={one.name: one for one in entitled},
-    )
-
-
-def tree_of(policy: Policy, entitled: Iterable[Entitlement]) -> Tree:
-    """The tenants of a share: organisations, which guarantee nothing of their own, above projects."""
-    entitled = tuple(entitled)
-    organisations = {one.project.organisation for one in entitled}
-    return Tree.of(
-        [
-            *(
-                Tenant(
-                    name=organisation_tenant(organisation.name),
-                    weight=Fraction(organisation.weight),
-                    priority=organisation.priority,
-                )
-                for organisation in policy.organisations
-                if organisation.name in organisations
-            ),
-            *(
-                Tenant(
-                    name=TenantName(one.name),
-                    parent=organisation_tenant(one.project.organisation),
-                    guaranteed=one.gpus,
-                    borrow_limit=one.borrow_limit if one.active else 0,
-                    lend_limit=one.lend_limit,
-                    weight=Fraction(one.weight),
-                    priority=one.priority,
-                )
-                for one in entitled
-            ),
-        ]
     )
 
 

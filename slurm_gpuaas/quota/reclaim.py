@@ -59,11 +59,16 @@ Promised = Callable[[Sequence[Job]], Mapping[JobId, frozenset[NodeName]]]
 
 
 class QuotaRulings:
-    """What the placement gate asks: reads the policy, decides by the core. Changes nothing."""
+    """What the placement gate asks: reads the policy, decides by the core. Changes nothing.
 
-    def __init__(self, *, cluster: ClusterName, store: Store) -> None:
+    Args:
+        settle: a node out of service for so long counts as lost.
+    """
+
+    def __init__(self, *, cluster: ClusterName, store: Store, settle: timedelta) -> None:
         self._cluster = cluster
         self._store = store
+        self._settle = settle
 
     def grace(self) -> Mapping[PartitionName, timedelta]:
         pools = (pool for pool in self._store.policy().pools if pool.cluster == self._cluster)
@@ -80,7 +85,8 @@ class QuotaRulings:
     ) -> Mapping[JobId, GivingWay]:
         if not pending:
             return {}
-        scene = Scene(now=now, jobs=jobs, nodes=nodes, promised=promised)
+        lost = self._store.nodes_lost(before=now - self._settle)
+        scene = Scene(now=now, jobs=jobs, nodes=nodes, promised=promised, lost=lost)
         return giving_way(self._store.policy(), self._cluster, scene, pending)
 
 
@@ -108,6 +114,7 @@ class ReclaimController:
         store: Store,
         clock: Clock,
         promised: Promised,
+        settle: timedelta,
         shadow: bool = False,
     ) -> None:
         self._cluster = cluster
@@ -115,6 +122,7 @@ class ReclaimController:
         self._store = store
         self._clock = clock
         self._promised = promised
+        self._settle = settle
         self._shadow = shadow
         self._told: set[tuple[JobId, tuple[JobId, ...]]] = set()
 
@@ -129,6 +137,7 @@ class ReclaimController:
             jobs=jobs,
             nodes={node.name: node for node in self._slurm.nodes()},
             promised=self._promised(jobs),
+            lost=self._store.nodes_lost(before=self._clock.now() - self._settle),
         )
         for move in moves(scene, self._shares(scene), busy=frozenset(job.partition for job in held.values())):
             self._carry_out(move)

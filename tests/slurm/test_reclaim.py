@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
 import pytest
 
@@ -22,6 +23,7 @@ from tests.unit.policies import document, grant, member, pool, project
 pytestmark = pytest.mark.slurm
 
 CLUSTER = ClusterName("mini")
+SETTLE = timedelta(minutes=10)
 PARTITION = "mini-own"
 TOPOLOGY = "/etc/slurm/gpuaas/topology.yaml"
 DOCUMENTS = [
@@ -51,10 +53,15 @@ class Desk:
             partitions=lambda: {DOCUMENTS[1].partition_of(share.name): share.node_names},  # type: ignore[union-attr]
             clock=SystemClock(),
             settings=GateSettings(),
-            quota=QuotaRulings(cluster=CLUSTER, store=self.site.store),
+            quota=QuotaRulings(cluster=CLUSTER, store=self.site.store, settle=SETTLE),
         )
         self.reclaim = ReclaimController(
-            cluster=CLUSTER, slurm=self.site.slurm, store=self.site.store, clock=SystemClock(), promised=promised
+            cluster=CLUSTER,
+            slurm=self.site.slurm,
+            store=self.site.store,
+            clock=SystemClock(),
+            promised=promised,
+            settle=SETTLE,
         )
         self.gate.tick()
 

@@ -129,6 +129,18 @@ def test_a_researcher_sees_own_projects_and_an_administrator_all(site: Site) -> 
     }
 
 
+def test_shares_tell_where_a_project_stands_and_researchers_see_their_own(site: Site) -> None:
+    applied(site)
+    site.controller.job_by_id[JobId(7)] = make_job(7, account="vision", qos="guaranteed-vision", partition="own")
+    site.controller.start(7, ["b200-001"])
+    (share,) = site.http(RESEARCHER).get("/api/v1/quota/shares").json()
+    assert [tenant["name"] for tenant in share["tenants"]] == ["vision"]
+    (whole,) = site.http(ADMINISTRATOR).get("/api/v1/quota/shares").json()
+    assert {tenant["project"] for tenant in whole["tenants"]} == {None, "vision", "speech"}
+    vision = share["tenants"][0]
+    assert (vision["guaranteed"], vision["honoured"], vision["in_use"], vision["borrowed"]) == (16, 16, 8, 0)
+
+
 def test_a_researcher_asking_for_anothers_usage_learns_nothing(site: Site) -> None:
     applied(site)
     answer = site.http(RESEARCHER).get("/api/v1/usage", params={"project": "speech"})

@@ -15,6 +15,7 @@ from slurm_gpuaas.domain.names import (
     AccountName,
     ClusterName,
     GpuModel,
+    NodeName,
     PartitionName,
     QosName,
     UserName,
@@ -284,6 +285,37 @@ class TestDrift:
             world.policies(report_only=True, failpoint=KillAt(4)).apply(small(), actor="root")
         assert world.policies(report_only=True).reconcile().done
         assert VISION in world.slurm.qos_by_name
+
+
+class TestLostNodes:
+    def test_guarantees_that_cannot_be_kept_are_shorted_once_the_loss_has_settled_and_come_back(
+        self, world: World
+    ) -> None:
+        policies = world.policies()
+        policies.apply(policy(project(), member(), grant(gpus=64)), actor="root")
+
+        def limit() -> int:
+            policies.reconcile()
+            return world.slurm.qos_by_name[VISION].grp_tres["gres/gpu"]
+
+        def see() -> None:
+            world.store.put_nodes(world.controller.node_by_name.values(), at=world.clock.now())
+
+        see()
+        world.controller.drain([NodeName("b200-03")], "gpuaas:test")
+        see()
+        world.clock.forward(timedelta(minutes=9))
+        assert limit() == 64, "a reboot is no loss"
+        world.clock.forward(timedelta(minutes=1))
+        assert limit() == 56
+        (entry,) = world.store.audit.newest(action="guarantee.short")
+        assert "can promise 56 GPUs now: vision gets 56 of 64" in entry.reason
+        assert limit() == 56
+        assert len(world.store.audit.newest(action="guarantee.short")) == 1, "said once"
+        world.controller.resume([NodeName("b200-03")])
+        see()
+        assert limit() == 64
+        assert world.store.audit.newest(action="guarantee.kept")
 
 
 class TestCalendar:

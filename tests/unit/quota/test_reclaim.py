@@ -17,6 +17,8 @@ from slurm_gpuaas.store import Store
 from tests.fakes import EPOCH, FakeClock, FakeController, make_job, make_node
 from tests.unit.quota.test_live import MINI, NODES, OWN, POLICY
 
+SETTLE = timedelta(minutes=10)
+
 
 class Killed(BaseException):
     """The process is gone here."""
@@ -41,7 +43,13 @@ class World:
 
     def reclaim(self, *, shadow: bool = False) -> ReclaimController:
         return ReclaimController(
-            cluster=MINI, slurm=self.slurm, store=self.store, clock=self.clock, promised=promised, shadow=shadow
+            cluster=MINI,
+            slurm=self.slurm,
+            store=self.store,
+            clock=self.clock,
+            promised=promised,
+            settle=SETTLE,
+            shadow=shadow,
         )
 
     def running(self) -> list[int]:
