@@ -39,7 +39,7 @@ BURST_GRACE: Final = timedelta(seconds=20)
 MOST_BURST_QOS: Final = 32
 """Every guaranteed QOS names every burst QOS: bounded, so that this grows with projects and not with their square."""
 
-NOTHING_SPENT: Final[Mapping[ProjectName, int]] = MappingProxyType({})
+NO_BUDGETS: Final[Mapping[ProjectName, int | None]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,13 +53,12 @@ def wanted(
     cluster: ClusterName,
     moment: datetime,
     *,
-    spent_before: Mapping[ProjectName, int] = NOTHING_SPENT,
+    written_minutes: Mapping[ProjectName, int | None] = NO_BUDGETS,
 ) -> Wanted:
     """Everything that should stand in Slurm for this policy at this moment.
 
     Args:
-        spent_before: GPU-minutes that each project used before its grant in force began. Slurm counts an account's
-            minutes from the account's creation, so the limit it gets is these plus the budget.
+        written_minutes: limit of GPU-minutes of each project with a budget (`domain.budgets.Budget.written_minutes`).
 
     Raises:
         InvalidInput: two objects would need one Slurm name, or there are too many distinct borrow limits.
@@ -70,7 +69,7 @@ def wanted(
     burst = _burst_qos(entitled)
     return Wanted(
         accounting=AccountingState(
-            accounts=_accounts(entitled, spent_before),
+            accounts=_accounts(entitled, written_minutes),
             users=frozenset(member.user for one in entitled for member in policy.members_of(one.name)),
             associations=_associations(policy, entitled),
             qos={qos.name: qos for qos in (*burst, *(_guaranteed_qos(one, burst) for one in entitled), _CLOSED_QOS)},
@@ -100,7 +99,7 @@ def default_projects(policy: Policy, entitled: Iterable[Entitlement]) -> Mapping
 
 
 def _accounts(
-    entitled: tuple[Entitlement, ...], spent_before: Mapping[ProjectName, int]
+    entitled: tuple[Entitlement, ...], written_minutes: Mapping[ProjectName, int | None]
 ) -> Mapping[AccountName, Account]:
     """Share, organisation, project: parents before children."""
     shares: dict[str, Account] = {}
@@ -119,14 +118,14 @@ def _accounts(
             description=f"{OWNED}organisation:{where}/{one.project.organisation}",
             organization=one.project.organisation,
         )
-        budget = one.budget_minutes if one.active else None
+        minutes = written_minutes.get(one.name)
         projects.append(
             Account(
                 name=AccountName(one.name),
                 parent=organisation,
                 description=f"{OWNED}project:{one.name}",
                 organization=one.project.organisation,
-                grp_tres_mins={} if budget is None else {GPU: spent_before.get(one.name, 0) + budget},
+                grp_tres_mins={} if minutes is None else {GPU: minutes},
             )
         )
     accounts: dict[AccountName, Account] = {}

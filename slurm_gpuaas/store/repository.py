@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, delete, func, insert
+from sqlalchemy import ColumnElement, Engine, case, delete, func, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
@@ -30,8 +31,8 @@ from slurm_gpuaas.domain.names import (
     UserName,
 )
 from slurm_gpuaas.domain.nodes import Node
-from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, Pool, Project, Share
-from slurm_gpuaas.domain.usage import UsageRecord
+from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, Pool, Project, Rate, Share
+from slurm_gpuaas.domain.usage import UsageRecord, UsageSum
 from slurm_gpuaas.store.audit import AuditTrail
 from slurm_gpuaas.store.engine import open_engine, upgrade
 from slurm_gpuaas.store.journal import Journal
@@ -48,6 +49,7 @@ from slurm_gpuaas.store.tables import (
     PolicyRevisionRow,
     PoolRow,
     ProjectRow,
+    RateRow,
     ShareRow,
     Table,
     UsageRow,
@@ -286,25 +288,36 @@ class Store:
         with self._sessions.reading() as session:
             return session.exec(select(func.max(col(UsageRow.ended))).where(UsageRow.cluster == cluster)).one()
 
-    def gpu_seconds_by_account(
-        self,
-        *,
-        started_from: datetime | None = None,
-        started_before: datetime | None = None,
-        ended_only: bool = False,
-    ) -> Mapping[AccountName, int]:
-        """GPU-seconds of runs that started in [started_from, started_before), summed in the database."""
-        wanted: list[ColumnElement[bool]] = []
-        if started_from is not None:
-            wanted.append(col(UsageRow.started) >= started_from)
-        if started_before is not None:
-            wanted.append(col(UsageRow.started) < started_before)
-        if ended_only:
-            wanted.append(col(UsageRow.ended).is_not(None))
+    def usage_sums(self, cluster: ClusterName, cuts: Sequence[datetime]) -> Sequence[UsageSum]:
+        """GPU-seconds of the cluster's runs by account, model and QOS, and by the stretch of time they started in.
+
+        Args:
+            cuts: ascending; n of them make n + 1 stretches. The database sums, one stretch at a time.
+        """
+        key: tuple[ColumnElement[Any], ...] = (UsageRow.account, UsageRow.model, UsageRow.qos)  # type: ignore[assignment]
         total = func.sum(col(UsageRow.gpu_seconds))
+        ended = case((col(UsageRow.ended).is_not(None), col(UsageRow.gpu_seconds)), else_=0)
+        sums: list[UsageSum] = []
         with self._sessions.reading() as session:
-            rows = session.exec(select(UsageRow.account, total).where(*wanted).group_by(col(UsageRow.account)))
-            return {AccountName(account): int(seconds) for account, seconds in rows}
+            for since, until in pairwise((None, *cuts, None)):
+                wanted: list[ColumnElement[bool]] = [col(UsageRow.cluster) == cluster]
+                if since is not None:
+                    wanted.append(col(UsageRow.started) >= since)
+                if until is not None:
+                    wanted.append(col(UsageRow.started) < until)
+                rows = session.exec(select(*key, total, func.sum(ended)).where(*wanted).group_by(*key))  # type: ignore[call-overload]
+                for account, model, qos, seconds, over in rows:
+                    sums.append(
+                        UsageSum(
+                            account=AccountName(account),
+                            model=None if model is None else GpuModel(model),
+                            qos=QosName(qos),
+                            since=since,
+                            gpu_seconds=int(seconds),
+                            ended=int(over),
+                        )
+                    )
+        return sums
 
     # -- Marks
 
@@ -334,6 +347,7 @@ def _policy(session: Session) -> Policy:
             *(Project.model_validate(row.model_dump()) for row in session.exec(select(ProjectRow))),
             *(Member.model_validate(row.model_dump()) for row in session.exec(select(MemberRow))),
             *(_pool(row, shares.get(row.name, [])) for row in session.exec(select(PoolRow))),
+            *(Rate.model_validate(row.model_dump()) for row in session.exec(select(RateRow))),
             *(_grant(row) for row in session.exec(select(GrantRow))),
         ]
     )
@@ -372,6 +386,7 @@ def _policy_rows(policy: Policy) -> list[tuple[type[Table], list[dict[str, Any]]
                 for position, share in enumerate(pool.shares)
             ],
         ),
+        (RateRow, [one.model_dump(**plain) for one in policy.rates]),  # type: ignore[arg-type]
         (
             GrantRow,
             [

@@ -27,6 +27,7 @@ PARTITIONS = "/etc/slurm/gpuaas/partitions.conf"
 
 @dataclass(frozen=True)
 class Applied:
+    store: Store
     controller: PolicyController
     publisher: VerdictPublisher
 
@@ -49,12 +50,14 @@ def applied(instance: Instance, documents: Iterable[PolicyDocument], clock: Cloc
             closing(Store.open(f"sqlite:///{folder}/store.db")) as store,
             closing(RestWire(RestAddress(socket=instance.path(listen)))) as wire,
         ):
+            slurm = RestController(wire)
             both = Applied(
+                store,
                 PolicyController(
                     cluster=cluster,
                     store=store,
                     accounting=RestAccounting(wire, sacctmgr=program(instance.command(["sacctmgr"]))),
-                    controller=RestController(wire),
+                    controller=slurm,
                     partitions=ScontrolPartitions(program(instance.command(["scontrol"]))),
                     partition_file=instance.path(PARTITIONS),
                     clock=clock or SystemClock(),
@@ -63,6 +66,7 @@ def applied(instance: Instance, documents: Iterable[PolicyDocument], clock: Cloc
                     mode=0o644,  # it is root's here
                     cluster=cluster,
                     store=store,
+                    jobs=slurm.jobs,
                     file=instance.path(SNAPSHOT),
                     clock=clock or SystemClock(),
                 ),

@@ -87,7 +87,9 @@ class World:
         )
 
     def publisher(self) -> VerdictPublisher:
-        return VerdictPublisher(cluster=MINI, store=self.store, file=self.snapshot, clock=self.clock)
+        return VerdictPublisher(
+            cluster=MINI, store=self.store, jobs=self.controller.jobs, file=self.snapshot, clock=self.clock
+        )
 
 
 @pytest.fixture

@@ -218,12 +218,23 @@ class TestUsage:
         assert [one.job_id for one in store.usage(running=True)] == [3]
         assert store.usage(accounts=[AccountName("speech")]) == ()
 
-    def test_sums_by_account_can_leave_out_what_still_runs(self, store: Store) -> None:
-        store.put_usage([run_of(1, ended=NOW + timedelta(seconds=5), seconds=40), run_of(2, seconds=2)])
-        assert store.gpu_seconds_by_account() == {"vision": 42}
-        assert store.gpu_seconds_by_account(ended_only=True) == {"vision": 40}
-        assert store.gpu_seconds_by_account(started_before=NOW) == {}
-        assert store.gpu_seconds_by_account(started_from=NOW) == {"vision": 42}
+    def test_sums_are_cut_at_moments_and_tell_what_has_ended(self, store: Store) -> None:
+        hour = timedelta(hours=1)
+        store.put_usage(
+            [
+                run_of(1, ended=NOW + timedelta(seconds=5), seconds=40),
+                run_of(2, seconds=2),
+                run_of(3, started=NOW - hour, ended=NOW + hour, seconds=7),
+                run_of(4, started=NOW + hour, seconds=9),
+            ]
+        )
+
+        def sums(*cuts: datetime) -> list[tuple[datetime | None, int, int]]:
+            return [(one.since, one.gpu_seconds, one.ended) for one in store.usage_sums(ClusterName("mini"), cuts)]
+
+        assert sums() == [(None, 58, 47)]
+        assert sums(NOW, NOW + hour) == [(None, 7, 7), (NOW, 42, 40), (NOW + hour, 9, 0)]
+        assert store.usage_sums(ClusterName("other"), ()) == []
 
     def test_the_database_refuses_what_no_rule_could_have_made(self, store: Store) -> None:
         with pytest.raises(IntegrityError):
