@@ -266,11 +266,7 @@ class Operations:
         """The budgets in force, of all visible projects or of one."""
         policy, now = self.store.policy(), self.clock.now()
         asked = self._asked_for(who, policy, project)
-        try:
-            jobs = self.shared.jobs()
-        except SlurmUnavailable:
-            jobs = ()  # what is committed is not known; what is used is
-        found = read_budgets(self.store, policy, self.cluster, now, jobs=jobs)
+        found = read_budgets(self.store, policy, self.cluster, now, jobs=self.shared.jobs())
         return [self._budget_status(policy, found[name], now) for name in asked if name in found]
 
     def _budget_status(self, policy: Policy, budget: Budget, now: datetime) -> BudgetStatus:

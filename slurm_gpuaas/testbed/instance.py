@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
@@ -41,6 +41,12 @@ class State:
     profile: str
     cluster: str
     boot_seconds: float
+
+    @classmethod
+    def read(cls, text: str) -> State:
+        """What another version wrote beside it is left out: instances of several checkouts may stand on a host."""
+        known = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in json.loads(text).items() if name in known})
 
 
 @dataclass(frozen=True)
@@ -137,7 +143,7 @@ class Instance:
     @property
     def state(self) -> State:
         """What it remembers of its boot."""
-        return State(**json.loads(self.path(STATE_FILE).read_text()))
+        return State.read(self.path(STATE_FILE).read_text())
 
     # ---------------------------------------------------------------- files
 
@@ -392,7 +398,7 @@ def running() -> dict[str, Running]:
         numbers = next((line.split()[1:] for line in status.splitlines() if line.startswith("NSpid:")), [])
         if len(numbers) > 1 and numbers[-1] == "1":
             text = _read(f"/proc/{pid}/root{STATE_FILE}")
-            found[name] = Running(pid, State(**json.loads(text)) if text else None)
+            found[name] = Running(pid, State.read(text) if text else None)
     return found
 
 
