@@ -28,6 +28,7 @@ PARTITIONS = "/etc/slurm/gpuaas/partitions.conf"
 @dataclass(frozen=True)
 class Applied:
     store: Store
+    accounting: RestAccounting
     controller: PolicyController
     publisher: VerdictPublisher
 
@@ -51,12 +52,14 @@ def applied(instance: Instance, documents: Iterable[PolicyDocument], clock: Cloc
             closing(RestWire(RestAddress(socket=instance.path(listen)))) as wire,
         ):
             slurm = RestController(wire)
+            accounting = RestAccounting(wire, sacctmgr=program(instance.command(["sacctmgr"])))
             both = Applied(
                 store,
+                accounting,
                 PolicyController(
                     cluster=cluster,
                     store=store,
-                    accounting=RestAccounting(wire, sacctmgr=program(instance.command(["sacctmgr"]))),
+                    accounting=accounting,
                     controller=slurm,
                     partitions=ScontrolPartitions(program(instance.command(["scontrol"]))),
                     partition_file=instance.path(PARTITIONS),
