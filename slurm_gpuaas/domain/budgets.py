@@ -383,7 +383,7 @@ def _amount(
         return None
     rules = account.rules
     carried = Fraction(0)
-    for period, spent in zip(spans, ended, strict=False):
+    for period, spent in zip(spans[:-1], ended, strict=True) if rules.carry_over else ():
         awarded = account.awarded(side, period)
         carried = min(max(awarded + carried - spent, Fraction(0)), awarded * rules.carry_over / 100)
     awarded = account.awarded(side, spans[-1])

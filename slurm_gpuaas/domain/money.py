@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from math import floor
 from typing import NewType
 
@@ -29,6 +30,7 @@ class Price:
     burst: Fraction
 
     @classmethod
+    @lru_cache(maxsize=1_000)  # a handful of prices, asked for with every sum of every project
     def of(cls, won_per_gpu_hour: int, *, burst_discount: Decimal, price_percent: Decimal) -> Price:
         """Market price of a GPU-hour, percent off for burst, and percent of the market price that the project pays."""
         guaranteed = Fraction(won_per_gpu_hour, SECONDS_OF_AN_HOUR) * Fraction(price_percent) / 100

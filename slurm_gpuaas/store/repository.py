@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, case, delete, func, insert
+from sqlalchemy import ColumnElement, Engine, case, delete, event, func, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
@@ -36,6 +36,7 @@ from slurm_gpuaas.domain.usage import UsageRecord, UsageSum
 from slurm_gpuaas.store.audit import AuditTrail
 from slurm_gpuaas.store.engine import open_engine, upgrade
 from slurm_gpuaas.store.journal import Journal
+from slurm_gpuaas.store.known_sums import KnownSums, Stretch
 from slurm_gpuaas.store.session import Sessions
 from slurm_gpuaas.store.tables import (
     GrantRow,
@@ -73,6 +74,7 @@ class Store:
         self._sessions = Sessions(engine)
         self.audit = AuditTrail(self._sessions)
         self.journal = Journal(self._sessions)
+        self._known_sums = KnownSums()
         self._read_policy: tuple[str, Policy] | None = None
 
     @classmethod
@@ -258,8 +260,11 @@ class Store:
 
     def put_usage(self, records: Iterable[UsageRecord]) -> None:
         """Keep runs of jobs; a run is known by cluster, job id and start, and its newest record stands."""
+        rows = [asdict(record) for record in records]
+        starts = {row["started"] for row in rows}
         with self._sessions.writing() as session:
-            _upsert(session, UsageRow, [asdict(record) for record in records])
+            _upsert(session, UsageRow, rows)
+            event.listen(session, "after_commit", lambda session: self._known_sums.forget(starts), once=True)
 
     def usage(
         self,
@@ -292,32 +297,20 @@ class Store:
         """GPU-seconds of the cluster's runs by account, model and QOS, and by the stretch of time they started in.
 
         Args:
-            cuts: ascending; n of them make n + 1 stretches. The database sums, one stretch at a time.
+            cuts: ascending; n of them make n + 1 stretches. The database sums, one stretch at a time, and only those
+                in which a run was written since they were last asked for.
         """
-        key: tuple[ColumnElement[Any], ...] = (UsageRow.account, UsageRow.model, UsageRow.qos)  # type: ignore[assignment]
-        total = func.sum(col(UsageRow.gpu_seconds))
-        ended = case((col(UsageRow.ended).is_not(None), col(UsageRow.gpu_seconds)), else_=0)
-        sums: list[UsageSum] = []
+        joined = self._sessions.joined
+        known, writes = self._known_sums.now()
+        found: dict[Stretch, Sequence[UsageSum]] = {}
         with self._sessions.reading() as session:
             for since, until in pairwise((None, *cuts, None)):
-                wanted: list[ColumnElement[bool]] = [col(UsageRow.cluster) == cluster]
-                if since is not None:
-                    wanted.append(col(UsageRow.started) >= since)
-                if until is not None:
-                    wanted.append(col(UsageRow.started) < until)
-                rows = session.exec(select(*key, total, func.sum(ended)).where(*wanted).group_by(*key))  # type: ignore[call-overload]
-                for account, model, qos, seconds, over in rows:
-                    sums.append(
-                        UsageSum(
-                            account=AccountName(account),
-                            model=None if model is None else GpuModel(model),
-                            qos=QosName(qos),
-                            since=since,
-                            gpu_seconds=int(seconds),
-                            ended=int(over),
-                        )
-                    )
-        return sums
+                stretch = Stretch(cluster, since, until)
+                sums = None if joined else known.get(stretch)
+                found[stretch] = _usage_sums(session, stretch) if sums is None else sums
+        if not joined:  # what an open transaction has written is for itself alone, and may be taken back
+            self._known_sums.keep(found, writes)
+        return [one for sums in found.values() for one in sums]
 
     # -- Marks
 
@@ -431,6 +424,29 @@ def _placement(row: JobPlacementRow) -> JobPlacement:
         cost=row.cost,
         runner_up_cost=row.runner_up_cost,
         reason=row.reason,
+    )
+
+
+def _usage_sums(session: Session, stretch: Stretch) -> Sequence[UsageSum]:
+    key: tuple[ColumnElement[Any], ...] = (UsageRow.account, UsageRow.model, UsageRow.qos)  # type: ignore[assignment]
+    total = func.sum(col(UsageRow.gpu_seconds))
+    ended = func.sum(case((col(UsageRow.ended).is_not(None), col(UsageRow.gpu_seconds)), else_=0))
+    wanted: list[ColumnElement[bool]] = [col(UsageRow.cluster) == stretch.cluster]
+    if stretch.since is not None:
+        wanted.append(col(UsageRow.started) >= stretch.since)
+    if stretch.until is not None:
+        wanted.append(col(UsageRow.started) < stretch.until)
+    rows = session.exec(select(*key, total, ended).where(*wanted).group_by(*key))  # type: ignore[call-overload]
+    return tuple(
+        UsageSum(
+            account=AccountName(account),
+            model=None if model is None else GpuModel(model),
+            qos=QosName(qos),
+            since=stretch.since,
+            gpu_seconds=int(seconds),
+            ended=int(over),
+        )
+        for account, model, qos, seconds, over in rows
     )
 
 

@@ -236,6 +236,25 @@ class TestUsage:
         assert sums(NOW, NOW + hour) == [(None, 7, 7), (NOW, 42, 40), (NOW + hour, 9, 0)]
         assert store.usage_sums(ClusterName("other"), ()) == []
 
+    def test_sums_follow_every_write_and_nothing_that_was_taken_back(self, store: Store) -> None:
+        mini, cut = ClusterName("mini"), NOW + timedelta(hours=1)
+
+        def sums() -> list[int]:
+            return [one.gpu_seconds for one in store.usage_sums(mini, [cut])]
+
+        store.put_usage([run_of(1, seconds=1), run_of(2, started=cut, seconds=10)])
+        assert (sums(), sums()) == ([1, 10], [1, 10])
+        store.put_usage([run_of(1, seconds=2)])
+        assert sums() == [2, 10]
+        with pytest.raises(ZeroDivisionError), store.transaction():
+            store.put_usage([run_of(2, started=cut, seconds=20)])
+            assert sums() == [2, 20], "one's own writes are seen"
+            raise ZeroDivisionError
+        assert sums() == [2, 10]
+        with store.transaction():
+            store.put_usage([run_of(2, started=cut, seconds=30)])
+        assert sums() == [2, 30]
+
     def test_the_database_refuses_what_no_rule_could_have_made(self, store: Store) -> None:
         with pytest.raises(IntegrityError):
             store.put_usage([run_of(seconds=-1)])
