@@ -295,7 +295,7 @@ class Operations:
             startable_gpu_minutes=budget.startable_minutes,
             used_percent=round(float(budget.used_ratio * 100), 2),
             warning=budget.warning,
-            runs_dry=None if dry is None else dry.astimezone(UTC),
+            runs_dry=None if dry is None else dry.astimezone(UTC).replace(microsecond=0),
         )
 
     def _asked_for(self, who: Identity, policy: Policy, project: str | None) -> list[ProjectName]:
