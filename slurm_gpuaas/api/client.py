@@ -16,6 +16,7 @@ from slurm_gpuaas.api import DEFAULT_SOCKET
 from slurm_gpuaas.api.models import (
     API,
     AuditView,
+    BudgetStatus,
     IncidentClose,
     IncidentView,
     NodeDrain,
@@ -109,6 +110,9 @@ class Client:
         by: Sequence[str] = (),
     ) -> Usage:
         return self._get("/usage", Usage, start=start, end=end, project=project, by=list(by) or None)
+
+    def budgets(self, *, project: str | None = None) -> Sequence[BudgetStatus]:
+        return self._list("/budgets", BudgetStatus, project=project)
 
     def nodes(self) -> Sequence[NodeView]:
         return self._list("/nodes", NodeView)

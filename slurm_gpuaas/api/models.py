@@ -243,13 +243,49 @@ class QuotaShare(Answer):
     tenants: tuple[TenantShare, ...]
 
 
+class BudgetSide(Answer):
+    """One side of a budget in the period in force: GPU-seconds, or whole Won. `left` includes grace."""
+
+    awarded: int = Field(description="What the grants give; use, carry-over and grace never change it.")
+    carried: int = Field(description="Left over by the period before, as far as the rule lets it.")
+    grace: int
+    used: int
+    committed: int = Field(description="What running jobs may still use until their time limits.")
+    left: int
+
+
+class BudgetStatus(Answer):
+    """A side that is null has no limit."""
+
+    project: ProjectName
+    period_start: datetime
+    period_end: datetime = Field(description="First moment after it.")
+    gpu_seconds: BudgetSide | None
+    won: BudgetSide | None
+    used_gpu_seconds: int = Field(description="In the period, also where that side has no limit.")
+    used_won: int
+    written_gpu_minutes: int | None = Field(
+        description="Limit in Slurm (GrpTRESMins), which counts from the account's first day; null = no limit."
+    )
+    startable_gpu_minutes: int | None = Field(description="Largest GPUs x minutes that a new job may ask for.")
+    used_percent: float = Field(description="Of awarded and carried; of the fuller side.")
+    warning: int | None = Field(description="Highest of 50, 80 and 95 that it has reached.")
+    runs_dry: datetime | None = Field(description="At the pace of the last seven days; null = not in this period.")
+
+
 class UsageRow(Answer):
-    """GPU-seconds of one group of runs. What `keys` hold is what was asked for in `by`."""
+    """GPU-seconds of one group of runs. What `keys` hold is what was asked for in `by`.
+
+    Won are exact sums that are rounded down once, here.
+    """
 
     keys: dict[str, str]
     runs: int
     guaranteed: int
     burst: int
+    guaranteed_won: int
+    burst_won: int
+    unpriced: int = Field(description="GPU-seconds of a model that had no rate; no Won are reckoned for them.")
     preempted: int = Field(description="Part whose run was preempted.")
     node_failed: int = Field(description="Part whose run ended with its node.")
 

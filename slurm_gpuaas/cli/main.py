@@ -20,6 +20,7 @@ from slurm_gpuaas.domain.errors import ExitCode, GpuaasError
 
 GROUPS: Final[dict[str, tuple[str, str]]] = {
     "audit": ("slurm_gpuaas.cli.audit:group", "Who did what, why, with which evidence."),
+    "budget": ("slurm_gpuaas.cli.budget:budget", "Budgets: awarded, used, left, and when they run dry."),
     "completion": ("slurm_gpuaas.cli.completion:completion", "Print the completion script of a shell."),
     "doctor": (
         "slurm_gpuaas.cli.doctor:doctor",

@@ -34,7 +34,9 @@ def usage(
 ) -> None:
     """Show GPU-hours used, as Slurm's accounting holds them.
 
-    Researchers see their own projects. `preempted` and `node failed` are the parts whose run ended so.
+    Researchers see their own projects. Won are reckoned at the rate in force when a run started, guaranteed and burst
+    apart; use of a model without a rate costs none and is named below the table. `preempted` and `node failed` are the
+    parts whose run ended so.
 
     \b
     Examples:
@@ -55,18 +57,32 @@ def usage(
         print_json(answer)
         return
     print_table(
-        (*by, "#runs", "#GPU-hours", "#guaranteed", "#burst", "#preempted", "#node failed"),
+        (
+            *by,
+            "#runs",
+            "#GPU-hours",
+            "#guaranteed",
+            "#burst",
+            "#guaranteed Won",
+            "#burst Won",
+            "#preempted",
+            "#node failed",
+        ),
         (
             (
                 *(row.keys[name] for name in by),
                 row.runs,
                 *(_hours(part) for part in (row.guaranteed + row.burst, row.guaranteed, row.burst)),
+                row.guaranteed_won,
+                row.burst_won,
                 *(_hours(part) for part in (row.preempted, row.node_failed)),
             )
             for row in answer.rows
         ),
         empty="Nothing was used in that time.",
     )
+    if unpriced := sum(row.unpriced for row in answer.rows):
+        click.echo(f"{_hours(unpriced)} GPU-hours have no price: no Rate of their model was in force.")
 
 
 def _hours(seconds: int) -> str:

@@ -17,6 +17,7 @@ from slurm_gpuaas import __version__
 from slurm_gpuaas.api.models import (
     API,
     AuditView,
+    BudgetStatus,
     IncidentClose,
     IncidentView,
     NodeDrain,
@@ -244,6 +245,11 @@ def _api(wiring: Wiring) -> APIRouter:
     ) -> Usage:
         """Use of GPUs, as metered from Slurm's accounting; researchers see their own projects."""
         return do.usage(who, start=start, end=end, project=project, by=by or (Dimension.PROJECT,))
+
+    @router.get("/budgets")
+    def budgets(who: Who, do: Do, project: Annotated[str | None, Query(max_length=100)] = None) -> list[BudgetStatus]:
+        """Budgets of the period in force; researchers see their own projects."""
+        return do.budgets(who, project=project)
 
     @router.get("/nodes")
     def nodes(who: Who, do: Do) -> list[NodeView]:

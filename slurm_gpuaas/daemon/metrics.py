@@ -15,7 +15,8 @@ from slurm_gpuaas.daemon.operations import OPEN_STATES, Operations
 from slurm_gpuaas.domain.errors import GpuaasError, Unavailable
 from slurm_gpuaas.domain.incidents import IncidentState
 from slurm_gpuaas.domain.jobs import JobState
-from slurm_gpuaas.metering.rules import service_class
+from slurm_gpuaas.domain.usage import service_class
+from slurm_gpuaas.store.budgets import read_budgets
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -70,7 +71,7 @@ class _Readings(Collector):
             do = self._operations()
         except Unavailable:
             return
-        for read in (_driver, _agents, _snapshot_age, _incidents, _gpus):
+        for read in (_driver, _agents, _snapshot_age, _incidents, _gpus, _budgets):
             try:
                 yield from read(do)
             except Unavailable:
@@ -131,3 +132,16 @@ def _gpus(do: Operations) -> Iterator[GaugeMetricFamily]:
             for kind in ("guaranteed", "burst"):
                 in_use.add_metric([*where, kind], running[pool.partition_of(share.name), kind])
     yield from (capacity, guaranteed, in_use)
+
+
+def _budgets(do: Operations) -> Iterator[GaugeMetricFamily]:
+    ratio = GaugeMetricFamily(
+        "gpuaas_budget_used_ratio",
+        "Used part of what the budget's period holds (awarded and carried over); unit is gpu_hours or won.",
+        labels=["project", "unit"],
+    )
+    for name, budget in read_budgets(do.store, do.store.policy(), do.cluster, do.clock.now()).items():
+        for unit, side in (("gpu_hours", budget.gpu_seconds), ("won", budget.won)):
+            if side is not None:
+                ratio.add_metric([name, unit], float(side.used_ratio))
+    yield ratio

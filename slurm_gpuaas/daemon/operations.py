@@ -11,6 +11,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from math import floor
 from typing import NoReturn
 
 from slurm_gpuaas import __version__
@@ -19,6 +21,8 @@ from slurm_gpuaas.api.models import (
     Action,
     AgentStatus,
     AuditView,
+    BudgetSide,
+    BudgetStatus,
     BudgetView,
     Change,
     ControllerStatus,
@@ -44,23 +48,26 @@ from slurm_gpuaas.daemon.loop import Outcome
 from slurm_gpuaas.daemon.quota_views import quota_share
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.audit import AuditEntry
+from slurm_gpuaas.domain.budgets import Amount, Budget, pace_window, runs_dry
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound, Refused
 from slurm_gpuaas.domain.incidents import Incident, IncidentState, NodeEvent
 from slurm_gpuaas.domain.jobs import JobId, JobState, ServiceClass
+from slurm_gpuaas.domain.money import whole_won
 from slurm_gpuaas.domain.names import AccountName, ClusterName, NodeName, PartitionName, ProjectName
 from slurm_gpuaas.domain.nodes import OWNER_MARK, Node
 from slurm_gpuaas.domain.policy import KST, Member, Policy, PolicyDocument, fold_nodes
+from slurm_gpuaas.domain.usage import Window, service_class
 from slurm_gpuaas.health.controller import HealthController
 from slurm_gpuaas.health.incidents import is_reason_of
 from slurm_gpuaas.jobs.gate_rules import promised
-from slurm_gpuaas.metering.controller import budget_use
-from slurm_gpuaas.metering.rules import BudgetUse, Dimension, Window, service_class, totals
+from slurm_gpuaas.metering.rules import Dimension, pricing, totals
 from slurm_gpuaas.quota.controller import PolicyController
 from slurm_gpuaas.quota.live import Scene, standings
 from slurm_gpuaas.quota.plan import Plan
 from slurm_gpuaas.slurm.protocols import Controller, SlurmUnavailable
 from slurm_gpuaas.store import Store
+from slurm_gpuaas.store.budgets import read_budgets
 
 LONGEST_USAGE = timedelta(days=400)
 """Longest stretch of one usage question: a year with room."""
@@ -206,7 +213,7 @@ class Operations:
         policy = self.store.policy()
         now = self.clock.now()
         jobs = self.shared.jobs()
-        spent = budget_use(self.store, policy, self.cluster, jobs, now)
+        spent = read_budgets(self.store, policy, self.cluster, now, jobs=jobs)
         running: Counter[tuple[str, ServiceClass]] = Counter()
         pending: Counter[str] = Counter()
         for job in jobs:
@@ -250,14 +257,10 @@ class Operations:
                 f"The time from {window.start:%Y-%m-%d} to {window.end:%Y-%m-%d} cannot be answered.",
                 way_out=f"End after the start, and ask for at most {LONGEST_USAGE.days} days at once.",
             )
+        policy = self.store.policy()
         accounts: list[AccountName] | None = None
         if project is not None or not who.administrator:
-            visible = self._visible(who, self.store.policy())
-            if project is not None and ProjectName(project) not in visible:
-                raise NotFound(
-                    f"There is no project {project} that you may see.", way_out="`gpuaas project list` shows yours."
-                )
-            accounts = [AccountName(name) for name in ([project] if project is not None else visible)]
+            accounts = [AccountName(name) for name in self._asked_for(who, policy, project)]
         records = self.store.usage(since=window.start, until=window.end, accounts=accounts)
         return Usage(
             start=window.start.astimezone(UTC),
@@ -268,12 +271,62 @@ class Operations:
                     runs=total.runs,
                     guaranteed=total.guaranteed,
                     burst=total.burst,
+                    guaranteed_won=whole_won(total.guaranteed_won),
+                    burst_won=whole_won(total.burst_won),
+                    unpriced=total.unpriced,
                     preempted=total.preempted,
                     node_failed=total.node_failed,
                 )
-                for total in totals(records, window, by=by)
+                for total in totals(records, window, by=by, price=pricing(policy))
             ),
         )
+
+    def budgets(self, who: Identity, *, project: str | None) -> list[BudgetStatus]:
+        """The budgets in force, of all visible projects or of one."""
+        policy, now = self.store.policy(), self.clock.now()
+        asked = self._asked_for(who, policy, project)
+        found = read_budgets(self.store, policy, self.cluster, now, jobs=self.shared.jobs())
+        return [self._budget_status(policy, found[name], now) for name in asked if name in found]
+
+    def _budget_status(self, policy: Policy, budget: Budget, now: datetime) -> BudgetStatus:
+        window = pace_window(budget, now)
+        records = [
+            record
+            for record in self.store.usage(since=window.start, until=window.end, accounts=[AccountName(budget.project)])
+            if record.cluster == self.cluster
+        ]
+        recent = totals(records, window, by=(), price=pricing(policy))
+        dry = runs_dry(
+            budget,
+            sum(total.gpu_seconds for total in recent),
+            sum((total.guaranteed_won + total.burst_won for total in recent), Fraction(0)),
+            now,
+        )
+        return BudgetStatus(
+            project=budget.project,
+            period_start=budget.period.start.astimezone(UTC),
+            period_end=budget.period.end.astimezone(UTC),
+            gpu_seconds=_budget_side(budget.gpu_seconds),
+            won=_budget_side(budget.won),
+            used_gpu_seconds=budget.used_seconds,
+            used_won=whole_won(budget.used_won),
+            written_gpu_minutes=budget.written_minutes,
+            startable_gpu_minutes=budget.startable_minutes,
+            used_percent=round(float(budget.used_ratio * 100), 2),
+            warning=budget.warning,
+            runs_dry=None if dry is None else dry.astimezone(UTC).replace(microsecond=0),
+        )
+
+    def _asked_for(self, who: Identity, policy: Policy, project: str | None) -> list[ProjectName]:
+        """All that they may see, or the one that they name."""
+        visible = self._visible(who, policy)
+        if project is None:
+            return visible
+        if ProjectName(project) not in visible:
+            raise NotFound(
+                f"There is no project {project} that you may see.", way_out="`gpuaas project list` shows yours."
+            )
+        return [ProjectName(project)]
 
     def _visible(self, who: Identity, policy: Policy) -> list[ProjectName]:
         if who.administrator:
@@ -507,7 +560,7 @@ def _project_view(
     now: datetime,
     running: Counter[tuple[str, ServiceClass]],
     pending: int,
-    spent: BudgetUse | None,
+    spent: Budget | None,
 ) -> ProjectView:
     project = policy.project_by_name[name]
     grants = policy.grants_of(name)
@@ -536,8 +589,24 @@ def _project_view(
         in_use_burst=running[name, ServiceClass.BURST],
         pending_jobs=pending,
         budget=None
-        if spent is None
-        else BudgetView(budget=spent.budget, used=spent.metered, committed=spent.committed),
+        if spent is None or spent.gpu_seconds is None
+        else BudgetView(
+            budget=int(spent.gpu_seconds.entitled), used=spent.used_seconds, committed=spent.committed_seconds
+        ),
+    )
+
+
+def _budget_side(side: Amount | None) -> BudgetSide | None:
+    """Whole GPU-seconds or Won, each rounded down once."""
+    if side is None:
+        return None
+    return BudgetSide(
+        awarded=floor(side.awarded),
+        carried=floor(side.carried),
+        grace=floor(side.grace),
+        used=floor(side.used),
+        committed=floor(side.committed),
+        left=floor(side.left),
     )
 
 

@@ -20,6 +20,7 @@ from slurm_gpuaas.health.controller import HealthController, HealthSettings
 from slurm_gpuaas.jobs.gate import GateSettings, PlacementGate
 from slurm_gpuaas.jobs.gate_rules import promised
 from slurm_gpuaas.metering.controller import MeteringController
+from slurm_gpuaas.metering.warnings import BudgetWarnings
 from slurm_gpuaas.quota.controller import Failpoint, PolicyController, VerdictPublisher, no_failpoint
 from slurm_gpuaas.quota.reclaim import QuotaRulings, ReclaimController
 from slurm_gpuaas.slurm.protocols import Accounting, Controller, Partitions
@@ -80,7 +81,9 @@ def compose(
         report_only=config.policy.on_drift is OnDrift.REPORT,
         failpoint=failpoint,
     )
-    publisher = VerdictPublisher(cluster=config.cluster, store=store, file=config.hook.snapshot, clock=clock)
+    publisher = VerdictPublisher(
+        cluster=config.cluster, store=store, jobs=shared.jobs, file=config.hook.snapshot, clock=clock
+    )
     health = HealthController(
         slurm=slurm,
         store=store,
@@ -125,9 +128,12 @@ def compose(
         begin=config.metering.begin or clock.now() - timedelta(days=31),
     )
 
+    warnings = BudgetWarnings(cluster=config.cluster, store=store, clock=clock)
+
     def meter() -> None:
         for sentence in metering.tick().unreadable:
             log.warning("metering.unreadable", problem=sentence)
+        warnings.tick()
 
     def read() -> None:
         store.put_nodes(shared.nodes(), at=clock.now())

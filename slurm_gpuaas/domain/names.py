@@ -64,6 +64,12 @@ class GrantName(Name):
     pattern = re.compile(r"[a-z](?:[a-z0-9.-]{0,58}[a-z0-9])?")
 
 
+class RateName(Name):
+    what = "rate name"
+    shape = GrantName.shape
+    pattern = GrantName.pattern
+
+
 class ClusterName(Name):
     """Slurm's ClusterName."""
 

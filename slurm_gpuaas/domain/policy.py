@@ -8,18 +8,29 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from functools import cached_property
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
 from ClusterShell.NodeSet import RESOLVER_NOGROUP, NodeSet, NodeSetException
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    TypeAdapter,
+    field_validator,
+    model_validator,
+)
 
 from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.money import Price
 from slurm_gpuaas.domain.names import (
     ClusterName,
     GpuModel,
@@ -29,6 +40,7 @@ from slurm_gpuaas.domain.names import (
     PartitionName,
     PoolName,
     ProjectName,
+    RateName,
     ShareName,
     UserName,
 )
@@ -47,6 +59,8 @@ MOST_WEIGHT = 1_000_000
 MOST_PRIORITY = 1_000
 MOST_GPUS = 100_000
 MOST_GPU_HOURS = 1_000_000_000
+MOST_WON = 1_000_000_000_000_000
+MOST_WON_PER_GPU_HOUR = 10_000_000
 
 
 def _wall_time(value: timedelta) -> timedelta:
@@ -79,6 +93,24 @@ Weight = Annotated[int, Field(ge=0, le=MOST_WEIGHT, description="Part of idle GP
 Priority = Annotated[int, Field(ge=-MOST_PRIORITY, le=MOST_PRIORITY, description="Higher gets idle GPUs first.")]
 WallTime = Annotated[timedelta, AfterValidator(_wall_time)]
 Day = Annotated[date, AfterValidator(_day)]
+
+
+def _hundredths(value: Decimal) -> Decimal:
+    """One spelling for one number: 2.50 is 2.5."""
+    return Decimal(int(value * 100)) / 100
+
+
+def _as_number(value: Decimal) -> int | float:
+    return int(value) if value == int(value) else float(value)
+
+
+Percent = Annotated[
+    Decimal,
+    Field(ge=0, le=100, decimal_places=2),
+    AfterValidator(_hundredths),
+    PlainSerializer(_as_number, return_type=int | float, when_used="json"),
+]
+"""0 to 100; hundredths, because half of 5 % is 2.5 %."""
 
 
 class Document(BaseModel):
@@ -182,6 +214,33 @@ class Pool(Document):
         return self.share(share).partition or PartitionName(f"{self.name}-{share}")
 
 
+class Rate(Document):
+    """Market price of a GPU-hour of one model, from a Korean day until the next rate of that model.
+
+    `basis` says what the price rests on (notice, contract, decision): no rate of a public programme is known by itself.
+    """
+
+    kind: Literal["Rate"] = "Rate"
+    name: RateName
+    model: GpuModel
+    won_per_gpu_hour: int = Field(ge=0, le=MOST_WON_PER_GPU_HOUR)
+    burst_discount: Percent = Field(default=Decimal(0), description="Percent off for borrowed GPUs.")
+    starts: Day
+    basis: str = Field(min_length=1, max_length=500)
+
+    @property
+    def starts_at(self) -> datetime:
+        return datetime.combine(self.starts, time(), KST)
+
+
+class BudgetPeriod(StrEnum):
+    """How long a budget lasts: the grant, or each Korean calendar month or quarter of it."""
+
+    GRANT = "grant"
+    MONTH = "month"
+    QUARTER = "quarter"
+
+
 class Grant(Document):
     """GPUs of one model, in one pool share, for a project, from a day to a day (both included, Korean days).
 
@@ -202,6 +261,13 @@ class Grant(Document):
     starts: Day
     ends: Day
     budget_gpu_hours: int | None = Field(default=None, ge=0, le=MOST_GPU_HOURS, description="Absent = no budget.")
+    budget_won: int | None = Field(default=None, ge=0, le=MOST_WON, description="Absent = no budget in Won.")
+    budget_period: BudgetPeriod = Field(default=BudgetPeriod.GRANT, description="What the budgets are for.")
+    carry_over: int = Field(
+        default=0, ge=0, le=100, description="Percent of a period's budget that may go over unused."
+    )
+    grace: int = Field(default=0, ge=0, le=100, description="Percent above the budget that may still be used.")
+    price_percent: Percent = Field(default=Decimal(100), description="Part of the market price that is charged.")
     max_gpus_per_job: int | None = Field(default=None, ge=1, le=MOST_GPUS)
     max_time: WallTime | None = Field(default=None, description="Longest wall time of a job; absent = the pool's.")
 
@@ -212,6 +278,31 @@ class Grant(Document):
                 f"Grant {self.name} ends {self.ends}, before it starts {self.starts}.", way_out="Swap the days."
             )
         return self
+
+    @model_validator(mode="after")
+    def _budget_rules_have_a_budget(self) -> Self:
+        if not self.has_budget and self.budget_rules != NO_BUDGET_RULES:
+            raise InvalidInput(
+                f"Grant {self.name} has budget_period, carry_over or grace and no budget.",
+                way_out="Add budget_gpu_hours or budget_won, or take them out.",
+            )
+        if self.carry_over and self.budget_period is BudgetPeriod.GRANT:
+            raise InvalidInput(
+                f"Grant {self.name} carries {self.carry_over} % over, but its budget is for the whole grant.",
+                way_out="Give it budget_period month or quarter.",
+            )
+        return self
+
+    @property
+    def has_budget(self) -> bool:
+        return self.budget_gpu_hours is not None or self.budget_won is not None
+
+    @property
+    def budget_rules(self) -> tuple[BudgetPeriod, int, int]:
+        return self.budget_period, self.carry_over, self.grace
+
+    def overlaps(self, other: Grant) -> bool:
+        return self.starts <= other.ends and other.starts <= self.ends
 
     def active_at(self, moment: datetime) -> bool:
         return self.starts_at <= moment < self.ends_at
@@ -226,8 +317,10 @@ class Grant(Document):
         return datetime.combine(min(self.ends, LAST_DAY) + timedelta(days=1), time(), KST)
 
 
-PolicyDocument = Annotated[Organisation | Project | Member | Pool | Grant, Field(discriminator="kind")]
-DOCUMENT: TypeAdapter[Organisation | Project | Member | Pool | Grant] = TypeAdapter(PolicyDocument)
+NO_BUDGET_RULES = (BudgetPeriod.GRANT, 0, 0)
+
+PolicyDocument = Annotated[Organisation | Project | Member | Pool | Rate | Grant, Field(discriminator="kind")]
+DOCUMENT: TypeAdapter[Organisation | Project | Member | Pool | Rate | Grant] = TypeAdapter(PolicyDocument)
 
 
 class Policy(BaseModel):
@@ -239,6 +332,7 @@ class Policy(BaseModel):
     projects: tuple[Project, ...] = ()
     members: tuple[Member, ...] = ()
     pools: tuple[Pool, ...] = ()
+    rates: tuple[Rate, ...] = ()
     grants: tuple[Grant, ...] = ()
 
     @classmethod
@@ -254,6 +348,7 @@ class Policy(BaseModel):
             projects=tuple(d for d in documents if isinstance(d, Project)),
             members=tuple(d for d in documents if isinstance(d, Member)),
             pools=tuple(d for d in documents if isinstance(d, Pool)),
+            rates=tuple(d for d in documents if isinstance(d, Rate)),
             grants=tuple(d for d in documents if isinstance(d, Grant)),
         )
         faults = [*policy._duplicates(), *policy._dangling(), *policy._conflicts()]
@@ -263,7 +358,7 @@ class Policy(BaseModel):
 
     @property
     def documents(self) -> tuple[PolicyDocument, ...]:
-        return (*self.organisations, *self.projects, *self.members, *self.pools, *self.grants)
+        return (*self.organisations, *self.projects, *self.members, *self.pools, *self.rates, *self.grants)
 
     @cached_property
     def pool_by_name(self) -> Mapping[PoolName, Pool]:
@@ -292,6 +387,35 @@ class Policy(BaseModel):
         for grant in self.grants:
             grouped[grant.project].append(grant)
         return {project: tuple(grants) for project, grants in grouped.items()}
+
+    def rate_at(self, model: GpuModel, moment: datetime) -> Rate | None:
+        """The newest rate of the model that has begun."""
+        begun = [rate for rate in self._rates_by_model.get(model, ()) if rate.starts_at <= moment]
+        return begun[-1] if begun else None
+
+    def price_at(self, account: str, cluster: ClusterName, model: GpuModel, moment: datetime) -> Price | None:
+        """What a run of the account that starts then costs; None where the model has no rate.
+
+        The percentage is that of the project's newest grant on the cluster that has begun; without one, all of it.
+        """
+        rate = self.rate_at(model, moment)
+        if rate is None:
+            return None
+        project = ProjectName.as_slurm_says(account)
+        begun = [g for g in self.grants_of(project) if g.starts_at <= moment and self._cluster_of(g) == cluster]
+        newest = max(begun, key=lambda grant: (grant.starts, grant.ends), default=None)
+        return Price.of(
+            rate.won_per_gpu_hour,
+            burst_discount=rate.burst_discount,
+            price_percent=Decimal(100) if newest is None else newest.price_percent,
+        )
+
+    @cached_property
+    def _rates_by_model(self) -> Mapping[GpuModel, tuple[Rate, ...]]:
+        grouped: dict[GpuModel, list[Rate]] = defaultdict(list)
+        for rate in sorted(self.rates, key=lambda rate: rate.starts):
+            grouped[rate.model].append(rate)
+        return {model: tuple(rates) for model, rates in grouped.items()}
 
     def overcommitted(self, moment: datetime) -> tuple[str, ...]:
         """Shares whose guarantees pass their capacity now or at the start of a later grant, one sentence each."""
@@ -347,6 +471,10 @@ class Policy(BaseModel):
             elif grant.share not in {share.name for share in pool.shares}:
                 names = ", ".join(share.name for share in pool.shares)
                 faults.append(f"Grant {grant.name} names share {grant.share}; pool {pool.name} has {names}.")
+            if pool and grant.budget_won is not None and self.rate_at(pool.model, grant.starts_at) is None:
+                faults.append(
+                    f"Grant {grant.name} has a budget in Won, but model {pool.model} has no Rate on {grant.starts}."
+                )
         return faults
 
     def _conflicts(self) -> list[str]:
@@ -373,10 +501,40 @@ class Policy(BaseModel):
             if (cluster := self._cluster_of(one)) is not None
             and cluster == self._cluster_of(two)
             and (one.pool, one.share) != (two.pool, two.share)
-            and one.starts <= two.ends
-            and two.starts <= one.ends
+            and one.overlaps(two)
+        ]
+        return [*faults, *self._budget_conflicts()]
+
+    def _budget_conflicts(self) -> list[str]:
+        """One project is charged at one price and under one set of rules at a time, and a model has one rate."""
+        faults = [
+            f"Rates {one.name} and {two.name} of model {model} both start on {one.starts}."
+            for model, rates in sorted(self._rates_by_model.items())
+            for one, two in pairwise(rates)
+            if one.starts == two.starts
+        ]
+        faults += [
+            f"Grants {one.name} and {two.name} of project {project.name} overlap and differ in price_percent."
+            for project, one, two in self._overlapping()
+            if one.price_percent != two.price_percent
+        ]
+        faults += [
+            f"Grants {one.name} and {two.name} of project {project.name} overlap and differ in budget_period, "
+            "carry_over or grace; their budgets are one."
+            for project, one, two in self._overlapping()
+            if one.has_budget and two.has_budget and one.budget_rules != two.budget_rules
         ]
         return faults
+
+    def _overlapping(self) -> Iterator[tuple[Project, Grant, Grant]]:
+        for project in self.projects:
+            for one, two in combinations(self.grants_of(project.name), 2):
+                if (
+                    one.overlaps(two)
+                    and self._cluster_of(one) is not None
+                    and self._cluster_of(one) == self._cluster_of(two)
+                ):
+                    yield project, one, two
 
     def _cluster_of(self, grant: Grant) -> ClusterName | None:
         pool = self.pool_by_name.get(grant.pool)

@@ -4,9 +4,27 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Final
 
-from slurm_gpuaas.domain.jobs import JobId
+from slurm_gpuaas.domain.jobs import JobId, ServiceClass
 from slurm_gpuaas.domain.names import AccountName, ClusterName, GpuModel, PartitionName, QosName, UserName
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A stretch of time: `start` belongs to it, `end` does not."""
+
+    start: datetime
+    end: datetime
+
+
+BURST_PREFIX: Final = "burst-"
+"""How the quota core names the QOS of borrowed GPUs."""
+
+
+def service_class(qos: QosName) -> ServiceClass:
+    """Everything that was not borrowed counts as guaranteed, foreign QOS too."""
+    return ServiceClass.BURST if qos.startswith(BURST_PREFIX) else ServiceClass.GUARANTEED
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,3 +46,19 @@ class UsageRecord:
     ended: datetime | None
     gpu_seconds: int
     state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageSum:
+    """GPU-seconds of the runs of one account, model and QOS that started in one stretch of time.
+
+    `since` is the stretch's first moment, None for the one before all others. `ended` is the part of runs that have
+    ended: it never changes again.
+    """
+
+    account: AccountName
+    model: GpuModel | None
+    qos: QosName
+    since: datetime | None
+    gpu_seconds: int
+    ended: int

@@ -13,7 +13,6 @@ Three rules make it exact whatever happens in between:
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -21,16 +20,11 @@ from typing import Final, Protocol
 
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import InvalidInput
-from slurm_gpuaas.domain.jobs import Job
-from slurm_gpuaas.domain.names import AccountName, ClusterName, ProjectName
-from slurm_gpuaas.domain.policy import Policy
+from slurm_gpuaas.domain.names import ClusterName
 from slurm_gpuaas.domain.usage import UsageRecord
 from slurm_gpuaas.metering.rules import (
-    BudgetUse,
     RunKey,
-    budgets_in_force,
     close_vanished,
-    committed,
     key_of,
     meter,
     metered_until,
@@ -60,10 +54,6 @@ class UsageStore(Protocol):
         self, *, since: datetime | None = None, until: datetime | None = None, running: bool = False
     ) -> Sequence[UsageRecord]:
         """Records of all clusters that overlap [since, until); `running`: only those without an end."""
-        ...
-
-    def gpu_seconds_by_account(self, *, started_from: datetime | None = None) -> Mapping[AccountName, int]:
-        """Sums over the records that started at `started_from` or later (default: all)."""
         ...
 
     def usage_ended_last(self, cluster: ClusterName) -> datetime | None:
@@ -153,28 +143,3 @@ class MeteringController:
             if record:
                 records[key_of(record)] = record
         return records
-
-
-def budget_use(
-    store: UsageStore, policy: Policy, cluster: ClusterName, jobs: Iterable[Job], at: datetime
-) -> Mapping[ProjectName, BudgetUse]:
-    """Budget use of every project that has a budget on the cluster at `at`.
-
-    Args:
-        store: metered up to about `at`; of this cluster alone.
-        jobs: what slurmctld holds at `at`.
-    """
-    budgets = budgets_in_force(policy, cluster, at)
-    starts = {budget.start for budget in budgets.values()}
-    used = {start: store.gpu_seconds_by_account(started_from=start) for start in starts}
-    promised: Counter[str] = Counter()
-    for job in jobs:
-        promised[job.account] += committed(job, at)
-    return {
-        project: BudgetUse(
-            budget=budget.gpu_seconds,
-            metered=used[budget.start].get(AccountName(project), 0),
-            committed=promised[project],
-        )
-        for project, budget in budgets.items()
-    }

@@ -1,38 +1,36 @@
-"""What a run of a job counts, in which month, for whom, and what is left of a budget. Pure: values in, values out.
+"""What a run of a job counts and costs, in which month, and for whom. Pure: values in, values out.
 
 A run is one stay of a job on its nodes. A requeued job has several, told apart by their start, and each counts by
 itself. GPU-seconds are allocated GPUs x whole seconds of wall time (Slurm's times are whole seconds), so windows that
 tile a period add up to the period exactly. A suspended job keeps its GPUs and goes on counting.
 
-Nothing here knows rates or money; it never asks Slurm or the store.
+It never asks Slurm or the store.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from enum import StrEnum
+from fractions import Fraction
 from typing import Final, NamedTuple
 
-from slurm_gpuaas.domain.jobs import Job, JobId, JobState, ServiceClass
+from slurm_gpuaas.domain.jobs import JobId, JobState, ServiceClass
 from slurm_gpuaas.domain.names import (
     AccountName,
     ClusterName,
     GpuModel,
     PartitionName,
-    ProjectName,
     QosName,
     UserName,
 )
 from slurm_gpuaas.domain.policy import KST, Policy
-from slurm_gpuaas.domain.usage import UsageRecord
+from slurm_gpuaas.domain.usage import UsageRecord, Window, service_class
 from slurm_gpuaas.slurm.records import AccountingJob, Tres
 
 GPU: Final = "gres/gpu"
-BURST_PREFIX: Final = "burst-"
-"""How the quota core names the QOS of borrowed GPUs."""
 VANISHED: Final = "VANISHED"
 """State of a run that we saw running and that accounting no longer knows (purged, or its record was lost)."""
 
@@ -102,14 +100,6 @@ def _whole_seconds(span: timedelta) -> int:
 # -- Windows -----------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """A stretch of time: `start` belongs to it, `end` does not."""
-
-    start: datetime
-    end: datetime
-
-
 def day(of: date) -> Window:
     """A Korean day."""
     return Window(_midnight(of), _midnight(of + timedelta(days=1)))
@@ -145,11 +135,6 @@ class Dimension(StrEnum):
     CLUSTER = "cluster"
 
 
-def service_class(qos: QosName) -> ServiceClass:
-    """Everything that was not borrowed counts as guaranteed, foreign QOS too."""
-    return ServiceClass.BURST if qos.startswith(BURST_PREFIX) else ServiceClass.GUARANTEED
-
-
 LOST_TO_PREEMPTION: Final = frozenset({JobState.PREEMPTED})
 LOST_TO_FAULTS: Final = frozenset({JobState.NODE_FAIL, JobState.BOOT_FAIL})
 
@@ -158,13 +143,18 @@ LOST_TO_FAULTS: Final = frozenset({JobState.NODE_FAIL, JobState.BOOT_FAIL})
 class UsageTotal:
     """GPU-seconds of one group in a window; `guaranteed` + `burst` = all of it.
 
-    `preempted` and `node_failed` are the parts whose run ended so (whatever was not checkpointed then is lost).
+    `guaranteed_won` and `burst_won` are what the two cost, exactly; `unpriced` are GPU-seconds of either for whose
+    model no rate was in force. `preempted` and `node_failed` are the parts whose run ended so (whatever was not
+    checkpointed then is lost).
     """
 
     key: tuple[str, ...]
     runs: int
     guaranteed: int
     burst: int
+    guaranteed_won: Fraction
+    burst_won: Fraction
+    unpriced: int
     preempted: int
     node_failed: int
 
@@ -173,24 +163,60 @@ class UsageTotal:
         return self.guaranteed + self.burst
 
 
+Pricing = Callable[[UsageRecord], Fraction | None]
+"""Won per GPU-second of a run; None where no rate was in force."""
+
+
+def pricing(policy: Policy) -> Pricing:
+    """Every run at the price of the moment when it started (docs/design/0013-awarded-and-written.md).
+
+    A run for which Slurm names no single model has that of its partition.
+    """
+    models = {
+        (pool.cluster, pool.partition_of(share.name)): pool.model for pool in policy.pools for share in pool.shares
+    }
+
+    def price(record: UsageRecord) -> Fraction | None:
+        model = record.model or models.get((record.cluster, record.partition))
+        # An account that is no project of ours has no grants, and pays the whole price.
+        found = model and policy.price_at(record.account, record.cluster, model, record.started)
+        return found.of_class(service_class(record.qos)) if found else None
+
+    return price
+
+
 def totals(
-    records: Iterable[UsageRecord], window: Window, *, by: Sequence[Dimension] = (Dimension.PROJECT,)
+    records: Iterable[UsageRecord],
+    window: Window,
+    *,
+    by: Sequence[Dimension] = (Dimension.PROJECT,),
+    price: Pricing = lambda record: None,
 ) -> list[UsageTotal]:
     """Totals of the window, one for each combination of `by` that used anything, sorted by key."""
     groups: dict[tuple[str, ...], list[tuple[UsageRecord, int]]] = defaultdict(list)
     for record in records:
         if used := gpu_seconds_in(record, window):
             groups[tuple(_value(record, dimension) for dimension in by)].append((record, used))
-    return [_total(key, group) for key, group in sorted(groups.items())]
+    return [_total(key, group, price) for key, group in sorted(groups.items())]
 
 
-def _total(key: tuple[str, ...], group: Sequence[tuple[UsageRecord, int]]) -> UsageTotal:
+def _total(key: tuple[str, ...], group: Sequence[tuple[UsageRecord, int]], price: Pricing) -> UsageTotal:
     burst = sum(used for record, used in group if service_class(record.qos) is ServiceClass.BURST)
+    won = {service: Fraction(0) for service in ServiceClass}
+    unpriced = 0
+    for record, used in group:
+        if (each := price(record)) is None:
+            unpriced += used
+        else:
+            won[service_class(record.qos)] += used * each
     return UsageTotal(
         key=key,
         runs=len(group),
         guaranteed=sum(used for _, used in group) - burst,
         burst=burst,
+        guaranteed_won=won[ServiceClass.GUARANTEED],
+        burst_won=won[ServiceClass.BURST],
+        unpriced=unpriced,
         preempted=sum(used for record, used in group if record.state in LOST_TO_PREEMPTION),
         node_failed=sum(used for record, used in group if record.state in LOST_TO_FAULTS),
     )
@@ -208,62 +234,3 @@ def _value(record: UsageRecord, dimension: Dimension) -> str:
             return record.qos
         case Dimension.CLUSTER:
             return record.cluster
-
-
-# -- Budgets -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Budget:
-    """GPU-seconds that a project may use from `start` on."""
-
-    start: datetime
-    gpu_seconds: int
-
-
-def budgets_in_force(policy: Policy, cluster: ClusterName, at: datetime) -> Mapping[ProjectName, Budget]:
-    """The budget of each project that has one on the cluster.
-
-    Budgets of grants in force at the same time add up and count from the first of their starts; a grant without a
-    budget lifts it.
-    """
-    found: dict[ProjectName, Budget] = {}
-    for project in policy.projects:
-        active = [
-            grant
-            for grant in policy.grants_of(project.name)
-            if grant.active_at(at) and policy.pool_by_name[grant.pool].cluster == cluster
-        ]
-        hours = [grant.budget_gpu_hours for grant in active if grant.budget_gpu_hours is not None]
-        if active and len(hours) == len(active):
-            start = min(grant.starts_at for grant in active)
-            found[project.name] = Budget(start=start, gpu_seconds=sum(hours) * 3600)
-    return found
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BudgetUse:
-    """A project's budget, all in GPU-seconds.
-
-    Attributes:
-        metered: used by runs that started since the budget did. A run belongs where it started, as the limit in
-            Slurm counts it: that one is raised by what earlier runs used.
-        committed: what its running jobs may still use until their time limits.
-    """
-
-    budget: int
-    metered: int
-    committed: int
-
-    @property
-    def left_gpu_minutes(self) -> int:
-        """What a new job may ask for, in GPU-minutes; 0 when the budget is spent or promised."""
-        return max(self.budget - self.metered - self.committed, 0) // 60
-
-
-def committed(job: Job, at: datetime) -> int:
-    """GPU-seconds a running job may still use. A job without a wall-time limit, which no partition of ours allows,
-    promises nothing."""
-    if job.state.ended or job.started is None or job.time_limit is None or job.state is JobState.PENDING:
-        return 0
-    return job.gpus * _whole_seconds(job.started + job.time_limit - at)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -21,12 +21,13 @@ import structlog
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, Unavailable
-from slurm_gpuaas.domain.names import AccountName, ClusterName, ProjectName, UserName
+from slurm_gpuaas.domain.jobs import Job
+from slurm_gpuaas.domain.names import ClusterName, UserName
 from slurm_gpuaas.domain.policy import Policy, expand_nodes, fold_nodes
 from slurm_gpuaas.quota import verdict
 from slurm_gpuaas.quota.capacity import ShortGuarantee, shorted
 from slurm_gpuaas.quota.desired import CLOSED, Wanted, wanted
-from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
+from slurm_gpuaas.quota.entitlement import entitlements
 from slurm_gpuaas.quota.partitions import Partitions
 from slurm_gpuaas.quota.plan import (
     IDLE,
@@ -47,8 +48,9 @@ from slurm_gpuaas.quota.plan import (
     plan,
 )
 from slurm_gpuaas.slurm import protocols as slurm
-from slurm_gpuaas.slurm.protocols import Accounting, Controller, SlurmRefused
+from slurm_gpuaas.slurm.protocols import Accounting, Controller, SlurmRefused, SlurmUnavailable
 from slurm_gpuaas.store import PolicyRevision, Store
+from slurm_gpuaas.store.budgets import read_budgets
 
 ACTOR: Final = "gpuaasd/policy"
 CONVERGED: Final = "quota.converged"
@@ -196,10 +198,11 @@ class PolicyController:
     def _read(self, policy: Policy) -> _Reading:
         now = self._clock.now()
         entitled = entitlements(policy, self._cluster, now)
-        before, _since = spent_minutes(self._store, entitled)
+        budgets = read_budgets(self._store, policy, self._cluster, now)
+        written = {project: budget.written_minutes for project, budget in budgets.items()}
         short = shorted(policy, entitled, self._store.nodes_lost(before=now - self._settle))
         kept = {one.project: one.honoured for one in short}
-        goal = wanted(policy, self._cluster, now, spent_before=before, honoured=kept)
+        goal = wanted(policy, self._cluster, now, written_minutes=written, honoured=kept)
         actual = self._accounting.read()
         parts = self._read_partitions(goal)
         found = plan(actual, goal.accounting, partitions=parts, busy=IDLE)
@@ -361,6 +364,7 @@ class VerdictPublisher:
     """Keeps the hook's snapshot true: rewrites it when its content changed, or when its stamp is `heartbeat` old.
 
     Args:
+        jobs: what slurmctld holds: running ones have taken a part of their project's budget up to their time limit.
         file: the snapshot; replaced atomically.
         mode: it says of every project who is in it and what is left, which is not for all: slurmctld's user reads it
             as a member of our group.
@@ -371,6 +375,7 @@ class VerdictPublisher:
         *,
         cluster: ClusterName,
         store: Store,
+        jobs: Callable[[], Sequence[Job]],
         file: Path,
         clock: Clock,
         heartbeat: timedelta = timedelta(minutes=1),
@@ -379,6 +384,7 @@ class VerdictPublisher:
     ) -> None:
         self._cluster = cluster
         self._store = store
+        self._read_jobs = jobs
         self._file = file
         self._clock = clock
         self._heartbeat = heartbeat
@@ -391,34 +397,22 @@ class VerdictPublisher:
         """True when the file was written."""
         now = self._clock.now()
         policy = self._store.policy()
-        _before, since = spent_minutes(self._store, entitlements(policy, self._cluster, now))
-        text = verdict.body(policy, self._cluster, now, spent=since, bypass=self._bypass)
+        budgets = read_budgets(self._store, policy, self._cluster, now, jobs=self._jobs())
+        left = {project: budget.startable_minutes for project, budget in budgets.items()}
+        text = verdict.body(policy, self._cluster, now, left=left, bypass=self._bypass)
         if text == self._published and now - self._written_at < self._heartbeat and self._file.exists():
             return False
         write_atomically(self._file, verdict.stamped(text, now), mode=self._mode)
         self._published, self._written_at = text, now
         return True
 
-
-def spent_minutes(
-    store: Store, entitled: Iterable[Entitlement]
-) -> tuple[Mapping[ProjectName, int], Mapping[ProjectName, int]]:
-    """GPU-minutes before and since the grant in force began, of projects with a budget.
-
-    A run belongs where it started. Runs before count once they have ended, so that the limit in Slurm stands still.
-    """
-    counted = [one for one in entitled if one.active and one.budget_minutes is not None]
-    before: dict[ProjectName, int] = {}
-    since: dict[ProjectName, int] = {}
-    for start in {one.starts_at for one in counted}:
-        earlier = store.gpu_seconds_by_account(started_before=start, ended_only=True)
-        later = store.gpu_seconds_by_account(started_from=start)
-        for one in counted:
-            if one.starts_at == start:
-                account = AccountName(one.name)
-                before[one.name] = -(-earlier.get(account, 0) // 60)
-                since[one.name] = -(-later.get(account, 0) // 60)
-    return before, since
+    def _jobs(self) -> Sequence[Job]:
+        """Without Slurm's answer nothing is committed: a snapshot that is a little generous (Slurm's limit still
+        stands) is better than an old one, which the hook does not read."""
+        try:
+            return self._read_jobs()
+        except SlurmUnavailable:
+            return ()
 
 
 def write_atomically(file: Path, text: str, *, mode: int = 0o644) -> None:

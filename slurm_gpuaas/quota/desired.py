@@ -50,7 +50,7 @@ BILLING_WEIGHTS: Final = "GRES/gpu=1"
 """On our partitions a job's `billing` is its GPUs, however they were asked for. A limit of this name stands beside
 limits of GPUs, where one of the same name would hide them or be hidden."""
 
-NOTHING_SPENT: Final[Mapping[ProjectName, int]] = MappingProxyType({})
+NO_BUDGETS: Final[Mapping[ProjectName, int | None]] = MappingProxyType({})
 NOTHING_SHORT: Final[Mapping[ProjectName, int]] = MappingProxyType({})
 
 
@@ -65,14 +65,13 @@ def wanted(
     cluster: ClusterName,
     moment: datetime,
     *,
-    spent_before: Mapping[ProjectName, int] = NOTHING_SPENT,
+    written_minutes: Mapping[ProjectName, int | None] = NO_BUDGETS,
     honoured: Mapping[ProjectName, int] = NOTHING_SHORT,
 ) -> Wanted:
     """Everything that should stand in Slurm for this policy at this moment.
 
     Args:
-        spent_before: GPU-minutes that each project used before its grant in force began. Slurm counts an account's
-            minutes from the account's creation, so the limit it gets is these plus the budget.
+        written_minutes: limit of GPU-minutes of each project with a budget (`domain.budgets.Budget.written_minutes`).
         honoured: what is kept of guarantees that cannot be kept in full now.
 
     Raises:
@@ -85,7 +84,7 @@ def wanted(
     guaranteed = [_guaranteed_qos(one, honoured.get(one.name, one.gpus)) for one in entitled]
     return Wanted(
         accounting=AccountingState(
-            accounts=_accounts(entitled, spent_before),
+            accounts=_accounts(entitled, written_minutes),
             users=frozenset(member.user for one in entitled for member in policy.members_of(one.name)),
             associations=_associations(policy, entitled),
             qos={qos.name: qos for qos in (*burst, *guaranteed, _CLOSED_QOS)},
@@ -119,7 +118,7 @@ def default_projects(policy: Policy, entitled: Iterable[Entitlement]) -> Mapping
 
 
 def _accounts(
-    entitled: tuple[Entitlement, ...], spent_before: Mapping[ProjectName, int]
+    entitled: tuple[Entitlement, ...], written_minutes: Mapping[ProjectName, int | None]
 ) -> Mapping[AccountName, Account]:
     """Share, organisation, project: parents before children."""
     shares: dict[str, Account] = {}
@@ -138,7 +137,7 @@ def _accounts(
             description=f"{OWNED}organisation:{where}/{one.project.organisation}",
             organization=one.project.organisation,
         )
-        budget = one.budget_minutes if one.active else None
+        minutes = written_minutes.get(one.name)
         projects.append(
             Account(
                 name=AccountName(one.name),
@@ -146,7 +145,7 @@ def _accounts(
                 description=f"{OWNED}project:{one.name}",
                 organization=one.project.organisation,
                 grp_tres={} if one.ceiling is None else {BILLING: one.ceiling},
-                grp_tres_mins={} if budget is None else {GPU: spent_before.get(one.name, 0) + budget},
+                grp_tres_mins={} if minutes is None else {GPU: minutes},
             )
         )
     accounts: dict[AccountName, Account] = {}

@@ -30,7 +30,7 @@ class Entitlement:
 
     `gpus` is 0 unless the state is active. Of several grants, limits add up and one without a limit lifts it; the
     largest job, the longest wall time, weight and priority are those of the most generous grant. `starts_at` is when
-    what is in force began: budgets count from there.
+    what is in force began. Budgets are `domain.budgets`'.
     """
 
     project: Project
@@ -44,7 +44,6 @@ class Entitlement:
     priority: int
     max_gpus_per_job: int | None
     max_time: timedelta | None
-    budget_minutes: int | None
     starts_at: datetime
     ends_at: datetime
 
@@ -84,7 +83,6 @@ def _entitlement(policy: Policy, project: Project, cluster: ClusterName, moment:
         return None
     state, counted = _counted(grants, moment)
     pool = policy.pool_by_name[counted[0].pool]
-    budget = _sum(grant.budget_gpu_hours for grant in counted)
     return Entitlement(
         project=project,
         pool=pool,
@@ -97,7 +95,6 @@ def _entitlement(policy: Policy, project: Project, cluster: ClusterName, moment:
         priority=max(grant.priority for grant in counted),
         max_gpus_per_job=_most([grant.max_gpus_per_job for grant in counted]),
         max_time=_most([grant.max_time for grant in counted]),
-        budget_minutes=None if budget is None else budget * 60,
         starts_at=min(grant.starts_at for grant in counted),
         ends_at=max(grant.ends_at for grant in counted),
     )

@@ -43,8 +43,8 @@ class Scene:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveShare:
-    """One share: its tenants (organisations above projects), with the guarantees that can be kept; what it has, who runs,
-    and the rules for reclaim."""
+    """One share: tenants (organisations above projects) with guarantees that can be kept, what it has, who runs, and the
+    rules for reclaim."""
 
     partition: PartitionName
     tree: Tree

@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 
 from slurm_gpuaas.domain.names import ClusterName, ProjectName, UserName
 from slurm_gpuaas.domain.policy import Policy
-from slurm_gpuaas.quota.desired import NOTHING_SPENT, burst_of, default_projects, guaranteed_qos
+from slurm_gpuaas.quota.desired import NO_BUDGETS, burst_of, default_projects, guaranteed_qos
 from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
 
 ADMINISTRATORS = (UserName("root"), UserName("slurm"), UserName("gpuaas"))
@@ -34,15 +34,16 @@ def body(
     cluster: ClusterName,
     moment: datetime,
     *,
-    spent: Mapping[ProjectName, int] = NOTHING_SPENT,
+    left: Mapping[ProjectName, int | None] = NO_BUDGETS,
     bypass: Iterable[UserName] = ADMINISTRATORS,
 ) -> str:
     """All records.
 
     Args:
-        spent: GPU-minutes that each project used since its grant in force began.
+        left: GPU-minutes that a new job of each project with a budget may ask for
+            (`domain.budgets.Budget.startable_minutes`).
     """
-    return "".join("\t".join(record) + "\n" for record in _records(policy, cluster, moment, spent, bypass))
+    return "".join("\t".join(record) + "\n" for record in _records(policy, cluster, moment, left, bypass))
 
 
 def stamped(text: str, written: datetime) -> str:
@@ -55,7 +56,7 @@ def _records(
     policy: Policy,
     cluster: ClusterName,
     moment: datetime,
-    spent: Mapping[ProjectName, int],
+    left: Mapping[ProjectName, int | None],
     bypass: Iterable[UserName],
 ) -> Iterator[tuple[str, ...]]:
     pools = [pool for pool in policy.pools if pool.cluster == cluster]
@@ -66,7 +67,7 @@ def _records(
             yield "partition", name, pool.model, str(pool.gpus_per_node), _minutes(pool.max_time)
     entitled = entitlements(policy, cluster, moment)
     for one in entitled:
-        yield _project(one, spent.get(one.name, 0))
+        yield _project(one, left.get(one.name))
     defaults = default_projects(policy, entitled)
     for one in entitled:
         for member in policy.members_of(one.name):
@@ -75,7 +76,7 @@ def _records(
         yield "bypass", user
 
 
-def _project(one: Entitlement, spent: int) -> tuple[str, ...]:
+def _project(one: Entitlement, left: int | None) -> tuple[str, ...]:
     return (
         "project",
         one.name,
@@ -87,7 +88,7 @@ def _project(one: Entitlement, spent: int) -> tuple[str, ...]:
         _limit(one.borrow_limit),
         _limit(one.max_gpus_per_job),
         "-" if one.max_time is None else _minutes(min(one.max_time, one.pool.max_time)),
-        _limit(None if one.budget_minutes is None else max(0, one.budget_minutes - spent)),
+        _limit(left),
         _epoch(one.starts_at),
         _epoch(one.ends_at),
         one.state.value,

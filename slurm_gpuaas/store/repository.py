@@ -11,9 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any
 
-from sqlalchemy import ColumnElement, Engine, delete, func, insert
+from sqlalchemy import ColumnElement, Engine, case, delete, event, func, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
@@ -30,11 +31,12 @@ from slurm_gpuaas.domain.names import (
     UserName,
 )
 from slurm_gpuaas.domain.nodes import Node, out_of_service
-from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, Pool, Project, Share
-from slurm_gpuaas.domain.usage import UsageRecord
+from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, Pool, Project, Rate, Share
+from slurm_gpuaas.domain.usage import UsageRecord, UsageSum
 from slurm_gpuaas.store.audit import AuditTrail
 from slurm_gpuaas.store.engine import open_engine, upgrade
 from slurm_gpuaas.store.journal import Journal
+from slurm_gpuaas.store.known_sums import KnownSums, Stretch
 from slurm_gpuaas.store.session import Sessions
 from slurm_gpuaas.store.tables import (
     GrantRow,
@@ -48,6 +50,7 @@ from slurm_gpuaas.store.tables import (
     PolicyRevisionRow,
     PoolRow,
     ProjectRow,
+    RateRow,
     ShareRow,
     Table,
     UsageRow,
@@ -71,6 +74,7 @@ class Store:
         self._sessions = Sessions(engine)
         self.audit = AuditTrail(self._sessions)
         self.journal = Journal(self._sessions)
+        self._known_sums = KnownSums()
         self._read_policy: tuple[str, Policy] | None = None
 
     @classmethod
@@ -262,8 +266,11 @@ class Store:
 
     def put_usage(self, records: Iterable[UsageRecord]) -> None:
         """Keep runs of jobs; a run is known by cluster, job id and start, and its newest record stands."""
+        rows = [asdict(record) for record in records]
+        starts = {row["started"] for row in rows}
         with self._sessions.writing() as session:
-            _upsert(session, UsageRow, [asdict(record) for record in records])
+            _upsert(session, UsageRow, rows)
+            event.listen(session, "after_commit", lambda session: self._known_sums.forget(starts), once=True)
 
     def usage(
         self,
@@ -292,25 +299,24 @@ class Store:
         with self._sessions.reading() as session:
             return session.exec(select(func.max(col(UsageRow.ended))).where(UsageRow.cluster == cluster)).one()
 
-    def gpu_seconds_by_account(
-        self,
-        *,
-        started_from: datetime | None = None,
-        started_before: datetime | None = None,
-        ended_only: bool = False,
-    ) -> Mapping[AccountName, int]:
-        """GPU-seconds of runs that started in [started_from, started_before), summed in the database."""
-        wanted: list[ColumnElement[bool]] = []
-        if started_from is not None:
-            wanted.append(col(UsageRow.started) >= started_from)
-        if started_before is not None:
-            wanted.append(col(UsageRow.started) < started_before)
-        if ended_only:
-            wanted.append(col(UsageRow.ended).is_not(None))
-        total = func.sum(col(UsageRow.gpu_seconds))
+    def usage_sums(self, cluster: ClusterName, cuts: Sequence[datetime]) -> Sequence[UsageSum]:
+        """GPU-seconds of the cluster's runs by account, model and QOS, and by the stretch of time they started in.
+
+        Args:
+            cuts: ascending; n of them make n + 1 stretches. The database sums, one stretch at a time, and only those
+                in which a run was written since they were last asked for.
+        """
+        joined = self._sessions.joined
+        known, writes = self._known_sums.now()
+        found: dict[Stretch, Sequence[UsageSum]] = {}
         with self._sessions.reading() as session:
-            rows = session.exec(select(UsageRow.account, total).where(*wanted).group_by(col(UsageRow.account)))
-            return {AccountName(account): int(seconds) for account, seconds in rows}
+            for since, until in pairwise((None, *cuts, None)):
+                stretch = Stretch(cluster, since, until)
+                sums = None if joined else known.get(stretch)
+                found[stretch] = _usage_sums(session, stretch) if sums is None else sums
+        if not joined:  # what an open transaction has written is for itself alone, and may be taken back
+            self._known_sums.keep(found, writes)
+        return [one for sums in found.values() for one in sums]
 
     # -- Marks
 
@@ -338,6 +344,7 @@ def _policy(session: Session) -> Policy:
             *(Project.model_validate(row.model_dump()) for row in session.exec(select(ProjectRow))),
             *(Member.model_validate(row.model_dump()) for row in session.exec(select(MemberRow))),
             *(_pool(row, shares.get(row.name, [])) for row in session.exec(select(PoolRow))),
+            *(Rate.model_validate(row.model_dump()) for row in session.exec(select(RateRow))),
             *(_grant(row) for row in session.exec(select(GrantRow))),
         ]
     )
@@ -381,6 +388,7 @@ def _policy_rows(policy: Policy) -> list[tuple[type[Table], list[dict[str, Any]]
                 for position, share in enumerate(pool.shares)
             ],
         ),
+        (RateRow, [one.model_dump(**plain) for one in policy.rates]),  # type: ignore[arg-type]
         (
             GrantRow,
             [
@@ -427,6 +435,29 @@ def _placement(row: JobPlacementRow) -> JobPlacement:
         cost=row.cost,
         runner_up_cost=row.runner_up_cost,
         reason=row.reason,
+    )
+
+
+def _usage_sums(session: Session, stretch: Stretch) -> Sequence[UsageSum]:
+    key: tuple[ColumnElement[Any], ...] = (UsageRow.account, UsageRow.model, UsageRow.qos)  # type: ignore[assignment]
+    total = func.sum(col(UsageRow.gpu_seconds))
+    ended = func.sum(case((col(UsageRow.ended).is_not(None), col(UsageRow.gpu_seconds)), else_=0))
+    wanted: list[ColumnElement[bool]] = [col(UsageRow.cluster) == stretch.cluster]
+    if stretch.since is not None:
+        wanted.append(col(UsageRow.started) >= stretch.since)
+    if stretch.until is not None:
+        wanted.append(col(UsageRow.started) < stretch.until)
+    rows = session.exec(select(*key, total, ended).where(*wanted).group_by(*key))  # type: ignore[call-overload]
+    return tuple(
+        UsageSum(
+            account=AccountName(account),
+            model=None if model is None else GpuModel(model),
+            qos=QosName(qos),
+            since=stretch.since,
+            gpu_seconds=int(seconds),
+            ended=int(over),
+        )
+        for account, model, qos, seconds, over in rows
     )
 
 

@@ -18,6 +18,11 @@ class Sessions:
         self._engine = engine
         self._open: ContextVar[Session | None] = ContextVar("gpuaas-store-session", default=None)
 
+    @property
+    def joined(self) -> bool:
+        """The caller has a transaction open."""
+        return self._open.get() is not None
+
     @contextmanager
     def writing(self) -> Iterator[Session]:
         """A transaction that commits at the end, or wholly rolls back when something raises."""

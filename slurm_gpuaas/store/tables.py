@@ -6,6 +6,7 @@ Times are UTC on every database: a naive time is refused on the way in, and ever
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from typing import Any, ClassVar
 
 from sqlalchemy import (
@@ -26,7 +27,7 @@ from sqlmodel import Field, SQLModel
 
 from slurm_gpuaas.domain.incidents import Drain, EventKind, EventSource, IncidentState
 from slurm_gpuaas.domain.jobs import PlacementOutcome
-from slurm_gpuaas.domain.policy import Role
+from slurm_gpuaas.domain.policy import BudgetPeriod, Role
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -160,6 +161,39 @@ class ShareRow(Table, table=True):
     spares: int = 0
 
 
+class SqlPercent(TypeDecorator[Decimal]):
+    """0.00 to 100.00, kept as whole hundredths: SQLite has no decimal numbers."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_bind_param(self, value: Decimal | None, dialect: Dialect) -> int | None:
+        return None if value is None else int(value * 100)
+
+    def process_result_value(self, value: int | None, dialect: Dialect) -> Decimal | None:
+        return None if value is None else Decimal(value) / 100
+
+
+def _between(column: str, least: int, most: int) -> CheckConstraint:
+    return CheckConstraint(f"{column} BETWEEN {least} AND {most}", name=column)
+
+
+class RateRow(Table, table=True):
+    __tablename__ = "rate"
+    __table_args__ = (
+        UniqueConstraint("model", "starts"),
+        _at_least("won_per_gpu_hour", 0),
+        _between("burst_discount", 0, 10_000),
+    )
+
+    name: str = Field(primary_key=True, max_length=60)
+    model: str = Field(max_length=30)
+    won_per_gpu_hour: int
+    burst_discount: Decimal = Field(sa_column=Column(SqlPercent(), nullable=False))
+    starts: date
+    basis: str = Field(max_length=500)
+
+
 class GrantRow(Table, table=True):
     __tablename__ = "gpu_grant"  # GRANT is a word of SQL
     __table_args__ = (
@@ -169,6 +203,11 @@ class GrantRow(Table, table=True):
         _at_least("lend_limit", 0),
         _at_least("weight", 0),
         _at_least("budget_gpu_hours", 0),
+        _at_least("budget_won", 0),
+        _one_of("budget_period", BudgetPeriod),
+        _between("carry_over", 0, 100),
+        _between("grace", 0, 100),
+        _between("price_percent", 0, 10_000),
         _at_least("max_gpus_per_job", 1),
         _at_least("max_seconds", 1),
         CheckConstraint("ends >= starts", name="days"),
@@ -186,6 +225,11 @@ class GrantRow(Table, table=True):
     starts: date
     ends: date
     budget_gpu_hours: int | None = Field(default=None, sa_type=BigInteger)
+    budget_won: int | None = Field(default=None, sa_type=BigInteger)
+    budget_period: str = Field(max_length=10)
+    carry_over: int
+    grace: int
+    price_percent: Decimal = Field(sa_column=Column(SqlPercent(), nullable=False))
     max_gpus_per_job: int | None = None
     max_seconds: int | None = Field(default=None, sa_type=BigInteger)
 
@@ -265,6 +309,7 @@ class UsageRow(Table, table=True):
         _at_least("gpu_seconds", 0),
         CheckConstraint("ended >= started", name="times"),
         Index(None, "account", "started"),
+        Index(None, "started"),
     )
 
     cluster: str = Field(primary_key=True, max_length=30)

@@ -27,10 +27,11 @@ PARTITIONS = "/etc/slurm/gpuaas/partitions.conf"
 
 @dataclass(frozen=True)
 class Applied:
-    controller: PolicyController
-    publisher: VerdictPublisher
     store: Store
     slurm: RestController
+    accounting: RestAccounting
+    controller: PolicyController
+    publisher: VerdictPublisher
 
     def apply(self, documents: Iterable[PolicyDocument]) -> None:
         self.controller.apply(Policy.of(documents), actor="root")
@@ -51,12 +52,17 @@ def applied(instance: Instance, documents: Iterable[PolicyDocument], clock: Cloc
             closing(Store.open(f"sqlite:///{folder}/store.db")) as store,
             closing(RestWire(RestAddress(socket=instance.path(listen)))) as wire,
         ):
+            slurm = RestController(wire)
+            accounting = RestAccounting(wire, sacctmgr=program(instance.command(["sacctmgr"])))
             both = Applied(
+                store,
+                slurm,
+                accounting,
                 PolicyController(
                     cluster=cluster,
                     store=store,
-                    accounting=RestAccounting(wire, sacctmgr=program(instance.command(["sacctmgr"]))),
-                    controller=RestController(wire),
+                    accounting=accounting,
+                    controller=slurm,
                     partitions=ScontrolPartitions(program(instance.command(["scontrol"]))),
                     partition_file=instance.path(PARTITIONS),
                     clock=clock or SystemClock(),
@@ -65,11 +71,10 @@ def applied(instance: Instance, documents: Iterable[PolicyDocument], clock: Cloc
                     mode=0o644,  # it is root's here
                     cluster=cluster,
                     store=store,
+                    jobs=slurm.jobs,
                     file=instance.path(SNAPSHOT),
                     clock=clock or SystemClock(),
                 ),
-                store,
-                RestController(wire),
             )
             both.apply(documents)
             try:

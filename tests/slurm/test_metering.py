@@ -11,8 +11,9 @@ import pytest
 
 from slurm_gpuaas.domain.clock import SystemClock
 from slurm_gpuaas.domain.names import ClusterName
+from slurm_gpuaas.domain.usage import Window
 from slurm_gpuaas.metering.controller import MeteringController
-from slurm_gpuaas.metering.rules import Window, totals
+from slurm_gpuaas.metering.rules import totals
 from slurm_gpuaas.slurm.rest_accounting import RestAccounting
 from slurm_gpuaas.slurm.rest_wire import RestWire
 from slurm_gpuaas.store import Store

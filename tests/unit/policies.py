@@ -42,6 +42,19 @@ def grant(of: str = "vision", **fields: Any) -> PolicyDocument:
     return document("Grant", **{**defaults, **fields})
 
 
+def rate(**fields: Any) -> PolicyDocument:
+    """One Won a GPU-second of b200, half of it as burst."""
+    defaults: Mapping[str, Any] = {
+        "name": "b200-2026",
+        "model": "b200",
+        "won_per_gpu_hour": 3_600,
+        "burst_discount": 50,
+        "starts": "2026-01-01",
+        "basis": "Notice 2026-1",
+    }
+    return document("Rate", **{**defaults, **fields})
+
+
 def policy(*documents: PolicyDocument) -> Policy:
     """The documents with the organisation `snu` and the pool `mini`, unless they bring their own."""
     kinds = {type(one).__name__ for one in documents}
@@ -63,6 +76,9 @@ DAYS = st.dates(min_value=date(2026, 6, 1), max_value=date(2027, 6, 30))
 @st.composite
 def _grants(draw: st.DrawFn, name: str) -> PolicyDocument:
     starts = draw(DAYS)
+    budget = draw(st.none() | st.integers(0, 1_000))
+    won = draw(st.none() | st.integers(0, 10**9))
+    period = draw(st.sampled_from(("grant", "month", "quarter"))) if (budget, won) != (None, None) else "grant"
     return grant(
         name,
         name=f"{name}-{draw(st.integers(1, 3))}",
@@ -74,7 +90,12 @@ def _grants(draw: st.DrawFn, name: str) -> PolicyDocument:
         priority=draw(st.integers(-3, 3)),
         starts=starts,
         ends=starts + timedelta(days=draw(st.integers(0, 300))),
-        budget_gpu_hours=draw(st.none() | st.integers(0, 1_000)),
+        budget_gpu_hours=budget,
+        budget_won=won,
+        budget_period=period,
+        carry_over=0 if period == "grant" else draw(st.integers(0, 100)),
+        grace=0 if (budget, won) == (None, None) else draw(st.integers(0, 100)),
+        price_percent=draw(st.decimals(0, 100, places=2)),
         max_gpus_per_job=draw(st.none() | st.integers(1, 64)),
         max_time=draw(st.none() | st.integers(1, 10_000).map(lambda minutes: timedelta(minutes=minutes))),
     )
@@ -94,6 +115,7 @@ def policies(draw: st.DrawFn) -> Policy:
             min_run=timedelta(seconds=draw(st.integers(0, 3_600))),
             grace=timedelta(seconds=draw(st.integers(0, 600))),
         ),
+        rate(),
     ]
     for name in draw(st.sets(st.sampled_from(PROJECTS))):
         documents.append(project(name, draw(st.sampled_from(("snu", "kaist")))))
@@ -102,7 +124,7 @@ def policies(draw: st.DrawFn) -> Policy:
         given: list[PolicyDocument] = []
         for candidate in draw(st.lists(_grants(name), max_size=2)):
             try:  # grants of one name, or of two shares at once, are no policy
-                policy(project(name), pool(shares=shares), *given, candidate)
+                policy(project(name), pool(shares=shares), rate(), *given, candidate)
             except InvalidInput:
                 continue
             given.append(candidate)

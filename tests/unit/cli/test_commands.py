@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,17 @@ import yaml
 
 from slurm_gpuaas.cli.main import GROUPS, main
 from slurm_gpuaas.domain.incidents import EventKind, EventSource, NodeEvent
-from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.jobs import JobId
+from slurm_gpuaas.domain.names import (
+    AccountName,
+    ClusterName,
+    GpuModel,
+    NodeName,
+    PartitionName,
+    QosName,
+    UserName,
+)
+from slurm_gpuaas.domain.usage import UsageRecord
 from tests.unit.cli.conftest import Run
 from tests.unit.daemon.site import RESEARCHER, Site
 
@@ -173,6 +184,67 @@ def test_projects_usage_status_read(run: Run, policy_file: Path) -> None:
     assert json.loads(run("usage", "--from", "2027-01-01", "--to", "2027-01-31", "--json").out)["rows"] == []
     assert run("usage", "--from", "yesterday").code == 3
     assert "fake" in run("status").out
+
+
+BUDGET = """\
+---
+kind: Rate
+name: b200-2027
+model: b200
+won_per_gpu_hour: 5000
+burst_discount: 40
+starts: 2027-01-01
+basis: 과학기술정보통신부 고시 2027-1
+"""
+
+
+def test_a_budget_is_shown_in_gpu_hours_and_won(run: Run, policy_file: Path, site: Site) -> None:
+    text = policy_file.read_text() + "budget_gpu_hours: 300\nbudget_won: 1000000\nprice_percent: 2.5\n" + BUDGET
+    policy_file.write_text(text)
+    assert run("budget").out == "No project that you may see has a budget in force.\n"
+    run("policy", "apply", "-f", str(policy_file), "--yes")
+    run_of_an_hour(site)
+    hours, won = [line.split() for line in run("budget", uid=RESEARCHER).out.splitlines()[2:]]
+    assert hours[3:10] == ["GPU-hours", "300.0", "0.0", "0.0", "8.0", "0.0", "292.0"]
+    assert hours[10:] == ["2.7", "-", "2027-05-21", "292.0", "300.0"], "8 in three days and 18 hours"
+    assert won == ["Won", "1,000,000", "0", "0", "1,000", "0", "999,000"]
+    (told,) = json.loads(run("budget", "--project", "vision", "--json").out)
+    assert (told["won"]["used"], told["used_gpu_seconds"], told["written_gpu_minutes"]) == (1_000, 28_800, 18_000)
+    header, _line, row = run("usage").out.splitlines()
+    assert header.split("  ")[0] == "project"
+    assert "1,000" in row.split()
+    exported = run("policy", "export").out
+    assert "price_percent: 2.5" in exported
+    assert run("budget", "--project", "no-such").code == 3
+
+
+def test_use_without_a_rate_is_named_below_the_table(run: Run, policy_file: Path, site: Site) -> None:
+    run("policy", "apply", "-f", str(policy_file), "--yes")
+    run_of_an_hour(site)
+    assert "8.00 GPU-hours have no price" in run("usage").out
+
+
+def run_of_an_hour(site: Site) -> None:
+    """Eight GPUs that have just been used for an hour."""
+    ended = site.clock.now()
+    site.store.put_usage(
+        [
+            UsageRecord(
+                cluster=ClusterName("mini"),
+                job_id=JobId(7),
+                user=UserName("nobody"),
+                account=AccountName("vision"),
+                qos=QosName("guaranteed-vision"),
+                partition=PartitionName("haein-own"),
+                model=GpuModel("b200"),
+                gpus=8,
+                started=ended - timedelta(hours=1),
+                ended=ended,
+                gpu_seconds=8 * 3600,
+                state="COMPLETED",
+            )
+        ]
+    )
 
 
 @pytest.mark.parametrize("command", [["policy", "plan"], ["node", "list"], ["status"]], ids=" ".join)

@@ -149,6 +149,26 @@ def test_a_researcher_asking_for_anothers_usage_learns_nothing(site: Site) -> No
     assert answer.json()["detail"].replace("speech", "") == missing.json()["detail"].replace("no-such", "")
 
 
+def test_budgets_are_of_the_projects_one_may_see(site: Site) -> None:
+    applied(site)
+    (own,) = site.http(RESEARCHER).get("/api/v1/budgets").json()
+    assert (own["project"], own["gpu_seconds"]["left"], own["won"]) == ("vision", 1_000 * 3600, None)
+    assert (own["written_gpu_minutes"], own["startable_gpu_minutes"]) == (60_000, 60_000)
+    assert len(site.http(ADMINISTRATOR).get("/api/v1/budgets").json()) == 2
+    assert site.http(RESEARCHER).get("/api/v1/budgets", params={"project": "speech"}).status_code == 404
+
+
+def test_what_running_jobs_may_still_use_is_committed_and_unknown_is_not_zero(site: Site) -> None:
+    applied(site)
+    site.controller.job_by_id[JobId(7)] = make_job(7, account="vision", time_limit=timedelta(hours=2))
+    site.controller.start(7, ["b200-001"])
+    (own,) = site.http(RESEARCHER).get("/api/v1/budgets").json()
+    assert own["gpu_seconds"]["committed"] == 16 * 3600
+    site.clock.forward(timedelta(minutes=1))
+    site.controller.go_down()
+    assert site.http(RESEARCHER).get("/api/v1/budgets").status_code == 503
+
+
 def test_whoami_tells_memberships(site: Site) -> None:
     applied(site)
     assert site.http(RESEARCHER).get("/api/v1/whoami").json() == {
@@ -295,6 +315,12 @@ def test_metrics_tell_the_guarantees_use_incidents_and_errors(site: Site) -> Non
     ):
         assert line in page
     assert 'gpuaas_incidents{state="draining"} 1.0' in page
+
+
+def test_metrics_tell_how_much_of_a_budget_is_used(site: Site) -> None:
+    applied(site)
+    page = site.agents_http().get("/metrics").text
+    assert 'gpuaas_budget_used_ratio{project="vision",unit="gpu_hours"} 0.0' in page
 
 
 def test_a_body_that_is_too_large_is_refused_before_it_is_read_whole(site: Site) -> None:

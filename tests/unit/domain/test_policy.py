@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from pydantic import ValidationError
 
 from slurm_gpuaas.domain.errors import InvalidInput
-from slurm_gpuaas.domain.policy import DOCUMENT, Policy, PolicyDocument, expand_nodes, fold_nodes
-from tests.unit.policies import document, grant, member, policies, policy, pool, project
+from slurm_gpuaas.domain.names import GpuModel
+from slurm_gpuaas.domain.policy import DOCUMENT, KST, Policy, PolicyDocument, expand_nodes, fold_nodes
+from tests.unit.policies import document, grant, member, policies, policy, pool, project, rate
 
 EXAMPLES = Path(__file__).parents[3] / "etc" / "examples"
 
@@ -159,3 +160,64 @@ def test_a_grant_to_the_last_day_of_the_calendar_has_no_end() -> None:
     (endless,) = policy(project(), grant(ends="9999-12-31")).grants
     assert endless.ends_at.astimezone(UTC).year == 9999
     assert endless.active_at(datetime(2500, 1, 1, tzinfo=UTC))
+
+
+MONTHLY: dict[str, Any] = {"budget_gpu_hours": 1, "budget_period": "month"}
+
+
+@pytest.mark.parametrize(
+    ("documents", "fault"),
+    [
+        (
+            [grant(name="a", price_percent=5), grant(name="b")],
+            "Grants a and b of project vision overlap and differ in price",
+        ),
+        (
+            [grant(name="a", **MONTHLY), grant(name="b", budget_gpu_hours=1)],
+            "differ in budget_period, carry_over or grace",
+        ),
+        ([grant(name="a", grace=5, **MONTHLY), grant(name="b", **MONTHLY)], "their budgets are one"),
+        ([grant(name="a", budget_won=1)], "Grant a has a budget in Won, but model b200 has no Rate on 2026-01-01."),
+        ([grant(name="a", budget_won=1), rate(starts="2026-01-02")], "model b200 has no Rate on 2026-01-01"),
+        ([rate(name="x"), rate(name="y")], "Rates x and y of model b200 both start on 2026-01-01."),
+    ],
+    ids=["two prices", "two periods", "two graces", "Won without a rate", "rate too late", "two rates"],
+)
+def test_budgets_that_do_not_fit_together_are_refused(documents: list[PolicyDocument], fault: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        policy(project(), *documents)
+    assert fault in caught.value.message
+
+
+def test_grants_after_one_another_may_have_their_own_rules_and_prices() -> None:
+    first = grant(name="a", ends="2026-12-31", price_percent=5, **MONTHLY)
+    assert policy(project(), first, grant(name="b", starts="2027-01-01", budget_gpu_hours=1))
+
+
+@pytest.mark.parametrize(
+    ("fields", "fault"),
+    [
+        ({"grace": 10}, "no budget"),
+        ({"budget_period": "month"}, "no budget"),
+        ({"budget_gpu_hours": 1, "carry_over": 50}, "budget is for the whole grant"),
+        ({"price_percent": 2.125}, "decimal places"),
+        ({"price_percent": 101}, "less than or equal to 100"),
+        ({"budget_won": 1.5}, "integer"),
+    ],
+)
+def test_a_grants_budget_rules_have_something_to_rule(fields: dict[str, Any], fault: str) -> None:
+    with pytest.raises(ValidationError, match=fault):
+        grant(**fields)
+
+
+def test_a_rate_says_what_it_rests_on() -> None:
+    with pytest.raises(ValidationError, match="basis"):
+        rate(basis="")
+
+
+def test_the_newest_rate_that_has_begun_is_in_force() -> None:
+    two = policy(rate(), rate(name="later", starts="2026-07-01"))
+    months = [(date(2025, 12, 31), None), (date(2026, 1, 1), "b200-2026"), (date(2026, 7, 1), "later")]
+    for day, name in months:
+        found = two.rate_at(GpuModel("b200"), datetime(day.year, day.month, day.day, tzinfo=KST))
+        assert (found.name if found else None) == name

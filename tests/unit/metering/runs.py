@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
-from slurm_gpuaas.domain.names import AccountName, ClusterName
+from slurm_gpuaas.domain.names import ClusterName
 from slurm_gpuaas.domain.usage import UsageRecord
 from slurm_gpuaas.metering.rules import RunKey, key_of
 from slurm_gpuaas.slurm.records import AccountingJob
@@ -88,13 +87,6 @@ class MemoryStore:
             and (since is None or record.ended is None or record.ended > since)
             and not (running and record.ended)
         ]
-
-    def gpu_seconds_by_account(self, *, started_from: datetime | None = None) -> Mapping[AccountName, int]:
-        sums: Counter[AccountName] = Counter()
-        for record in self.records.values():
-            if started_from is None or record.started >= started_from:
-                sums[record.account] += record.gpu_seconds
-        return sums
 
     def usage_ended_last(self, cluster: ClusterName) -> datetime | None:
         return max((record.ended for record in self.records.values() if record.ended), default=None)

@@ -1,28 +1,32 @@
-"""GPU-seconds: what counts, in which window, for whom, and what a budget has left."""
+"""GPU-seconds and Won: what counts, in which window, for whom."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from slurm_gpuaas.domain.errors import InvalidInput
-from slurm_gpuaas.domain.usage import UsageRecord
+from slurm_gpuaas.domain.policy import Policy
+from slurm_gpuaas.domain.usage import UsageRecord, Window
 from slurm_gpuaas.metering.rules import (
     Dimension,
-    Window,
     day,
     gpu_seconds_in,
     meter,
     metered_until,
     month,
+    pricing,
     totals,
 )
 from slurm_gpuaas.slurm.records import AccountingJob
 from tests.unit.metering.runs import T0, at, run
+from tests.unit.policies import grant, policy, pool, project, rate
 
 NOVEMBER = month(2026, 11)
 
@@ -139,3 +143,56 @@ def test_every_split_adds_up_to_the_same_total(jobs: list[AccountingJob]) -> Non
     whole = sum(record.gpu_seconds for record in records)
     for by in ([], [Dimension.USER], [Dimension.PROJECT, Dimension.QOS], list(Dimension)):
         assert sum(total.gpu_seconds for total in totals(records, NOVEMBER, by=by)) == whole
+
+
+# -- Won
+
+
+def priced(**grant_fields: Any) -> Policy:
+    """A policy of these runs' cluster: a Won a GPU-second until 2 November, then two; burst costs half."""
+    return policy(
+        project(),
+        pool(
+            name="haein", cluster="haein", shares=[{"name": "own", "nodes": "b200-[001-008]", "partition": "b200-own"}]
+        ),
+        rate(),
+        rate(name="b200-later", starts="2026-11-02", won_per_gpu_hour=7_200),
+        grant(pool="haein", **grant_fields),
+    )
+
+
+# Run; percent of the market price; Won as guaranteed and as burst.
+PRICED = [
+    ("guaranteed", run(end=10), 100, (80, 0)),
+    ("burst, at its discount", run(end=10, qos="burst-8"), 100, (0, 40)),
+    ("a start-up pays a tenth", run(end=10), 10, (8, 0)),
+    ("a run costs what was in force when it started", run(end=40 * 3600), 100, (8 * 40 * 3600, 0)),
+    ("the later rate", run(start=24 * 3600, end=24 * 3600 + 10), 100, (160, 0)),
+    ("an account that is no project pays the whole price", run(end=10, account="foreign"), 10, (80, 0)),
+]
+
+
+@pytest.mark.parametrize(("job", "percent", "won"), [row[1:] for row in PRICED], ids=[row[0] for row in PRICED])
+def test_what_a_run_costs(job: AccountingJob, percent: int, won: tuple[int, int]) -> None:
+    (total,) = totals([metered(job)], NOVEMBER, price=pricing(priced(price_percent=percent)))
+    assert (int(total.guaranteed_won), int(total.burst_won), total.unpriced) == (*won, 0)
+
+
+def test_a_run_without_one_model_costs_what_its_partition_does() -> None:
+    record = replace(metered(run(end=10)), model=None)
+    (total,) = totals([record], NOVEMBER, price=pricing(priced()))
+    assert (int(total.guaranteed_won), total.unpriced) == (80, 0)
+
+
+def test_use_of_a_model_without_a_rate_is_told_and_costs_nothing() -> None:
+    (total,) = totals([metered(run(end=10, model="h200"))], NOVEMBER, price=pricing(priced()))
+    assert (int(total.guaranteed_won), int(total.burst_won), total.unpriced) == (0, 0, 80)
+
+
+@given(st.integers(0, 86_400), st.integers(1, 7 * 86_400), st.lists(st.integers(0, 9 * 86_400), max_size=5))
+def test_windows_that_tile_a_time_cost_exactly_what_it_costs(start: int, length: int, cuts: list[int]) -> None:
+    record, price = metered(run(start=start, end=start + length)), pricing(priced())
+    moments = [at(second) for second in sorted({0, *cuts, 10 * 86_400})]
+    parts = [totals([record], Window(one, two), price=price) for one, two in pairwise(moments)]
+    whole = totals([record], Window(moments[0], moments[-1]), price=price)
+    assert sum(total.guaranteed_won for part in parts for total in part) == whole[0].guaranteed_won

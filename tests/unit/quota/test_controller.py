@@ -88,7 +88,9 @@ class World:
         )
 
     def publisher(self) -> VerdictPublisher:
-        return VerdictPublisher(cluster=MINI, store=self.store, file=self.snapshot, clock=self.clock)
+        return VerdictPublisher(
+            cluster=MINI, store=self.store, jobs=self.controller.jobs, file=self.snapshot, clock=self.clock
+        )
 
 
 @pytest.fixture
@@ -346,6 +348,33 @@ class TestBudget:
         limit = world.slurm.account_by_name[AccountName("vision")].grp_tres_mins
         assert limit == {"gres/gpu": 100 + 600}, "a run that goes on is not counted: the limit would move all the time"
         assert "\t598\t" in _body_after(world), "600 minutes less the 2 of the run since"
+
+    def test_the_hook_is_told_what_running_jobs_have_not_taken(self, world: World) -> None:
+        world.policies().apply(policy(project(), member(), grant(budget_gpu_hours=10)), actor="root")
+        job = make_job(7, account="vision", time_limit=timedelta(minutes=30))
+        world.controller.job_by_id[job.id] = job
+        assert "\t600\t" in _body_after(world), "a waiting job has taken nothing"
+        world.controller.start(7, ["b200-01"])
+        assert "\t360\t" in _body_after(world), "600 minutes less 8 GPUs for 30"
+        world.clock.forward(timedelta(minutes=10))
+        world.store.put_usage([_run(7, EPOCH, None, 8 * 600)])
+        assert "\t360\t" in _body_after(world), "what it has used is a part of what it has taken"
+        world.controller.finish(7)
+        world.store.put_usage([_run(7, EPOCH, EPOCH + timedelta(minutes=10), 8 * 600)])
+        assert "\t520\t" in _body_after(world), "it ended early and gives 160 minutes back"
+
+    def test_without_slurms_answer_the_snapshot_is_kept_fresh_all_the_same(self, world: World) -> None:
+        world.policies().apply(policy(project(), member(), grant(budget_gpu_hours=10)), actor="root")
+        world.controller.go_down()
+        assert "\t600\t" in _body_after(world)
+
+    def test_nothing_is_written_while_jobs_use_what_they_were_promised(self, world: World) -> None:
+        monthly = grant(budget_gpu_hours=10, budget_period="month", carry_over=50, grace=20)
+        world.policies().apply(policy(project(), member(), monthly), actor="root")
+        for minutes in (1, 2, 3):
+            world.store.put_usage([_run(7, EPOCH, None, minutes * 480)])
+            world.clock.forward(timedelta(minutes=1))
+            assert world.policies().reconcile().plan.steps == ()
 
 
 class TestSnapshot:

@@ -19,16 +19,17 @@ MINI = ClusterName("mini")
 NOW = datetime(2027, 1, 4, 9, 0, tzinfo=UTC)
 
 
-def want(policy: Policy, moment: datetime = NOW, **spent: int) -> Wanted:
-    return wanted(policy, MINI, moment, spent_before={ProjectName(name): minutes for name, minutes in spent.items()})
+def want(policy: Policy, moment: datetime = NOW, **written: int | None) -> Wanted:
+    minutes = {ProjectName(name): minutes for name, minutes in written.items()}
+    return wanted(policy, MINI, moment, written_minutes=minutes)
 
 
 def qos(policy: Policy, name: str = "guaranteed-vision", moment: datetime = NOW) -> Qos:
     return want(policy, moment).accounting.qos[QosName(name)]
 
 
-def account(policy: Policy, name: str = "vision", **spent: int) -> Account:
-    return want(policy, NOW, **spent).accounting.accounts[AccountName(name)]
+def account(policy: Policy, name: str = "vision", **written: int | None) -> Account:
+    return want(policy, NOW, **written).accounting.accounts[AccountName(name)]
 
 
 def association(policy: Policy, user: str = "alice", of: str = "vision") -> UserAssociation:
@@ -50,12 +51,12 @@ class TestAccounts:
             "gpuaas:project:vision",
         ]
 
-    def test_the_budget_is_the_projects_gpu_minutes_on_top_of_what_was_spent_before(self) -> None:
-        limited = policy(project(), grant(budget_gpu_hours=100))
-        assert account(limited).grp_tres_mins == {"gres/gpu": 6_000}
-        assert account(limited, vision=250).grp_tres_mins == {"gres/gpu": 6_250}
-        assert account(policy(project(), grant(budget_gpu_hours=0))).grp_tres_mins == {"gres/gpu": 0}
-        assert account(policy(project(), grant())).grp_tres_mins == {}, "absent is no budget, not zero"
+    def test_the_limit_of_gpu_minutes_stands_on_the_account_and_absent_is_not_zero(self) -> None:
+        granted = policy(project(), grant())
+        assert account(granted, vision=6_250).grp_tres_mins == {"gres/gpu": 6_250}
+        assert account(granted, vision=0).grp_tres_mins == {"gres/gpu": 0}
+        assert account(granted, vision=None).grp_tres_mins == {}
+        assert account(granted).grp_tres_mins == {}
 
     def test_a_project_without_a_grant_on_the_cluster_has_nothing_there(self) -> None:
         elsewhere = policy(project(), member(), pool(cluster="other"), grant())

@@ -17,8 +17,8 @@ MINI = ClusterName("mini")
 WIDTHS = {"cluster": 3, "partition": 5, "project": 14, "member": 4, "bypass": 2}
 
 
-def records(policy: Policy, **spent: int) -> dict[str, list[list[str]]]:
-    lines = body(policy, MINI, NOW, spent={ProjectName(name): minutes for name, minutes in spent.items()}).splitlines()
+def records(policy: Policy, **left: int) -> dict[str, list[list[str]]]:
+    lines = body(policy, MINI, NOW, left={ProjectName(name): minutes for name, minutes in left.items()}).splitlines()
     found: dict[str, list[list[str]]] = {kind: [] for kind in WIDTHS}
     for line in lines:
         kind, *fields = line.split("\t")
@@ -33,9 +33,9 @@ def test_the_records_of_a_policy() -> None:
             project(),
             member("alice"),
             member("bob"),
-            grant(borrow_limit=8, budget_gpu_hours=10, max_gpus_per_job=8, max_time="PT12H", ends="2027-12-31"),
+            grant(borrow_limit=8, max_gpus_per_job=8, max_time="PT12H", ends="2027-12-31"),
         ),
-        vision=100,
+        vision=500,
     )
     assert found["cluster"] == [["mini", "8"]]
     assert found["partition"] == [["mini-own", "b200", "8", "1440"]]
@@ -51,11 +51,6 @@ def test_what_is_not_limited_is_a_dash() -> None:
     (fields,) = records(policy(project(), grant()))["project"]
     assert fields[2] == "burst-mini-own"
     assert fields[6:10] == ["-", "-", "-", "-"]
-
-
-def test_a_budget_never_goes_below_nothing() -> None:
-    (fields,) = records(policy(project(), grant(budget_gpu_hours=1)), vision=100)["project"]
-    assert fields[9] == "0"
 
 
 def test_a_grant_that_ended_gives_nothing_and_says_when() -> None:

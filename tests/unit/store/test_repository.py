@@ -218,12 +218,42 @@ class TestUsage:
         assert [one.job_id for one in store.usage(running=True)] == [3]
         assert store.usage(accounts=[AccountName("speech")]) == ()
 
-    def test_sums_by_account_can_leave_out_what_still_runs(self, store: Store) -> None:
-        store.put_usage([run_of(1, ended=NOW + timedelta(seconds=5), seconds=40), run_of(2, seconds=2)])
-        assert store.gpu_seconds_by_account() == {"vision": 42}
-        assert store.gpu_seconds_by_account(ended_only=True) == {"vision": 40}
-        assert store.gpu_seconds_by_account(started_before=NOW) == {}
-        assert store.gpu_seconds_by_account(started_from=NOW) == {"vision": 42}
+    def test_sums_are_cut_at_moments_and_tell_what_has_ended(self, store: Store) -> None:
+        hour = timedelta(hours=1)
+        store.put_usage(
+            [
+                run_of(1, ended=NOW + timedelta(seconds=5), seconds=40),
+                run_of(2, seconds=2),
+                run_of(3, started=NOW - hour, ended=NOW + hour, seconds=7),
+                run_of(4, started=NOW + hour, seconds=9),
+            ]
+        )
+
+        def sums(*cuts: datetime) -> list[tuple[datetime | None, int, int]]:
+            return [(one.since, one.gpu_seconds, one.ended) for one in store.usage_sums(ClusterName("mini"), cuts)]
+
+        assert sums() == [(None, 58, 47)]
+        assert sums(NOW, NOW + hour) == [(None, 7, 7), (NOW, 42, 40), (NOW + hour, 9, 0)]
+        assert store.usage_sums(ClusterName("other"), ()) == []
+
+    def test_sums_follow_every_write_and_nothing_that_was_taken_back(self, store: Store) -> None:
+        mini, cut = ClusterName("mini"), NOW + timedelta(hours=1)
+
+        def sums() -> list[int]:
+            return [one.gpu_seconds for one in store.usage_sums(mini, [cut])]
+
+        store.put_usage([run_of(1, seconds=1), run_of(2, started=cut, seconds=10)])
+        assert (sums(), sums()) == ([1, 10], [1, 10])
+        store.put_usage([run_of(1, seconds=2)])
+        assert sums() == [2, 10]
+        with pytest.raises(ZeroDivisionError), store.transaction():
+            store.put_usage([run_of(2, started=cut, seconds=20)])
+            assert sums() == [2, 20], "one's own writes are seen"
+            raise ZeroDivisionError
+        assert sums() == [2, 10]
+        with store.transaction():
+            store.put_usage([run_of(2, started=cut, seconds=30)])
+        assert sums() == [2, 30]
 
     def test_the_database_refuses_what_no_rule_could_have_made(self, store: Store) -> None:
         with pytest.raises(IntegrityError):

@@ -1,0 +1,29 @@
+"""Budgets as the store's metered use has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from slurm_gpuaas.domain.budgets import Budget, budgets, cuts
+from slurm_gpuaas.domain.jobs import Job
+from slurm_gpuaas.domain.names import ClusterName, ProjectName
+from slurm_gpuaas.domain.policy import Policy
+from slurm_gpuaas.store.repository import Store
+
+
+def read_budgets(
+    store: Store, policy: Policy, cluster: ClusterName, at: datetime, *, jobs: Iterable[Job] = ()
+) -> Mapping[ProjectName, Budget]:
+    """The budget of each project that has one in force on the cluster.
+
+    Args:
+        store: metered up to about `at`.
+        jobs: what slurmctld holds; without them nothing is committed.
+    """
+    moments = cuts(policy, cluster, at)
+    if not moments:
+        return {}
+    return budgets(
+        policy, cluster, at, store.usage_sums(cluster, moments), jobs=jobs, running=store.usage(running=True)
+    )
