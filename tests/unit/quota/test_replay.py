@@ -28,9 +28,9 @@ def table(*minutes: tuple[int, int]) -> MinuteTable:
     )
 
 
-def hours(recovery: Recovery) -> tuple[float, float, float]:
-    """GPU-minutes: bound, recovered, evicted."""
-    return tuple(round(value * 60) for value in (recovery.bound, recovery.recovered, recovery.evicted))
+def gpu_minutes(recovery: Recovery) -> tuple[int, int, int]:
+    """Bound, recovered, evicted."""
+    return round(recovery.bound * 60), round(recovery.recovered * 60), round(recovery.evicted * 60)
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ def hours(recovery: Recovery) -> tuple[float, float, float]:
     ],
 )
 def test_lending(why: str, minutes: list[tuple[int, int]], interval: int, expected: tuple[int, int, int]) -> None:
-    assert hours(replay(table(*minutes), interval_min=interval, reclaim_s=60)) == expected, why
+    assert gpu_minutes(replay(table(*minutes), interval_min=interval, reclaim_s=60)) == expected, why
 
 
 def test_an_owner_waits_the_reclaim_time_for_each_gpu_that_it_asks_back() -> None:
