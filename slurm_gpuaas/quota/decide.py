@@ -1,7 +1,6 @@
 """Decides what waiting jobs may do on one share of one GPU model: start, wait, or never; and who gives way. Pure.
 
-A job runs wholly as guaranteed or wholly as burst. The daemon, `gpuaas quota simulate` and `gpuaas quota replay` all
-call `decide`.
+A job runs wholly as guaranteed or wholly as burst. The daemon and `gpuaas quota simulate` both call `decide`.
 
 Who gives way, and why nobody swaps for ever:
 
