@@ -43,7 +43,7 @@ class Scene:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LiveShare:
-    """One share: tenants (organisations above projects) with guarantees that can be kept, what it has, who runs, and the
+    """One share: tenants (organisations above projects, with guarantees that can be kept), capacity, who runs, and the
     rules for reclaim."""
 
     partition: PartitionName

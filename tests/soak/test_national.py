@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.slurm, pytest.mark.timeout(900)]
 PROJECTS = 300
 ORGANISATIONS = 40
 MEMBERS = 3
-GPUS = 32
+GPUS = 16
 POOLS: tuple[Mapping[str, Any], ...] = (
     # government and own servers of each provider: 287 + 95, 255 + 48, 765 + 192
     {"name": "naver", "model": "h200", "shares": {"gov": "h200-[001-287]", "own": "h200-[288-382]"}},
@@ -27,7 +27,7 @@ POOLS: tuple[Mapping[str, Any], ...] = (
 
 
 def documents() -> list[Mapping[str, Any]]:
-    """One policy for all three clusters: 300 projects of 40 organisations, three members each, 32 GPUs."""
+    """One policy for all three clusters: 300 projects of 40 organisations, three members each, 16 GPUs."""
     pools = [
         {
             "kind": "Pool",
