@@ -19,8 +19,12 @@ from slurm_gpuaas.testbed.cache import Cache
 from slurm_gpuaas.testbed.instance import Instance, end, require_root, running, up_all
 from slurm_gpuaas.testbed.profiles import PROFILES
 from slurm_gpuaas.testbed.progress import shown
+from slurm_gpuaas.testbed.releases import DEFAULT, RELEASES
 from slurm_gpuaas.testbed.status import Status, status_of
 
+SLURM = click.option(
+    "--slurm", type=click.Choice(sorted(RELEASES)), default=DEFAULT, show_default=True, help="Release of Slurm."
+)
 NAME = click.option("--name", metavar="NAME", help="Which testbed; not needed while only one is up.")
 
 
@@ -44,24 +48,27 @@ def group() -> None:
 @click.option(
     "--name", metavar="NAME", help="Its name on this host.  [default: the profile's; a cluster's each for several]"
 )
+@SLURM
 @click.option(
     "--with-daemon/--no-daemon", "daemon", default=True, show_default=True, help="Start gpuaasd and gpuaas-agent."
 )
-def up(profile: str, name: str | None, daemon: bool) -> None:
+def up(profile: str, name: str | None, slurm: str, daemon: bool) -> None:
     """Bring a testbed up; one that is up already stays as it is.
 
     The first run builds a Debian root folder, a pyslurm wheel and a Python environment into the cache
-    ($GPUAAS_CACHE, else ~/.cache/slurm-gpuaas): three minutes or so.
+    ($GPUAAS_CACHE, else ~/.cache/slurm-gpuaas): three minutes or so, for each release of Slurm.
+    24.11 runs without pyslurm, which does not build against it.
 
     \b
     Examples:
       gpuaas testbed up
+      gpuaas testbed up --slurm 24.11 --name old     Debian stable's Slurm
       gpuaas testbed up --profile national           three clusters: naver, kakao, nhn
       gpuaas testbed up --profile mini --name mine
     """
     console = Console(stderr=True)
     with shown(console) as progress:
-        instances = up_all(profile, name, daemon=daemon, progress=progress)
+        instances = up_all(profile, name, slurm=slurm, daemon=daemon, progress=progress)
     for instance in instances:
         click.echo(
             f"Testbed {instance.name} is up: {instance.cluster.nodes} nodes, "
@@ -182,20 +189,22 @@ def adduser(name: str | None, users: tuple[str, ...]) -> None:
 
 @group.command()
 @click.option("--update", is_flag=True, help="Take the archive's versions of today.")
-@click.option("--suite", default=rootfs.DEFAULT_SUITE, show_default=True, help="Debian suite.")
-def lock(update: bool, suite: str) -> None:
+@SLURM
+def lock(update: bool, slurm: str) -> None:
     """Show the locked package versions, or renew them from the archive.
 
     \b
     Examples:
       gpuaas testbed lock
       gpuaas testbed lock --update
+      gpuaas testbed lock --update --slurm 24.11
     """
-    old = rootfs.locked_versions(suite)
+    release = RELEASES[slurm]
+    old = rootfs.locked_versions(release.suite)
     if update:
         require_root()
         with shown(Console(stderr=True)) as progress:
-            new = rootfs.Builder(Cache.default(), suite, progress).update_lock()
+            new = rootfs.Builder(Cache.default(), release, progress).update_lock()
         for package, version in sorted(new.items()):
             if old.get(package) != version:
                 click.echo(f"{package}: {old.get(package, 'not locked')} -> {version}")

@@ -13,10 +13,11 @@ from slurm_gpuaas.cli.output import print_json, print_table
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.faults import faults_of
 from slurm_gpuaas.domain.policy import expand_nodes
-from slurm_gpuaas.topology import ibnetdiscover, slurm_yaml
+from slurm_gpuaas.topology import ibnetdiscover, slurm_conf, slurm_yaml
 from slurm_gpuaas.topology.fabric import Fabric
 from slurm_gpuaas.topology.problem import Problem, solve
 
+FORMS = {"topology.yaml": slurm_yaml.render, "topology.conf": slurm_conf.render}
 TEXT = click.File("r", encoding="utf-8", errors="replace")
 
 
@@ -100,19 +101,21 @@ def show(fabric: TextIO, as_json: bool) -> None:
 @group.command()
 @click.argument("fabric", type=TEXT)
 @click.option(
-    "--format", "form", type=click.Choice(["topology.yaml"]), default="topology.yaml", show_default=True, help="Form."
+    "--format", "form", type=click.Choice(list(FORMS)), default="topology.yaml", show_default=True, help="Form."
 )
 @click.option("--nodes", help="All nodes of slurm.conf: those the fabric lacks are added apart, as Slurm demands.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output.")
 def render(fabric: TextIO, form: str, nodes: str | None, output: Path | None) -> None:
-    """Write FABRIC.json as Slurm's topology.yaml (Slurm 25.05 and later).
+    """Write FABRIC.json as Slurm's topology.yaml (Slurm 25.05 and later) or topology.conf (every Slurm).
+
+    gpuaasd reads topology.yaml, whichever of the two Slurm reads.
 
     \b
-    Example:
+    Examples:
       gpuaas topology render fabric.json --nodes 'b200-[001-129]' -o /etc/slurm/gpuaas/topology.yaml
+      gpuaas topology render fabric.json --format topology.conf -o /etc/slurm/topology.conf
     """
-    del form  # the choice has one value today
-    _put(slurm_yaml.render(read_fabric(fabric), nodes=expand_nodes(nodes) if nodes else ()), output)
+    _put(FORMS[form](read_fabric(fabric), nodes=expand_nodes(nodes) if nodes else ()), output)
 
 
 @group.command()

@@ -75,8 +75,9 @@ def connect(
     """
     wire = RestWire(settings.rest, timeout=settings.rest_timeout)
     accounting = RestAccounting(wire, sacctmgr=program(settings.sacctmgr))
-    partitions = ScontrolPartitions(program(settings.scontrol))
-    rest = RestController(wire)
+    scontrol = program(settings.scontrol)
+    partitions = ScontrolPartitions(scontrol)
+    rest = RestController(wire, scontrol=scontrol)
     if not settings.worker_command:
         return Door(controller=rest, accounting=accounting, partitions=partitions, wire=wire, pyslurm=None)
     pyslurm = PyslurmController(

@@ -18,6 +18,7 @@ from slurm_gpuaas.domain.errors import GpuaasError
 from slurm_gpuaas.domain.names import GpuModel
 from slurm_gpuaas.domain.nodes import Node
 from slurm_gpuaas.slurm.connect import DoorSettings, connect
+from slurm_gpuaas.slurm.known_bugs import Version, known_bugs
 from slurm_gpuaas.slurm.programs import Program, program
 from slurm_gpuaas.slurm.pyslurm_driver import PyslurmVersions
 from slurm_gpuaas.slurm.rest_driver import REQUEUE_SINCE, RESERVATIONS_SINCE, RestController
@@ -29,6 +30,11 @@ OLDEST_SLURM: Final = (24, 11)
 SNAPSHOT_STALE: Final = timedelta(minutes=3)
 """The daemon writes the hook's snapshot when it changed, or is a minute old."""
 NOT_PRESENT: Final = "is not there"
+PYSLURM_SINCE: Final = (25, 5)
+"""pyslurm 25.11, for which our driver is written, does not build against the headers of 24.11."""
+NOT_OFFERED: Final = "not offered by this Slurm"
+EXPEDITED_SINCE: Final = (25, 11)
+"""First release with requeue_delay and enable_expedited_requeue."""
 
 
 class Level(StrEnum):
@@ -127,16 +133,20 @@ def _drivers(facts: Facts) -> Iterator[Finding]:
         )
     else:
         yield Finding("slurmrestd", Level.OK, f"Slurm {facts.rest.value}, API v0.0.42")
-        for check, seen, without in (
-            ("slurmrestd requeue", facts.rest_requeue, "requeue a job"),
-            ("slurmrestd reservations", facts.rest_reservations, "write a reservation"),
+        for check, seen, instead in (
+            (
+                "slurmrestd requeue",
+                facts.rest_requeue,
+                "pyslurm does it" if facts.pyslurm.value else "scontrol does it",
+            ),
+            ("slurmrestd reservations", facts.rest_reservations, "scontrol does it"),
         ):
-            if seen.value:
-                yield Finding(check, Level.OK, f"API {seen.value}")
-            elif facts.pyslurm.value and check == "slurmrestd requeue":
-                yield Finding(check, Level.OK, "not offered; pyslurm does it")
+            if seen.value is None:
+                yield Finding(check, Level.WARN, seen.problem, seen.way_out or "See slurmrestd.")
+            elif seen.value == NOT_OFFERED:
+                yield Finding(check, Level.OK, f"{NOT_OFFERED}; {instead}")
             else:
-                yield Finding(check, Level.WARN, f"{seen.problem}", f"Upgrade Slurm to let us {without}.")
+                yield Finding(check, Level.OK, f"API {seen.value}")
     yield _pyslurm(facts)
     if facts.slurmdbd.value:
         yield Finding("slurmdbd", Level.OK, f"answers for cluster {facts.slurmdbd.value}")
@@ -149,6 +159,8 @@ def _drivers(facts: Facts) -> Iterator[Finding]:
 
 def _pyslurm(facts: Facts) -> Finding:
     versions = facts.pyslurm.value
+    if versions is None and facts.rest.value and _release(facts.rest.value) < PYSLURM_SINCE:
+        return Finding("pyslurm", Level.OK, "none can be built against this Slurm: everything goes over slurmrestd")
     if versions is None:
         return Finding(
             "pyslurm",
@@ -189,6 +201,7 @@ def _configuration(config: Mapping[str, str], models: frozenset[GpuModel]) -> It
         f"slurmctld is {version or 'of unknown version'}",
         f"Upgrade to {OLDEST_SLURM[0]}.{OLDEST_SLURM[1]} or newer." if old else "",
     )
+    yield from _bugs(version)
     yield _has(config, "JobSubmitPlugins", {"lua"}, "Set JobSubmitPlugins=lua and install plugins/job_submit.lua.")
     yield _is(config, "PreemptType", "preempt/qos", "guarantees are taken back from burst jobs by QOS")
     yield _has(config, "PreemptMode", {"REQUEUE"}, "Set PreemptMode=REQUEUE: burst jobs are queued again, not lost.")
@@ -217,6 +230,19 @@ def _configuration(config: Mapping[str, str], models: frozenset[GpuModel]) -> It
     yield _is(config, "JobRequeue", "1", "a job that lost its node goes on elsewhere", level=Level.WARN)
 
 
+def _bugs(version: str) -> Iterator[Finding]:
+    """Slurm's own bugs in this version, from the table."""
+    running = Version.of(version)
+    if running is None:
+        return
+    for bug in known_bugs().of(running):
+        span = bug.span_of(running)
+        fixed = span.fixed if span else None
+        upgrade = f"Upgrade to {fixed} or newer." if fixed else "No release with a fix is known."
+        way_out = f"{upgrade} {'Until then: ' if fixed else ''}{bug.way_out}"
+        yield Finding(f"Slurm bug {bug.name}", Level.WARN, f"In {running} {bug.effect}.", way_out.strip())
+
+
 def _tracked(config: Mapping[str, str], models: frozenset[GpuModel]) -> Finding:
     wanted = {"gres/gpu", *(f"gres/gpu:{model}" for model in models)}
     missing = sorted(wanted - _words(config, "AccountingStorageTRES"))
@@ -231,14 +257,22 @@ def _tracked(config: Mapping[str, str], models: frozenset[GpuModel]) -> Finding:
 
 
 def _requeue_delay(config: Mapping[str, str]) -> Finding:
-    found = re.search(r"\brequeue_delay=(\d+)", config.get("SchedulerParameters", ""))
+    """How long Slurm holds a requeued job: requeue_delay, else (and before 25.11 always) the life of a credential."""
+    knows = _release(config.get("SLURM_VERSION", "")) >= EXPEDITED_SINCE
+    delay = re.search(r"\brequeue_delay=(\d+)", config.get("SchedulerParameters", "")) if knows else None
+    life = re.search(r"\bcred_expire=(\d+)", config.get("AuthInfo", ""))
+    found = delay or life
     if found and int(found[1]) <= 10:
-        return Finding("requeue_delay", Level.OK, f"{found[1]} s")
+        return Finding("requeue_delay", Level.OK, f"{found[1]} s{'' if delay else ', by cred_expire'}")
     return Finding(
         "requeue_delay",
         Level.WARN,
-        f"A requeued job waits {f'{found[1]} s' if found else 'about 120 s, the default,'} before it may start again.",
-        "Add requeue_delay=1 to SchedulerParameters (Slurm 25.11 or newer).",
+        f"A requeued job waits {f'{found[1]} s' if found else 'about 120 s, the default,'} before it may start again; "
+        "one that the placement gate places does not.",
+        "Add requeue_delay=1 to SchedulerParameters."
+        if knows
+        else "Slurm 25.11 has requeue_delay for it. Before, AuthInfo=cred_expire=10 shortens it where all nodes' "
+        "clocks agree to the second and no prolog takes that long.",
     )
 
 
@@ -329,8 +363,8 @@ def examine(
         return Facts(
             pyslurm=Seen.of(door.pyslurm.versions) if door.pyslurm else Seen(problem="pyslurm is not installed."),
             rest=version,
-            rest_requeue=Seen.of(lambda: rest.api_for(REQUEUE_SINCE, "requeue jobs")),
-            rest_reservations=Seen.of(lambda: rest.api_for(RESERVATIONS_SINCE, "write reservations")),
+            rest_requeue=Seen.of(lambda: rest.api_for(REQUEUE_SINCE) or NOT_OFFERED),
+            rest_reservations=Seen.of(lambda: rest.api_for(RESERVATIONS_SINCE) or NOT_OFFERED),
             slurmdbd=Seen.of(door.accounting.ping),
             config=Seen.of(lambda: parse_config(run(["scontrol", "show", "config"]))),
             rest_user=user,

@@ -177,6 +177,9 @@ class Operations:
         self._unless({_ALREADY_PENDING}, lambda: self._slurm.Job(job).requeue())
 
     def cancel(self, job: int) -> None:
+        """Not the last task of an array, whose id is also the array's: pyslurm would end all its tasks."""
+        if self._has_an_arrays_id(job):
+            raise Failed("unsupported", f"tell job {job} from the whole array of that id.")
         try:
             self._slurm.Job(job).cancel()
         except self._slurm.RPCError as error:
@@ -186,6 +189,14 @@ class Operations:
                 "SUSPENDED",
             }:
                 raise
+
+    def _has_an_arrays_id(self, job: int) -> bool:
+        try:
+            return bool(self._slurm.Job.load(job).array_id == job)
+        except self._slurm.RPCError as error:
+            if error.errno != _UNKNOWN_JOB:
+                raise
+            return False
 
     def update_job(self, job: int, change: Mapping[str, Any]) -> None:
         """`change` holds pyslurm's own attribute names."""

@@ -408,7 +408,19 @@ class RestAccounting:
         self._delete("account", ordered, here=parent_of.keys(), abroad={row.account for row in abroad})
 
     def delete_qos(self, qos: Iterable[QosName]) -> None:
-        for batch in _batches(sorted(set(qos) & {one.name for one in self._qos()})):
+        """Out of other QOS's preempt lists first: before 25.05 slurmdbd leaves it there, and slurmrestd 24.11 then
+        answers HTTP 500, and nothing else, to every reading of the QOS."""
+        present = {one.name: one for one in map(_qos, self._qos())}
+        leaving = set(qos) & present.keys()
+        kept_of: dict[frozenset[QosName], list[QosName]] = defaultdict(list)
+        for one in present.values():
+            if one.name not in leaving and one.preempt & leaving:
+                kept_of[one.preempt - leaving].append(one.name)
+        for kept, names in kept_of.items():
+            for batch in _batches(sorted(names)):
+                change = ["where", f"name={','.join(batch)}", "set", f"preempt={','.join(sorted(kept))}"]
+                self._sacctmgr(["--immediate", "--quiet", "modify", "qos", *change])
+        for batch in _batches(sorted(leaving)):
             self._sacctmgr(["--immediate", "--quiet", "delete", "qos", f"name={','.join(batch)}"])
 
     # ------------------------------------------------------------------ parts

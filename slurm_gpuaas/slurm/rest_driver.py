@@ -1,8 +1,8 @@
 """`Controller` over slurmrestd: everything the pyslurm driver does, for sites and moments without pyslurm.
 
-All of it is API v0.0.42 but two things that v0.0.42 has no words for: writing reservations (v0.0.43, Slurm 25.05) and
-requeueing (v0.0.45, Slurm 26.05). For those the oldest version that has them is used if slurmrestd offers it;
-otherwise the call is refused and says so.
+All of it is API v0.0.42 but what v0.0.42 has no words for: writing reservations (and, on Slurm 24.11, deleting them)
+needs v0.0.43 of Slurm 25.05, requeueing v0.0.45 of Slurm 26.05. For those the oldest version that has them is used if
+slurmrestd offers it, else scontrol.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ from slurm_gpuaas.domain.jobs import Job, JobId, JobState
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.nodes import Node
 from slurm_gpuaas.slurm import translate
+from slurm_gpuaas.slurm.programs import Program, program
 from slurm_gpuaas.slurm.protocols import SlurmctldAway, SlurmRefused, SlurmUnavailable
 from slurm_gpuaas.slurm.records import JobChange, Reservation
 from slurm_gpuaas.slurm.rest_wire import API, Answer, AnswerT, Number, RestRefused, RestWire, Text, Wire, number
+from slurm_gpuaas.slurm.scontrol import Scontrol
 
 _CTLD: Final = f"/slurm/{API}"
 
@@ -74,6 +76,7 @@ class _Job(Wire):
     restart_cnt: int = 0
     admin_comment: Text = ""
     array_job_id: Number = Field(default_factory=Number)
+    array_task_id: Number = Field(default_factory=Number)
     required_nodes: Text = ""
     resv_name: Text = ""
 
@@ -124,15 +127,18 @@ class RestController:
     Args:
         wire: the connection.
         timeout: seconds for one answer.
+        scontrol: how to run `scontrol`, for what an older slurmrestd has no words for. The program on PATH unless told
+            otherwise.
     """
 
     name: Final = "slurmrestd"
 
-    def __init__(self, wire: RestWire, *, timeout: float = 20.0) -> None:
+    def __init__(self, wire: RestWire, *, timeout: float = 20.0, scontrol: Program | None = None) -> None:
         self._wire = wire
+        self._scontrol = Scontrol(scontrol or program(("scontrol",)))
         self._timeout = timeout
         self._doubted = False
-        self._newer: dict[int, str] = {}
+        self._newer: dict[int, str | None] = {}
 
     def version(self) -> str:
         """slurmrestd's own version; it runs with slurmctld's."""
@@ -151,22 +157,15 @@ class RestController:
         """
         self.version()
 
-    def api_for(self, since: int, what: str) -> str:
-        """Oldest API version from `since` on that this slurmrestd offers.
-
-        Raises:
-            SlurmRefused: it offers none; `what` says what cannot be done then.
-        """
+    def api_for(self, since: int) -> str | None:
+        """Oldest API version from `since` on that this slurmrestd offers; None when it offers none."""
         if since not in self._newer:
-            for version in range(since, _NEWEST_TRIED + 1):
-                if self._wire.send("GET", f"/slurm/v0.0.{version}/ping/").status_code == 200:
-                    self._newer[since] = f"v0.0.{version}"
-                    break
-            else:
-                raise SlurmRefused(
-                    f"This slurmrestd cannot {what}: it offers no API from v0.0.{since} on.",
-                    way_out="Install a matching pyslurm, or a newer Slurm; `gpuaas doctor` shows what is found.",
-                )
+            offered = (
+                f"v0.0.{version}"
+                for version in range(since, _NEWEST_TRIED + 1)
+                if self._wire.send("GET", f"/slurm/v0.0.{version}/ping/").status_code == 200
+            )
+            self._newer[since] = next(offered, None)
         return self._newer[since]
 
     def nodes(self) -> Sequence[Node]:
@@ -199,14 +198,18 @@ class RestController:
 
     def requeue(self, job: JobId, *, restarts: int | None = None) -> None:
         """Looks first: Slurm would run a finished job again, and says nothing when asked for unfinished ones only."""
-        api = self.api_for(REQUEUE_SINCE, "requeue jobs")
-        found = _job(self._get(f"{_CTLD}/job/{job}", _JobsAnswer).jobs[0])
+        row = self._row(job)
+        found = _job(row)
         if found.state.ended:
             raise SlurmRefused(f"Job {job} has ended ({found.state}).", way_out="Read the jobs again.")
         if found.state is JobState.PENDING or (restarts is not None and found.restarts > restarts):
             return
+        api = self.api_for(REQUEUE_SINCE)
+        if api is None:
+            self._scontrol.requeue(_task(row))
+            return
         try:
-            self._get(f"/slurm/{api}/job/{job}/requeue", Answer, {"Incomplete": "true"})
+            self._get(f"/slurm/{api}/job/{_task(row)}/requeue", Answer, {"Incomplete": "true"})
         except RestRefused as refused:
             if refused.codes != {_ALREADY_PENDING}:
                 raise
@@ -214,7 +217,7 @@ class RestController:
     def cancel(self, job: JobId) -> None:
         gone = {0, _ALREADY_DONE, _UNKNOWN_JOB}  # unknown: it ended, and Slurm has forgotten it since
         try:
-            answer = self._delete(f"{_CTLD}/job/{job}", _KillAnswer)
+            answer = self._delete(f"{_CTLD}/job/{_task(self._row(job))}", _KillAnswer)
         except RestRefused as refused:
             if refused.codes <= gone:
                 return
@@ -248,9 +251,14 @@ class RestController:
         return tuple(map(_reservation, self._get(f"{_CTLD}/reservations/", _ReservationsAnswer).reservations))
 
     def put_reservation(self, reservation: Reservation) -> None:
-        api = self.api_for(RESERVATIONS_SINCE, "write reservations")
         present = next((one for one in self.reservations() if one.name == reservation.name), None)
         if present == reservation:
+            return
+        # The start of one that runs already cannot move, and need not.
+        moves = present is None or present.start != reservation.start
+        api = self.api_for(RESERVATIONS_SINCE)
+        if api is None:
+            self._by_scontrol(reservation, present=present is not None, moves=moves)
             return
         end = int((reservation.start + reservation.duration).timestamp())
         body: dict[str, object] = {
@@ -262,12 +270,26 @@ class RestController:
         }
         if reservation.nodes:  # an empty list would be read as a node without a name
             body["node_list"] = [reservation.nodes]
-        # The start of one that runs already cannot move, and need not.
-        if present is None or present.start != reservation.start:
+        if moves:
             body["start_time"] = number(int(reservation.start.timestamp()))
         self._post(f"/slurm/{api}/reservation", body)
 
+    def _row(self, job: JobId) -> _Job:
+        """One job: asked for by the id of an array's last task, slurmrestd tells all its tasks."""
+        rows = self._get(f"{_CTLD}/job/{job}", _JobsAnswer).jobs
+        return next(row for row in rows if row.job_id == job)
+
+    def _by_scontrol(self, reservation: Reservation, *, present: bool, moves: bool) -> None:
+        if present:
+            self._scontrol.update_reservation(reservation, moves=moves)
+        else:
+            self._scontrol.create_reservation(reservation)
+
     def delete_reservation(self, name: str) -> None:
+        if self.api_for(RESERVATIONS_SINCE) is None:
+            if any(one.name == name for one in self.reservations()):
+                self._scontrol.delete_reservation(name)
+            return
         try:
             self._delete(f"{_CTLD}/reservation/{quote(name, safe='')}", Answer)
         except RestRefused as refused:
@@ -305,6 +327,12 @@ class RestController:
             raise
         self._doubted = False
         return answer
+
+
+def _task(row: _Job) -> str:
+    """How one task of an array is called, and no other: the id of one of them is also that of the whole array."""
+    array, task = row.array_job_id.value, row.array_task_id.value
+    return f"{array}_{task}" if array and task is not None else str(row.job_id)
 
 
 def _job(row: _Job) -> Job:

@@ -202,7 +202,10 @@ class RestWire:
                 raise SlurmUnavailable(f"slurmrestd cannot reach Slurm: {said}.", way_out="Check with `gpuaas doctor`.")
             raise RestRefused(f"Slurm refused {method} {path}: {said}.", codes=codes)
         if not response.is_success:
-            raise RestRefused(f"slurmrestd answered {method} {path} with HTTP {response.status_code}.")
+            raise RestRefused(
+                f"slurmrestd answered {method} {path} with HTTP {response.status_code}, and not why.",
+                way_out="Look at its log; `gpuaas doctor` names the bugs of this Slurm.",
+            )
         return answer
 
     def send(

@@ -18,7 +18,7 @@ from slurm_gpuaas.testbed.errors import ServiceFailed
 from slurm_gpuaas.testbed.progress import Note, Progress
 from slurm_gpuaas.testbed.rootfs import CHECKOUT, SOURCE, VENV, Artifacts
 from slurm_gpuaas.testbed.sim import create_node_files
-from slurm_gpuaas.testbed.sim.fabric import topology_for
+from slurm_gpuaas.testbed.sim.fabric import topology_conf_for, topology_for
 
 if TYPE_CHECKING:
     from slurm_gpuaas.testbed.instance import Instance
@@ -270,7 +270,10 @@ def _configuration(instance: Instance) -> None:
     instance.write("/etc/slurm/slurmdbd.conf", slurmconf.slurmdbd_conf(), owner="slurm", mode=0o600)
     instance.write("/etc/slurm/gpuaas/partitions.conf", slurmconf.bootstrap_partitions(), owner=ADMINISTRATOR)
     instance.write("/etc/slurm/gpuaas/topology.yaml", topology_for(cluster), owner=ADMINISTRATOR)
-    instance.path("/etc/slurm/topology.yaml").symlink_to("/etc/slurm/gpuaas/topology.yaml")
+    if cluster.release.reads_topology_yaml:
+        instance.path("/etc/slurm/topology.yaml").symlink_to("/etc/slurm/gpuaas/topology.yaml")
+    else:
+        instance.write("/etc/slurm/topology.conf", topology_conf_for(cluster))
     if hook.is_file():
         instance.path("/etc/slurm/job_submit.lua").symlink_to(f"{SOURCE}/plugins/job_submit.lua")
     instance.write("/etc/munge/munge.key", secrets.token_hex(64), owner="munge", mode=0o400)

@@ -25,6 +25,7 @@ from slurm_gpuaas.testbed.cache import Cache
 from slurm_gpuaas.testbed.errors import CommandFailed, ServiceFailed, TestbedError
 from slurm_gpuaas.testbed.profiles import Cluster, Profile, profile
 from slurm_gpuaas.testbed.progress import Progress, SilentProgress
+from slurm_gpuaas.testbed.releases import DEFAULT
 from slurm_gpuaas.testbed.rootfs import PATH_INSIDE, Artifacts, Builder
 from slurm_gpuaas.testbed.sandbox import Spec
 
@@ -41,6 +42,8 @@ class State:
     profile: str
     cluster: str
     boot_seconds: float
+    slurm: str = DEFAULT
+    """Release, e.g. `24.11`."""
 
     @classmethod
     def read(cls, text: str) -> State:
@@ -71,6 +74,7 @@ class Instance:
         profile_name: str,
         name: str | None = None,
         *,
+        slurm: str = DEFAULT,
         daemon: bool = True,
         progress: Progress | None = None,
         artifacts: Artifacts | None = None,
@@ -78,13 +82,14 @@ class Instance:
         """Brings up a profile of one cluster; an instance of that name that is up already is returned as it is.
 
         Args:
+            slurm: which release of Slurm.
             daemon: start gpuaasd and gpuaas-agent too.
             artifacts: what to boot from; built or taken from the cache when not given.
 
         Raises:
             TestbedError: it could not be built or booted; what was started of it is gone again.
         """
-        chosen = profile(profile_name)
+        chosen = profile(profile_name).on(slurm)
         clusters = chosen.instance_names(name)
         if len(clusters) != 1:
             raise InvalidInput(f"Profile {profile_name} has {len(clusters)} clusters.", way_out="Use up_all().")
@@ -97,12 +102,12 @@ class Instance:
     ) -> Instance:
         require_root()
         cache = Cache.default()
-        ready = artifacts or Builder(cache, cluster.suite, progress).all()
+        ready = artifacts or Builder(cache, cluster.release, progress).all()
         with cache.lock(f"instance-{name}"):
             state = running().get(name)
-            if state and state.finished_as(chosen.name, cluster.name):
+            if state and state.finished_as(chosen.name, cluster):
                 return cls.attach(name)
-            end(name)  # of another profile, or its boot was cut short
+            end(name)  # of another profile or release, or its boot was cut short
             started = time.monotonic()
             instance = cls(name, _launch(cache, name, ready), cluster)
             try:
@@ -112,7 +117,8 @@ class Instance:
                     error.way_out = f"Its logs were kept in {instance.keep_logs(cache.logs / name)}."
                 instance.down()
                 raise
-            instance.write(STATE_FILE, json.dumps(vars(State(chosen.name, cluster.name, time.monotonic() - started))))
+            booted = State(chosen.name, cluster.name, time.monotonic() - started, cluster.release.slurm)
+            instance.write(STATE_FILE, json.dumps(vars(booted)))
         return instance
 
     @classmethod
@@ -129,7 +135,7 @@ class Instance:
                 f"No testbed named {name} is up (up: {others}).",
                 way_out=f"gpuaas testbed up --profile mini --name {name}",
             )
-        clusters = {cluster.name: cluster for cluster in profile(found.state.profile).clusters}
+        clusters = {cluster.name: cluster for cluster in profile(found.state.profile).on(found.state.slurm).clusters}
         return cls(name, found.pid, clusters[found.state.cluster])
 
     def down(self) -> None:
@@ -374,15 +380,21 @@ class Running:
     pid: int
     state: State | None
 
-    def finished_as(self, profile_name: str, cluster: str) -> bool:
-        return self.state is not None and (self.state.profile, self.state.cluster) == (profile_name, cluster)
+    def finished_as(self, profile_name: str, cluster: Cluster) -> bool:
+        wanted = (profile_name, cluster.name, cluster.release.slurm)
+        return self.state is not None and (self.state.profile, self.state.cluster, self.state.slurm) == wanted
 
 
 def up_all(
-    profile_name: str, name: str | None = None, *, daemon: bool = True, progress: Progress | None = None
+    profile_name: str,
+    name: str | None = None,
+    *,
+    slurm: str = DEFAULT,
+    daemon: bool = True,
+    progress: Progress | None = None,
 ) -> list[Instance]:
     """Brings up every cluster of a profile, one after the other: each keeps all processors busy by itself."""
-    chosen = profile(profile_name)
+    chosen = profile(profile_name).on(slurm)
     shown = progress or SilentProgress()
     return [
         Instance._up(chosen, own_name, cluster, daemon, shown, None)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from slurm_gpuaas.domain.errors import NotFound
 from slurm_gpuaas.domain.names import Name
-from slurm_gpuaas.testbed.rootfs import DEFAULT_SUITE
+from slurm_gpuaas.testbed.releases import DEFAULT, RELEASES, Release
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +21,7 @@ class Cluster:
         nodes: number of nodes.
         digits: digits of a node's number.
         group: nodes under one leaf switch group (InfiniBand scalable unit).
-        suite: Debian suite whose Slurm it runs.
+        release: which Slurm it runs.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Cluster:
     digits: int = 3
     gpus: int = 8
     group: int = 32
-    suite: str = DEFAULT_SUITE
+    release: Release = RELEASES[DEFAULT]
 
     def node(self, number: int) -> str:
         return f"{self.model}-{number:0{self.digits}}"
@@ -61,6 +61,16 @@ class Profile:
     name: str
     summary: str
     clusters: tuple[Cluster, ...]
+
+    def on(self, slurm: str) -> Profile:
+        """The same clusters with another release of Slurm.
+
+        Raises:
+            NotFound: the testbed has no such release.
+        """
+        if slurm not in RELEASES:
+            raise NotFound(f"The testbed has no Slurm {slurm}.", way_out=f"Use one of {', '.join(RELEASES)} (--slurm).")
+        return replace(self, clusters=tuple(replace(cluster, release=RELEASES[slurm]) for cluster in self.clusters))
 
     def instance_names(self, name: str | None) -> dict[str, Cluster]:
         """Instance name to cluster.

@@ -27,21 +27,12 @@ from slurm_gpuaas.testbed import hostenv, sandbox
 from slurm_gpuaas.testbed.cache import Cache, key_of
 from slurm_gpuaas.testbed.errors import ArchiveMoved, TestbedError
 from slurm_gpuaas.testbed.progress import Note, Progress, SilentProgress
+from slurm_gpuaas.testbed.releases import DEFAULT, RELEASES, Release
 from slurm_gpuaas.testbed.sandbox import Bind, Spec
 from slurm_gpuaas.testbed.sim import build as nvml
 
 CHECKOUT: Final = Path(slurm_gpuaas.__file__).parents[1]
 LOCK_FILE: Final = Path(__file__).with_name("packages.lock")
-DEFAULT_SUITE: Final = "forky"
-"""Debian suite with Slurm 26.05; `trixie` has 24.11."""
-
-LOCKED: Final = (
-    *("slurmctld", "slurmd", "slurmdbd", "slurm-client", "slurmrestd", "libslurm-dev"),
-    *("slurm-wlm-basic-plugins", "slurm-wlm-mysql-plugin", "slurm-wlm-jwt-plugin"),
-    *("munge", "mariadb-server", "postgresql-18", "python3", "python3.14", "python3-dev", "python3-venv"),
-    *("gcc", "ibsim-utils", "opensm", "infiniband-diags", "shellcheck", "lua5.4"),
-)
-"""Packages whose versions matter to results: installed at exactly the version that packages.lock names."""
 UNLOCKED: Final = ("iproute2", "procps", "ca-certificates", "libc6-dev", "passwd", "util-linux")
 ROOT_OPTIONS: Final = (
     "--variant=minbase",
@@ -118,7 +109,7 @@ def sandboxed(spec: Spec, marker: str = "gpuaas-testbed-run") -> list[str]:
 
 @dataclass(frozen=True)
 class Builder:
-    """Builds what is missing of a suite's artifacts.
+    """Builds what is missing of the artifacts of a Slurm release.
 
     Raises (all methods):
         TestbedError: a build failed; the message carries its last line and where the whole output is.
@@ -126,8 +117,17 @@ class Builder:
     """
 
     cache: Cache
-    suite: str = DEFAULT_SUITE
+    release: Release = RELEASES[DEFAULT]
     progress: Progress = field(default_factory=SilentProgress)
+
+    @property
+    def suite(self) -> str:
+        return self.release.suite
+
+    @property
+    def _renewal(self) -> str:
+        """Command that takes the archive's versions of today."""
+        return f"gpuaas testbed lock --update --slurm {self.release.slurm}"
 
     def all(self) -> Artifacts:
         root = self.root()
@@ -151,7 +151,7 @@ class Builder:
         if not versions:
             raise TestbedError(
                 f"{LOCK_FILE.name} has no versions for suite {self.suite}.",
-                way_out=f"gpuaas testbed lock --update --suite {self.suite}",
+                way_out=self._renewal,
             )
         pinned = [f"{package}={version}" for package, version in sorted(versions.items())]
         key = key_of(self.suite, platform.machine(), *pinned, *UNLOCKED, *ROOT_OPTIONS)
@@ -167,8 +167,8 @@ class Builder:
     def update_lock(self) -> dict[str, str]:
         """Writes into packages.lock, and returns, the versions that the archive has now of the packages we lock."""
         with self.cache.scratch("newest") as folder:
-            self._debootstrap(folder, LOCKED)
-            query = ["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *LOCKED]
+            self._debootstrap(folder, self.release.locked)
+            query = ["dpkg-query", "-W", "-f", "${Package} ${Version}\n", *self.release.locked]
             listing = self.run(query, root=folder / "root").stdout
         versions = dict(line.split() for line in listing.splitlines())
         LOCK_FILE.write_text(updated_lock(versions, self.suite, LOCK_FILE.read_text()))
@@ -200,7 +200,7 @@ class Builder:
                 if gone := versions_gone(failure.output):
                     raise ArchiveMoved(
                         f"The Debian archive has moved on: it no longer has {', '.join(gone)} of suite {self.suite}.",
-                        way_out="Take its newer versions with `gpuaas testbed lock --update`, or point "
+                        way_out=f"Take its newer versions with `{self._renewal}`, or point "
                         f"{hostenv.MIRROR_VARIABLE} at a mirror or snapshot that still has them.",
                     ) from failure
                 raise
@@ -244,10 +244,12 @@ class Builder:
             )
 
     def venv(self, root: Path) -> Path:
-        """Python environment with our dependencies and pyslurm; it must be bound at `VENV`, where it was made."""
+        """Python environment with our dependencies, and pyslurm where it can be built; it must be bound at `VENV`,
+        where it was made."""
         requirements = dependencies((CHECKOUT / "setup.cfg").read_text(), ("daemon", "agent"))
         constraints = (CHECKOUT / "constraints.txt").read_text()
-        key = key_of(root.parent.name, *requirements, constraints, PYSLURM, PYSLURM_CFLAGS)
+        pyslurm = (PYSLURM, PYSLURM_CFLAGS) if self.release.pyslurm else ()
+        key = key_of(root.parent.name, *requirements, constraints, *pyslurm)
         return self._artifact("venv", key, lambda folder: self._build_venv(folder, root, requirements, constraints))
 
     def _build_venv(self, folder: Path, root: Path, requirements: Sequence[str], constraints: str) -> None:
@@ -256,11 +258,13 @@ class Builder:
         bind = Bind(source=str(folder), target=VENV, writable=True)
         pip = [f"{VENV}/bin/pip", "install", "--no-warn-script-location"]
         with ThreadPoolExecutor(1) as pool:
-            wheel = pool.submit(self.wheel, root)
+            wheel = pool.submit(self.wheel, root) if self.release.pyslurm else None
             with self.progress.step("Python environment of the nodes") as note:
                 self._inside("venv", ["python3", "-m", "venv", VENV], root, note, binds=[bind])
                 ours = [*pip, "-r", f"{VENV}/requirements.txt", "-c", f"{VENV}/constraints.txt"]
                 self._inside("venv", ours, root, note, binds=[bind])
+            if wheel is None:
+                return
             built = Bind(source=str(wheel.result()), target="/build")
         (file,) = Path(built.source).glob("pyslurm-*.whl")
         with self.progress.step("pyslurm into the environment") as note:
@@ -309,10 +313,11 @@ class Builder:
     def torch(self, root: Path) -> Path | None:
         """Folder with PyTorch's CPU build for training jobs, for this very Python; None where it cannot be installed.
 
-        That it cannot is remembered too, for as long as pip's settings stay the same.
+        One for all root folders: it runs on this host's Python. That it cannot be installed is remembered too, for as
+        long as pip's settings stay the same.
         """
         settings = (f"{name}={value}" for name, value in sorted(hostenv.pip_settings().items()))
-        key = key_of(root.parent.name, TORCH, sys.version, sys.base_prefix, *settings)
+        key = key_of(TORCH, sys.version, sys.base_prefix, *settings)
         folder = self._artifact("torch", key, lambda it: self._build_torch(it, root))
         return folder if (folder / "site").is_dir() else None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from slurm_gpuaas.testbed.profiles import Cluster
+from slurm_gpuaas.testbed.releases import Release
 
 CONTROLLER_PORT: Final = 6817
 DATABASE_PORT: Final = 6819
@@ -12,11 +13,16 @@ AGENTS_PORT: Final = 6880
 FIRST_NODE_PORT: Final = 20001
 CPUS_PER_NODE: Final = 224
 MEMORY_MIB: Final = 2_000_000
+CREDENTIAL_S: Final = 5
+"""The shortest lifetime of a credential that Slurm takes, seconds; every clock of a testbed is this machine's."""
 DEVICES: Final = "/dev/gpuaas-sim"
 
 
 def slurm_conf(cluster: Cluster, host: str, *, hook: bool) -> str:
-    """slurm.conf; `hook` tells whether plugins/job_submit.lua exists."""
+    """slurm.conf for the cluster's release of Slurm; `hook` tells whether plugins/job_submit.lua exists."""
+    release = cluster.release
+    requeue, scheduler = requeue_options(release)
+    topology = "" if release.reads_topology_yaml else "TopologyPlugin=topology/tree\n"
     last_port = FIRST_NODE_PORT + cluster.nodes - 1
     return f"""\
 ClusterName={cluster.name}
@@ -55,11 +61,11 @@ JobRequeue=1
 PreemptType=preempt/qos
 PreemptMode=REQUEUE
 PreemptParameters=send_user_signal
-SlurmctldParameters=enable_expedited_requeue
-# ranks of a job follow the leaf groups of topology.yaml; without it they follow node names
-TopologyParam=SwitchAsNodeRank
+{requeue}
+# ranks of a job follow the leaf groups of the topology; without it they follow node names
+{topology}TopologyParam=SwitchAsNodeRank
 SchedulerType=sched/backfill
-SchedulerParameters=requeue_delay=1,bf_interval=5,bf_window=11520,bf_resolution=300
+SchedulerParameters={scheduler},bf_interval=5,bf_window=11520,bf_resolution=300
 {"JobSubmitPlugins=lua" if hook else "# no plugins/job_submit.lua in this checkout: native limits alone"}
 
 AccountingStorageType=accounting_storage/slurmdbd
@@ -79,6 +85,17 @@ NodeName={cluster.hostlist} NodeHostname=localhost Port=[{FIRST_NODE_PORT}-{last
 CPUs={CPUS_PER_NODE} RealMemory={MEMORY_MIB} Gres=gpu:{cluster.model}:{cluster.gpus} State=UNKNOWN
 include /etc/slurm/gpuaas/partitions.conf
 """
+
+
+def requeue_options(release: Release) -> tuple[str, str]:
+    """A line, and words of SchedulerParameters, that let a requeued job start soon.
+
+    25.11 brought requeue_delay and enable_expedited_requeue; 24.11.5 takes them without a word and does nothing. There
+    a requeued job waits for its credential's life and a second, and then for the scheduler's next round.
+    """
+    if release.number >= (25, 11):
+        return "SlurmctldParameters=enable_expedited_requeue", "requeue_delay=1"
+    return f"AuthInfo=cred_expire={CREDENTIAL_S}", "sched_interval=1"
 
 
 def bootstrap_partitions() -> str:

@@ -27,6 +27,14 @@ ROOT: Final = "root"
 
 def render(fabric: Fabric, *, nodes: Collection[NodeName] = ()) -> str:
     """The file's text. `nodes` are all nodes of slurm.conf, if some may be missing in the fabric."""
+    lines = [f"- topology: {TOPOLOGY}", "  cluster_default: true", "  tree:", "    switches:"]
+    for name, key, members in switches(fabric, nodes=nodes):
+        lines += [f"      - switch: {name}", f"        {key}: {members}"]
+    return "\n".join(lines) + "\n"
+
+
+def switches(fabric: Fabric, *, nodes: Collection[NodeName] = ()) -> list[tuple[str, str, str]]:
+    """The tree as Slurm sees it, from the top: a switch, `children` or `nodes`, and which, as a host list."""
     attached = {pod: groups for pod, groups in fabric.pods.items() if pod != UNATTACHED}
     rows: list[tuple[str, str, str]] = []
     if len(attached) > 1:
@@ -39,10 +47,7 @@ def render(fabric: Fabric, *, nodes: Collection[NodeName] = ()) -> str:
     loose |= set(nodes) - set(fabric.arrays.nodes)
     if loose:
         rows.append((UNATTACHED, "nodes", fold_nodes(sorted(loose, key=natural))))
-    lines = [f"- topology: {TOPOLOGY}", "  cluster_default: true", "  tree:", "    switches:"]
-    for name, key, members in rows:
-        lines += [f"      - switch: {name}", f"        {key}: {members}"]
-    return "\n".join(lines) + "\n"
+    return rows
 
 
 class _Switch(BaseModel):

@@ -6,8 +6,9 @@ import importlib
 import pkgutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -15,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 import tests.bench
-from slurm_gpuaas.domain.errors import GpuaasError
+from slurm_gpuaas.domain.errors import ExitCode, GpuaasError
 from slurm_gpuaas.testbed.progress import shown
 from tests.bench.model import BenchContext, BenchRow, write_json
 
@@ -28,11 +29,34 @@ def group_names() -> list[str]:
     return sorted(name.removeprefix(PREFIX) for name in names if name.startswith(PREFIX))
 
 
-def measure(groups: Sequence[str], console: Console) -> Iterator[BenchRow]:
-    """Rows of the groups, one group after the other."""
-    with shown(console) as progress, closing(BenchContext(progress)) as context:
-        for group in groups:
-            yield from importlib.import_module(f"tests.bench.{PREFIX}{group}").run(context)
+Group = Callable[[BenchContext], list[BenchRow]]
+
+
+def group(name: str) -> Group:
+    found: Group = importlib.import_module(f"tests.bench.{PREFIX}{name}").run
+    return found
+
+
+@dataclass
+class Measured:
+    """Rows of the groups so far, and why groups that failed did."""
+
+    rows: list[BenchRow] = field(default_factory=list)
+    failed: dict[str, Exception] = field(default_factory=dict)
+
+    def add(self, groups: Mapping[str, Group], context: BenchContext) -> None:
+        """Run the groups, one after the other. One that fails costs the others nothing: the next has a new testbed."""
+        for name, run in groups.items():
+            try:
+                self.rows.extend(run(context))
+            except (GpuaasError, AssertionError) as error:
+                self.failed[name] = error
+                context.close()
+
+    def tell(self, console: Console) -> None:
+        console.print(table_of(self.rows))
+        for name, error in self.failed.items():
+            click.echo(f"Error: group {name} failed and has no rows: {error}", err=True)
 
 
 def table_of(rows: Sequence[BenchRow]) -> Table:
@@ -55,15 +79,15 @@ def table_of(rows: Sequence[BenchRow]) -> Table:
 def main(groups: tuple[str, ...]) -> None:
     """Measure GROUPs (all by default) against the obvious alternative on real Slurm. Needs root."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # the testbed is taken down on the way out
-    rows: list[BenchRow] = []
+    measured = Measured()
     try:
-        rows.extend(measure(groups or group_names(), Console(stderr=True)))
-    except GpuaasError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(error.exit_code)
-    finally:  # what was measured before a group failed is worth reading
-        write_json(rows, REPORT)
-        Console().print(table_of(rows))
+        with shown(Console(stderr=True)) as progress, closing(BenchContext(progress)) as context:
+            measured.add({name: group(name) for name in groups or group_names()}, context)
+    finally:  # what was measured before an end like Ctrl-C is worth reading
+        write_json(measured.rows, REPORT)
+        measured.tell(Console())
+    if measured.failed:
+        sys.exit(ExitCode.FAILED)
 
 
 if __name__ == "__main__":

@@ -43,7 +43,9 @@ def run(context: BenchContext) -> list[BenchRow]:
             instance.exec(["scancel", "--quiet", "--user=alice"])
             instance.wait_for("No job left", lambda: not instance.exec(["squeue", "-h"]).stdout or None)
             instance.write(POLICY, "")
-            instance.exec(["gpuaas", "policy", "apply", "--yes", "-f", POLICY])
+            # slurmdbd hears of the jobs' end a moment after squeue, and deletes no account before
+            apply = ["gpuaas", "policy", "apply", "--yes", "-f", POLICY]
+            instance.wait_for("The bench's projects gone", lambda: instance.exec(apply, check=False).returncode == 0)
     return [BenchRow.of_rates("hook_submit_ratio", ours=rates["ours"], baseline=rates["plain"], unit="jobs/s")]
 
 

@@ -3,24 +3,42 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from slurm_gpuaas.testbed.instance import Instance, end, running
+from slurm_gpuaas.testbed.releases import DEFAULT
 
 
 @pytest.fixture(scope="session")
-def mini() -> Iterator[Instance]:
-    """A testbed of profile mini that is up: 8 nodes `b200-[01-08]` of 8 B200, two leaf groups of 4. No daemon in it."""
+def minis() -> Iterator[Callable[[str], Instance]]:
+    """A testbed of profile mini for each release of Slurm that is asked for: 8 nodes `b200-[01-08]` of 8 B200, two leaf
+    groups of 4. No daemon in it."""
     for name in running():
         owner = name.removeprefix("pytest-").partition("-")[0]
         if name.startswith("pytest-") and not Path(f"/proc/{owner}").exists():  # its test run was killed
             end(name)
-    instance = Instance.up("mini", f"pytest-{os.getpid()}", daemon=False)
-    yield instance
-    instance.down()
+    up: dict[str, Instance] = {}
+
+    def of(slurm: str) -> Instance:
+        if slurm not in up:
+            name = f"pytest-{os.getpid()}"
+            up[slurm] = Instance.up(
+                "mini", name if slurm == DEFAULT else f"{name}-{slurm.replace('.', '')}", slurm=slurm, daemon=False
+            )
+        return up[slurm]
+
+    yield of
+    for instance in up.values():
+        instance.down()
+
+
+@pytest.fixture(scope="session")
+def mini(minis: Callable[[str], Instance]) -> Instance:
+    """The one with the newest Slurm."""
+    return minis(DEFAULT)
 
 
 @pytest.fixture(scope="session")

@@ -37,7 +37,7 @@ def door_settings(instance: Instance, *, name: str = "host") -> Iterator[DoorSet
         assert relay.stdout.readline() == "ready\n", "the relay to slurmrestd did not start"
         yield DoorSettings(
             rest=RestAddress(socket=Path(instance.path(socket))),
-            worker=instance.command(worker, DAEMON_USER),
+            worker=instance.command(worker, DAEMON_USER) if instance.cluster.release.pyslurm else (),
             worker_environment=instance.environment(DAEMON_USER, environment),
             # As root: another user may not open the pipe that the host's process gives it for its standard input.
             sacctmgr=instance.command(["sacctmgr"]),

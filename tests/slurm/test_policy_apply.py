@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +19,7 @@ from slurm_gpuaas.slurm.connect import connect
 from slurm_gpuaas.slurm.rest_accounting import RestAccounting
 from slurm_gpuaas.store import Store
 from slurm_gpuaas.testbed.instance import Instance
+from slurm_gpuaas.testbed.releases import DEFAULT, RELEASES
 from tests.slurm.applied import cancel_all
 from tests.slurm.door import door_settings
 
@@ -27,6 +28,17 @@ pytestmark = pytest.mark.slurm
 EXAMPLE = Path(__file__).parents[2] / "etc" / "examples" / "policy-mini.yaml"
 FILE = "/etc/slurm/gpuaas/partitions.conf"
 MINI = ClusterName("mini")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Every test on every release, but one that waits for Slurm's own rounds (51 s on 24.11, 29 s on 26.05)."""
+    slow = metafunc.definition.get_closest_marker("newest_slurm")
+    metafunc.parametrize("mini", [DEFAULT] if slow else list(RELEASES), indirect=True)
+
+
+@pytest.fixture
+def mini(request: pytest.FixtureRequest, minis: Callable[[str], Instance]) -> Instance:
+    return minis(request.param)
 
 
 def example() -> list[PolicyDocument]:
@@ -235,6 +247,7 @@ def test_a_project_runs_its_guarantee_and_its_borrowed_gpus_and_no_more(site: Si
     site.wait_until(burst[2], "AssocGrpBilling")
 
 
+@pytest.mark.newest_slurm
 def test_a_guaranteed_job_gets_its_gpus_back_from_borrowers(site: Site) -> None:
     borrowed = site.submit(
         "carol", "--account=speech", "--partition=mini-government", "--gpus-per-node=b200:8", "--time=10",

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import pytest
 
+from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.testbed import boot
 from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.testbed.sim import SimulatedNode
@@ -232,3 +233,30 @@ def test_from_kernel_log_line_to_drained_node_takes_no_time(site: Site) -> None:
         seconds.append(time.monotonic() - begun)
     print(f"kernel-log line to drained: median {statistics.median(seconds):.3f} s of {sorted(seconds)}")
     assert statistics.median(seconds) < 0.3
+
+
+def test_the_loop_closes_on_the_oldest_slurm_too() -> None:
+    """There gpuaasd has no pyslurm, and slurmrestd no words for a requeue or a reservation."""
+    instance = Instance.up("mini", f"pytest-{os.getpid()}-xid-2411", slurm="24.11", daemon=True)
+    try:
+        site = Site(instance)
+        site.apply_policy()
+        job = site.submit("--nodes=2", "--gpus-per-node=8")
+        first, _second = expand_nodes(site.until("the job runs", lambda: site.running(job)))
+        site.hardware(first).xid(79, 3)
+        reason = site.until(f"{first} is drained", lambda: site.drained(first))
+        (incident,) = site.incidents()
+        assert reason.startswith(f"gpuaas:{incident['id']}: XID 79")
+        assert first not in expand_nodes(site.until("the job runs again", lambda: site.running(job, restarts=1)))
+        status = json.loads(instance.exec(["gpuaas", "status", "--json"], user="gpuaas").stdout)
+        assert status["driver"]["name"] == "slurmrestd"
+        assert [one["name"] for one in status["controllers"] if one["errors"]] == []
+        gate = instance.exec(["scontrol", "--oneliner", "show", "reservation", "gpuaas-placement-gate"]).stdout
+        assert "Licenses=placement:1000000" in gate
+        refused = instance.exec(["sbatch", "--gpus=8", "--wrap=true"], user="mallory", check=False)
+        assert "User mallory is in no project" in refused.stderr
+        assert instance.exec(["gpuaas", "doctor"], user="gpuaas", check=False).returncode == 0
+        plan = instance.exec(["gpuaas", "policy", "plan"], user="gpuaas")
+        assert "nothing to do" in plan.stdout
+    finally:
+        instance.down()

@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 
+from slurm_gpuaas.domain.errors import NotFound
 from slurm_gpuaas.testbed import hostenv, instance, rootfs, slurmconf
 from slurm_gpuaas.testbed.cache import Cache, key_of
+from slurm_gpuaas.testbed.errors import ArchiveMoved
 from slurm_gpuaas.testbed.profiles import PROFILES
+from slurm_gpuaas.testbed.releases import DEFAULT, RELEASES
 from slurm_gpuaas.testbed.sandbox import Bind, Spec, escaped
+from slurm_gpuaas.testbed.sim.fabric import topology_conf_for
 
 # What apt said on 2026-11-22 when two of three locked versions had left the archive.
 MOVED_ARCHIVE = """\
@@ -57,9 +61,74 @@ class TestProfiles:
         assert "\nJobSubmitPlugins" not in slurmconf.slurm_conf(mini, "host", hook=False)
 
 
+class TestReleases:
+    """Which Slurm a testbed runs, and what its slurm.conf may say."""
+
+    def test_the_newest_is_the_default_and_every_profile_runs_on_each(self) -> None:
+        assert max(RELEASES.values(), key=lambda release: release.number).slurm == DEFAULT
+        for found in PROFILES.values():
+            assert {cluster.release.slurm for cluster in found.clusters} == {DEFAULT}
+            assert {cluster.release.slurm for cluster in found.on("24.11").clusters} == {"24.11"}
+
+    def test_an_unknown_release_is_refused_with_those_that_there_are(self) -> None:
+        with pytest.raises(NotFound, match=r"no Slurm 23\.11") as refused:
+            PROFILES["mini"].on("23.11")
+        assert "26.05, 24.11" in refused.value.way_out
+
+    @pytest.mark.parametrize(
+        ("slurm", "has", "has_not"),
+        [
+            ("26.05", ["requeue_delay=1", "enable_expedited_requeue"], ["cred_expire", "TopologyPlugin"]),
+            (
+                "24.11",
+                ["AuthInfo=cred_expire=5", "sched_interval=1", "TopologyPlugin=topology/tree"],
+                ["requeue_delay=", "SlurmctldParameters", "enable_expedited_requeue"],
+            ),
+        ],
+    )
+    def test_slurm_conf_says_what_the_release_knows(self, slurm: str, has: list[str], has_not: list[str]) -> None:
+        (mini,) = PROFILES["mini"].on(slurm).clusters
+        lines = slurmconf.slurm_conf(mini, "host", hook=True).splitlines()
+        conf = "\n".join(line for line in lines if not line.startswith("#"))
+        assert [word for word in (*has, *has_not) if word in conf] == has
+        assert "TopologyParam=SwitchAsNodeRank" in conf
+
+    def test_the_topology_is_the_same_in_either_form(self) -> None:
+        (mini,) = PROFILES["mini"].clusters
+        assert topology_conf_for(mini) == (
+            "SwitchName=root Switches=leaf-[01-02]\n"
+            "SwitchName=leaf-01 Nodes=b200-[01-04]\n"
+            "SwitchName=leaf-02 Nodes=b200-[05-08]\n"
+        )
+
+    def test_a_testbed_that_was_up_before_releases_were_known_runs_the_default(self) -> None:
+        assert instance.State("mini", "mini", 1.5).slurm == DEFAULT
+        booted = instance.Running(1, instance.State("mini", "mini", 1.5, "24.11"))
+        (newest,), (oldest,) = PROFILES["mini"].clusters, PROFILES["mini"].on("24.11").clusters
+        assert (booted.finished_as("mini", oldest), booted.finished_as("mini", newest)) == (True, False)
+
+
 class TestLock:
-    def test_every_locked_package_has_a_version(self) -> None:
-        assert set(rootfs.locked_versions(rootfs.DEFAULT_SUITE)) == set(rootfs.LOCKED)
+    @pytest.mark.parametrize("slurm", RELEASES)
+    def test_every_locked_package_has_a_version(self, slurm: str) -> None:
+        release = RELEASES[slurm]
+        locked = rootfs.locked_versions(release.suite)
+        assert set(locked) == set(release.locked)
+        assert locked["slurmctld"].startswith(f"{slurm}.")
+
+    def test_an_archive_that_moved_is_told_with_the_command_for_that_release(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(hostenv, "ensure_tools", lambda: None)
+
+        def no_longer_there(self: rootfs.Builder, log: str, *_: object, **__: object) -> None:
+            raise rootfs.BuildFailed(log, 25, MOVED_ARCHIVE, tmp_path / "log")
+
+        monkeypatch.setattr(rootfs.Builder, "_logged", no_longer_there)
+        builder = rootfs.Builder(Cache(tmp_path), RELEASES["24.11"])
+        with pytest.raises(ArchiveMoved, match=r"slurmctld 26\.05\.1-1, slurmd 26\.05\.1-1 of suite trixie") as moved:
+            builder.root()
+        assert "gpuaas testbed lock --update --slurm 24.11" in moved.value.way_out
 
     def test_an_update_replaces_its_suite_and_keeps_the_others(self) -> None:
         text = "# why\nforky munge 1\ntrixie munge 0\n"

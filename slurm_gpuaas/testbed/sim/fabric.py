@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.testbed.profiles import Cluster
-from slurm_gpuaas.topology import ibnetdiscover, slurm_yaml
+from slurm_gpuaas.topology import ibnetdiscover, slurm_conf, slurm_yaml
 from slurm_gpuaas.topology.fabric import Fabric
 
 if TYPE_CHECKING:
@@ -134,6 +134,11 @@ def fabric_of(cluster: Cluster) -> Fabric:
 def topology_for(cluster: Cluster) -> str:
     """topology.yaml of the profile."""
     return slurm_yaml.render(fabric_of(cluster))
+
+
+def topology_conf_for(cluster: Cluster) -> str:
+    """topology.conf of the profile, for releases that do not read the other."""
+    return slurm_conf.render(fabric_of(cluster))
 
 
 def start_fabric(instance: Instance) -> None:

@@ -12,7 +12,18 @@ import pytest
 from slurm_gpuaas.domain.errors import Unavailable
 from slurm_gpuaas.domain.names import GpuModel
 from slurm_gpuaas.slurm.connect import DoorSettings
-from slurm_gpuaas.slurm.doctor import DaemonSeen, Facts, Finding, Level, Seen, examine, findings, parse_config, sound
+from slurm_gpuaas.slurm.doctor import (
+    NOT_OFFERED,
+    DaemonSeen,
+    Facts,
+    Finding,
+    Level,
+    Seen,
+    examine,
+    findings,
+    parse_config,
+    sound,
+)
 from slurm_gpuaas.slurm.protocols import SlurmUnavailable
 from slurm_gpuaas.slurm.pyslurm_driver import PyslurmVersions
 from slurm_gpuaas.slurm.rest_wire import RestAddress
@@ -47,28 +58,32 @@ SOUND = Facts(
 )
 
 
+def problems_of(facts: Facts) -> list[Finding]:
+    """What the site can mend itself: not Slurm's own bugs."""
+    problems = (finding for finding in findings(facts) if finding.level is not Level.OK)
+    return [finding for finding in problems if not finding.check.startswith("Slurm bug ")]
+
+
 def only_problem(facts: Facts) -> Finding:
-    problems = [finding for finding in findings(facts) if finding.level is not Level.OK]
+    problems = problems_of(facts)
     assert len(problems) == 1, problems
     assert problems[0].way_out, "a problem comes with what to do"
     return problems[0]
 
 
 def test_a_snapshot_that_the_daemon_had_no_reason_to_write_again_is_well() -> None:
-    assert all(one.level is Level.OK for one in findings(replace(SOUND, snapshot_age=timedelta(seconds=90))))
+    assert problems_of(replace(SOUND, snapshot_age=timedelta(seconds=90))) == []
 
 
 def test_a_sound_site_has_nothing_to_do() -> None:
-    found = findings(SOUND)
-    assert {finding.level for finding in found} == {Level.OK}
-    assert not any(finding.way_out for finding in found)
-    assert sound(found)
+    assert problems_of(SOUND) == []
+    assert not any(finding.way_out for finding in findings(SOUND) if finding.level is Level.OK)
+    assert sound(findings(SOUND))
 
 
 @pytest.mark.parametrize(
     ("key", "value", "level", "way_out"),
     [
-        ("SLURM_VERSION", "23.11.4", Level.FAIL, "Upgrade"),
         ("JobSubmitPlugins", "", Level.FAIL, "JobSubmitPlugins=lua"),
         ("PreemptType", "preempt/none", Level.FAIL, "PreemptType=preempt/qos"),
         ("PreemptMode", "OFF", Level.FAIL, "PreemptMode=REQUEUE"),
@@ -96,7 +111,8 @@ def test_each_setting_that_is_not_right_is_one_finding(key: str, value: str, lev
     [
         ({"pyslurm": Seen(problem="pyslurm is not installed.")}, "pyslurm", Level.WARN),
         ({"pyslurm": Seen(PyslurmVersions(pyslurm="24.11", slurm="24.11.5"))}, "pyslurm", Level.WARN),
-        ({"rest_reservations": Seen(problem="It cannot.")}, "slurmrestd reservations", Level.WARN),
+        ({"rest_reservations": Seen(problem="It is gone.")}, "slurmrestd reservations", Level.WARN),
+        ({"rest_requeue": Seen(problem="It is gone.")}, "slurmrestd requeue", Level.WARN),
         ({"slurmdbd": Seen(problem="It does not answer.")}, "slurmdbd", Level.FAIL),
         ({"admin_level": Seen("None")}, "AdminLevel", Level.FAIL),
         ({"admin_level": Seen("Operator")}, "AdminLevel", Level.FAIL),
@@ -116,10 +132,76 @@ def test_each_part_that_is_missing_is_one_finding(change: dict[str, object], che
     assert (problem.check, problem.level) == (check, level)
 
 
-def test_requeue_is_well_where_either_driver_can() -> None:
-    without = replace(SOUND, rest_requeue=Seen(problem="It cannot."))
-    assert all(finding.level is Level.OK for finding in findings(without))
-    assert not sound(findings(replace(without, rest=Seen(problem="It does not answer."))))
+@pytest.mark.parametrize(
+    ("pyslurm", "requeues"),
+    [(SOUND.pyslurm, "pyslurm does it"), (Seen(problem="pyslurm is not installed."), "scontrol does it")],
+)
+def test_what_slurmrestd_does_not_offer_another_does(pyslurm: Seen[PyslurmVersions], requeues: str) -> None:
+    older = replace(SOUND, pyslurm=pyslurm, rest_requeue=Seen(NOT_OFFERED), rest_reservations=Seen(NOT_OFFERED))
+    said = {finding.check: (finding.level, finding.says) for finding in findings(older)}
+    assert said["slurmrestd requeue"] == (Level.OK, f"not offered by this Slurm; {requeues}")
+    assert said["slurmrestd reservations"] == (Level.OK, "not offered by this Slurm; scontrol does it")
+    assert not sound(findings(replace(older, rest=Seen(problem="It does not answer."))))
+
+
+def test_a_slurm_that_is_too_old_is_refused() -> None:
+    old = {one.check: one for one in findings(replace(SOUND, config=Seen({**CONFIG, "SLURM_VERSION": "23.11.4"})))}
+    assert (old["Slurm version"].level, old["Slurm version"].way_out) == (Level.FAIL, "Upgrade to 24.11 or newer.")
+
+
+def on_24_11(**config: str) -> dict[str, Finding]:
+    """Findings on Debian stable, by check."""
+    plain = {key: value for key, value in CONFIG.items() if key != "SchedulerParameters"}
+    facts = replace(
+        SOUND,
+        pyslurm=Seen(problem="pyslurm is not installed."),
+        rest=Seen("24.11.5"),
+        rest_requeue=Seen(NOT_OFFERED),
+        rest_reservations=Seen(NOT_OFFERED),
+        config=Seen({**plain, "SLURM_VERSION": "24.11.5", **config}),
+    )
+    return {finding.check: finding for finding in findings(facts)}
+
+
+def test_nobody_is_told_to_build_a_pyslurm_that_cannot_be_built() -> None:
+    assert on_24_11()["pyslurm"].level is Level.OK
+
+
+@pytest.mark.parametrize(
+    ("config", "level", "says", "way_out"),
+    [
+        ({}, Level.WARN, "about 120 s", "AuthInfo=cred_expire=10"),
+        ({"AuthInfo": "cred_expire=60"}, Level.WARN, "60 s", "AuthInfo=cred_expire=10"),
+        ({"AuthInfo": "cred_expire=5"}, Level.OK, "5 s, by cred_expire", ""),
+        ({"SchedulerParameters": "requeue_delay=1"}, Level.WARN, "about 120 s", "25.11"),
+    ],
+)
+def test_before_25_11_a_requeued_job_waits_for_its_credential(
+    config: dict[str, str], level: Level, says: str, way_out: str
+) -> None:
+    found = on_24_11(**config)["requeue_delay"]
+    assert found.level is level
+    assert says in found.says
+    assert way_out in found.way_out
+
+
+def test_bugs_of_the_running_slurm_are_warnings_with_the_version_that_has_the_fix() -> None:
+    found = on_24_11()
+    bug = found["Slurm bug start-before-slurmdbd"]
+    assert (bug.level, bug.says) == (
+        Level.WARN,
+        "In 24.11.5 slurmctld ends when it is started before slurmdbd, since every partition of ours has AllowQos.",
+    )
+    assert bug.way_out.startswith("Upgrade to 24.11.6 or newer. Until then: Start slurmdbd first")
+    assert sound(list(found.values()))
+
+
+def test_a_bug_without_a_known_fix_comes_with_what_to_avoid() -> None:
+    (bug,) = (finding for finding in findings(SOUND) if finding.level is not Level.OK)
+    assert bug.check == "Slurm bug qos-of-partition-deleted"
+    assert bug.way_out == (
+        "No release with a fix is known. Take a QOS out of every AllowQos before you delete it, as gpuaasd does."
+    )
 
 
 def test_the_configuration_is_read_as_scontrol_shows_it() -> None:
