@@ -16,7 +16,9 @@ BROKEN = {
     "another format": "gpuaas-snapshot 2 1 abc\n",
     "not a number": snapshot_text([("cluster", "mini", 8), ("partition", "p", "b200", "many", 1)]),
     "cut short": snapshot_text(RECORDS)[:-5],
-    "a project without its partition": snapshot_text([("cluster", "mini", 8), project("nlp")]),
+    "a project without its partition": snapshot_text(
+        [("cluster", "mini", 8), project("nlp"), ("member", "alice", "nlp", 1)]
+    ),
     "another cluster's": snapshot_text([("cluster", "kakao", 8)]),
     "without a cluster": snapshot_text(RECORDS[1:]),
     "binary": "\x00\x01\x02" * 100,
