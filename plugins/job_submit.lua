@@ -313,8 +313,10 @@ local function before(line, prefix)
   return false
 end
 
+local BLOCK = 4096 -- bytes that are read whole rather than halved again
+
 -- The records of a kind about a name, from the sorted lines that follow the head: a binary search in the file, about
--- twenty short reads at 12,000 lines, once a name and snapshot.
+-- eight short reads at 14,000 lines, once a name and snapshot.
 local function find(snap, kind, name)
   if string.find(name, "%c") then
     return {}
@@ -324,28 +326,32 @@ local function find(snap, kind, name)
   if known then
     return known
   end
+  -- the first wanted line starts after low - 1, and not after the first line that starts beyond high
   local file, low, high = snap.file, snap.tail, snap.size
-  while low < high do -- the first wanted line starts at or after low, and at or before high
+  while high - low > BLOCK do
     local middle = math.floor((low + high) / 2)
     file:seek("set", middle)
-    if middle > snap.tail then
-      file:seek("set", middle - 1)
-      file:read("*l") -- to the start of the next line
-    end
+    file:read("*l") -- the rest of some line
     local line = file:read("*l")
     if line and before(line, prefix) then
-      low = file:seek()
+      low = middle
     else
       high = middle
     end
   end
-  local records = {}
   file:seek("set", low)
-  for line in file:lines() do
-    if string.sub(line, 1, #prefix) ~= prefix then
-      break
+  local block = (file:read(high - low + 1) or "") .. (file:read("*l") or "") .. "\n" .. (file:read("*l") or "")
+  local start = low == snap.tail and string.sub(block, 1, #prefix) == prefix and 0
+    or string.find(block, "\n" .. prefix, 1, true)
+  local records = {}
+  if start then
+    file:seek("set", low + start)
+    for line in file:lines() do
+      if string.sub(line, 1, #prefix) ~= prefix then
+        break
+      end
+      records[#records + 1] = fields_of(line)
     end
-    records[#records + 1] = fields_of(line)
   end
   if #records > 0 then -- names that are not there are many: anybody can think of one
     snap.found[prefix] = records
