@@ -297,6 +297,9 @@ local function grant_of(snap, f)
     ends = number_of(f[13]),
     state = assert(f[14], "too short"),
   }
+  if f[15] then -- what the project uses now, where the daemon knows
+    grant.standing = { guaranteed = number_of(f[15]), burst = number_of(f[16]), may_borrow = number_of(f[17]) }
+  end
   -- guaranteed and burst use together; never more than there is
   grant.ceiling = math.min(grant.guaranteed + (grant.burst_qos and (borrow or math.huge) or 0), share.gpus or math.huge)
   return grant
@@ -316,7 +319,7 @@ end
 local BLOCK = 4096 -- bytes that are read whole rather than halved again
 
 -- The records of a kind about a name, from the sorted lines that follow the head: a binary search in the file, about
--- eight short reads at 14,000 lines, once a name and snapshot.
+-- eight short reads at 12,000 lines, once a name and snapshot.
 local function find(snap, kind, name)
   if string.find(name, "%c") then
     return {}
@@ -394,14 +397,6 @@ local function grants_of(snap, project)
   end)
 end
 
--- What a project uses now, or nil where nobody told.
-local function standing_of(snap, project)
-  return reading(function()
-    local f = find(snap, "standing", project)[1]
-    return f and { guaranteed = number_of(f[3]), burst = number_of(f[4]), may_borrow = number_of(f[5]) }
-  end)
-end
-
 -- Reads the records up to the first of the sorted ones.
 local function read_head(file, hash)
   local into = { hash = hash, partitions = {}, bypass = { root = true }, found = {} }
@@ -412,7 +407,7 @@ local function read_head(file, hash)
   file:seek("set", into.tail)
   for line in file:lines() do
     local f = fields_of(line)
-    if f[1] == "member" or f[1] == "project" or f[1] == "standing" then
+    if f[1] == "member" or f[1] == "project" then
       break
     end
     -- a kind this version does not know is of a newer daemon and no reason to stop
@@ -754,9 +749,9 @@ local function the_sides(grant, per_node, asked, with_others)
 end
 
 -- What to tell of a job that is accepted but cannot start now; nil where it can, or where nobody knows.
-local function advice(snap, verdict)
+local function advice(verdict)
   local grant, gpus = verdict.grant, verdict.gpus
-  local standing = standing_of(snap, grant.project)
+  local standing = grant.standing
   if not standing then
     return nil
   end
@@ -978,7 +973,7 @@ local function submit(snap, job, part_list)
       put(job, "licenses", licences, gated(licences, snap.gate))
     end
   end
-  return ready(job) and advice(snap, verdict)
+  return ready(job) and advice(verdict)
 end
 
 local SIZE_COUNTS = { "min_nodes", "max_nodes", "num_tasks" }
@@ -1047,7 +1042,7 @@ local function modify(snap, job, record, part_list, submit_uid)
     end
   end
   local waits = set(record.job_state, NO_VAL) == 0 and set(record.priority, NO_VAL) ~= 0 -- neither running nor held
-  return waits and advice(snap, verdict)
+  return waits and advice(verdict)
 end
 
 -- Runs a decision so that nothing but it can refuse a job.

@@ -13,8 +13,8 @@ and then, sorted byte by byte as whole lines, so that the hook finds the few it 
     member     user, project, whether it is the user's default (0 | 1)
     project    name, guaranteed QOS, burst QOS, partition, GPU model, guaranteed GPUs, borrow limit, most GPUs of a job,
                longest wall time in minutes, GPU-minutes of the budget left, begin and end of the grant (epoch seconds),
-               active | expired | future
-    standing   project, GPUs in use as guaranteed, GPUs in use as burst, GPUs it may start as burst now
+               active | expired | future, and where the daemon knows: GPUs in use as guaranteed, GPUs in use as burst,
+               GPUs it may start as burst now
 
 Linear in projects and members.
 """
@@ -103,13 +103,11 @@ def _tail(
 ) -> Iterator[tuple[str, ...]]:
     entitled = entitlements(policy, cluster, moment)
     for one in entitled:
-        yield _project(one, spent.get(one.name, 0))
+        yield (*_project(one, spent.get(one.name, 0)), *_standing(standing.get(one.name)))
     defaults = default_projects(policy, entitled)
     for one in entitled:
         for member in policy.members_of(one.name):
             yield "member", member.user, one.name, "1" if defaults[member.user] == one.name else "0"
-    for project, now in standing.items():
-        yield "standing", project, str(now.guaranteed_in_use), str(now.burst_in_use), str(now.may_borrow)
 
 
 def _project(one: Entitlement, spent: int) -> tuple[str, ...]:
@@ -129,6 +127,10 @@ def _project(one: Entitlement, spent: int) -> tuple[str, ...]:
         _epoch(one.ends_at),
         one.state.value,
     )
+
+
+def _standing(now: Standing | None) -> tuple[str, ...]:
+    return () if now is None else (str(now.guaranteed_in_use), str(now.burst_in_use), str(now.may_borrow))
 
 
 def _limit(limit: int | None) -> str:

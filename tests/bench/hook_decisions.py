@@ -71,8 +71,8 @@ def _snapshot(turn: int) -> str:
     tail = []
     for number in range(PROJECTS):
         name = f"project-{number}"
-        tail.append(f"project\t{name}\tguaranteed-{name}\tburst\tb200\tb200\t16\t32\t-\t-\t600000\t0\t4000000000\tactive")
-        tail.append(f"standing\t{name}\t{(number + turn) % 17}\t8\t{turn % 33}")
+        tail.append(f"project\t{name}\tguaranteed-{name}\tburst\tb200\tb200\t16\t32\t-\t-\t600000\t0\t4000000000\tactive"
+                    f"\t{(number + turn) % 17}\t8\t{turn % 33}")
         tail += [f"member\tuser-{number}-{one}\t{name}\t1" for one in range(MEMBERS)]
     body = head + "".join(f"{line}\n" for line in sorted(tail))
     digest = hashlib.sha256(body.encode()).hexdigest()

@@ -104,7 +104,8 @@ def test_fills_in_what_was_left_out(
 REFUSED = [
     ("a non-member", "mallory", ["--gpus=1"], ["mallory is in no project"]),
     ("a project of others", "bob", ["--account=nlp", "--gpus=1"], ["bob is not in project nlp", "--account: vision"]),
-    ("over the guarantee and the borrow limit", "alice", ["--gpus=56"], ["56 GPUs", "(32 GPUs)", "(48 GPUs)", "--gpus=32"]),
+    ("over the guarantee and the borrow limit", "alice", ["--gpus=56"],
+     ["56 GPUs", "(32 GPUs)", "(48 GPUs)", "--gpus=32"]),
     ("over the guarantee", "alice", ["--gpus=40"], ["guaranteed (32 GPUs)", "this size with --qos=burst"]),
     ("over the limit of a job", "bob", ["--gpus=16"], ["16 GPUs", "8 GPUs a job", "--gpus=8"]),
     ("too long", "bob", ["--gpus=1", "--time=2:00:00"], ["0-02:00:00", "0-01:00:00", "--time=0-01:00:00"]),

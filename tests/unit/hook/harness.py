@@ -40,8 +40,8 @@ function slurm.log_info(...) string.format(...) end
 now = 0
 os = { time = function() return now end, date = os.date }
 local NUMBERS = { time_limit = true, min_nodes = true, max_nodes = true }
-local TEXTS = { account = true, licenses = true, partition = true, qos = true, tres_per_job = true, tres_per_node = true,
-                tres_per_socket = true, tres_per_task = true }
+local TEXTS = { account = true, licenses = true, partition = true, qos = true, tres_per_job = true,
+                tres_per_node = true, tres_per_socket = true, tres_per_task = true }
 function described(values)
   return setmetatable({}, {
     __index = function(_, name) local v = values[name]; return type(v) == "number" and v + 0.0 or v end,

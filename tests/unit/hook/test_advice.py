@@ -27,8 +27,8 @@ def hook(tmp_path: Path, request: pytest.FixtureRequest) -> Hook:
 
 
 def using(hook: Hook, guaranteed: int, burst: int, may_borrow: int) -> Hook:
-    standing = ("standing", "nlp", guaranteed, burst, may_borrow)
-    hook.snapshot.write_text(snapshot_text([*SIZED, standing]))
+    standing = (*project("nlp"), guaranteed, burst, may_borrow)
+    hook.snapshot.write_text(snapshot_text([*SIZED[:2], standing, *SIZED[4:]]))
     return hook
 
 
