@@ -333,9 +333,13 @@ local function find(snap, kind, name)
   local file, low, high = snap.file, snap.tail, snap.size
   while high - low > BLOCK do
     local middle = math.floor((low + high) / 2)
-    file:seek("set", middle)
-    file:read("*l") -- the rest of some line
-    local line = file:read("*l")
+    local line = snap.probes[middle]
+    if not line then -- every search halves at the same places, so that few are read twice
+      file:seek("set", middle)
+      file:read("*l") -- the rest of some line
+      line = file:read("*l")
+      snap.probes[middle] = line
+    end
     if line and before(line, prefix) then
       low = middle
     else
@@ -399,7 +403,7 @@ end
 
 -- Reads the records up to the first of the sorted ones.
 local function read_head(file, hash)
-  local into = { hash = hash, partitions = {}, bypass = { root = true }, found = {} }
+  local into = { hash = hash, partitions = {}, bypass = { root = true }, found = {}, probes = {} }
   into.tail = file:seek()
   into.size = file:seek("end")
   file:seek("end", -1)
