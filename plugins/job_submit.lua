@@ -1,7 +1,7 @@
 -- Decides on each submission and modification of a job from the snapshot that gpuaasd publishes.
 --
--- It reads the first line of one local file, and the rest only when that line names a new body. It opens no socket,
--- starts no process and never waits: slurmctld runs it under its locks. Whatever goes wrong (no snapshot, an old one, a
+-- It reads the first line of one local file, and the few lines about this user and project by binary search when the
+-- first line names a new body. It opens no socket, starts no process and never waits: slurmctld runs it under its locks. Whatever goes wrong (no snapshot, an old one, a
 -- broken one, an error in this very file) leaves the job as it came, to Slurm's own limits, and tells the operator in
 -- slurmctld.log. docs/reference/hook.md says what is decided, docs/design/0005-the-hook-reads-never-calls.md why.
 -- Slurm is built against Lua 5.1 to 5.4, so this keeps to what all of them have.
@@ -15,38 +15,146 @@ local KST_S = 9 * 3600 -- days of grants are Korean days
 -- Slurm's "not set", by width of the field (slurm/slurm.h)
 local NO_VAL, NO_VAL16, INFINITE = 0xfffffffe, 0xfffe, 0xffffffff
 
--- Every sentence a user can see. {words} are filled in; each names what was asked, the limit, and what would be accepted.
+-- Every sentence a user can see, in English and Korean. {words} are filled in; each names what was asked, the limit, and
+-- what would be accepted. Particles in Korean are chosen so that any name fits before them.
 local MESSAGES = {
-  no_project = "User {user} is in no project, so no GPU job is accepted; ask a cluster administrator.",
-  not_member = "User {user} is not in project {account}; use one of your projects with --account: {projects}.",
-  which_project = "User {user} is in {count} projects and none is the default; choose with --account: {projects}.",
-  no_grant = "Project {project} has no GPU grant on this cluster; ask a cluster administrator for one.",
-  many_partitions = "The job asks for partitions {partition}, but a GPU job runs in one share; "
-    .. "leave --partition out or use --partition={offers}.",
-  wrong_partition = "The job asks for partition {partition}, but project {project} has GPUs in {offers}; "
-    .. "leave --partition out or use --partition={offers}.",
-  wrong_model = "The job asks for GPU model {model}, but project {project} is granted {offers}; use --gpus={offer}:N.",
-  two_models = "The job asks for GPU models {models}, but a job uses one model; use --gpus={offer}:N.",
-  unreadable = "The GPU request {request} cannot be read; write --gpus=N, --gpus-per-node=N or --gres=gpu:N.",
-  sockets = "The job asks for --gpus-per-socket without --sockets-per-node; use --gpus-per-node=N instead.",
-  expired = "The grant of project {project} for {model} ended on {ends}; ask a cluster administrator to renew it.",
-  future = "The grant of project {project} for {model} starts on {starts}; submit again from that day on.",
-  no_gpu = "The job asks for no GPU, but every node of partition {partition} has {per_node}; "
-    .. "ask for at least one with --gpus=1, or use a partition without GPUs.",
-  exclusive = "The job asks for {gpus} on {nodes} with --exclusive, which takes all {per_node} GPUs of a node; "
-    .. "ask for all with --gpus-per-node={per_node}, or leave --exclusive out.",
-  whole_nodes = "The job asks for {gpus} on {nodes}, but a job of several nodes takes whole nodes of {per_node} GPUs; "
-    .. "use {offer}.",
-  max_per_job = "The job asks for {gpus}, but project {project} allows {limit} GPUs a job; use at most --gpus={offer}.",
-  fits_neither = "The job asks for {gpus}, but one of project {project} runs wholly as guaranteed ({guaranteed}) "
-    .. "or wholly as burst ({burst}); {offer}.",
-  wrong_qos = "The job asks for QOS {qos}, but project {project} has {offers}; use --qos=guaranteed{or_burst}.",
-  no_burst = "The job asks for --qos=burst, but project {project} may not borrow; "
-    .. "use --qos=guaranteed with at most {guaranteed} GPUs.",
-  wall_time = "The job asks for a wall time of {time}, but project {project} allows {limit} in partition {partition}; "
-    .. "use at most --time={limit}.",
-  budget = "The job asks for {total} GPU-hours ({sum}), but project {project} has {left} of its budget left; {offer}.",
+  en = {
+    no_project = "User {user} is in no project, so no GPU job is accepted; ask a cluster administrator.",
+    not_member = "User {user} is not in project {account}; use one of your projects with --account: {projects}.",
+    which_project = "User {user} is in {count} projects and none is the default; choose with --account: {projects}.",
+    no_grant = "Project {project} has no GPU grant on this cluster; ask a cluster administrator for one.",
+    many_partitions = "The job asks for partitions {partition}, but a GPU job runs in one share; "
+      .. "leave --partition out or use --partition={offers}.",
+    wrong_partition = "The job asks for partition {partition}, but project {project} has GPUs in {offers}; "
+      .. "leave --partition out or use --partition={offers}.",
+    wrong_model = "The job asks for GPU model {model}, but project {project} is granted {offers}; use --gpus={offer}:N.",
+    two_models = "The job asks for GPU models {models}, but a job uses one model; use --gpus={offer}:N.",
+    unreadable = "The GPU request {request} cannot be read; write --gpus=N, --gpus-per-node=N or --gres=gpu:N.",
+    sockets = "The job asks for --gpus-per-socket without --sockets-per-node; use --gpus-per-node=N instead.",
+    expired = "The grant of project {project} for {model} ended on {ends}; ask a cluster administrator to renew it.",
+    future = "The grant of project {project} for {model} starts on {starts}; submit again from that day on.",
+    no_gpu = "The job asks for no GPU, but every node of partition {partition} has {per_node}; "
+      .. "ask for at least one with --gpus=1, or use a partition without GPUs.",
+    exclusive = "The job asks for {gpus} on {nodes} with --exclusive, which takes all {per_node} GPUs of a node; "
+      .. "ask for all with --gpus-per-node={per_node}, or leave --exclusive out.",
+    whole_nodes = "The job asks for {gpus} on {nodes}, but a job of several nodes takes whole nodes of {per_node} GPUs; "
+      .. "use {offer}.",
+    max_per_job = "The job asks for {gpus}, but project {project} allows {limit} GPUs a job; use at most --gpus={offer}.",
+    fits_neither = "The job asks for {gpus}, but one of project {project} runs wholly as guaranteed ({guaranteed}) "
+      .. "or wholly as burst ({burst}); {offer}.",
+    wrong_qos = "The job asks for QOS {qos}, but project {project} has {offers}; use {offer}.",
+    no_burst = "The job asks for --qos=burst, but project {project} may not borrow; "
+      .. "use --qos=guaranteed with at most {guaranteed} GPUs.",
+    wall_time = "The job asks for a wall time of {time}, but project {project} allows {limit} in partition {partition}; "
+      .. "use at most --time={limit}.",
+    budget = "The job asks for {total} GPU-hours ({sum}), but project {project} has {left} of its budget left; {offer}.",
+    waits = "The job is accepted but waits: it asks for {gpus} as {sides}, and of project {project}'s {limit} guaranteed "
+      .. "GPUs {used} are in use, and {burst} more as burst; right now {now_guaranteed} would start as guaranteed and "
+      .. "{now_burst} as burst; {offer}.",
+    -- parts of sentences
+    gpu = "{n} GPU",
+    gpus = "{n} GPUs",
+    node = "{n} node",
+    nodes = "{n} nodes",
+    none = "none",
+    no_bound = "no bound",
+    unlimited = "unlimited",
+    empty = "(empty)",
+    either = "{one}, or {other}",
+    both = "{one} and {other}",
+    use = "use {what}",
+    this_size = "this size with --qos={side}",
+    smaller = "at most --gpus={gpus} with --qos={side}",
+    burst_this_size = "this size with --qos=burst (preemptible)",
+    burst_smaller = "at most --gpus={gpus} with --qos=burst (preemptible)",
+    larger_grant = "ask for a larger grant",
+    less_time = "use at most --time={time} at this size, or fewer GPUs",
+    more_budget = "ask a cluster administrator for more",
+    time_left_out = ", the longest allowed as --time was left out",
+    array_tasks = " x {tasks} array tasks",
+    earlier_parts = " + {hours} GPU-hours of earlier components",
+    to_start_now = "to start now {what}",
+    nothing_starts = "no smaller size starts now, so leave it in the queue",
+  },
+  ko = {
+    no_project = "사용자 {user} 계정은 참여 중인 과제가 없어 GPU 작업을 제출할 수 없습니다. 클러스터 관리자에게 문의하십시오.",
+    not_member = "사용자 {user} 계정은 과제 {account}의 참여자가 아닙니다. --account에 참여 중인 과제를 지정하십시오: {projects}.",
+    which_project = "사용자 {user} 계정은 과제 {count}개에 참여 중이고 기본 과제가 없습니다. --account로 하나를 지정하십시오: {projects}.",
+    no_grant = "과제 {project}에는 이 클러스터의 GPU 배정이 없습니다. 클러스터 관리자에게 배정을 요청하십시오.",
+    many_partitions = "파티션 {partition}에 요청하셨으나 GPU 작업은 한 파티션에서만 실행됩니다. "
+      .. "--partition을 빼거나 --partition={offers} 옵션을 쓰십시오.",
+    wrong_partition = "파티션 {partition}에 요청하셨으나 과제 {project}의 GPU는 {offers}에 있습니다. "
+      .. "--partition을 빼거나 --partition={offers} 옵션을 쓰십시오.",
+    wrong_model = "GPU 모델 {model}을(를) 요청하셨으나 과제 {project}에 배정된 모델은 {offers}입니다. "
+      .. "--gpus={offer}:N 형식으로 요청하십시오.",
+    two_models = "GPU 모델 {models}을(를) 함께 요청하셨으나 한 작업에는 한 모델만 쓸 수 있습니다. "
+      .. "--gpus={offer}:N 형식으로 요청하십시오.",
+    unreadable = "GPU 요청 {request}을(를) 해석할 수 없습니다. --gpus=N, --gpus-per-node=N 또는 --gres=gpu:N 형식으로 쓰십시오.",
+    sockets = "--gpus-per-socket을 --sockets-per-node 없이 요청하셨습니다. 대신 --gpus-per-node=N 옵션을 쓰십시오.",
+    expired = "과제 {project}의 {model} 배정 기간은 {ends}에 끝났습니다. 클러스터 관리자에게 연장을 요청하십시오.",
+    future = "과제 {project}의 {model} 배정 기간은 {starts}에 시작됩니다. 그날 이후에 다시 제출하십시오.",
+    no_gpu = "GPU를 요청하지 않으셨으나 파티션 {partition}의 모든 노드에는 GPU가 {per_node}개씩 있습니다. "
+      .. "--gpus=1 이상을 요청하거나 GPU가 없는 파티션을 쓰십시오.",
+    exclusive = "{nodes}에 {gpus}를 --exclusive로 요청하셨으나 이 옵션은 노드의 GPU {per_node}개를 모두 차지합니다. "
+      .. "--gpus-per-node={per_node} 옵션으로 모두 요청하거나 --exclusive를 빼십시오.",
+    whole_nodes = "{nodes}에 {gpus}를 요청하셨으나 여러 노드를 쓰는 작업은 GPU {per_node}개인 노드를 통째로 써야 합니다. "
+      .. "{offer} 옵션을 쓰십시오.",
+    max_per_job = "{gpus}를 요청하셨으나 과제 {project}의 작업당 한도는 GPU {limit}개입니다. --gpus={offer} 이하로 요청하십시오.",
+    fits_neither = "{gpus}를 요청하셨으나 과제 {project}의 작업은 전부 보장분({guaranteed}) 또는 전부 버스트({burst})로만 "
+      .. "실행됩니다. {offer}.",
+    wrong_qos = "QOS {qos}을(를) 요청하셨으나 과제 {project}의 QOS는 {offers}입니다. {offer} 옵션을 쓰십시오.",
+    no_burst = "--qos=burst로 요청하셨으나 과제 {project}에는 차용이 허용되지 않습니다. "
+      .. "--qos=guaranteed로 GPU {guaranteed}개 이하를 요청하십시오.",
+    wall_time = "실행 시간 {time}을(를) 요청하셨으나 과제 {project}의 파티션 {partition} 한도는 {limit}입니다. "
+      .. "--time={limit} 이하로 요청하십시오.",
+    budget = "{total} GPU시간({sum})을 요청하셨으나 과제 {project}의 남은 예산은 {left} GPU시간입니다. {offer}.",
+    waits = "작업은 접수되었으나 대기합니다. {gpus}를 {sides}로 요청하셨고, 과제 {project}의 보장 GPU {limit}개 중 {used}개를, "
+      .. "버스트로 {burst}개를 사용 중입니다. 지금 바로 시작할 수 있는 크기는 보장분 {now_guaranteed}, 버스트 {now_burst}입니다. {offer}.",
+    gpu = "GPU {n}개",
+    gpus = "GPU {n}개",
+    node = "노드 {n}개",
+    nodes = "노드 {n}개",
+    none = "불가",
+    no_bound = "한도 없음",
+    unlimited = "무제한",
+    empty = "(빈 값)",
+    either = "{one} 또는 {other}",
+    both = "{one}, {other}",
+    use = "{what} 옵션으로 요청하십시오",
+    this_size = "같은 크기에 --qos={side}",
+    smaller = "--gpus={gpus} 이하에 --qos={side}",
+    burst_this_size = "같은 크기에 --qos=burst(선점될 수 있음)",
+    burst_smaller = "--gpus={gpus} 이하에 --qos=burst(선점될 수 있음)",
+    larger_grant = "더 큰 배정을 신청하십시오",
+    less_time = "같은 크기라면 --time={time} 이하로, 아니면 GPU 수를 줄여 요청하십시오",
+    more_budget = "클러스터 관리자에게 예산 추가를 요청하십시오",
+    time_left_out = ", --time을 생략하여 허용된 최대 시간 적용",
+    array_tasks = " x 배열 작업 {tasks}개",
+    earlier_parts = " + 앞선 구성 작업 {hours} GPU시간",
+    to_start_now = "지금 시작하려면 {what}",
+    nothing_starts = "더 작은 크기로도 지금은 시작할 수 없으니 대기열에 그대로 두십시오",
+  },
 }
+
+-- Whose call this is, and the language, found out when there is something to say: Slurm builds a table of the whole
+-- environment for it.
+local speaking_to, language = nil, nil
+
+local function language_of(job)
+  local ok, environment = pcall(function()
+    return job.environment
+  end)
+  if not ok or type(environment) ~= "table" then
+    return "en"
+  end
+  for _, name in ipairs({ "LC_ALL", "LC_MESSAGES", "LANG" }) do
+    local value = environment[name]
+    if type(value) == "string" and value ~= "" then
+      return string.match(value .. "_", "^ko[_.@]") and "ko" or "en"
+    end
+  end
+  return "en"
+end
 
 ------------------------------------------------------------------------------------------------------------------------
 -- Words and numbers
@@ -56,20 +164,29 @@ local function count_text(n)
   return string.format("%.0f", n)
 end
 
+local function say(key, words)
+  language = language or language_of(speaking_to)
+  return (string.gsub(MESSAGES[language][key], "{([%w_]+)}", function(word)
+    local value = words[word]
+    return type(value) == "number" and count_text(value) or tostring(value)
+  end))
+end
+
 -- Somebody's text made safe to print: no control characters, no terminal escapes, not long.
 local function shown(text, most)
   text = string.gsub(string.sub(tostring(text), 1, most or 60), "[^%w%p ]", "?")
-  return text == "" and "(empty)" or text
+  return text == "" and say("empty", {}) or text
 end
 
+-- A number of "gpu" or "node".
 local function plural(n, word)
-  return count_text(n) .. " " .. word .. (n == 1 and "" or "s")
+  return say(n == 1 and word or word .. "s", { n = n })
 end
 
 -- Minutes as Slurm writes a time limit: D-HH:MM:00.
 local function time_text(minutes)
   if minutes >= INFINITE then
-    return "unlimited"
+    return say("unlimited", {})
   end
   local hours = math.floor(minutes / 60)
   return string.format("%.0f-%02.0f:%02.0f:00", math.floor(hours / 24), hours % 24, minutes % 60)
@@ -83,20 +200,13 @@ local function day_text(epoch)
   return os.date("!%Y-%m-%d", epoch + KST_S)
 end
 
-local function say(key, words)
-  return (string.gsub(MESSAGES[key], "{([%w_]+)}", function(word)
-    local value = words[word]
-    return type(value) == "number" and count_text(value) or tostring(value)
-  end))
-end
-
 -- A refusal is raised as a table and caught at the door, so that rules need not pass it along.
 local function refuse(key, words)
-  error({ refusal = say(key, words) }, 0)
+  error({ refusal = say(key, words), key = key }, 0)
 end
 
-local function joined(list)
-  return table.concat(list, ", ")
+local function joined(list, by)
+  return table.concat(list, by or ", ")
 end
 
 -- A number field, or nil where Slurm says "not set".
@@ -121,8 +231,10 @@ end
 ------------------------------------------------------------------------------------------------------------------------
 -- Snapshot
 
-local current = nil -- what was last parsed: { hash=, partitions=, projects=, members=, bypass= }
-local broken = nil -- hash of a body that could not be parsed: not tried again
+-- The head of the snapshot in force, and what was looked up in it: { hash=, partitions=, bypass=, gate=, tail=, size=,
+-- found = { line prefix to records } }. Only `file`, open during a call, is of this call alone.
+local current = nil
+local broken = nil -- hash of a body that could not be read: not tried again
 local complained_at = nil
 
 local function complain(why)
@@ -150,81 +262,183 @@ local function limit_of(field)
   return field ~= "-" and number_of(field) or nil
 end
 
-local RECORDS = {
+local HEAD = {
   cluster = function(into, f)
     local here = slurm.CLUSTER_NAME
     assert(not here or here == f[2], "another cluster's")
     into.cluster = f[2]
   end,
   partition = function(into, f)
-    into.partitions[f[2]] = { model = f[3], per_node = number_of(f[4]), max_minutes = limit_of(f[5]) }
+    into.partitions[f[2]] =
+      { model = f[3], per_node = number_of(f[4]), max_minutes = limit_of(f[5]), gpus = f[6] and limit_of(f[6]) }
   end,
-  project = function(into, f)
-    local grants = into.projects[f[2]] or {}
-    into.projects[f[2]] = grants
-    grants[#grants + 1] = {
-      project = f[2],
-      guaranteed_qos = f[3],
-      burst_qos = f[4] ~= "-" and f[4] or nil,
-      partition = f[5],
-      model = f[6],
-      guaranteed = number_of(f[7]),
-      borrow_limit = limit_of(f[8]),
-      max_per_job = limit_of(f[9]),
-      max_minutes = limit_of(f[10]),
-      budget = limit_of(f[11]),
-      starts = number_of(f[12]),
-      ends = number_of(f[13]),
-      state = assert(f[14], "too short"),
-    }
-  end,
-  member = function(into, f)
-    local member = into.members[f[2]] or { projects = {}, is_in = {} }
-    into.members[f[2]] = member
-    member.projects[#member.projects + 1] = f[3]
-    member.is_in[f[3]] = true
-    if assert(f[4], "too short") == "1" then
-      member.default = f[3]
-    end
+  gate = function(into, f)
+    into.gate = assert(f[2], "too short")
   end,
   bypass = function(into, f)
     into.bypass[f[2]] = true
   end,
 }
 
-local function parse(body, hash)
-  assert(string.sub(body, -1) == "\n", "cut short")
-  local into = { hash = hash, partitions = {}, projects = {}, members = {}, bypass = { root = true } }
-  for line in string.gmatch(body, "([^\n]+)\n") do
-    local f = fields_of(line)
-    -- a kind this version does not know is of a newer daemon and no reason to stop
-    if RECORDS[f[1]] then
-      RECORDS[f[1]](into, f)
+local function grant_of(snap, f)
+  local share = assert(snap.partitions[f[5]], "without a partition it names")
+  local borrow = limit_of(f[8])
+  local grant = {
+    project = f[2],
+    guaranteed_qos = f[3],
+    burst_qos = f[4] ~= "-" and f[4] or nil,
+    partition = f[5],
+    model = f[6],
+    guaranteed = number_of(f[7]),
+    max_per_job = limit_of(f[9]),
+    max_minutes = limit_of(f[10]),
+    budget = limit_of(f[11]),
+    starts = number_of(f[12]),
+    ends = number_of(f[13]),
+    state = assert(f[14], "too short"),
+  }
+  if f[15] then -- what the project uses now, where the daemon knows
+    grant.standing = { guaranteed = number_of(f[15]), burst = number_of(f[16]), may_borrow = number_of(f[17]) }
+  end
+  -- guaranteed and burst use together; never more than there is
+  grant.ceiling = math.min(grant.guaranteed + (grant.burst_qos and (borrow or math.huge) or 0), share.gpus or math.huge)
+  return grant
+end
+
+-- Whether a line comes before a prefix, byte by byte: `<` on strings goes by slurmctld's locale.
+local function before(line, prefix)
+  for at = 1, #prefix do
+    local one, other = string.byte(line, at) or -1, string.byte(prefix, at)
+    if one ~= other then
+      return one < other
     end
   end
-  for _, grants in pairs(into.projects) do
-    for _, grant in ipairs(grants) do
-      assert(into.partitions[grant.partition], "without a partition it names")
+  return false
+end
+
+local BLOCK = 4096 -- bytes that are read whole rather than halved again
+
+-- The records of a kind about a name, from the sorted lines that follow the head: a binary search in the file, about
+-- eight short reads at 12,000 lines, once a name and snapshot.
+local function find(snap, kind, name)
+  if string.find(name, "%c") then
+    return {}
+  end
+  local prefix = kind .. "\t" .. name .. "\t"
+  local known = snap.found[prefix]
+  if known then
+    return known
+  end
+  -- the first wanted line starts after low - 1, and not after the first line that starts beyond high
+  local file, low, high = snap.file, snap.tail, snap.size
+  while high - low > BLOCK do
+    local middle = math.floor((low + high) / 2)
+    local line = snap.probes[middle]
+    if not line then -- every search halves at the same places, so that few are read twice
+      file:seek("set", middle)
+      file:read("*l") -- the rest of some line
+      line = file:read("*l")
+      snap.probes[middle] = line
     end
+    if line and before(line, prefix) then
+      low = middle
+    else
+      high = middle
+    end
+  end
+  file:seek("set", low)
+  local block = (file:read(high - low + 1) or "") .. (file:read("*l") or "") .. "\n" .. (file:read("*l") or "")
+  local start = low == snap.tail and string.sub(block, 1, #prefix) == prefix and 0
+    or string.find(block, "\n" .. prefix, 1, true)
+  local records = {}
+  if start then
+    file:seek("set", low + start)
+    for line in file:lines() do
+      if string.sub(line, 1, #prefix) ~= prefix then
+        break
+      end
+      records[#records + 1] = fields_of(line)
+    end
+  end
+  if #records > 0 then -- names that are not there are many: anybody can think of one
+    snap.found[prefix] = records
+  end
+  return records
+end
+
+-- Runs a reading of the snapshot; what it cannot read makes the whole snapshot one not to decide by.
+local function reading(action, ...)
+  local ok, result = pcall(action, ...)
+  if not ok then
+    error({ broken = tostring(result) }, 0)
+  end
+  return result
+end
+
+local function member_of(snap, user)
+  return reading(function()
+    local member
+    for _, f in ipairs(find(snap, "member", user)) do
+      member = member or { projects = {}, is_in = {} }
+      member.projects[#member.projects + 1] = f[3]
+      member.is_in[f[3]] = true
+      if assert(f[4], "too short") == "1" then
+        member.default = f[3]
+      end
+    end
+    return member
+  end)
+end
+
+local function grants_of(snap, project)
+  return reading(function()
+    local grants
+    for _, f in ipairs(find(snap, "project", project)) do
+      grants = grants or {}
+      grants[#grants + 1] = grant_of(snap, f)
+    end
+    return grants
+  end)
+end
+
+-- Reads the records up to the first of the sorted ones.
+local function read_head(file, hash)
+  local into = { hash = hash, partitions = {}, bypass = { root = true }, found = {}, probes = {} }
+  into.tail = file:seek()
+  into.size = file:seek("end")
+  file:seek("end", -1)
+  assert(file:read(1) == "\n", "cut short")
+  file:seek("set", into.tail)
+  for line in file:lines() do
+    local f = fields_of(line)
+    if f[1] == "member" or f[1] == "project" then
+      break
+    end
+    -- a kind this version does not know is of a newer daemon and no reason to stop
+    if HEAD[f[1]] then
+      HEAD[f[1]](into, f)
+    end
+    into.tail = file:seek()
   end
   assert(into.cluster, "without its cluster")
   return into
 end
 
--- The snapshot to decide by, or nil and why there is none.
+-- The snapshot to decide by, whose `file` the caller closes, or nil and why there is none.
 local function snapshot()
   local file = io.open(SNAPSHOT, "r")
   if not file then
     return nil, "there is no snapshot at " .. SNAPSHOT .. "; is gpuaasd running?"
   end
+  file:setvbuf("full", 512) -- a search reads short lines far apart
   local head = file:read("*l")
-  local generated, hash = string.match(head or "", "^gpuaas%-snapshot 1 (%d+) (%x+)$")
+  local generated, hash = string.match(head or "", "^gpuaas%-snapshot 2 (%d+) (%x+)$")
   if not generated then
     file:close()
     return nil, "the snapshot's first line cannot be read"
   end
   if hash ~= broken and (not current or current.hash ~= hash) then
-    local ok, result = pcall(parse, file:read("*a"), hash)
+    local ok, result = pcall(read_head, file, hash)
     if ok then
       current = result
     else
@@ -232,14 +446,13 @@ local function snapshot()
       complain("the snapshot is " .. tostring(result))
     end
   end
-  file:close()
-  if hash == broken then
-    return nil, "the snapshot is broken"
-  end
   local age = os.time() - tonumber(generated)
-  if age > STALE_AFTER_S then
-    return nil, "the snapshot is " .. count_text(age) .. " s old; is gpuaasd running?"
+  if hash == broken or age > STALE_AFTER_S then
+    file:close()
+    return nil, hash == broken and "the snapshot is broken"
+      or "the snapshot is " .. count_text(age) .. " s old; is gpuaasd running?"
   end
+  current.file = file
   return current
 end
 
@@ -381,7 +594,7 @@ end
 -- Rules
 
 local function the_project(snap, user, account)
-  local member = snap.members[user]
+  local member = member_of(snap, user)
   if not member then
     refuse("no_project", { user = shown(user) })
   end
@@ -426,7 +639,7 @@ end
 
 -- The grant a job runs under: in its partition, of its model, and in force today.
 local function the_grant(snap, project, partition, request)
-  local grants = snap.projects[project]
+  local grants = grants_of(snap, project)
   if not grants then
     refuse("no_grant", { project = project })
   end
@@ -462,18 +675,19 @@ local function the_grant(snap, project, partition, request)
 end
 
 local function check_shape(request, grant, per_node)
-  local nodes, gpus = plural(request.nodes, "node"), plural(request.gpus, "GPU")
   if request.gpus < 1 then
     refuse("no_gpu", { partition = grant.partition, per_node = per_node })
   end
   local whole = request.gpus == request.nodes * per_node and (request.per_node or per_node) == per_node
   if request.exclusive and not whole then
+    local nodes, gpus = plural(request.nodes, "node"), plural(request.gpus, "gpu")
     refuse("exclusive", { per_node = per_node, gpus = gpus, nodes = nodes })
   end
   if (request.nodes > 1 or request.gpus > per_node) and not whole then
     local full = math.max(math.floor(request.gpus / per_node), 1)
     local offer = full > 1 and string.format("--nodes=%s --gpus-per-node=%s", count_text(full), count_text(per_node))
       or "--nodes=1 --gpus=" .. count_text(math.min(request.gpus, per_node))
+    local nodes, gpus = plural(request.nodes, "node"), plural(request.gpus, "gpu")
     refuse("whole_nodes", { gpus = gpus, nodes = nodes, per_node = per_node, offer = offer })
   end
 end
@@ -483,9 +697,27 @@ local function largest(gpus, per_node)
   return gpus > per_node and gpus - gpus % per_node or gpus
 end
 
--- The QOS for the job: every asked side that holds it whole. Nothing asked means guaranteed.
-local function the_qos(request, grant, per_node, asked, with_others)
-  local cap = { guaranteed = grant.guaranteed, burst = grant.burst_qos and (grant.borrow_limit or math.huge) or nil }
+-- The largest jobs that could ever run on each side, nil where the side is closed.
+local function caps_of(grant)
+  return { guaranteed = math.min(grant.guaranteed, grant.ceiling), burst = grant.burst_qos and grant.ceiling or nil }
+end
+
+-- Sizes to write instead, for GPUs at most by side; nil where there is none.
+local function offers_of(gpus, most, per_node)
+  local offer
+  for _, side in ipairs({ "guaranteed", "burst" }) do
+    if (most[side] or 0) >= 1 then
+      local key = (side == "burst" and "burst_" or "") .. (gpus <= most[side] and "this_size" or "smaller")
+      local one = say(key, { side = side, gpus = largest(most[side], per_node) })
+      offer = offer and say("either", { one = offer, other = one }) or one
+    end
+  end
+  return offer
+end
+
+-- The sides for the job: every asked one that holds it whole. Nothing asked means guaranteed.
+local function the_sides(grant, per_node, asked, with_others)
+  local cap = caps_of(grant)
   local side_of = { guaranteed = "guaranteed", burst = "burst", [grant.guaranteed_qos] = "guaranteed" }
   if grant.burst_qos then
     side_of[grant.burst_qos] = "burst"
@@ -494,51 +726,69 @@ local function the_qos(request, grant, per_node, asked, with_others)
   for name in string.gmatch(asked or "guaranteed", "[^,]+") do
     local side = side_of[name]
     if not side then
-      refuse("wrong_qos", {
-        qos = shown(name),
-        project = grant.project,
-        offers = grant.guaranteed_qos .. (grant.burst_qos and " and " .. grant.burst_qos or ""),
-        or_burst = grant.burst_qos and " or --qos=burst" or "",
-      })
+      local offers, offer = grant.guaranteed_qos, "--qos=guaranteed"
+      if grant.burst_qos then
+        offers = say("both", { one = offers, other = grant.burst_qos })
+        offer = say("either", { one = offer, other = "--qos=burst" })
+      end
+      refuse("wrong_qos", { qos = shown(name), project = grant.project, offers = offers, offer = offer })
     elseif not cap[side] then
       refuse("no_burst", { project = grant.project, guaranteed = grant.guaranteed })
     end
     if with_others <= cap[side] then
-      fitting[#fitting + 1] = side == "burst" and grant.burst_qos or grant.guaranteed_qos
+      fitting[#fitting + 1] = side
     end
   end
   if #fitting > 0 then
-    return table.concat(fitting, ",")
+    return fitting
   end
-  local offers = {}
-  for _, side in ipairs({ "guaranteed", "burst" }) do
-    local most = cap[side] or 0
-    if most >= 1 then
-      local size = with_others <= most and "this size" or "at most --gpus=" .. count_text(largest(most, per_node))
-      offers[#offers + 1] = size .. " with --qos=" .. side .. (side == "burst" and " (preemptible)" or "")
-    end
-  end
+  local offer = offers_of(with_others, cap, per_node)
   return refuse("fits_neither", {
-    gpus = plural(with_others, "GPU"),
+    gpus = plural(with_others, "gpu"),
     project = grant.project,
-    guaranteed = plural(grant.guaranteed, "GPU"),
-    burst = not cap.burst and "none" or cap.burst == math.huge and "no bound" or plural(cap.burst, "GPU"),
-    offer = #offers > 0 and "use " .. table.concat(offers, ", or ") or "ask for a larger grant",
+    guaranteed = plural(cap.guaranteed, "gpu"),
+    burst = cap.burst and (cap.burst < math.huge and plural(cap.burst, "gpu") or say("no_bound", {})) or say("none", {}),
+    offer = offer and say("use", { what = offer }) or say("larger_grant", {}),
   })
 end
 
-local function check_budget(grant, gpu_minutes, sum, rate)
-  if not grant.budget or gpu_minutes <= grant.budget then
-    return
+-- What to tell of a job that is accepted but cannot start now; nil where it can, or where nobody knows.
+local function advice(verdict)
+  local grant, gpus = verdict.grant, verdict.gpus
+  local standing = grant.standing
+  if not standing then
+    return nil
   end
+  local room = math.max(grant.ceiling - standing.guaranteed - standing.burst, 0)
+  local now = { guaranteed = math.min(math.max(grant.guaranteed - standing.guaranteed, 0), room) }
+  now.burst = grant.burst_qos and math.min(standing.may_borrow, room) or nil
+  for _, side in ipairs(verdict.sides) do
+    if gpus <= (now[side] or 0) then
+      return nil
+    end
+  end
+  local offer = offers_of(gpus, now, verdict.per_node)
+  return say("waits", {
+    gpus = plural(gpus, "gpu"),
+    sides = table.concat(verdict.sides, ","),
+    project = grant.project,
+    limit = grant.guaranteed,
+    used = standing.guaranteed,
+    burst = standing.burst,
+    now_guaranteed = plural(now.guaranteed, "gpu"),
+    now_burst = plural(now.burst or 0, "gpu"),
+    offer = offer and say("to_start_now", { what = say("use", { what = offer }) }) or say("nothing_starts", {}),
+  })
+end
+
+local function refuse_budget(grant, gpu_minutes, sum, rate)
   local minutes = math.floor(math.max(grant.budget, 0) / rate)
   refuse("budget", {
     total = hours_text(gpu_minutes),
     sum = sum,
     project = grant.project,
     left = hours_text(math.max(grant.budget, 0)),
-    offer = minutes >= 1 and "use at most --time=" .. time_text(minutes) .. " at this size, or fewer GPUs"
-      or "ask a cluster administrator for more",
+    offer = minutes >= 1 and say("less_time", { time = time_text(minutes) }) or say("more_budget", {}),
   })
 end
 
@@ -565,9 +815,9 @@ local function decide(snap, user, account, partition, qos, request, tasks, offse
   local gpus = request.gpus + gpus_before
   if grant.max_per_job and gpus > grant.max_per_job then
     local offer = largest(grant.max_per_job, share.per_node)
-    refuse("max_per_job", { gpus = plural(gpus, "GPU"), project = project, limit = grant.max_per_job, offer = offer })
+    refuse("max_per_job", { gpus = plural(gpus, "gpu"), project = project, limit = grant.max_per_job, offer = offer })
   end
-  local granted_qos = the_qos(request, grant, share.per_node, qos, gpus)
+  local sides = the_sides(grant, share.per_node, qos, gpus)
 
   local longest = math.min(grant.max_minutes or math.huge, share.max_minutes or math.huge)
   local minutes = request.minutes or (longest < math.huge and longest or nil)
@@ -580,23 +830,37 @@ local function decide(snap, user, account, partition, qos, request, tasks, offse
     })
   end
   local gpu_minutes = request.gpus * (minutes or 0) * tasks
-  if minutes then
-    local sum = plural(request.gpus, "GPU") .. " x " .. time_text(minutes)
-    sum = sum .. (request.minutes and "" or ", the longest allowed as --time was left out")
-    sum = sum .. (tasks > 1 and " x " .. count_text(tasks) .. " array tasks" or "")
-    sum = sum .. (minutes_before > 0 and " + " .. hours_text(minutes_before) .. " GPU-hours of earlier components" or "")
-    check_budget(grant, gpu_minutes + minutes_before, sum, gpus * tasks)
+  if grant.budget and gpu_minutes + minutes_before > grant.budget then
+    local sum = plural(request.gpus, "gpu") .. " x " .. time_text(minutes or 0)
+    sum = sum .. (request.minutes and "" or say("time_left_out", {}))
+    sum = sum .. (tasks > 1 and say("array_tasks", { tasks = tasks }) or "")
+    sum = sum .. (minutes_before > 0 and say("earlier_parts", { hours = hours_text(minutes_before) }) or "")
+    refuse_budget(grant, gpu_minutes + minutes_before, sum, gpus * tasks)
   end
   if offset then
     earlier[user] = { next = offset + 1, project = project, gpus = gpus, gpu_minutes = gpu_minutes + minutes_before }
   end
-  return { account = project, partition = grant.partition, qos = granted_qos, minutes = minutes, model = grant.model }
+  local names = {}
+  for at, side in ipairs(sides) do
+    names[at] = grant[side .. "_qos"]
+  end
+  return {
+    account = project,
+    partition = grant.partition,
+    qos = joined(names, ","),
+    minutes = minutes,
+    model = grant.model,
+    grant = grant,
+    sides = sides,
+    gpus = gpus,
+    per_node = share.per_node,
+  }
 end
 
 -- Whether a job is for us: its partition, or the default one where none is named, is a share of ours.
 local function is_ours(snap, partition, account, user, part_list)
   if not partition then
-    if account and snap.projects[string.lower(account)] or not account and snap.members[user] then
+    if account and grants_of(snap, string.lower(account)) or not account and member_of(snap, user) then
       return true
     end
     for name, part in pairs(part_list or {}) do
@@ -653,6 +917,27 @@ local function name_of(job)
   return names[uid]
 end
 
+-- A guaranteed job waits for gpuaasd at the placement gate, which decides who gives way before Slurm's own preemption.
+-- Arrays and heterogeneous jobs start task by task, so the gate does not take them.
+local function gated(licences, gate)
+  for one in string.gmatch(licences or "", "[^,|]+") do
+    if string.match(one, "^%s*([^:=%s]*)") == gate then
+      return licences
+    end
+  end
+  -- with "|" any one of the licences will do: another cannot be asked for beside them
+  if licences and string.find(licences, "|", 1, true) then
+    return licences
+  end
+  return (licences and licences .. "," or "") .. gate .. ":1"
+end
+
+-- Whether a job would be considered at once if there were room.
+local function ready(job)
+  local begin = set(job.begin_time, NO_VAL)
+  return set(job.priority, NO_VAL) ~= 0 and not text(job.dependency) and not (begin and begin > os.time())
+end
+
 local function submit(snap, job, part_list)
   local user = name_of(job)
   if user and snap.bypass[user] then
@@ -686,6 +971,13 @@ local function submit(snap, job, part_list)
       put(job, LISTS[kind], list, typed(list, verdict.model))
     end
   end
+  if snap.gate and joined(verdict.sides):find("guaranteed", 1, true) then
+    if not offset and not text(job.array_inx) then
+      local licences = text(job.licenses)
+      put(job, "licenses", licences, gated(licences, snap.gate))
+    end
+  end
+  return ready(job) and advice(verdict)
 end
 
 local SIZE_COUNTS = { "min_nodes", "max_nodes", "num_tasks" }
@@ -753,39 +1045,55 @@ local function modify(snap, job, record, part_list, submit_uid)
       put(job, name, list, typed(list, verdict.model))
     end
   end
+  local waits = set(record.job_state, NO_VAL) == 0 and set(record.priority, NO_VAL) ~= 0 -- neither running nor held
+  return waits and advice(verdict)
 end
 
 -- Runs a decision so that nothing but it can refuse a job.
 local function guarded(what, job, action)
-  local ok, problem = pcall(function()
-    local snap, why = snapshot()
-    if snap then
-      action(snap)
-    else
-      complain(why)
-    end
-  end)
+  local snap, why
+  local function attempt()
+    snap, why = snapshot()
+    return snap and action(snap)
+  end
+  speaking_to, language = job, nil
+  local ok, result = pcall(attempt)
+  if current and current.file then
+    current.file:close()
+    current.file = nil
+  end
   if ok then
+    if not snap then
+      complain(why)
+    elseif result then
+      slurm.log_user("%s", result)
+    end
     return slurm.SUCCESS
   end
-  if type(problem) == "table" and problem.refusal then
-    slurm.log_user("%s", problem.refusal)
-    slurm.log_info("%s", "gpuaas: refused " .. what .. " of " .. shown(name_of(job)) .. ": " .. problem.refusal)
+  if type(result) == "table" and result.refusal then
+    slurm.log_user("%s", result.refusal)
+    local who = shown(name_of(job))
+    slurm.log_info("%s", "gpuaas: refused " .. what .. " of " .. who .. " (" .. result.key .. "): " .. result.refusal)
     return slurm.ESLURM_ACCOUNTING_POLICY or slurm.ERROR
   end
-  complain("error in job_submit.lua: " .. tostring(problem))
+  if type(result) == "table" and result.broken then
+    broken = current.hash
+    complain("the snapshot is " .. result.broken)
+  else
+    complain("error in job_submit.lua: " .. tostring(result))
+  end
   return slurm.SUCCESS
 end
 
 function slurm_job_submit(job_desc, part_list, submit_uid)
   return guarded("a job", job_desc, function(snap)
-    submit(snap, job_desc, part_list)
+    return submit(snap, job_desc, part_list)
   end)
 end
 
 function slurm_job_modify(job_desc, job_rec, part_list, submit_uid)
   return guarded("a change", job_desc, function(snap)
-    modify(snap, job_desc, job_rec, part_list, submit_uid)
+    return modify(snap, job_desc, job_rec, part_list, submit_uid)
   end)
 end
 

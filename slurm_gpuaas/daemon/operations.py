@@ -60,7 +60,6 @@ from slurm_gpuaas.domain.policy import KST, Member, Policy, PolicyDocument, fold
 from slurm_gpuaas.domain.usage import Window, service_class
 from slurm_gpuaas.health.controller import HealthController
 from slurm_gpuaas.health.incidents import is_reason_of
-from slurm_gpuaas.jobs.gate_rules import promised
 from slurm_gpuaas.metering.rules import Dimension, pricing, totals
 from slurm_gpuaas.quota.controller import PolicyController
 from slurm_gpuaas.quota.live import Scene, standings
@@ -111,7 +110,7 @@ class Operations:
     clock: Clock
     started_at: datetime
     agents_silent_after: timedelta
-    settle: timedelta
+    scene: Callable[[], Scene]
     outcomes: Callable[[], Sequence[Outcome]]
     driver: Callable[[], DriverStatus]
 
@@ -231,14 +230,6 @@ class Operations:
         visible = set(self._visible(who, policy))
         found = standings(policy, self.cluster, self.scene())
         return [view for share, ruling in found if (view := quota_share(share, ruling, visible, who)).tenants]
-
-    def scene(self) -> Scene:
-        """Slurm as it was last read, in the quota core's words."""
-        jobs = self.shared.jobs()
-        nodes = {node.name: node for node in self.shared.nodes()}
-        now = self.clock.now()
-        lost = self.store.nodes_lost(before=now - self.settle)
-        return Scene(now=now, jobs=jobs, nodes=nodes, promised=promised(jobs), lost=lost)
 
     def usage(
         self,

@@ -18,10 +18,12 @@ from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.health.controller import HealthController, HealthSettings
 from slurm_gpuaas.jobs.gate import GateSettings, PlacementGate
-from slurm_gpuaas.jobs.gate_rules import promised
+from slurm_gpuaas.jobs.gate_rules import LICENSE, promised
 from slurm_gpuaas.metering.controller import MeteringController
 from slurm_gpuaas.metering.warnings import BudgetWarnings
-from slurm_gpuaas.quota.controller import Failpoint, PolicyController, VerdictPublisher, no_failpoint
+from slurm_gpuaas.quota.controller import Failpoint, PolicyController, no_failpoint
+from slurm_gpuaas.quota.live import Scene
+from slurm_gpuaas.quota.publisher import VerdictPublisher
 from slurm_gpuaas.quota.reclaim import QuotaRulings, ReclaimController
 from slurm_gpuaas.slurm.protocols import Accounting, Controller, Partitions
 from slurm_gpuaas.store import Store
@@ -81,8 +83,25 @@ def compose(
         report_only=config.policy.on_drift is OnDrift.REPORT,
         failpoint=failpoint,
     )
+
+    def scene() -> Scene:
+        """Slurm as it was last read, in the quota core's words."""
+        jobs, nodes, now = shared.jobs(), shared.nodes(), clock.now()
+        return Scene(
+            now=now,
+            jobs=jobs,
+            nodes={node.name: node for node in nodes},
+            promised=promised(jobs),
+            lost=store.nodes_lost(before=now - config.quota.settle),
+        )
+
     publisher = VerdictPublisher(
-        cluster=config.cluster, store=store, jobs=shared.jobs, file=config.hook.snapshot, clock=clock
+        cluster=config.cluster,
+        store=store,
+        scene=scene,
+        file=config.hook.snapshot,
+        clock=clock,
+        gate=None if config.gate.shadow else LICENSE,
     )
     health = HealthController(
         slurm=slurm,
@@ -164,7 +183,7 @@ def compose(
         clock=clock,
         started_at=clock.now(),
         agents_silent_after=config.agents.silent_after,
-        settle=config.quota.settle,
+        scene=scene,
         outcomes=lambda: loop.outcomes,
         driver=driver,
     )

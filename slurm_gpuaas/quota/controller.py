@@ -8,11 +8,9 @@ under way (docs/design/0003-crash-safe-effects.md).
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
-from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -20,14 +18,13 @@ import structlog
 
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.clock import Clock
-from slurm_gpuaas.domain.errors import Conflict, InvalidInput, Unavailable
-from slurm_gpuaas.domain.jobs import Job
-from slurm_gpuaas.domain.names import ClusterName, UserName
+from slurm_gpuaas.domain.errors import Conflict, InvalidInput
+from slurm_gpuaas.domain.names import ClusterName
 from slurm_gpuaas.domain.policy import Policy, expand_nodes, fold_nodes
-from slurm_gpuaas.quota import verdict
 from slurm_gpuaas.quota.capacity import ShortGuarantee, shorted
 from slurm_gpuaas.quota.desired import CLOSED, Wanted, wanted
 from slurm_gpuaas.quota.entitlement import entitlements
+from slurm_gpuaas.quota.files import no_access, write_atomically
 from slurm_gpuaas.quota.partitions import Partitions
 from slurm_gpuaas.quota.plan import (
     IDLE,
@@ -48,7 +45,7 @@ from slurm_gpuaas.quota.plan import (
     plan,
 )
 from slurm_gpuaas.slurm import protocols as slurm
-from slurm_gpuaas.slurm.protocols import Accounting, Controller, SlurmRefused, SlurmUnavailable
+from slurm_gpuaas.slurm.protocols import Accounting, Controller, SlurmRefused
 from slurm_gpuaas.store import PolicyRevision, Store
 from slurm_gpuaas.store.budgets import read_budgets
 
@@ -221,7 +218,7 @@ class PolicyController:
         except FileNotFoundError:
             text = None
         except OSError as error:
-            raise _no_access(self._partition_file, "read", error) from None
+            raise no_access(self._partition_file, "read", error) from None
         found = Partitions(file=text, live=self._partitions.read(), wanted=goal.partitions)
         if not found.delete:
             return found
@@ -358,96 +355,6 @@ class PolicyController:
             self._store.audit.append(
                 *(_audited(change, ACTOR, "drift, only reported", now, "drift.") for change in found.changes)
             )
-
-
-class VerdictPublisher:
-    """Keeps the hook's snapshot true: rewrites it when its content changed, or when its stamp is `heartbeat` old.
-
-    Args:
-        jobs: what slurmctld holds: running ones have taken a part of their project's budget up to their time limit.
-        file: the snapshot; replaced atomically.
-        mode: it says of every project who is in it and what is left, which is not for all: slurmctld's user reads it
-            as a member of our group.
-    """
-
-    def __init__(
-        self,
-        *,
-        cluster: ClusterName,
-        store: Store,
-        jobs: Callable[[], Sequence[Job]],
-        file: Path,
-        clock: Clock,
-        heartbeat: timedelta = timedelta(minutes=1),
-        bypass: Iterable[UserName] = verdict.ADMINISTRATORS,
-        mode: int = 0o640,
-    ) -> None:
-        self._cluster = cluster
-        self._store = store
-        self._read_jobs = jobs
-        self._file = file
-        self._clock = clock
-        self._heartbeat = heartbeat
-        self._bypass = tuple(bypass)
-        self._mode = mode
-        self._published = ""
-        self._written_at = datetime.min.replace(tzinfo=UTC)
-
-    def tick(self) -> bool:
-        """True when the file was written."""
-        now = self._clock.now()
-        policy = self._store.policy()
-        budgets = read_budgets(self._store, policy, self._cluster, now, jobs=self._jobs())
-        left = {project: budget.startable_minutes for project, budget in budgets.items()}
-        text = verdict.body(policy, self._cluster, now, left=left, bypass=self._bypass)
-        if text == self._published and now - self._written_at < self._heartbeat and self._file.exists():
-            return False
-        write_atomically(self._file, verdict.stamped(text, now), mode=self._mode)
-        self._published, self._written_at = text, now
-        return True
-
-    def _jobs(self) -> Sequence[Job]:
-        """Without Slurm's answer nothing is committed: a snapshot that is a little generous (Slurm's limit still
-        stands) is better than an old one, which the hook does not read."""
-        try:
-            return self._read_jobs()
-        except SlurmUnavailable:
-            return ()
-
-
-def write_atomically(file: Path, text: str, *, mode: int = 0o644) -> None:
-    """Replace a file's text: readers see the old or the new one, also after a power cut.
-
-    Raises:
-        Unavailable: we may not write there.
-    """
-    try:
-        _replace(file, text, mode)
-    except OSError as error:
-        raise _no_access(file, "written", error) from None
-
-
-def _no_access(file: Path, what: str, error: OSError) -> Unavailable:
-    return Unavailable(
-        f"{file} cannot be {what}: {os.strerror(error.errno or 0)}.",
-        way_out=f"{file.parent} must be a folder of gpuaasd's user: see etc/tmpfiles.d/gpuaas.conf.",
-    )
-
-
-def _replace(file: Path, text: str, mode: int) -> None:
-    draft = file.with_name(f".{file.name}.new")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w") as stream:
-        os.fchmod(descriptor, mode)
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    draft.replace(file)
-    folder = os.open(file.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def _refuse_conflicts(found: Plan) -> None:

@@ -1,15 +1,20 @@
 """What the job_submit hook may decide from: the policy of this moment as lines of text. Pure.
 
-Format (read by `plugins/job_submit.lua`): a first line `gpuaas-snapshot 1 <written, epoch seconds> <SHA-256 of the
+Format (read by `plugins/job_submit.lua`): a first line `gpuaas-snapshot 2 <written, epoch seconds> <SHA-256 of the
 rest>`, then records of tab-separated fields, `-` for what is not limited or does not exist:
 
     cluster    name, GPUs of a node (of the first pool)
-    partition  name, GPU model, GPUs of a node, longest wall time in minutes
+    partition  name, GPU model, GPUs of a node, longest wall time in minutes, GPUs
+    gate       licence that guaranteed jobs get, so that gpuaasd decides who gives way for them (absent: no gate)
+    bypass     user whom the hook lets pass
+
+and then, sorted byte by byte as whole lines, so that the hook finds the few it needs by binary search:
+
+    member     user, project, whether it is the user's default (0 | 1)
     project    name, guaranteed QOS, burst QOS, partition, GPU model, guaranteed GPUs, borrow limit, most GPUs of a job,
                longest wall time in minutes, GPU-minutes of the budget left, begin and end of the grant (epoch seconds),
-               active | expired | future
-    member     user, project, whether it is the user's default (0 | 1)
-    bypass     user whom the hook lets pass
+               active | expired | future, and where the daemon knows: GPUs in use as guaranteed, GPUs in use as burst,
+               GPUs it may start as burst now
 
 Linear in projects and members.
 """
@@ -18,7 +23,10 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from types import MappingProxyType
+from typing import Final
 
 from slurm_gpuaas.domain.names import ClusterName, ProjectName, UserName
 from slurm_gpuaas.domain.policy import Policy
@@ -29,6 +37,18 @@ ADMINISTRATORS = (UserName("root"), UserName("slurm"), UserName("gpuaas"))
 """Users whom the hook lets pass: Slurm's, ours and root."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """What a project has in use now, in GPUs, and how many it may start as burst right now."""
+
+    guaranteed_in_use: int
+    burst_in_use: int
+    may_borrow: int
+
+
+NOBODY_KNOWS: Final[Mapping[ProjectName, Standing]] = MappingProxyType({})
+
+
 def body(
     policy: Policy,
     cluster: ClusterName,
@@ -36,44 +56,59 @@ def body(
     *,
     left: Mapping[ProjectName, int | None] = NO_BUDGETS,
     bypass: Iterable[UserName] = ADMINISTRATORS,
+    gate: str | None = None,
+    standing: Mapping[ProjectName, Standing] = NOBODY_KNOWS,
 ) -> str:
     """All records.
 
     Args:
         left: GPU-minutes that a new job of each project with a budget may ask for
             (`domain.budgets.Budget.startable_minutes`).
+        gate: licence of the placement gate; None adds none to jobs.
+        standing: what projects use now; no advice is given to jobs of a project that is absent.
     """
-    return "".join("\t".join(record) + "\n" for record in _records(policy, cluster, moment, left, bypass))
+    head = ("\t".join(record) for record in _head(policy, cluster, bypass, gate))
+    # code points sort as their UTF-8 bytes do
+    tail = sorted("\t".join(record) for record in _tail(policy, cluster, moment, left, standing))
+    return "".join(f"{line}\n" for line in (*head, *tail))
 
 
 def stamped(text: str, written: datetime) -> str:
     """The whole file: first line and body."""
     digest = hashlib.sha256(text.encode()).hexdigest()
-    return f"gpuaas-snapshot 1 {_epoch(written)} {digest}\n{text}"
+    return f"gpuaas-snapshot 2 {_epoch(written)} {digest}\n{text}"
 
 
-def _records(
-    policy: Policy,
-    cluster: ClusterName,
-    moment: datetime,
-    left: Mapping[ProjectName, int | None],
-    bypass: Iterable[UserName],
+def _head(
+    policy: Policy, cluster: ClusterName, bypass: Iterable[UserName], gate: str | None
 ) -> Iterator[tuple[str, ...]]:
     pools = [pool for pool in policy.pools if pool.cluster == cluster]
     yield "cluster", cluster, str(pools[0].gpus_per_node if pools else 0)
     for pool in pools:
         for share in pool.shares:
+            gpus = len(share.node_names) * pool.gpus_per_node
             name = pool.partition_of(share.name)
-            yield "partition", name, pool.model, str(pool.gpus_per_node), _minutes(pool.max_time)
+            yield "partition", name, pool.model, str(pool.gpus_per_node), _minutes(pool.max_time), str(gpus)
+    if gate is not None:
+        yield "gate", gate
+    for user in sorted(set(bypass)):
+        yield "bypass", user
+
+
+def _tail(
+    policy: Policy,
+    cluster: ClusterName,
+    moment: datetime,
+    left: Mapping[ProjectName, int | None],
+    standing: Mapping[ProjectName, Standing],
+) -> Iterator[tuple[str, ...]]:
     entitled = entitlements(policy, cluster, moment)
     for one in entitled:
-        yield _project(one, left.get(one.name))
+        yield (*_project(one, left.get(one.name)), *_standing(standing.get(one.name)))
     defaults = default_projects(policy, entitled)
     for one in entitled:
         for member in policy.members_of(one.name):
             yield "member", member.user, one.name, "1" if defaults[member.user] == one.name else "0"
-    for user in sorted(set(bypass)):
-        yield "bypass", user
 
 
 def _project(one: Entitlement, left: int | None) -> tuple[str, ...]:
@@ -93,6 +128,10 @@ def _project(one: Entitlement, left: int | None) -> tuple[str, ...]:
         _epoch(one.ends_at),
         one.state.value,
     )
+
+
+def _standing(now: Standing | None) -> tuple[str, ...]:
+    return () if now is None else (str(now.guaranteed_in_use), str(now.burst_in_use), str(now.may_borrow))
 
 
 def _limit(limit: int | None) -> str:

@@ -11,9 +11,12 @@ from tempfile import TemporaryDirectory
 from slurm_gpuaas.domain.clock import Clock, SystemClock
 from slurm_gpuaas.domain.names import ClusterName
 from slurm_gpuaas.domain.policy import Policy, PolicyDocument
-from slurm_gpuaas.quota.controller import PolicyController, VerdictPublisher
+from slurm_gpuaas.quota.controller import PolicyController
+from slurm_gpuaas.quota.live import Scene
+from slurm_gpuaas.quota.publisher import VerdictPublisher
 from slurm_gpuaas.slurm.partitions import ScontrolPartitions
 from slurm_gpuaas.slurm.programs import program
+from slurm_gpuaas.slurm.protocols import Controller
 from slurm_gpuaas.slurm.rest_accounting import RestAccounting
 from slurm_gpuaas.slurm.rest_driver import RestController
 from slurm_gpuaas.slurm.rest_wire import RestAddress, RestWire
@@ -71,7 +74,7 @@ def applied(instance: Instance, documents: Iterable[PolicyDocument], clock: Cloc
                     mode=0o644,  # it is root's here
                     cluster=cluster,
                     store=store,
-                    jobs=slurm.jobs,
+                    scene=lambda: scene_of(slurm),
                     file=instance.path(SNAPSHOT),
                     clock=clock or SystemClock(),
                 ),
@@ -86,6 +89,12 @@ def applied(instance: Instance, documents: Iterable[PolicyDocument], clock: Cloc
     finally:
         relay.kill()
         relay.wait()
+
+
+def scene_of(slurm: Controller) -> Scene:
+    """What Slurm shows now; nothing is given to waiting jobs."""
+    nodes = {node.name: node for node in slurm.nodes()}
+    return Scene(now=SystemClock().now(), jobs=slurm.jobs(), nodes=nodes, promised={})
 
 
 def cancel_all(instance: Instance) -> None:

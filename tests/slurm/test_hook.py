@@ -104,8 +104,13 @@ def test_fills_in_what_was_left_out(
 REFUSED = [
     ("a non-member", "mallory", ["--gpus=1"], ["mallory is in no project"]),
     ("a project of others", "bob", ["--account=nlp", "--gpus=1"], ["bob is not in project nlp", "--account: vision"]),
-    ("over the guarantee and the borrow limit", "alice", ["--gpus=48"], ["48 GPUs", "32 GPUs", "16 GPUs", "--gpus=32"]),
-    ("over the guarantee", "alice", ["--qos=burst", "--gpus=32"], ["burst (16 GPUs)", "this size with --qos=guar"]),
+    (
+        "over the guarantee and the borrow limit",
+        "alice",
+        ["--gpus=56"],
+        ["56 GPUs", "(32 GPUs)", "(48 GPUs)", "--gpus=32"],
+    ),
+    ("over the guarantee", "alice", ["--gpus=40"], ["guaranteed (32 GPUs)", "this size with --qos=burst"]),
     ("over the limit of a job", "bob", ["--gpus=16"], ["16 GPUs", "8 GPUs a job", "--gpus=8"]),
     ("too long", "bob", ["--gpus=1", "--time=2:00:00"], ["0-02:00:00", "0-01:00:00", "--time=0-01:00:00"]),
     ("a wrong model", "alice", ["--gpus=h200:8"], ["h200", "granted b200", "--gpus=b200:N"]),
@@ -188,7 +193,7 @@ def test_without_a_snapshot_slurms_own_limits_hold(mini: Instance, desk: Desk) -
     # what Slurm itself has to be told then
     share = ["--partition=mini-gov", "--account=nlp", "--qos=guaranteed-nlp"]
     try:
-        for broken in (None, "", "gpuaas-snapshot 1 0 ab\n", text[:-20]):
+        for broken in (None, "", "gpuaas-snapshot 2 0 ab\n", text[:-20]):
             snapshot.unlink() if broken is None else snapshot.write_text(broken)
             assert desk.sbatch("alice", *share, "--gpus=8").returncode == 0, "accepted as it came"
             assert desk.sbatch("mallory", *share, "--gpus=8").returncode != 0, "Slurm knows its associations"

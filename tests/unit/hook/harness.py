@@ -40,8 +40,8 @@ function slurm.log_info(...) string.format(...) end
 now = 0
 os = { time = function() return now end, date = os.date }
 local NUMBERS = { time_limit = true, min_nodes = true, max_nodes = true }
-local TEXTS = { account = true, partition = true, qos = true, tres_per_job = true, tres_per_node = true,
-                tres_per_socket = true, tres_per_task = true }
+local TEXTS = { account = true, licenses = true, partition = true, qos = true, tres_per_job = true,
+                tres_per_node = true, tres_per_socket = true, tres_per_task = true }
 function described(values)
   return setmetatable({}, {
     __index = function(_, name) local v = values[name]; return type(v) == "number" and v + 0.0 or v end,
@@ -96,6 +96,10 @@ class Hook:
     def complaints(self) -> list[str]:
         return list(self._lua.globals().errors.values())
 
+    def table(self, values: Mapping[str, str]) -> Any:
+        """A Lua table, as Slurm passes a job's environment."""
+        return self._lua.table_from(values)
+
     def submit(self, **fields: object) -> Outcome:
         """One submission; fields not named are as Slurm's client leaves them."""
         values, job = self._described({**UNSET, **fields})
@@ -127,8 +131,11 @@ def epoch(day: str) -> int:
 
 
 def snapshot_text(records: Sequence[Sequence[object]], *, generated: datetime = NOW) -> str:
-    body = "".join("\t".join(str(field) for field in record) + "\n" for record in records)
-    return f"gpuaas-snapshot 1 {int(generated.timestamp())} {hashlib.sha256(body.encode()).hexdigest()}\n{body}"
+    """Head first and the rest sorted, as `verdict.body` writes them."""
+    head = [record for record in records if record[0] in ("cluster", "partition", "gate", "bypass")]
+    lines = ["\t".join(str(field) for field in record) for record in records if record not in head]
+    body = "".join(f"{line}\n" for line in (*("\t".join(map(str, record)) for record in head), *sorted(lines)))
+    return f"gpuaas-snapshot 2 {int(generated.timestamp())} {hashlib.sha256(body.encode()).hexdigest()}\n{body}"
 
 
 def project(

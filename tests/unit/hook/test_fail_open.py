@@ -13,10 +13,12 @@ TOO_MANY = {"user_name": "alice", "tres_per_job": "gres/gpu:9999"}
 
 BROKEN = {
     "empty": "",
-    "another format": "gpuaas-snapshot 2 1 abc\n",
+    "another format": "gpuaas-snapshot 1 1 abc\n",
     "not a number": snapshot_text([("cluster", "mini", 8), ("partition", "p", "b200", "many", 1)]),
     "cut short": snapshot_text(RECORDS)[:-5],
-    "a project without its partition": snapshot_text([("cluster", "mini", 8), project("nlp")]),
+    "a project without its partition": snapshot_text(
+        [("cluster", "mini", 8), project("nlp"), ("member", "alice", "nlp", 1)]
+    ),
     "another cluster's": snapshot_text([("cluster", "kakao", 8)]),
     "without a cluster": snapshot_text(RECORDS[1:]),
     "binary": "\x00\x01\x02" * 100,
@@ -87,4 +89,15 @@ def test_an_expired_grant_is_noticed_between_two_snapshots(tmp_path: Path) -> No
 def test_records_of_a_newer_daemon_are_passed_over(tmp_path: Path) -> None:
     hook = Hook(tmp_path / "snapshot", text=snapshot_text([*RECORDS, ("weather", "rain")]))
     assert not hook.submit(**TOO_MANY).accepted
+    assert hook.complaints == []
+
+
+def test_every_name_is_found_among_thousands(tmp_path: Path) -> None:
+    names = [f"p{number}" for number in range(700)] + ["a", "zz", "p-1", "p_1", "p.1"]
+    records = [*RECORDS[:2], *(project(name) for name in names), *(("member", f"u{n}", n, 1) for n in names)]
+    hook = Hook(tmp_path / "snapshot", text=snapshot_text(records))
+    found = {name: hook.submit(user_name=f"u{name}", tres_per_job="gres/gpu:1") for name in names}
+    assert [name for name, outcome in found.items() if outcome.job.get("account") != name] == []
+    for absent in ("p", "p7000", "", "~"):
+        assert "is in no project" in hook.submit(user_name=f"u{absent}", tres_per_job="gres/gpu:1").message
     assert hook.complaints == []

@@ -25,10 +25,11 @@ from slurm_gpuaas.domain.usage import UsageRecord
 from slurm_gpuaas.quota.controller import (
     NotConverged,
     PolicyController,
-    VerdictPublisher,
     no_failpoint,
-    write_atomically,
 )
+from slurm_gpuaas.quota.files import write_atomically
+from slurm_gpuaas.quota.live import Scene
+from slurm_gpuaas.quota.publisher import VerdictPublisher
 from slurm_gpuaas.slurm.protocols import SlurmUnavailable
 from slurm_gpuaas.slurm.records import Account
 from slurm_gpuaas.store import Store
@@ -89,8 +90,17 @@ class World:
 
     def publisher(self) -> VerdictPublisher:
         return VerdictPublisher(
-            cluster=MINI, store=self.store, jobs=self.controller.jobs, file=self.snapshot, clock=self.clock
+            cluster=MINI,
+            store=self.store,
+            scene=lambda: scene(self.controller, self.clock),
+            file=self.snapshot,
+            clock=self.clock,
         )
+
+
+def scene(controller: FakeController, clock: FakeClock) -> Scene:
+    nodes = {node.name: node for node in controller.nodes()}
+    return Scene(now=clock.now(), jobs=controller.jobs(), nodes=nodes, promised={})
 
 
 @pytest.fixture
@@ -329,7 +339,7 @@ class TestCalendar:
         assert world.slurm.account_by_name[AccountName("vision")].grp_tres == {"billing": 0}
         assert "AllowQos=closed" in world.partitions.read_text()
         assert AccountName("vision") in world.slurm.account_by_name, "its history stays"
-        assert "\texpired\n" in _body_after(world)
+        assert "\texpired\t" in _body_after(world)
 
 
 class TestBudget:

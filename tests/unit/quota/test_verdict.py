@@ -9,12 +9,12 @@ from hypothesis import given, settings
 
 from slurm_gpuaas.domain.names import ClusterName, ProjectName, UserName
 from slurm_gpuaas.domain.policy import Policy
-from slurm_gpuaas.quota.verdict import body, stamped
+from slurm_gpuaas.quota.verdict import Standing, body, stamped
 from tests.unit.policies import grant, member, policies, policy, pool, project
 
 NOW = datetime(2027, 1, 4, 9, 0, tzinfo=UTC)
 MINI = ClusterName("mini")
-WIDTHS = {"cluster": 3, "partition": 5, "project": 14, "member": 4, "bypass": 2}
+WIDTHS = {"cluster": 3, "partition": 6, "gate": 2, "project": 14, "member": 4, "bypass": 2}
 
 
 def records(policy: Policy, **left: int) -> dict[str, list[list[str]]]:
@@ -38,7 +38,7 @@ def test_the_records_of_a_policy() -> None:
         vision=500,
     )
     assert found["cluster"] == [["mini", "8"]]
-    assert found["partition"] == [["mini-own", "b200", "8", "1440"]]
+    assert found["partition"] == [["mini-own", "b200", "8", "1440", "64"]]
     (fields,) = found["project"]
     assert fields[:5] == ["vision", "guaranteed-vision", "burst-mini-own", "mini-own", "b200"]
     assert fields[5:10] == ["16", "8", "8", "720", "500"]
@@ -62,7 +62,25 @@ def test_a_grant_that_ended_gives_nothing_and_says_when() -> None:
 def test_the_first_line_names_the_body() -> None:
     text = body(policy(), MINI, NOW, bypass=[UserName("root")])
     head, rest = stamped(text, NOW).split("\n", 1)
-    assert head == f"gpuaas-snapshot 1 1799053200 {hashlib.sha256(rest.encode()).hexdigest()}"
+    assert head == f"gpuaas-snapshot 2 1799053200 {hashlib.sha256(rest.encode()).hexdigest()}"
+
+
+def test_gate_and_standing_are_told_where_known() -> None:
+    standing = {ProjectName("vision"): Standing(guaranteed_in_use=8, burst_in_use=16, may_borrow=24)}
+    lines = body(policy(project(), grant()), MINI, NOW, gate="placement", standing=standing).splitlines()
+    assert "gate\tplacement" in lines
+    assert [line.split("\t")[14:] for line in lines if line.startswith("project")] == [["8", "16", "24"]]
+    assert "gate" not in body(policy(project(), grant()), MINI, NOW)
+
+
+@given(policy=policies())
+@settings(deadline=None, max_examples=30)
+def test_what_the_hook_searches_is_sorted_byte_by_byte_behind_the_head(policy: Policy) -> None:
+    lines = body(policy, MINI, NOW).encode().splitlines()
+    searched = [line.startswith((b"member\t", b"project\t")) for line in lines]
+    assert searched == sorted(searched)
+    tail = [line for line, behind in zip(lines, searched, strict=True) if behind]
+    assert tail == sorted(tail)
 
 
 @settings(deadline=None, max_examples=30)
