@@ -128,7 +128,7 @@ def test_the_hook_is_told_what_running_jobs_have_taken(desk: Desk) -> None:
 def test_won_are_written_as_minutes_and_cheaper_burst_gives_back_what_it_did_not_cost(desk: Desk) -> None:
     desk.grant(budget_won=3_600)
     assert desk.limit == 60
-    ended = desk.submit(1, "--qos=burst-unlimited", seconds=20)
+    ended = desk.submit(1, "--qos=burst", seconds=20)
     desk.wait_for(ended, "RUNNING")
     desk.in_force.controller.reconcile()
     assert desk.limit == 60, "nothing is given back while it runs"
