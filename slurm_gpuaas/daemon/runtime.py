@@ -18,7 +18,7 @@ from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.health.controller import HealthController, HealthSettings
 from slurm_gpuaas.jobs.gate import GateSettings, PlacementGate
-from slurm_gpuaas.jobs.gate_rules import LICENSE, promised
+from slurm_gpuaas.jobs.gate_rules import promised
 from slurm_gpuaas.metering.controller import MeteringController
 from slurm_gpuaas.metering.warnings import BudgetWarnings
 from slurm_gpuaas.quota.controller import Failpoint, PolicyController, no_failpoint
@@ -95,14 +95,6 @@ def compose(
             lost=store.nodes_lost(before=now - config.quota.settle),
         )
 
-    publisher = VerdictPublisher(
-        cluster=config.cluster,
-        store=store,
-        scene=scene,
-        file=config.hook.snapshot,
-        clock=clock,
-        gate=None if config.gate.shadow else LICENSE,
-    )
     health = HealthController(
         slurm=slurm,
         store=store,
@@ -129,6 +121,14 @@ def compose(
             shadow=config.gate.shadow,
         ),
         quota=QuotaRulings(cluster=config.cluster, store=store, settle=config.quota.settle),
+    )
+    publisher = VerdictPublisher(
+        cluster=config.cluster,
+        store=store,
+        scene=scene,
+        file=config.hook.snapshot,
+        clock=clock,
+        gate=lambda: gate.license,
     )
     reclaim = ReclaimController(
         cluster=config.cluster,

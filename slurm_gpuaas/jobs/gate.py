@@ -137,6 +137,14 @@ class PlacementGate:
         self._settings = settings
         self._quota = quota
         self._told: dict[JobId, str] = {}
+        self._held_until: datetime | None = None
+
+    @property
+    def license(self) -> str | None:
+        """The licence that jobs may be made to ask for: only while it is there and held, or they would be refused, or
+        start before anybody looked."""
+        held = self._held_until is not None and self._held_until > self._clock.now()
+        return LICENSE if held and not self._settings.shadow else None
 
     def tick(self) -> None:
         """Decide about every waiting job, then extend the hold. Nothing is extended after a failure: see the module."""
@@ -218,8 +226,11 @@ class PlacementGate:
     def _extend(self) -> None:
         """Keep the licences held until `hold` from now."""
         current = next((one for one in self._slurm.reservations() if one.name == RESERVATION), None)
-        if wanted := hold_wanted(current, self._clock.now(), self._settings):
+        wanted = hold_wanted(current, self._clock.now(), self._settings)
+        if wanted:
             self._slurm.put_reservation(wanted)
+        if hold := wanted or current:
+            self._held_until = hold.start + hold.duration
 
 
 def change_for(decision: Decision, now: datetime) -> JobChange:

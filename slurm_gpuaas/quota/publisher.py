@@ -40,7 +40,7 @@ class VerdictPublisher:
         scene: Callable[[], Scene],
         file: Path,
         clock: Clock,
-        gate: str | None = None,
+        gate: Callable[[], str | None] = lambda: None,
         heartbeat: timedelta = timedelta(minutes=1),
         bypass: Iterable[UserName] = verdict.ADMINISTRATORS,
         mode: int = 0o640,
@@ -70,7 +70,7 @@ class VerdictPublisher:
             now,
             left={project: budget.startable_minutes for project, budget in budgets.items()},
             bypass=self._bypass,
-            gate=self._gate,
+            gate=self._gate(),
             standing=project_standings(policy, self._cluster, scene) if scene else verdict.NOBODY_KNOWS,
         )
         if text == self._published and now - self._written_at < self._heartbeat and self._file.exists():

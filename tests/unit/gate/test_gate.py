@@ -254,3 +254,29 @@ def test_a_pin_outlives_the_daemon_and_its_store(slurm: FakeController, store: F
     slurm.node_by_name[names("n1")[0]] = make_node("n1", flags=NodeFlag.DRAIN)
     gate(slurm, FakeStore()).tick()
     assert slurm.job_by_id[job].required_nodes == ()
+
+
+def test_its_licence_is_offered_only_while_it_is_held(slurm: FakeController, store: FakeStore) -> None:
+    """Where slurm.conf declares no such licence, jobs that ask for it would be refused."""
+    one = gate(slurm, store)
+    assert one.license is None, "nothing is held before the first good tick"
+    one.tick()
+    assert one.license == "placement"
+    slurm.clock.forward(SETTINGS.hold)
+    assert one.license is None, "the hold ran out"
+
+    def refuse(method: str) -> None:
+        if method == "put_reservation":
+            raise SlurmRefused("Invalid license specification.", way_out="Declare it.")
+
+    slurm.before = refuse
+    without = gate(slurm, store)
+    with pytest.raises(SlurmRefused):
+        without.tick()
+    assert without.license is None
+
+
+def test_a_shadow_offers_no_licence(slurm: FakeController, store: FakeStore) -> None:
+    one = gate(slurm, store, GateSettings(shadow=True))
+    one.tick()
+    assert one.license is None
