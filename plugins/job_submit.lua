@@ -231,8 +231,8 @@ end
 ------------------------------------------------------------------------------------------------------------------------
 -- Snapshot
 
--- The head of the snapshot in force, and what was looked up in it: { hash=, partitions=, bypass=, gate=, tail=, size=,
--- found = { line prefix to records } }. Only `file`, open during a call, is of this call alone.
+-- The head of the snapshot in force, and what was looked up in it: { hash=, partitions=, bypass=, gate=, members=, tail=,
+-- size=, found = { kind = { name to records } } }. Only `file`, open during a call, is of this call alone.
 local current = nil
 local broken = nil -- hash of a body that could not be read: not tried again
 local complained_at = nil
@@ -278,6 +278,9 @@ local HEAD = {
   bypass = function(into, f)
     into.bypass[f[2]] = true
   end,
+  members = function(into, f)
+    into.members = assert(f[2], "too short")
+  end,
 }
 
 local function grant_of(snap, f)
@@ -305,8 +308,14 @@ local function grant_of(snap, f)
   return grant
 end
 
--- Whether a line comes before a prefix, byte by byte: `<` on strings goes by slurmctld's locale.
+-- Whether a line comes before a prefix, byte by byte: `<` on strings goes by slurmctld's locale, which is "C" unless a
+-- plugin set another.
+local bytewise = os.setlocale and os.setlocale(nil, "collate") == "C"
+
 local function before(line, prefix)
+  if bytewise then
+    return line < prefix
+  end
   for at = 1, #prefix do
     local one, other = string.byte(line, at) or -1, string.byte(prefix, at)
     if one ~= other then
@@ -318,18 +327,8 @@ end
 
 local BLOCK = 4096 -- bytes that are read whole rather than halved again
 
--- The records of a kind about a name, from the sorted lines that follow the head: a binary search in the file, about
--- eight short reads at 12,000 lines, once a name and snapshot.
-local function find(snap, kind, name)
-  if string.find(name, "%c") then
-    return {}
-  end
-  local prefix = kind .. "\t" .. name .. "\t"
-  local known = snap.found[prefix]
-  if known then
-    return known
-  end
-  -- the first wanted line starts after low - 1, and not after the first line that starts beyond high
+-- Where the lines with a prefix may begin: in the lines that start from the first place on to the second.
+local function halved(snap, prefix)
   local file, low, high = snap.file, snap.tail, snap.size
   while high - low > BLOCK do
     local middle = math.floor((low + high) / 2)
@@ -346,22 +345,39 @@ local function find(snap, kind, name)
       high = middle
     end
   end
+  return low, high
+end
+
+-- The records of a kind about a name, from the sorted lines that follow the head: a binary search in the file, about
+-- eight short reads at 12,000 lines, once a name and snapshot.
+local function find(snap, kind, name)
+  if string.find(name, "%c") then
+    return {}
+  end
+  local known = snap.found[kind][name]
+  if known then
+    return known
+  end
+  local prefix = kind .. "\t" .. name .. "\t"
+  local file, records = snap.file, {}
+  local low, high = halved(snap, prefix)
   file:seek("set", low)
-  local block = (file:read(high - low + 1) or "") .. (file:read("*l") or "") .. "\n" .. (file:read("*l") or "")
-  local start = low == snap.tail and string.sub(block, 1, #prefix) == prefix and 0
-    or string.find(block, "\n" .. prefix, 1, true)
-  local records = {}
-  if start then
-    file:seek("set", low + start)
-    for line in file:lines() do
-      if string.sub(line, 1, #prefix) ~= prefix then
-        break
-      end
-      records[#records + 1] = fields_of(line)
+  local block = (file:read(high - low + 1) or "") .. (file:read("*l") or "") .. "\n" .. (file:read("*l") or "") .. "\n"
+  local start = low == snap.tail and string.sub(block, 1, #prefix) == prefix and 1
+  if not start then
+    start = string.find(block, "\n" .. prefix, 1, true)
+    start = start and start + 1
+  end
+  while start and string.sub(block, start, start + #prefix - 1) == prefix do
+    local stop = string.find(block, "\n", start, true)
+    records[#records + 1] = fields_of(string.sub(block, start, stop - 1))
+    start = stop + 1
+    if start > #block then
+      block, start = (file:read("*l") or "") .. "\n", 1
     end
   end
   if #records > 0 then -- names that are not there are many: anybody can think of one
-    snap.found[prefix] = records
+    snap.found[kind][name] = records
   end
   return records
 end
@@ -403,7 +419,7 @@ end
 
 -- Reads the records up to the first of the sorted ones.
 local function read_head(file, hash)
-  local into = { hash = hash, partitions = {}, bypass = { root = true }, found = {}, probes = {} }
+  local into = { hash = hash, partitions = {}, bypass = { root = true }, probes = {} }
   into.tail = file:seek()
   into.size = file:seek("end")
   file:seek("end", -1)
@@ -421,6 +437,9 @@ local function read_head(file, hash)
     into.tail = file:seek()
   end
   assert(into.cluster, "without its cluster")
+  -- use changes with every job start, members seldom
+  local same = current and into.members and current.members == into.members
+  into.found = { project = {}, member = same and current.found.member or {} }
   return into
 end
 
