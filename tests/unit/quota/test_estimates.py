@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
@@ -16,15 +17,16 @@ from hypothesis import strategies as st
 from slurm_gpuaas.domain.jobs import Job, JobState, ServiceClass
 from slurm_gpuaas.domain.names import ClusterName, NodeName, PartitionName, ProjectName, UserName
 from slurm_gpuaas.domain.nodes import Node, NodeFlag
-from slurm_gpuaas.domain.policy import DOCUMENT, PolicyDocument, expand_nodes
+from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.quota import estimates
 from slurm_gpuaas.quota.estimate_files import EstimatePublisher
 from slurm_gpuaas.quota.estimates import openings
+from slurm_gpuaas.quota.files import write_atomically
 from slurm_gpuaas.quota.live import Scene
 from slurm_gpuaas.quota.verdict import Standing
 from slurm_gpuaas.store import Store
 from tests.fakes import EPOCH, FakeClock, make_job, make_node
-from tests.unit.policies import grant, member, policy, pool, project
+from tests.unit.policies import grant, member, policy, pool, project, rate
 
 MINI, OWN = ClusterName("mini"), PartitionName("mini-own")
 NODES = expand_nodes("b200-[01-04]")
@@ -126,12 +128,8 @@ def test_more_waiting_never_brings_room_sooner_and_sizes_rise(jobs: list[Job], q
 
 # -- Text and files ----------------------------------------------------------------------------------------------------
 
-RATE: PolicyDocument = DOCUMENT.validate_python(
-    {"kind": "Rate", "name": "b200", "model": "b200", "won_per_gpu_hour": 2500, "burst_discount": 30,
-     "starts": "2020-01-01", "basis": "a test's"}
-)  # fmt: skip
 POLICY = policy(
-    pool(), RATE,
+    pool(), rate(won_per_gpu_hour=2500, burst_discount=30),
     project("nlp"), member("alice", "nlp"), grant("nlp", gpus=16, borrow_limit=8, price_percent=50, max_time="PT12H"),
     project("vision"), member("alice", "vision"), member("bob", "vision"), grant("vision", gpus=8),
 )  # fmt: skip
@@ -153,7 +151,7 @@ def test_the_folder_follows_the_policy(tmp_path: Path) -> None:
     publisher = EstimatePublisher(
         cluster=MINI, store=store, scene=lambda: scene([]), folder=folder, clock=clock, uid_of=uids.get
     )
-    store.apply_policy(POLICY, actor=UserName("root"), at=clock.now())
+    store.replace_policy(POLICY, actor="root", at=clock.now())
     publisher.tick()
     assert sorted(os.listdir(folder)) == ["54001", "54002", "shares"]
     assert stat.S_IMODE((folder / "shares").stat().st_mode) == 0o644
@@ -161,7 +159,7 @@ def test_the_folder_follows_the_policy(tmp_path: Path) -> None:
     written = (folder / "54001").stat().st_ino
     publisher.tick()
     assert (folder / "54001").stat().st_ino == written, "what did not change is not written"
-    store.apply_policy(policy(pool()), actor=UserName("root"), at=clock.now())
+    store.replace_policy(policy(pool()), actor="root", at=clock.now())
     publisher.tick()
     assert os.listdir(folder) == ["shares"]
     store.close()
@@ -170,10 +168,6 @@ def test_the_folder_follows_the_policy(tmp_path: Path) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 @pytest.mark.parametrize(("uid", "may"), [(54001, True), (54002, False)])
 def test_a_users_file_is_read_by_that_user_alone(uid: int, may: bool) -> None:
-    from tempfile import TemporaryDirectory
-
-    from slurm_gpuaas.quota.files import write_atomically
-
     with TemporaryDirectory() as name:
         os.chmod(name, 0o755)
         file = Path(name) / "54001"
