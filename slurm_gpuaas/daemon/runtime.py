@@ -197,5 +197,6 @@ def compose(
         scene=scene,
         outcomes=lambda: loop.outcomes,
         driver=driver,
+        hook_written=lambda: publisher.written_at,
     )
     return Runtime(operations=operations, loop=loop, store=store, close=close)

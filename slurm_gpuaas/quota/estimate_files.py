@@ -1,4 +1,4 @@
-"""Publishes what `plugins/cli_filter.lua` estimates from: one file for all, and one for each user that nobody else reads."""
+"""Publishes what `plugins/cli_filter.lua` estimates from: a file for all, and one for each user that no other reads."""
 
 from __future__ import annotations
 

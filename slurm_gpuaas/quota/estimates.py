@@ -7,18 +7,18 @@ Two texts, because free GPUs are everybody's to know and budgets are not. `share
 
 and `own` is for one user:
 
-    project    name, whether it is the user's default (0 | 1), partition, GPU model, GPUs of a node, longest wall time in
-               minutes, Won a GPU-hour as guaranteed and as burst, GPU-minutes left, Won left, GPUs that may start now as
-               guaranteed and as burst
+    project    name, whether it is the user's default (0 | 1), partition, GPU model, GPUs of a node, longest wall time
+               in minutes, Won a GPU-hour as guaranteed and as burst, GPU-minutes left, Won left, GPUs that may start
+               now as guaranteed and as burst
 
 with `-` for what is not limited, has no price, or is not known. Of `by` the first line whose GPUs suffice holds; sizes
 that no ends of running jobs make room for are absent.
 
-**When.** A running job ends by its time limit at the latest, and everybody who waits takes GPUs first: a job has room as
-soon as what is free is at least what waits and the job itself. For a guaranteed job burst jobs are as good as free and
-waiting burst jobs are behind it. Who waits for limits of their own project takes nothing now, but may when one of its
-jobs ends. A job within a node needs its GPUs on one node, a larger one whole nodes. It is no promise: later jobs may go
-before, and the ones ahead may break nodes up.
+**When.** A running job ends by its time limit at the latest, and everybody who waits takes GPUs first: a job has room
+as soon as what is free is at least what waits and the job itself. For a guaranteed job burst jobs are as good as free
+and waiting burst jobs are behind it. Who waits for limits of their own project takes nothing now, but may when one of
+its jobs ends. A job within a node needs its GPUs on one node, a larger one whole nodes. It is no promise: later jobs
+may go before, and the ones ahead may break nodes up.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ def shares(policy: Policy, cluster: ClusterName, scene: Scene) -> str:
         for share in pool.shares if pool.cluster == cluster else ():
             partition = pool.partition_of(share.name)
             for service in ServiceClass:
-                for one in openings(scene, partition, share.node_names, pool.gpus_per_node, service):
-                    lines.append(f"by\t{partition}\t{service.value}\t{one.gpus}\t{one.at}")
+                found = openings(scene, partition, share.node_names, pool.gpus_per_node, service)
+                lines += [f"by\t{partition}\t{service.value}\t{one.gpus}\t{one.at}" for one in found]
     return "".join(f"{line}\n" for line in lines)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import struct
 from pathlib import Path
-
 from typing import Final
 
 from slurm_gpuaas.domain.errors import Unavailable
@@ -38,8 +37,8 @@ def no_access(file: Path, what: str, error: OSError) -> Unavailable:
 
 
 def _readable_by(uid: int) -> bytes:
-    """The list of a file that its owner and one user alone may use: version 2, then tag, permissions and id of each entry,
-    little-endian, in the order of their tags (linux/posix_acl_xattr.h)."""
+    """The list of a file that its owner and one user alone may use: version 2, then tag, permissions and id of each
+    entry, little-endian, in the order of their tags (linux/posix_acl_xattr.h)."""
     user_object, user, group_object, mask, other = 1, 2, 4, 16, 32
     nobody = 0xFFFFFFFF
     entries = (

@@ -265,9 +265,7 @@ LICENCES = [
 
 
 @pytest.mark.parametrize(("options", "licences"), LICENCES)
-def test_guaranteed_jobs_get_the_gates_licence(
-    mini: Instance, desk: Desk, options: list[str], licences: str
-) -> None:
+def test_guaranteed_jobs_get_the_gates_licence(mini: Instance, desk: Desk, options: list[str], licences: str) -> None:
     snapshot = mini.path(SNAPSHOT)
     text = snapshot.read_text()
     head, cluster, rest = text.split("\n", 2)

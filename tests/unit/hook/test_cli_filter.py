@@ -142,7 +142,9 @@ def test_both_languages_have_every_sentence_with_the_same_placeholders() -> None
 
 
 VALUE = st.one_of(
-    st.sampled_from(["8", "b200:8", "gres/gpu", "1-2:0", "9-1", "1-", "00:00:00", "UNLIMITED", "burst", "nlp", "%", ","]),
+    st.sampled_from(
+        ["8", "b200:8", "gres/gpu", "1-2:0", "9-1", "1-", "00:00:00", "UNLIMITED", "burst", "nlp", "%", ","]
+    ),
     st.text(st.characters(codec="utf-8", exclude_characters="\x00"), max_size=30),
     st.integers(-1, 2**70).map(float),
     st.booleans(),

@@ -53,9 +53,7 @@ def scene(jobs: Sequence[Job], out: str = "") -> Scene:
         for name in job.nodes:
             used[name] += job.gpus // len(job.nodes)
     nodes: Mapping[NodeName, Node] = {
-        name: replace(
-            make_node(name), gpus_allocated=taken, flags=NodeFlag.DRAIN if name == out else NodeFlag.NONE
-        )
+        name: replace(make_node(name), gpus_allocated=taken, flags=NodeFlag.DRAIN if name == out else NodeFlag.NONE)
         for name, taken in used.items()
     }
     return Scene(now=EPOCH, jobs=jobs, nodes=nodes, promised={})
@@ -74,7 +72,7 @@ ROOM: list[tuple[str, list[Job], dict[int, int | None], dict[int, int | None]]] 
      {4: 2, 5: 3, 8: 3, 16: 9}, {4: 2, 8: 3}),
     ("free GPUs on different nodes make no node",
      [running(1, "b200-[01-04]", gpus=16, qos=G, left_h=4)], {4: 0, 5: 4, 8: 4}, {4: 0, 8: 4}),
-    ("without a time limit nothing is foretold", [running(1, "b200-[01-04]", qos=G, left_h=None)], {1: None}, {1: None}),
+    ("without a limit nothing is foretold", [running(1, "b200-[01-04]", qos=G, left_h=None)], {1: None}, {1: None}),
     ("who waits goes first", [running(1, "b200-[01-02]", qos=G, left_h=2), waiting(2, 16)],
      {16: 0}, {1: 2, 8: 2, 16: 2, 24: None}),
     ("guaranteed ones before guaranteed ones", [running(1, "b200-[01-02]", qos=G), waiting(2, 16, qos=G)],
@@ -153,7 +151,7 @@ def test_the_folder_follows_the_policy(tmp_path: Path) -> None:
     )
     store.replace_policy(POLICY, actor="root", at=clock.now())
     publisher.tick()
-    assert sorted(os.listdir(folder)) == ["54001", "54002", "shares"]
+    assert sorted(file.name for file in folder.iterdir()) == ["54001", "54002", "shares"]
     assert stat.S_IMODE((folder / "shares").stat().st_mode) == 0o644
     assert not stat.S_IMODE((folder / "54001").stat().st_mode) & 0o007, "not for everybody"
     written = (folder / "54001").stat().st_ino
@@ -161,7 +159,7 @@ def test_the_folder_follows_the_policy(tmp_path: Path) -> None:
     assert (folder / "54001").stat().st_ino == written, "what did not change is not written"
     store.replace_policy(policy(pool()), actor="root", at=clock.now())
     publisher.tick()
-    assert os.listdir(folder) == ["shares"]
+    assert [file.name for file in folder.iterdir()] == ["shares"]
     store.close()
 
 
@@ -169,7 +167,7 @@ def test_the_folder_follows_the_policy(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("uid", "may"), [(54001, True), (54002, False)])
 def test_a_users_file_is_read_by_that_user_alone(uid: int, may: bool) -> None:
     with TemporaryDirectory() as name:
-        os.chmod(name, 0o755)
+        Path(name).chmod(0o755)
         file = Path(name) / "54001"
         write_atomically(file, "mine", mode=0o600, reader=54001)
         child = os.fork()
