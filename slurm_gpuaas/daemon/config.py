@@ -134,6 +134,16 @@ class HookConfig(Section):
     )
 
 
+class EstimatesConfig(Section):
+    """What users are told before a submission, by plugins/cli_filter.lua."""
+
+    folder: Path = Field(
+        default=Path("/run/gpuaas/estimates"),
+        description="Folder of the estimates, of which each user may read the common and the own one.",
+    )
+    interval: Span = Field(default=timedelta(seconds=15), description="Time between two estimates.")
+
+
 class GateConfig(Section):
     """The placement gate: jobs with the licence `placement` wait for the nodes it gives them."""
 
@@ -209,6 +219,7 @@ class Config(BaseSettings):
     slurm: SlurmConfig = SlurmConfig()
     policy: PolicyConfig = PolicyConfig()
     hook: HookConfig = HookConfig()
+    estimates: EstimatesConfig = EstimatesConfig()
     gate: GateConfig = GateConfig()
     quota: QuotaConfig = QuotaConfig()
     health: HealthConfig = HealthConfig()

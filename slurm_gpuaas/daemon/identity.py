@@ -19,6 +19,14 @@ class Identity:
     administrator: bool
 
 
+def uid_of(user: str) -> int | None:
+    """None when this host does not know the user."""
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        return None
+
+
 class Identities:
     """Looks users up anew each time, so that a change of groups holds from the next request on."""
 

@@ -71,7 +71,7 @@ class _Readings(Collector):
             do = self._operations()
         except Unavailable:
             return
-        for read in (_driver, _agents, _snapshot_age, _incidents, _gpus, _budgets):
+        for read in (_driver, _agents, _snapshot_age, _hook_age, _incidents, _gpus, _budgets):
             try:
                 yield from read(do)
             except Unavailable:
@@ -99,6 +99,16 @@ def _snapshot_age(do: Operations) -> Iterator[GaugeMetricFamily]:
         age = do.clock.now() - do.shared.read_at
         yield GaugeMetricFamily(
             "gpuaas_snapshot_age_seconds", "Age of the last reading of Slurm's nodes.", value=age / timedelta(seconds=1)
+        )
+
+
+def _hook_age(do: Operations) -> Iterator[GaugeMetricFamily]:
+    written = do.hook_written()
+    if written is not None:
+        yield GaugeMetricFamily(
+            "gpuaas_hook_snapshot_age_seconds",
+            "Age of the job_submit hook's snapshot; beyond 900 Slurm's own limits alone decide.",
+            value=(do.clock.now() - written) / timedelta(seconds=1),
         )
 
 

@@ -97,6 +97,7 @@ class Operations:
     outcomes: how the controllers' ticks went.
     driver: which way to slurmctld serves.
     applied: called after a policy was applied.
+    hook_written: when the hook's snapshot was last written; None before the first time.
     """
 
     cluster: ClusterName
@@ -113,6 +114,7 @@ class Operations:
     scene: Callable[[], Scene]
     outcomes: Callable[[], Sequence[Outcome]]
     driver: Callable[[], DriverStatus]
+    hook_written: Callable[[], datetime | None]
 
     # -- Who and how
 

@@ -12,6 +12,7 @@ import structlog
 from slurm_gpuaas.api.models import DriverStatus
 from slurm_gpuaas.daemon.config import Config, OnDrift
 from slurm_gpuaas.daemon.fabric_file import FabricFile
+from slurm_gpuaas.daemon.identity import uid_of
 from slurm_gpuaas.daemon.loop import ControllerLoop, Scheduled
 from slurm_gpuaas.daemon.operations import Agents, Operations, nodes_by_partition
 from slurm_gpuaas.daemon.shared import SharedController
@@ -22,6 +23,7 @@ from slurm_gpuaas.jobs.gate_rules import promised
 from slurm_gpuaas.metering.controller import MeteringController
 from slurm_gpuaas.metering.warnings import BudgetWarnings
 from slurm_gpuaas.quota.controller import Failpoint, PolicyController, no_failpoint
+from slurm_gpuaas.quota.estimate_files import EstimatePublisher
 from slurm_gpuaas.quota.live import Scene
 from slurm_gpuaas.quota.publisher import VerdictPublisher
 from slurm_gpuaas.quota.reclaim import QuotaRulings, ReclaimController
@@ -95,6 +97,14 @@ def compose(
             lost=store.nodes_lost(before=now - config.quota.settle),
         )
 
+    estimates = EstimatePublisher(
+        cluster=config.cluster,
+        store=store,
+        scene=scene,
+        folder=config.estimates.folder,
+        clock=clock,
+        uid_of=uid_of,
+    )
     health = HealthController(
         slurm=slurm,
         store=store,
@@ -163,6 +173,7 @@ def compose(
             Scheduled("reading", read, config.slurm.read_every),
             Scheduled("policy", policies.reconcile, config.policy.interval),
             Scheduled("hook", publisher.tick, config.hook.interval, wake_hook),
+            Scheduled("estimates", estimates.tick, config.estimates.interval),
             Scheduled("health", health.tick, config.health.interval, wake_health),
             Scheduled("gate", gate.tick, config.gate.interval, wake_gate),
             Scheduled("reclaim", reclaim.tick, config.quota.interval),
@@ -186,5 +197,6 @@ def compose(
         scene=scene,
         outcomes=lambda: loop.outcomes,
         driver=driver,
+        hook_written=lambda: publisher.written_at,
     )
     return Runtime(operations=operations, loop=loop, store=store, close=close)

@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
+from typing import Final
 
 from slurm_gpuaas.domain.errors import Unavailable
 
+ACL: Final = "system.posix_acl_access"
+READ, WRITE = 4, 2
 
-def write_atomically(file: Path, text: str, *, mode: int = 0o644) -> None:
+
+def write_atomically(file: Path, text: str, *, mode: int = 0o644, reader: int | None = None) -> None:
     """Replace a file's text: readers see the old or the new one, also after a power cut.
 
+    Args:
+        reader: uid of one user who may read it, whatever `mode` says: an entry in the file's access control list, which
+            needs no privilege where giving the file away would.
+
     Raises:
-        Unavailable: we may not write there.
+        Unavailable: we may not write there, or the file system has no access control lists.
     """
     try:
-        _replace(file, text, mode)
+        _replace(file, text, mode, reader)
     except OSError as error:
         raise no_access(file, "written", error) from None
 
@@ -27,11 +36,28 @@ def no_access(file: Path, what: str, error: OSError) -> Unavailable:
     )
 
 
-def _replace(file: Path, text: str, mode: int) -> None:
+def _readable_by(uid: int) -> bytes:
+    """The list of a file that its owner and one user alone may use: version 2, then tag, permissions and id of each
+    entry, little-endian, in the order of their tags (linux/posix_acl_xattr.h)."""
+    user_object, user, group_object, mask, other = 1, 2, 4, 16, 32
+    nobody = 0xFFFFFFFF
+    entries = (
+        (user_object, READ | WRITE, nobody),
+        (user, READ, uid),
+        (group_object, 0, nobody),
+        (mask, READ, nobody),
+        (other, 0, nobody),
+    )
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+
+
+def _replace(file: Path, text: str, mode: int, reader: int | None) -> None:
     draft = file.with_name(f".{file.name}.new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
     with os.fdopen(descriptor, "w") as stream:
         os.fchmod(descriptor, mode)
+        if reader is not None:
+            os.setxattr(descriptor, ACL, _readable_by(reader))
         stream.write(text)
         stream.flush()
         os.fsync(stream.fileno())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from slurm_gpuaas.domain.clock import Clock
@@ -55,7 +55,12 @@ class VerdictPublisher:
         self._bypass = tuple(bypass)
         self._mode = mode
         self._published = ""
-        self._written_at = datetime.min.replace(tzinfo=UTC)
+        self._written_at: datetime | None = None
+
+    @property
+    def written_at(self) -> datetime | None:
+        """Of the stamp in the file; None before the first one."""
+        return self._written_at
 
     def tick(self) -> bool:
         """True when the file was written."""
@@ -73,7 +78,8 @@ class VerdictPublisher:
             gate=self._gate(),
             standing=project_standings(policy, self._cluster, scene) if scene else verdict.NOBODY_KNOWS,
         )
-        if text == self._published and now - self._written_at < self._heartbeat and self._file.exists():
+        fresh = self._written_at is not None and now - self._written_at < self._heartbeat
+        if text == self._published and fresh and self._file.exists():
             return False
         write_atomically(self._file, verdict.stamped(text, now), mode=self._mode)
         self._published, self._written_at = text, now

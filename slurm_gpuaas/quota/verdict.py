@@ -7,6 +7,7 @@ rest>`, then records of tab-separated fields, `-` for what is not limited or doe
     partition  name, GPU model, GPUs of a node, longest wall time in minutes, GPUs
     gate       licence that guaranteed jobs get, so that gpuaasd decides who gives way for them (absent: no gate)
     bypass     user whom the hook lets pass
+    members    SHA-256 of the `member` lines: what was looked up of them holds while it stays
 
 and then, sorted byte by byte as whole lines, so that the hook finds the few it needs by binary search:
 
@@ -22,7 +23,7 @@ Linear in projects and members.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from types import MappingProxyType
@@ -68,15 +69,21 @@ def body(
         standing: what projects use now; no advice is given to jobs of a project that is absent.
     """
     head = ("\t".join(record) for record in _head(policy, cluster, bypass, gate))
-    # code points sort as their UTF-8 bytes do
-    tail = sorted("\t".join(record) for record in _tail(policy, cluster, moment, left, standing))
-    return "".join(f"{line}\n" for line in (*head, *tail))
+    entitled = entitlements(policy, cluster, moment)
+    # code points sort as their UTF-8 bytes do, and "member" before "project"
+    members = sorted("\t".join(record) for record in _members(policy, entitled))
+    projects = sorted("\t".join(_project(one, left, standing)) for one in entitled)
+    who = "members\t" + _digest("\n".join(members))
+    return "".join(f"{line}\n" for line in (*head, who, *members, *projects))
 
 
 def stamped(text: str, written: datetime) -> str:
     """The whole file: first line and body."""
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    return f"gpuaas-snapshot 2 {_epoch(written)} {digest}\n{text}"
+    return f"gpuaas-snapshot 2 {_epoch(written)} {_digest(text)}\n{text}"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _head(
@@ -95,23 +102,16 @@ def _head(
         yield "bypass", user
 
 
-def _tail(
-    policy: Policy,
-    cluster: ClusterName,
-    moment: datetime,
-    left: Mapping[ProjectName, int | None],
-    standing: Mapping[ProjectName, Standing],
-) -> Iterator[tuple[str, ...]]:
-    entitled = entitlements(policy, cluster, moment)
-    for one in entitled:
-        yield (*_project(one, left.get(one.name)), *_standing(standing.get(one.name)))
+def _members(policy: Policy, entitled: Sequence[Entitlement]) -> Iterator[tuple[str, ...]]:
     defaults = default_projects(policy, entitled)
     for one in entitled:
         for member in policy.members_of(one.name):
             yield "member", member.user, one.name, "1" if defaults[member.user] == one.name else "0"
 
 
-def _project(one: Entitlement, left: int | None) -> tuple[str, ...]:
+def _project(
+    one: Entitlement, left: Mapping[ProjectName, int | None], standing: Mapping[ProjectName, Standing]
+) -> tuple[str, ...]:
     return (
         "project",
         one.name,
@@ -123,10 +123,11 @@ def _project(one: Entitlement, left: int | None) -> tuple[str, ...]:
         _limit(one.borrow_limit),
         _limit(one.max_gpus_per_job),
         "-" if one.max_time is None else _minutes(min(one.max_time, one.pool.max_time)),
-        _limit(left),
+        _limit(left.get(one.name)),
         _epoch(one.starts_at),
         _epoch(one.ends_at),
         one.state.value,
+        *_standing(standing.get(one.name)),
     )
 
 

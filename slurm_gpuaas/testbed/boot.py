@@ -263,8 +263,8 @@ def _users(instance: Instance) -> None:
 
 def _configuration(instance: Instance) -> None:
     cluster = instance.cluster
-    hook = CHECKOUT / "plugins" / "job_submit.lua"
-    instance.write("/etc/slurm/slurm.conf", slurmconf.slurm_conf(cluster, instance.host_name, hook=hook.is_file()))
+    hook = (CHECKOUT / "plugins").is_dir()
+    instance.write("/etc/slurm/slurm.conf", slurmconf.slurm_conf(cluster, instance.host_name, hook=hook))
     instance.write("/etc/slurm/gres.conf", slurmconf.gres_conf(cluster))
     instance.write("/etc/slurm/cgroup.conf", slurmconf.cgroup_conf())
     instance.write("/etc/slurm/slurmdbd.conf", slurmconf.slurmdbd_conf(), owner="slurm", mode=0o600)
@@ -274,8 +274,8 @@ def _configuration(instance: Instance) -> None:
         instance.path("/etc/slurm/topology.yaml").symlink_to("/etc/slurm/gpuaas/topology.yaml")
     else:
         instance.write("/etc/slurm/topology.conf", topology_conf_for(cluster))
-    if hook.is_file():
-        instance.path("/etc/slurm/job_submit.lua").symlink_to(f"{SOURCE}/plugins/job_submit.lua")
+    for plugin in ("job_submit.lua", "cli_filter.lua") if hook else ():
+        instance.path(f"/etc/slurm/{plugin}").symlink_to(f"{SOURCE}/plugins/{plugin}")
     instance.write("/etc/munge/munge.key", secrets.token_hex(64), owner="munge", mode=0o400)
     instance.write("/etc/gpuaas/agents.key", f"{secrets.token_hex(32)}\n", owner=ADMINISTRATOR, mode=0o600)
     instance.write("/etc/gpuaas/gpuaasd.yaml", slurmconf.gpuaasd_yaml(cluster))

@@ -15,11 +15,12 @@ CPUS_PER_NODE: Final = 224
 MEMORY_MIB: Final = 2_000_000
 CREDENTIAL_S: Final = 5
 """The shortest lifetime of a credential that Slurm takes, seconds; every clock of a testbed is this machine's."""
+LUA_PLUGINS: Final = "JobSubmitPlugins=lua\nCliFilterPlugins=lua"
 DEVICES: Final = "/dev/gpuaas-sim"
 
 
 def slurm_conf(cluster: Cluster, host: str, *, hook: bool) -> str:
-    """slurm.conf for the cluster's release of Slurm; `hook` tells whether plugins/job_submit.lua exists."""
+    """slurm.conf for the cluster's release of Slurm; `hook` tells whether the checkout has our Lua plugins."""
     release = cluster.release
     requeue, scheduler = requeue_options(release)
     topology = "" if release.reads_topology_yaml else "TopologyPlugin=topology/tree\n"
@@ -66,7 +67,7 @@ PreemptParameters=send_user_signal
 {topology}TopologyParam=SwitchAsNodeRank
 SchedulerType=sched/backfill
 SchedulerParameters={scheduler},bf_interval=5,bf_window=11520,bf_resolution=300
-{"JobSubmitPlugins=lua" if hook else "# no plugins/job_submit.lua in this checkout: native limits alone"}
+{LUA_PLUGINS if hook else "# no plugins in this checkout: native limits alone"}
 
 AccountingStorageType=accounting_storage/slurmdbd
 AccountingStorageHost=localhost

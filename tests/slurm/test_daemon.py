@@ -29,6 +29,7 @@ state_dir: {FOLDER}
 store: {{url: "sqlite:///{FOLDER}/gpuaas.db"}}
 api: {{socket: {SOCKET}}}
 hook: {{snapshot: {FOLDER}/snapshot}}
+estimates: {{folder: {FOLDER}/estimates}}
 policy: {{interval: 5}}
 """
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from datetime import date, timedelta
 from subprocess import CompletedProcess
 from typing import Any
 
 import pytest
 
+from slurm_gpuaas.domain.clock import SystemClock
+from slurm_gpuaas.domain.names import ClusterName
 from slurm_gpuaas.domain.policy import DOCUMENT, PolicyDocument
+from slurm_gpuaas.quota.estimate_files import EstimatePublisher
 from slurm_gpuaas.testbed.instance import Instance
-from tests.slurm.applied import SNAPSHOT, Applied, applied, cancel_all
+from tests.slurm.applied import SNAPSHOT, Applied, applied, cancel_all, scene_of
 
 pytestmark = pytest.mark.slurm
 
@@ -24,6 +28,10 @@ def grant(project: str, gpus: int, **limits: Any) -> PolicyDocument:
     return DOCUMENT.validate_python({"starts": LONG_AGO, "ends": FAR_AHEAD, **named, "gpus": gpus, **limits})
 
 
+KOREAN = {"LANG": "ko_KR.UTF-8"}
+ENGLISH = {"LANG": "en_US.UTF-8"}
+
+
 def policy() -> list[PolicyDocument]:
     shares = [{"name": "gov", "nodes": "b200-[01-06]"}, {"name": "own", "nodes": "b200-[07-08]"}]
     members = [("nlp", "alice"), ("vision", "alice"), ("vision", "bob"), ("old", "erin"), ("soon", "frank")]
@@ -31,12 +39,14 @@ def policy() -> list[PolicyDocument]:
         {"kind": "Organisation", "name": "univ"},
         *({"kind": "Project", "name": name, "organisation": "univ"} for name in ("nlp", "vision", "old", "soon")),
         *({"kind": "Member", "project": project, "user": user} for project, user in members),
+        {"kind": "Rate", "name": "b200", "model": "b200", "won_per_gpu_hour": 2500, "burst_discount": 30,
+         "starts": LONG_AGO, "basis": "a test"},
         {"kind": "Pool", "name": "mini", "cluster": "mini", "model": "b200", "max_time": timedelta(days=2),
          "shares": shares},
     ]  # fmt: skip
     return [
         *(DOCUMENT.validate_python(row) for row in rows),
-        grant("nlp", 32, borrow_limit=16),
+        grant("nlp", 32, borrow_limit=16, ends=date(2097, 12, 31)),
         grant("vision", 16, borrow_limit=0, max_gpus_per_job=8, max_time=timedelta(hours=1), budget_gpu_hours=160),
         grant("old", 8, ends=date(2020, 12, 31)),
         grant("soon", 8, starts=date(2098, 1, 1)),
@@ -44,7 +54,7 @@ def policy() -> list[PolicyDocument]:
 
 
 class Desk:
-    """Where researchers submit. Jobs are held, so that Slurm keeps them as they were accepted."""
+    """Where researchers submit. `sbatch` holds jobs, so that Slurm keeps them as they were accepted."""
 
     def __init__(self, mini: Instance) -> None:
         self._mini = mini
@@ -52,6 +62,15 @@ class Desk:
     def sbatch(self, user: str, *options: str) -> CompletedProcess[str]:
         argv = ["sbatch", "--parsable", "--hold", "--output=/dev/null", *options]
         return self._mini.exec(argv, user=user, stdin="#!/bin/bash\ntrue\n", check=False)
+
+    def run(self, user: str, *options: str, environment: Mapping[str, str] = ENGLISH) -> CompletedProcess[str]:
+        """A job that runs for long where it can start; nothing of the caller's environment is in it."""
+        words = [f"{name}={value}" for name, value in environment.items()]
+        argv = ["env", "-i", "PATH=/usr/bin:/bin", *words, "sbatch", "--parsable", "--output=/dev/null", *options]
+        return self._mini.exec(argv, user=user, stdin="#!/bin/bash\nsleep 600\n", check=False)
+
+    def started(self, number: str) -> None:
+        self._mini.wait_for(f"Job {number} runs", lambda: self.job(number)["job_state"] == ["RUNNING"] or None)
 
     def scontrol(self, user: str, *words: str) -> CompletedProcess[str]:
         return self._mini.exec(["scontrol", *words], user=user, check=False)
@@ -193,7 +212,7 @@ def test_without_a_snapshot_slurms_own_limits_hold(mini: Instance, desk: Desk) -
     # what Slurm itself has to be told then
     share = ["--partition=mini-gov", "--account=nlp", "--qos=guaranteed-nlp"]
     try:
-        for broken in (None, "", "gpuaas-snapshot 2 0 ab\n", text[:-20]):
+        for broken in (None, "", "gpuaas-snapshot 2 0 ab\n", text.replace(" 2 ", " 1 ", 1), text[:-20]):
             snapshot.unlink() if broken is None else snapshot.write_text(broken)
             assert desk.sbatch("alice", *share, "--gpus=8").returncode == 0, "accepted as it came"
             assert desk.sbatch("mallory", *share, "--gpus=8").returncode != 0, "Slurm knows its associations"
@@ -203,3 +222,105 @@ def test_without_a_snapshot_slurms_own_limits_hold(mini: Instance, desk: Desk) -
     assert "Slurm's own limits alone decide" in log
     assert "error in job_submit.lua" not in log
     assert "24 GPUs" not in desk.sbatch("alice", "--gpus=24").stderr, "the hook decides again"
+
+
+SPEAKS = [(KOREAN, "GPU 56개를 요청하셨으나", "요청하십시오"), (ENGLISH, "asks for 56 GPUs", "use at most"),
+          ({**KOREAN, "LC_ALL": "C"}, "asks for 56 GPUs", "use at most")]  # fmt: skip
+
+
+@pytest.mark.parametrize(("environment", "asked", "way_out"), SPEAKS)
+def test_refuses_in_the_users_language(desk: Desk, environment: dict[str, str], asked: str, way_out: str) -> None:
+    refused = desk.run("alice", "--gpus=56", environment=environment)
+    assert refused.returncode != 0
+    assert asked in refused.stderr and way_out in refused.stderr
+
+
+def test_advises_jobs_that_wait_and_only_those(desk: Desk, in_force: Applied) -> None:
+    first = desk.run("alice", "--gpus=32", "--time=60")
+    assert (first.returncode, first.stderr) == (0, ""), "it starts at once"
+    desk.started(first.stdout.strip())
+    in_force.publisher.tick()
+    second = desk.run("alice", "--gpus=8", "--time=60")
+    assert second.returncode == 0, second.stderr
+    assert "of project nlp's 32 guaranteed GPUs 32 are in use" in second.stderr
+    assert "16 GPUs as burst; to start now use this size with --qos=burst" in second.stderr
+    assert "작업은 접수되었으나 대기합니다" in desk.run("alice", "--gpus=8", environment=KOREAN).stderr
+    advised = desk.run("alice", "--gpus=8", "--qos=burst")
+    assert (advised.returncode, advised.stderr) == (0, ""), "what the advice says starts at once"
+    desk.started(advised.stdout.strip())
+    for waiting in (["--hold"], ["--begin=tomorrow"], [f"--dependency=afterok:{first.stdout.strip()}"]):
+        assert desk.run("alice", "--gpus=8", *waiting).stderr == "", "it waits for something else"
+    changed = desk.scontrol("alice", "update", f"jobid={second.stdout.strip()}", "timelimit=90")
+    assert changed.returncode == 0
+    assert "accepted but waits" in changed.stdout + changed.stderr
+    changed = desk.scontrol("alice", "update", f"jobid={second.stdout.strip()}", "comment=x")
+    assert changed.stdout + changed.stderr == "", "a change that asks for nothing"
+
+
+LICENCES = [
+    (["--gpus=8"], "placement:1"),
+    (["--gpus=8", "--array=0-3"], ""),
+    (["--gpus=8", "--qos=burst"], ""),
+]
+
+
+@pytest.mark.parametrize(("options", "licences"), LICENCES)
+def test_guaranteed_jobs_get_the_gates_licence(mini: Instance, desk: Desk, options: list[str], licences: str) -> None:
+    snapshot = mini.path(SNAPSHOT)
+    text = snapshot.read_text()
+    head, cluster, rest = text.split("\n", 2)
+    stamp = head.rpartition(" ")[0]
+    try:
+        snapshot.write_text(f"{stamp} {'ab' * 32}\n{cluster}\ngate\tplacement\n{rest}")
+        answer = desk.sbatch("alice", *options)
+        assert answer.returncode == 0, answer.stderr
+        assert desk.job(answer.stdout.strip().partition(";")[0])["licenses"] == licences
+    finally:
+        snapshot.write_text(text)
+
+
+@pytest.fixture
+def estimates(mini: Instance, in_force: Applied) -> Iterator[EstimatePublisher]:
+    folder = mini.path("/run/gpuaas/estimates")
+    yield EstimatePublisher(
+        cluster=ClusterName("mini"),
+        store=in_force.store,
+        scene=lambda: scene_of(in_force.slurm),
+        folder=folder,
+        clock=SystemClock(),
+        uid_of=lambda user: int(mini.exec(["id", "-u", user]).stdout),
+    )
+    shutil.rmtree(folder)
+
+
+def test_the_clients_say_cost_budget_and_wait_before_they_submit(
+    desk: Desk, mini: Instance, estimates: EstimatePublisher
+) -> None:
+    estimates.tick()
+    said = desk.run("bob", "--gpus=8", "--time=30")
+    assert said.returncode == 0 and said.stdout.strip().isdigit(), "stdout is for programs"
+    assert "10,000 Won at most (8 GPUs x 0-00:30:00, guaranteed of project vision)" in said.stderr
+    assert "160 GPU-hours of the budget are left; there is room for it now" in said.stderr
+    korean = desk.run("bob", "--gpus=8", "--time=30", environment=KOREAN)
+    assert "예상: 최대 10,000원(GPU 8개 x 0-00:30:00, 과제 vision의 보장분)" in korean.stderr
+    assert "7,000 Won" in desk.run("alice", "--account=nlp", "--qos=burst", "--gpus=8", "--time=30").stderr
+    script = "#!/bin/bash\n#SBATCH --gpus=2 --time=60\n"
+    assert "5,000 Won" in mini.exec(["sbatch", "--hold", "--output=/dev/null"], user="bob", stdin=script).stderr
+    own = mini.exec(["id", "-u", "bob"]).stdout.strip()
+    assert mini.exec(["cat", f"/run/gpuaas/estimates/{own}"], user="alice", check=False).returncode != 0
+    desk.started(said.stdout.strip())
+    step = ["env", f"SLURM_JOB_ID={said.stdout.strip()}", "srun", "--gpus=1", "--overlap", "true"]
+    assert "Estimate" not in mini.exec(step, user="bob", check=False).stderr, "a step costs nothing more"
+
+
+def test_nothing_in_the_clients_plugin_stops_a_submission(
+    desk: Desk, mini: Instance, estimates: EstimatePublisher
+) -> None:
+    estimates.tick()
+    shares = mini.path("/run/gpuaas/estimates/shares")
+    for text in ("", "gpuaas-estimates 1 x\n", "\x00" * 5000, "gpuaas-estimates 1 9999999999\nby\t\n"):
+        shares.write_text(text)
+        assert desk.sbatch("bob", "--gpus=1").returncode == 0
+    shutil.rmtree(shares.parent)
+    assert desk.sbatch("bob", "--gpus=1").returncode == 0
+    shares.parent.mkdir()

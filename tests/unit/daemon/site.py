@@ -90,6 +90,7 @@ class Site:
                     "topology_file": self.folder / "slurm" / "topology.yaml",
                 },
                 "hook": {"snapshot": self.folder / "snapshot"},
+                "estimates": {"folder": self.folder / "estimates"},
                 "metering": {"begin": self.clock.at - timedelta(days=1)},
             }
         )
