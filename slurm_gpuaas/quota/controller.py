@@ -1,8 +1,8 @@
 """Brings Slurm to what the policy says, and the hook's snapshot to the same moment.
 
-Level-triggered: every run looks at everything, plans the difference and writes only that. What a run that was cut off had
-done is seen by the next one, what it had not done is done then; nothing is replayed. The journal says which step was
-under way (docs/design/0003-crash-safe-effects.md).
+Level-triggered: every run looks at everything, plans the difference and writes only that. What a run that was cut off
+had done is seen by the next one, what it had not done is done then; nothing is replayed. The journal says which step
+was under way (docs/design/0003-crash-safe-effects.md).
 """
 
 from __future__ import annotations
