@@ -27,6 +27,7 @@ from slurm_gpuaas.slurm.records import (
     PartitionSpec,
     Qos,
     Reservation,
+    Transaction,
     UserAssociation,
 )
 
@@ -306,10 +307,19 @@ class FakeController(_Calls):
 
 
 class FakeAccounting(_Calls):
-    """`Accounting` over dictionaries. `records_written` counts what reached Slurm: zero for a plan without changes."""
+    """`Accounting` over dictionaries. `records_written` counts what reached Slurm: zero for a plan without changes.
 
-    def __init__(self, state: AccountingState | None = None, *, tres: Iterable[str] = ()) -> None:
+    Every change of the dictionaries is a transaction, a test's own too, by `administrator` at the `clock`'s time.
+    """
+
+    def __init__(
+        self, state: AccountingState | None = None, *, tres: Iterable[str] = (), clock: FakeClock | None = None
+    ) -> None:
         super().__init__()
+        self.clock = clock or FakeClock()
+        self.administrator = "root"
+        self.log: list[Transaction] = []
+        self._noted: dict[tuple[str, ...], object] = {}
         state = state or AccountingState()
         self.account_by_name: dict[AccountName, Account] = dict(state.accounts)
         self.user_names: set[UserName] = set(state.users)
@@ -413,6 +423,43 @@ class FakeAccounting(_Calls):
                 for run in self.runs
                 if (run.started or run.submitted) < end and (run.ended is None or run.ended > start)
             )
+
+    def transaction_numbers(self, since: datetime) -> frozenset[int]:
+        with self._call("transaction_numbers"):
+            return frozenset(one.number for one in self.noted() if one.at >= since)
+
+    def transactions(self, since: datetime) -> Sequence[Transaction]:
+        with self._call("transactions"):
+            return tuple(one for one in self.noted() if one.at >= since)
+
+    def noted(self) -> list[Transaction]:
+        """The log, after what changed since the last look was noted as `administrator`'s. An account's parent is left
+        out, and so are the names of deleted associations: slurmdbd has neither."""
+        found: dict[tuple[str, ...], object] = {
+            **{("Accounts", name): replace(one, parent=None) for name, one in self.account_by_name.items()},
+            **{("Users", name): name for name in self.user_names},
+            **{("Associations", *key): one for key, one in self.association_by_key.items()},
+            **{("QOS", name): one for name, one in self.qos_by_name.items()},
+        }
+        for key in sorted(found.keys() | self._noted.keys()):
+            if found.get(key) != self._noted.get(key):
+                verb = "Remove" if key not in found else "Modify" if key in self._noted else "Add"
+                kind, *names = key
+                pair = kind == "Associations"
+                told = () if pair and verb == "Remove" else names
+                self.log.append(
+                    Transaction(
+                        number=len(self.log) + 1,
+                        at=self.clock.now(),
+                        actor=self.administrator,
+                        action=f"{verb} {kind}",
+                        users=frozenset(told[:1] if pair else ()),
+                        accounts=frozenset(told[1:] if pair else ()),
+                        names=frozenset(() if pair else told),
+                    )
+                )
+        self._noted = found
+        return self.log
 
     def _drop_associations(self, gone: Callable[[tuple[UserName, AccountName]], bool]) -> None:
         for user, account in [key for key in self.association_by_key if gone(key)]:

@@ -156,6 +156,8 @@ class Change(Answer):
     kind: str
     name: str
     fields: tuple[FieldChange, ...] = ()
+    changed_by: str = Field(default="", description="Who made Slurm differ by hand, where Slurm's transactions tell.")
+    changed_at: datetime | None = Field(default=None, description="When that was.")
 
 
 class PolicyPlan(Answer):

@@ -169,7 +169,8 @@ def print_plan(plan: PolicyPlan, *, done: bool = False, err: bool = False) -> No
 
 def _print_change(change: Change, err: bool) -> None:
     sign, colour = SIGNS[change.action]
-    click.secho(f"  {sign} {change.kind} {change.name}", fg=colour, err=err)
+    by = f"  (by {change.changed_by} at {change.changed_at:%Y-%m-%d %H:%M:%S} UTC)" if change.changed_at else ""
+    click.secho(f"  {sign} {change.kind} {change.name}{by}", fg=colour, err=err)
     if change.action is Action.DELETE:
         return
     widest = max((len(field.field) for field in change.fields), default=0)

@@ -199,6 +199,8 @@ class Operations:
                         FieldChange(field=field.field, before=field.before, after=field.after)
                         for field in change.fields
                     ),
+                    changed_by=change.origin.actor if change.origin else "",
+                    changed_at=change.origin.at if change.origin else None,
                 )
                 for change in plan.changes
             ),

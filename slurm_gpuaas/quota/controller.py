@@ -1,14 +1,15 @@
 """Brings Slurm to what the policy says, and the hook's snapshot to the same moment.
 
-Level-triggered: every run reads everything, plans the difference and writes only that. What a run that was cut off had
-done is seen by the next one, what it had not done is done then; nothing is replayed. The journal says which step was
-under way (docs/design/0003-crash-safe-effects.md).
+Level-triggered: every run looks at everything, plans the difference and writes only that. What a run that was cut off
+had done is seen by the next one, what it had not done is done then; nothing is replayed. The journal says which step
+was under way (docs/design/0003-crash-safe-effects.md).
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,12 +20,14 @@ import structlog
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput
-from slurm_gpuaas.domain.names import ClusterName
+from slurm_gpuaas.domain.names import ClusterName, ProjectName
 from slurm_gpuaas.domain.policy import Policy, expand_nodes, fold_nodes
 from slurm_gpuaas.quota.capacity import ShortGuarantee, shorted
 from slurm_gpuaas.quota.desired import CLOSED, Wanted, wanted
-from slurm_gpuaas.quota.entitlement import entitlements
+from slurm_gpuaas.quota.drift import explained
+from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
 from slurm_gpuaas.quota.files import no_access, write_atomically
+from slurm_gpuaas.quota.memory import AccountingMemory
 from slurm_gpuaas.quota.partitions import Partitions
 from slurm_gpuaas.quota.plan import (
     IDLE,
@@ -46,6 +49,7 @@ from slurm_gpuaas.quota.plan import (
 )
 from slurm_gpuaas.slurm import protocols as slurm
 from slurm_gpuaas.slurm.protocols import Accounting, Controller, SlurmRefused
+from slurm_gpuaas.slurm.records import Transaction
 from slurm_gpuaas.store import PolicyRevision, Store
 from slurm_gpuaas.store.budgets import read_budgets
 
@@ -53,6 +57,10 @@ ACTOR: Final = "gpuaasd/policy"
 CONVERGED: Final = "quota.converged"
 """Mark in the store: digest of the wanted state that Slurm was last brought to. What differs from it later is drift."""
 DRIFT: Final = "quota.drift-reported"
+SEEN: Final = "quota.last-transaction"
+"""Mark in the store: Slurm's newest transaction when Slurm was last as wanted. Drift is in later ones."""
+DRIFT_LOOKBACK: Final = timedelta(days=7)
+"""How far back Slurm's transactions are searched for who made a difference."""
 SHORT: Final = "quota.short-told"
 
 log = structlog.get_logger(__name__)
@@ -82,12 +90,38 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Inputs:
+    """All that a wanted state follows from, so that an idle run need not derive it again."""
+
+    policy: Policy
+    entitled: tuple[Entitlement, ...]
+    written_minutes: Mapping[ProjectName, int | None]
+    short: tuple[ShortGuarantee, ...]
+
+    def same_as(self, other: _Inputs) -> bool:
+        """The store hands out one policy object as long as it is in force."""
+        return self.policy is other.policy and (self.entitled, self.written_minutes, self.short) == (
+            other.entitled,
+            other.written_minutes,
+            other.short,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Goal:
+    inputs: _Inputs
+    wanted: Wanted
+    digest: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Reading:
-    """`digest` names the wanted state."""
+    """`digest` names the wanted state; `drifted`: Slurm was brought to it before."""
 
     digest: str
     plan: Plan
     short: tuple[ShortGuarantee, ...]
+    drifted: bool
 
 
 class PolicyController:
@@ -125,6 +159,8 @@ class PolicyController:
         self._report_only = report_only
         self._failpoint = failpoint
         self._lock = threading.Lock()
+        self._memory = AccountingMemory(accounting, clock)
+        self._goal: _Goal | None = None
 
     def plan(self, policy: Policy | None = None) -> Plan:
         """What would change in Slurm for this policy (default: the one in force). Writes nothing.
@@ -133,7 +169,8 @@ class PolicyController:
             InvalidInput: the policy cannot be put into Slurm.
             SlurmUnavailable: Slurm cannot be read.
         """
-        return self._read(policy or self._store.policy()).plan
+        with self._lock:
+            return self._read(policy or self._store.policy()).plan
 
     def apply(self, policy: Policy, *, actor: str, expected_revision: int | None = None) -> Outcome:
         """Put a policy in force and bring Slurm to it. Nothing is stored when the plan has a conflict.
@@ -173,44 +210,65 @@ class PolicyController:
     def reconcile(self) -> Outcome:
         """Bring Slurm to the policy in force; no write, in Slurm or in the store, when it is there.
 
+        Accounting is read whole when Slurm's transaction log has grown, and every ten minutes (`AccountingMemory`).
+
         Raises:
             Conflict: a name we need is somebody else's in Slurm.
             SlurmUnavailable, SlurmRefused: the next run goes on.
         """
         with self._lock:
             policy, revision = self._store.policy_and_revision()
-            reading = self._read(policy)
+            reading = self._read(policy, afresh=False)
             _refuse_conflicts(reading.plan)
-            drifted = self._store.mark(CONVERGED) == reading.digest
-            if drifted and self._report_only:
+            if reading.drifted and self._report_only:
                 self._report(reading.plan)
                 return Outcome(plan=reading.plan, revision=revision, done=False)
-            reason = "drift" if drifted else f"policy revision {revision.revision}"
+            reason = "drift" if reading.drifted else f"policy revision {revision.revision}"
             self._tell_short(reading.short)
             self._converge(reading, policy, actor=ACTOR, reason=reason)
             return Outcome(plan=reading.plan, revision=revision, done=True)
 
     # -- Observe and plan
 
-    def _read(self, policy: Policy) -> _Reading:
-        now = self._clock.now()
-        entitled = entitlements(policy, self._cluster, now)
-        budgets = read_budgets(self._store, policy, self._cluster, now)
-        written = {project: budget.written_minutes for project, budget in budgets.items()}
-        short = shorted(policy, entitled, self._store.nodes_lost(before=now - self._settle))
-        kept = {one.project: one.honoured for one in short}
-        goal = wanted(policy, self._cluster, now, written_minutes=written, honoured=kept)
-        actual = self._accounting.read()
-        parts = self._read_partitions(goal)
-        found = plan(actual, goal.accounting, partitions=parts, busy=IDLE)
+    def _read(self, policy: Policy, *, afresh: bool = True) -> _Reading:
+        goal = self._goal_of(policy)
+        actual = self._memory.read(afresh=afresh)
+        parts = self._read_partitions(goal.wanted)
+        found = plan(actual, goal.wanted.accounting, partitions=parts, busy=IDLE)
         if any(
             isinstance(step.write, DeleteAssociations | DeleteAccounts | DeleteQos | DeleteUsers)
             for step in found.steps
         ):
-            found = plan(actual, goal.accounting, partitions=parts, busy=Busy.of(self._controller.jobs()))
+            found = plan(actual, goal.wanted.accounting, partitions=parts, busy=Busy.of(self._controller.jobs()))
         if any(isinstance(step.write, WritePartitions) for step in found.steps):
-            found = found.with_conflicts(self._unknown_nodes(goal))
-        return _Reading(digest=digest(goal.accounting, parts.text), plan=found, short=short)
+            found = found.with_conflicts(self._unknown_nodes(goal.wanted))
+        named = _sha256(f"{goal.digest} {parts.text}")
+        drifted = self._store.mark(CONVERGED) == named
+        if drifted and found.steps:
+            found = explained(found, self._transactions())
+        return _Reading(digest=named, plan=found, short=goal.inputs.short, drifted=drifted)
+
+    def _goal_of(self, policy: Policy) -> _Goal:
+        now = self._clock.now()
+        entitled = entitlements(policy, self._cluster, now)
+        budgets = read_budgets(self._store, policy, self._cluster, now)
+        inputs = _Inputs(
+            policy=policy,
+            entitled=entitled,
+            written_minutes={project: budget.written_minutes for project, budget in budgets.items()},
+            short=shorted(policy, entitled, self._store.nodes_lost(before=now - self._settle)),
+        )
+        if self._goal is None or not self._goal.inputs.same_as(inputs):
+            kept = {one.project: one.honoured for one in inputs.short}
+            goal = wanted(policy, self._cluster, now, written_minutes=inputs.written_minutes, honoured=kept)
+            self._goal = _Goal(inputs=inputs, wanted=goal, digest=digest(goal.accounting))
+        return self._goal
+
+    def _transactions(self) -> Sequence[Transaction]:
+        """Of others, since Slurm was last brought to the wanted state."""
+        seen = int(self._store.mark(SEEN) or 0)
+        found = self._accounting.transactions(self._clock.now() - DRIFT_LOOKBACK)
+        return [one for one in found if one.number > seen]
 
     def _read_partitions(self, goal: Wanted) -> Partitions:
         try:
@@ -246,8 +304,11 @@ class PolicyController:
         if reading.plan.steps:
             self._verify(policy)
             self._failpoint("quota.verified")
-        if self._store.mark(CONVERGED) != reading.digest:
-            self._store.set_mark(CONVERGED, reading.digest, at=self._clock.now())
+        if reading.plan.steps or not reading.drifted:
+            now = self._clock.now()
+            if self._memory.newest is not None:
+                self._store.set_mark(SEEN, str(self._memory.newest), at=now)
+            self._store.set_mark(CONVERGED, reading.digest, at=now)
 
     def _close_interrupted(self) -> None:
         with self._store.transaction():
@@ -375,7 +436,8 @@ def _audited(change: Change, actor: str, reason: str, at: datetime, prefix: str 
         evidence={
             one.field: one.after if change.action is Action.CREATE else f"{one.before or '-'} -> {one.after or '-'}"
             for one in change.fields
-        },
+        }
+        | ({"changed_by": change.origin.actor, "changed_at": change.origin.at.isoformat()} if change.origin else {}),
     )
 
 

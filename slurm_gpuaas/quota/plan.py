@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final, TypeVar
 
@@ -43,13 +43,23 @@ class FieldChange:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Who made Slurm differ from what it was brought to, and when."""
+
+    actor: str
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What happens to one object. `kind` is account, association, qos, user or partition."""
+    """What happens to one object. `kind` is account, association, qos, user or partition; `origin` is known of drift
+    that Slurm's transaction log tells of."""
 
     action: Action
     kind: str
     name: str
     fields: tuple[FieldChange, ...] = ()
+    origin: Origin | None = None
 
 
 # -- What a step writes: one bulk call to Slurm each -------------------------------------------------------------------
@@ -189,14 +199,14 @@ def is_ours(thing: Account | Qos | None) -> bool:
     return thing is not None and thing.description.startswith(OWNED)
 
 
-def digest(wanted: AccountingState, partitions: str) -> str:
+def digest(wanted: AccountingState) -> str:
     """Names a wanted state: equal states have equal digests."""
     records: list[Record] = [*wanted.accounts.values(), *wanted.associations.values(), *wanted.qos.values()]
     lines = sorted(
         repr((type(one).__name__, [(field.name, _text(getattr(one, field.name))) for field in fields(one)]))
         for one in records
     )
-    return hashlib.sha256("\n".join([*lines, partitions]).encode()).hexdigest()
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def _conflicts(actual: AccountingState, wanted: AccountingState) -> Iterator[str]:

@@ -15,8 +15,11 @@ class Program(Protocol):
     def __call__(self, arguments: Sequence[str], /, *, stdin: str = "") -> str: ...
 
 
-def program(argv: Sequence[str], *, timeout: float = 30.0) -> Program:
+def program(argv: Sequence[str], *, timeout: float = 120.0) -> Program:
     """Runs `argv` followed by the arguments of each call.
+
+    Args:
+        timeout: seconds of a call; sacctmgr loads 5,000 members in six, and a busy machine is many times slower.
 
     Raises (on a call):
         SlurmUnavailable: it is not installed, or takes longer than `timeout` seconds.

@@ -22,6 +22,7 @@ from slurm_gpuaas.slurm.records import (
     PartitionSpec,
     Qos,
     Reservation,
+    Transaction,
     UserAssociation,
 )
 
@@ -142,4 +143,13 @@ class Accounting(Protocol):
 
     def jobs_since(self, start: datetime, end: datetime) -> Sequence[AccountingJob]:
         """Runs of jobs that overlap [start, end), every requeue of a job as a run of its own."""
+        ...
+
+    def transaction_numbers(self, since: datetime) -> frozenset[int]:
+        """Numbers of all changes of accounting since then, whoever made them. Cheap: the same numbers, the same
+        objects, but for what slurmdbd does not note (an account moved below another parent)."""
+        ...
+
+    def transactions(self, since: datetime) -> Sequence[Transaction]:
+        """Who changed accounting since then, and when."""
         ...

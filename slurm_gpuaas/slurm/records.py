@@ -109,6 +109,23 @@ class AccountingState:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Transaction:
+    """A change of accounting objects as slurmdbd noted it. `number` grows; `action` is Slurm's, e.g. `Modify QOS`.
+
+    `accounts` and `users` are those of the associations it changed, `names` of QOS, accounts or users: empty where
+    Slurm notes numbers only.
+    """
+
+    number: int
+    at: datetime
+    actor: str
+    action: str
+    accounts: frozenset[str] = frozenset()
+    users: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionSpec:
     """A partition that we own: what its line in the generated include file says."""
 

@@ -108,7 +108,9 @@ def world(tmp_path: Path) -> Iterator[World]:
     clock = FakeClock()
     nodes = [make_node(f"b200-{number:02}") for number in range(1, 9)]
     store = Store.open(f"sqlite:///{tmp_path}/store.db")
-    yield World(tmp_path, store, FakeAccounting(), FakeController(nodes, clock=clock), FakePartitions(), clock)
+    yield World(
+        tmp_path, store, FakeAccounting(clock=clock), FakeController(nodes, clock=clock), FakePartitions(), clock
+    )
     store.close()
 
 
