@@ -37,6 +37,7 @@ def test_systemd_understands_the_unit_and_calls_it_hardened(unit: str, tmp_path:
 def test_the_alerts_ask_for_metrics_that_the_daemon_has(site: Site) -> None:
     site.runtime.operations.shared.nodes()
     site.tick("health")
+    site.tick("hook")
     page = site.metrics.page().decode()
     rules = [
         rule
