@@ -20,6 +20,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from math import ceil
 from typing import Final
 
@@ -269,26 +270,22 @@ class _Case:
         if refused:
             return Outcome.REFUSE, refused
         minutes = clock.minutes
-        bites = (*barred, *self._first(minutes), *self._nodes(), *self._then(FOREVER if minutes is None else minutes))
+        bites = (
+            *barred,
+            *self._first(minutes),
+            *self._admitted(),
+            *self._nodes(),
+            *self._then(FOREVER if minutes is None else minutes),
+        )
         return (Outcome.WAIT if bites else Outcome.START), bites
 
     def _barred(self) -> Iterator[Bite]:
         """What the partition itself does not allow."""
         partition, nodes = self.place.partition, self.tres[NODE]
-
-        def bite(limit: int, wanted: int, reason: str) -> Bite:
-            return Bite(
-                level=Level.PARTITION,
-                holder=f"partition {partition.name}",
-                kind=None,
-                tres=NODE if reason == "PartitionNodeLimit" else WHOLE,
-                limit=limit,
-                in_use=None,
-                asked=wanted,
-                reason=reason,
-            )
-
-        if nodes > partition.total_nodes:
+        bite = self._of_partition
+        if not partition.up:
+            yield bite(0, 1, "PartitionDown")
+        elif nodes > partition.total_nodes:
             yield bite(partition.total_nodes, nodes, "PartitionNodeLimit")
         elif (
             partition.max_nodes is not None
@@ -303,6 +300,29 @@ class _Case:
             and not _has(self.place.qos, "PARTITION_TIME_LIMIT")
         ):
             yield bite(partition.max_time, self.stated, "PartitionTimeLimit")
+
+    def _admitted(self) -> Iterator[Bite]:
+        """AllowQos and AllowAccounts; an account is let in by any account above it."""
+        partition, qos = self.place.partition, self.place.qos.name
+        accounts = {one.account for one in self.place.associations}
+        if (partition.allow_qos and qos not in partition.allow_qos) or qos in partition.deny_qos:
+            yield self._of_partition(0, 1, "QOSNotAllowed")
+        if (partition.allow_accounts and accounts.isdisjoint(partition.allow_accounts)) or (
+            not accounts.isdisjoint(partition.deny_accounts)
+        ):
+            yield self._of_partition(0, 1, "AccountNotAllowed")
+
+    def _of_partition(self, limit: int, wanted: int, reason: str) -> Bite:
+        return Bite(
+            level=Level.PARTITION,
+            holder=f"partition {self.place.partition.name}",
+            kind=None,
+            tres=NODE if reason == "PartitionNodeLimit" else WHOLE,
+            limit=limit,
+            in_use=None,
+            asked=wanted,
+            reason=reason,
+        )
 
     # -- At submit
 
@@ -661,8 +681,12 @@ def _holders(place: Place) -> Iterator[_Holder]:
             name=str(one),
             qos=False,
             limits=one.limits if factor is None else _multiplied(one.limits, factor),
-            used=lambda kind, in_use=one.in_use: in_use,  # type: ignore[misc]
+            used=partial(_in_use_of, one),
         )
+
+
+def _in_use_of(association: AssociationLimits, _kind: Kind) -> InUse:
+    return association.in_use
 
 
 def _limit_factor(place: Place) -> float | None:
