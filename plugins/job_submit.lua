@@ -236,7 +236,7 @@ end
 -- Snapshot
 
 -- The head of the snapshot in force, and what was looked up in it: { hash=, partitions=, bypass=, gate=, members=, tail=,
--- size=, found = { kind = { name to records } } }. Only `file`, open during a call, is of this call alone.
+-- size=, found = { kind = { name to what is known } } }. Only `file`, open during a call, is of this call alone.
 local current = nil
 local broken = nil -- hash of a body that could not be read: not tried again
 local complained_at = nil
@@ -362,10 +362,6 @@ local function find(snap, kind, name)
   if string.find(name, "%c") then
     return {}
   end
-  local known = snap.found[kind][name]
-  if known then
-    return known
-  end
   local prefix = kind .. "\t" .. name .. "\t"
   local file, records = snap.file, {}
   local low, high = halved(snap, prefix)
@@ -389,9 +385,6 @@ local function find(snap, kind, name)
       block, start = string.sub(block, start) .. line_of(file), 1
     end
   end
-  if #records > 0 then -- names that are not there are many: anybody can think of one
-    snap.found[kind][name] = records
-  end
   return records
 end
 
@@ -404,30 +397,44 @@ local function reading(action, ...)
   return result
 end
 
-local function member_of(snap, user)
-  return reading(function()
-    local member
-    for _, f in ipairs(find(snap, "member", user)) do
-      member = member or { projects = {}, is_in = {} }
-      member.projects[#member.projects + 1] = f[3]
-      member.is_in[f[3]] = true
-      if assert(f[4], "too short") == "1" then
-        member.default = f[3]
-      end
+local function member_from(_, records)
+  local member = { projects = {}, is_in = {} }
+  for at, f in ipairs(records) do
+    member.projects[at] = f[3]
+    member.is_in[f[3]] = true
+    if assert(f[4], "too short") == "1" then
+      member.default = f[3]
     end
-    return member
-  end)
+  end
+  return member
+end
+
+local function grants_from(snap, records)
+  local grants = {}
+  for at, f in ipairs(records) do
+    grants[at] = grant_of(snap, f)
+  end
+  return grants
+end
+
+-- What the snapshot says about a name, nil for nothing: searched and made once.
+local function known(snap, kind, name, make)
+  local found = snap.found[kind]
+  if not found[name] then
+    found[name] = reading(function() -- of names that are not there nothing is kept: anybody can think of one
+      local records = find(snap, kind, name)
+      return #records > 0 and make(snap, records) or nil
+    end)
+  end
+  return found[name]
+end
+
+local function member_of(snap, user)
+  return known(snap, "member", user, member_from)
 end
 
 local function grants_of(snap, project)
-  return reading(function()
-    local grants
-    for _, f in ipairs(find(snap, "project", project)) do
-      grants = grants or {}
-      grants[#grants + 1] = grant_of(snap, f)
-    end
-    return grants
-  end)
+  return known(snap, "project", project, grants_from)
 end
 
 -- Reads the records up to the first of the sorted ones.
