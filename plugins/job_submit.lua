@@ -6,9 +6,9 @@
 -- slurmctld.log. docs/reference/hook.md says what is decided, docs/design/0005-the-hook-reads-never-calls.md why.
 -- Slurm is built against Lua 5.1 to 5.4, so this keeps to what all of them have.
 
--- Lua's collector works in the calls that make garbage. In smaller steps than usual (200) it still keeps up, and the longest
--- calls are shorter: 250 instead of 280 us in tests/bench/hook_decisions.py.
-collectgarbage("setstepmul", 130)
+-- Lua's collector works in the calls that make garbage. In smaller steps than usual (200) the longest calls are shorter, at
+-- the cost of a tenth more memory; below 100 it would not keep up.
+collectgarbage("setstepmul", 110)
 
 local SNAPSHOT = GPUAAS_SNAPSHOT or "/run/gpuaas/snapshot" -- a test sets the global before it loads this file
 local STALE_AFTER_S = 900 -- gpuaasd renews the first line at least once a minute; this is many missed
@@ -235,7 +235,7 @@ end
 ------------------------------------------------------------------------------------------------------------------------
 -- Snapshot
 
--- The head of the snapshot in force, and what was looked up in it: { hash=, partitions=, bypass=, gate=, members=, tail=,
+-- The head of the snapshot in force, and what was looked up in it: { hash=, partitions=, bypass=, gate=, tail=,
 -- size=, found = { kind = { name to what is known } } }. Only `file`, open during a call, is of this call alone.
 local current = nil
 local broken = nil -- hash of a body that could not be read: not tried again
@@ -281,9 +281,6 @@ local HEAD = {
   end,
   bypass = function(into, f)
     into.bypass[f[2]] = true
-  end,
-  members = function(into, f)
-    into.members = assert(f[2], "too short")
   end,
 }
 
@@ -439,7 +436,10 @@ end
 
 -- Reads the records up to the first of the sorted ones.
 local function read_head(file, hash)
-  local into = { hash = hash, partitions = {}, bypass = { root = true }, probes = {} }
+  -- What was found in the snapshot before is dropped, members too although they change seldom: the more Lua's collector has
+  -- to visit, the longer the longest calls (half as long again when members were kept).
+  local found = { member = {}, project = {} }
+  local into = { hash = hash, partitions = {}, bypass = { root = true }, found = found, probes = {} }
   into.tail = file:seek()
   into.size = file:seek("end")
   file:seek("end", -1)
@@ -457,9 +457,6 @@ local function read_head(file, hash)
     into.tail = file:seek()
   end
   assert(into.cluster, "without its cluster")
-  -- use changes with every job start, members seldom
-  local same = current and into.members and current.members == into.members
-  into.found = { project = {}, member = same and current.found.member or {} }
   return into
 end
 

@@ -7,7 +7,6 @@ rest>`, then records of tab-separated fields, `-` for what is not limited or doe
     partition  name, GPU model, GPUs of a node, longest wall time in minutes, GPUs
     gate       licence that guaranteed jobs get, so that gpuaasd decides who gives way for them (absent: no gate)
     bypass     user whom the hook lets pass
-    members    SHA-256 of the `member` lines: what was looked up of them holds while it stays
 
 and then, sorted byte by byte as whole lines, so that the hook finds the few it needs by binary search:
 
@@ -73,8 +72,7 @@ def body(
     # code points sort as their UTF-8 bytes do, and "member" before "project"
     members = sorted("\t".join(record) for record in _members(policy, entitled))
     projects = sorted("\t".join(_project(one, left, standing)) for one in entitled)
-    who = "members\t" + _digest("\n".join(members))
-    return "".join(f"{line}\n" for line in (*head, who, *members, *projects))
+    return "".join(f"{line}\n" for line in (*head, *members, *projects))
 
 
 def stamped(text: str, written: datetime) -> str:

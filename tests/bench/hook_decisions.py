@@ -2,7 +2,7 @@
 
 2,000 projects of five members each, every member in one project. One figure is one call of `slurm_job_submit` from Lua
 to Lua, snapshot read from a file, by users in random order. A call in 200 meets a new standing (another hash in the
-first line, so that nothing looked up of projects is kept), the rest what the call before them met: gpuaasd writes at
+first line, so that nothing looked up before is kept), the rest what the call before them met: gpuaasd writes at
 most once in `hook.interval`, 5 s, so these are 40 submissions a second without a pause, and every one of the daemon's
 looks found another standing. Fewer submissions a second meet new standings more often; then nobody waits for them.
 `python -m tests.bench.hook_decisions` prints the figure with and without those calls.
@@ -82,7 +82,6 @@ def _snapshot(turn: int) -> str:
             f"\t{(number + turn) % 17}\t8\t{turn % 33}"
         )
         members += [f"member\tuser-{number}-{one}\t{name}\t1" for one in range(MEMBERS)]
-    head += f"members\t{_digest(members)}\n"
     body = head + "".join(f"{line}\n" for line in sorted(members + projects))
     return f"gpuaas-snapshot 2 {int(datetime.now(UTC).timestamp())} {_digest([body])}\n{body}"
 

@@ -14,7 +14,7 @@ from tests.unit.policies import grant, member, policies, policy, pool, project
 
 NOW = datetime(2027, 1, 4, 9, 0, tzinfo=UTC)
 MINI = ClusterName("mini")
-WIDTHS = {"cluster": 3, "partition": 6, "gate": 2, "project": 14, "members": 2, "member": 4, "bypass": 2}
+WIDTHS = {"cluster": 3, "partition": 6, "gate": 2, "project": 14, "member": 4, "bypass": 2}
 
 
 def records(policy: Policy, **left: int) -> dict[str, list[list[str]]]:
