@@ -30,6 +30,10 @@ from slurm_gpuaas.slurm.records import JobChange, Reservation
 ACTOR: Final = "gpuaasd/gate"
 RESERVATION: Final = "gpuaas-placement-gate"
 LICENSE_ONLY: Final = "LICENSE_ONLY"
+RESTART_AFTER: Final = timedelta(seconds=2)
+"""A run that starts in the second in which the one before it was ended fails for good: slurmd has revoked the job's
+credentials of that second ("Job credential revoked", seen on 24.11.5 in one of five runs). From the start of the second
+in which the gate decides, so that at least one second lies between."""
 
 log = structlog.get_logger(__name__)
 
@@ -245,7 +249,7 @@ def change_for(decision: Decision, now: datetime) -> JobChange:
         required_nodes=nodes,
         licenses=licenses,
         admin_comment=comment,
-        start_time=now if decision.again else None,
+        start_time=now.replace(microsecond=0) + RESTART_AFTER if decision.again else None,
     )
 
 

@@ -49,6 +49,8 @@ JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
 MailProg=/bin/true
 ReturnToService=0
+# programs that ignore SIGTERM while they start (torchrun) hold their nodes no longer than this
+KillWait=5
 MessageTimeout=60
 SlurmdTimeout=600
 TCPTimeout=10

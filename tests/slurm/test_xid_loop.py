@@ -235,10 +235,6 @@ def test_from_kernel_log_line_to_drained_node_takes_no_time(site: Site) -> None:
     assert statistics.median(seconds) < 0.3
 
 
-@pytest.mark.xfail(
-    reason="known fault: on 24.11 a job that the gate pinned does not run again within 30 s of its requeue",
-    strict=False,
-)
 def test_the_loop_closes_on_the_oldest_slurm_too() -> None:
     """There gpuaasd has no pyslurm, and slurmrestd no words for a requeue or a reservation."""
     instance = Instance.up("mini", f"pytest-{os.getpid()}-xid-2411", slurm="24.11", daemon=True)

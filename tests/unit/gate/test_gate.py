@@ -9,7 +9,7 @@ import pytest
 from slurm_gpuaas.domain.jobs import JobId, PlacementOutcome
 from slurm_gpuaas.domain.names import ClusterName
 from slurm_gpuaas.domain.nodes import NodeFlag
-from slurm_gpuaas.jobs.gate import RESERVATION, GateSettings, PlacementGate, PlacementStore, hold_wanted
+from slurm_gpuaas.jobs.gate import RESERVATION, RESTART_AFTER, GateSettings, PlacementGate, PlacementStore, hold_wanted
 from slurm_gpuaas.slurm.protocols import SlurmRefused
 from slurm_gpuaas.store import Store
 from tests.fakes import EPOCH, FakeClock, FakeController, make_job, make_node
@@ -227,7 +227,7 @@ class TestReplacement:
         self.failed(slurm, store).tick()
         job = slurm.job_by_id[JobId(1)]
         assert job.required_nodes == names("n[1-2,4-5]")
-        assert job.eligible == slurm.clock.now(), "it does not wait for Slurm's requeue delay"
+        assert job.eligible == slurm.clock.now() + RESTART_AFTER, "a second apart from the run that ended, no more"
         assert store.rows.keys() == {(JobId(1), 0), (JobId(1), 1)}
 
     def test_without_a_spare_it_is_let_go(self, slurm: FakeController, store: FakeStore) -> None:
