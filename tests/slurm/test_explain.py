@@ -81,7 +81,6 @@ def test_what_a_partition_does_not_allow(
     mini: Instance, reader: ScontrolLimits, partition: str, job: str, reason: str
 ) -> None:
     mini.exec(["scontrol", "create", "partitionname=limits", "nodes=ALL", *partition.split()])
-    submitted = ""
     try:
         (member,) = reader.memberships(UserName("alice"))
         state = reader.read(accounts=[member.account], users=[member.user], qos=[QosName("normal")])

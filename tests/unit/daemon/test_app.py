@@ -142,8 +142,8 @@ def test_shares_tell_where_a_project_stands_and_researchers_see_their_own(site: 
     assert (vision["guaranteed"], vision["honoured"], vision["in_use"], vision["borrowed"]) == (16, 16, 8, 0)
 
 
-def explained(site: Site, uid: int = RESEARCHER, **question: object) -> dict[str, Any]:
-    answer: dict[str, Any] = site.http(uid).get("/api/v1/quota/explain", params={"gpus": 8} | question).json()
+def explained(site: Site, uid: int = RESEARCHER, **question: str | int) -> dict[str, Any]:
+    answer: dict[str, Any] = site.http(uid).get("/api/v1/quota/explain", params={"gpus": 8, **question}).json()
     return answer
 
 
@@ -168,6 +168,7 @@ def test_without_free_gpus_a_guaranteed_job_takes_them_from_burst_and_a_burst_jo
         site.controller.start(job, [f"b200-00{job}"])
         node = NodeName(f"b200-00{job}")
         site.controller.node_by_name[node] = replace(site.controller.node_by_name[node], gpus_allocated=8)
+    site.clock.forward(timedelta(minutes=1))
     own, burst = explained(site, minutes=60)["sides"]
     assert (own["outcome"], own["preempts"]) == ("start", True)
     assert (burst["outcome"], burst["reason"], burst["bites"]) == ("wait", "Resources", [])
@@ -194,7 +195,7 @@ def test_a_researcher_explains_own_jobs_only(site: Site) -> None:
     ids=str,
 )
 def test_a_question_that_has_no_answer_is_refused(
-    site: Site, question: dict[str, object], status: int, says: str
+    site: Site, question: dict[str, str | int], status: int, says: str
 ) -> None:
     applied(site)
     answer = site.http(RESEARCHER).get("/api/v1/quota/explain", params=question)
