@@ -322,7 +322,10 @@ class _Case:
             yield bite(partition.max_time, self.stated, "PartitionTimeLimit")
 
     def _admitted(self) -> Iterator[Bite]:
-        """AllowQos and AllowAccounts; an account is let in by any account above it."""
+        """AllowQos and AllowAccounts; an account is let in by any account above it.
+
+        squeue's table spells these two reasons out as sentences; its JSON has the words.
+        """
         partition, qos = self.place.partition, self.place.qos.name
         accounts = {one.account for one in self.place.associations}
         if (partition.allow_qos and qos not in partition.allow_qos) or qos in partition.deny_qos:
