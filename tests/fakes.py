@@ -9,7 +9,7 @@ never reached Slurm; raising in `after` is a write that took effect and whose an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +18,16 @@ from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState
 from slurm_gpuaas.domain.names import AccountName, GpuModel, NodeName, PartitionName, QosName, UserName
 from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
+from slurm_gpuaas.slurm.limit_reader import weights
+from slurm_gpuaas.slurm.limit_records import (
+    AssociationLimits,
+    InUse,
+    Kind,
+    LimitState,
+    Membership,
+    PartitionLimits,
+    QosLimits,
+)
 from slurm_gpuaas.slurm.protocols import SlurmRefused, SlurmUnavailable
 from slurm_gpuaas.slurm.records import (
     Account,
@@ -480,3 +490,114 @@ class FakeAccounting(_Calls):
         unknown = sorted(set(names) - set(known))
         if unknown:
             raise SlurmRefused(f"Slurm has no {what} {', '.join(unknown)}.", way_out="Create it first.")
+
+
+class FakeLimits(_Calls):
+    """`LimitReader` over the other fakes: limits of their accounts and QOS, and what their jobs use of them."""
+
+    def __init__(self, accounting: FakeAccounting, controller: FakeController, partitions: FakePartitions) -> None:
+        super().__init__()
+        self.accounting, self.controller, self.partitions = accounting, controller, partitions
+        self.partition_qos: dict[PartitionName, QosName] = {}
+
+    def memberships(self, user: UserName) -> Sequence[Membership]:
+        with self._call("memberships"):
+            return [
+                Membership(
+                    user=user,
+                    account=one.account,
+                    partition=None,
+                    above=self._above(one.account),
+                    qos=one.qos,
+                    default_qos=one.default_qos,
+                    is_default=one.is_default,
+                )
+                for one in self.accounting.association_by_key.values()
+                if one.user == user
+            ]
+
+    def read(
+        self,
+        *,
+        accounts: Collection[AccountName] | None = None,
+        users: Collection[UserName] | None = None,
+        qos: Collection[QosName] | None = None,
+    ) -> LimitState:
+        with self._call("read"):
+            associations = [*self._accounts(), *self._users()]
+            return LimitState(
+                associations={
+                    (one.account, one.user, None): one
+                    for one in associations
+                    if (accounts is None or one.account in {*accounts, "root"})
+                    and (users is None or one.user is None or one.user in users)
+                },
+                qos={
+                    name: self._qos(one)
+                    for name, one in self.accounting.qos_by_name.items()
+                    if qos is None or name in {*qos, *self.partition_qos.values()}
+                },
+                partitions={
+                    name: PartitionLimits(
+                        name=name,
+                        qos=self.partition_qos.get(name),
+                        allow_qos=frozenset(spec.allow_qos),
+                        max_time=int(spec.max_time.total_seconds() // 60),
+                        total_nodes=len(self.controller.node_by_name),
+                        nodes=spec.nodes,
+                        billing_weights=weights(spec.billing_weights),
+                    )
+                    for name, spec in self.partitions.by_name.items()
+                },
+                safe=True,
+                refuses=False,
+                priority_flags=frozenset(),
+                tres=(
+                    "cpu",
+                    "mem",
+                    "energy",
+                    "node",
+                    "billing",
+                    "fs/disk",
+                    "vmem",
+                    "pages",
+                    "gres/gpu",
+                    "gres/gpu:b200",
+                ),
+            )
+
+    def _above(self, account: AccountName) -> tuple[AccountName, ...]:
+        found = self.accounting.account_by_name[account].parent
+        return () if found is None else (found, *self._above(found))
+
+    def _accounts(self) -> Iterator[AssociationLimits]:
+        root = AccountName("root")
+        yield AssociationLimits(account=root)
+        for name, one in self.accounting.account_by_name.items():
+            if name != root:
+                limits = {Kind.GRP_TRES: one.grp_tres, Kind.GRP_TRES_MINS: one.grp_tres_mins}
+                below = {name, *(other for other in self.accounting.account_by_name if name in self._above(other))}
+                yield AssociationLimits(
+                    account=name,
+                    parent=one.parent or root,
+                    limits={kind: tres for kind, tres in limits.items() if tres},
+                    in_use=self._in_use(lambda job, below=below: job.account in below),  # type: ignore[misc]
+                )
+
+    def _users(self) -> Iterator[AssociationLimits]:
+        for user, account in self.accounting.association_by_key:
+            yield AssociationLimits(account=account, user=user, parent=account)
+
+    def _qos(self, one: Qos) -> QosLimits:
+        limits = {Kind.GRP_TRES: one.grp_tres, Kind.MAX_TRES: one.max_tres_per_job}
+        return QosLimits(
+            name=one.name,
+            flags=one.flags,
+            limits={kind: tres for kind, tres in limits.items() if tres},
+            in_use=self._in_use(lambda job: job.qos == one.name),
+        )
+
+    def _in_use(self, counts: Callable[[Job], bool]) -> InUse:
+        jobs = [job for job in self.controller.job_by_id.values() if job.state is JobState.RUNNING and counts(job)]
+        gpus = sum(job.gpus for job in jobs)
+        return InUse(tres={"gres/gpu": gpus, "gres/gpu:b200": gpus, "billing": gpus}, jobs=len(jobs))

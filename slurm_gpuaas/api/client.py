@@ -29,6 +29,8 @@ from slurm_gpuaas.api.models import (
     PolicyPlan,
     Problem,
     ProjectView,
+    QuotaExplanation,
+    QuotaFinding,
     QuotaShare,
     Status,
     Usage,
@@ -97,6 +99,32 @@ class Client:
 
     def quota_shares(self) -> Sequence[QuotaShare]:
         return self._list("/quota/shares", QuotaShare)
+
+    def quota_explain(
+        self,
+        *,
+        user: str | None = None,
+        project: str | None = None,
+        gpus: int,
+        model: str | None = None,
+        nodes: int | None = None,
+        minutes: int | None = None,
+        qos: str | None = None,
+    ) -> QuotaExplanation:
+        return self._get(
+            "/quota/explain",
+            QuotaExplanation,
+            user=user,
+            project=project,
+            gpus=gpus,
+            model=model,
+            nodes=nodes,
+            minutes=minutes,
+            qos=qos,
+        )
+
+    def quota_check(self) -> Sequence[QuotaFinding]:
+        return self._list("/quota/check", QuotaFinding)
 
     def projects(self) -> Sequence[ProjectView]:
         return self._list("/projects", ProjectView)

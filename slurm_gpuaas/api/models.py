@@ -298,6 +298,66 @@ class Usage(Answer):
     rows: tuple[UsageRow, ...]
 
 
+# -- Which limit applies -----------------------------------------------------------------------------------------------
+
+
+class LimitBite(Answer):
+    """A limit that stops the job."""
+
+    level: str = Field(description="partition QOS, QOS, user, account or partition.")
+    holder: str
+    kind: str = Field(description="As sacctmgr calls it; empty for what a partition does not allow.")
+    tres: str = Field(description="Empty for counts of jobs and for times.")
+    limit: int = Field(description="Times in minutes.")
+    in_use: int | None = Field(description="None: each job is held to it alone.")
+    asked: int
+    reason: str = Field(description="Slurm's word.")
+
+
+class LimitHidden(Answer):
+    """A limit that is set and does not hold for the job."""
+
+    level: str
+    holder: str
+    kind: str
+    tres: str
+    limit: int
+    why: str
+
+
+class QuotaSide(Answer):
+    """The job in one QOS."""
+
+    qos: str
+    outcome: str = Field(description="start, wait or refuse.")
+    reason: str = Field(description="What squeue prints, or sbatch when it refuses; empty when it starts.")
+    bites: tuple[LimitBite, ...] = Field(description="The limit of that reason first, then what stops the job next.")
+    hidden: tuple[LimitHidden, ...]
+    unjudged: tuple[str, ...] = Field(description="Limits of TRES that are not evaluated.")
+    largest: int = Field(description="Most GPUs, up to those asked for, that limits would let start now.")
+    preempts: bool = Field(description="It starts on GPUs of preemptible jobs.")
+
+
+class QuotaExplanation(Answer):
+    user: UserName
+    project: ProjectName
+    partition: PartitionName
+    gpus: int
+    model: GpuModel | None
+    nodes: int
+    minutes: int | None
+    sides: tuple[QuotaSide, ...] = Field(description="The QOS asked for, or the user's default, first.")
+
+
+class QuotaFinding(Answer):
+    """Something that keeps limits in Slurm from doing what the policy relies on."""
+
+    fault: str = Field(description="missing, loose, hidden, ceiling or overcommitted.")
+    where: str
+    what: str
+    way_out: str
+
+
 # -- Nodes, incidents --------------------------------------------------------------------------------------------------
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
+from math import ceil
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 import click
 from pydantic import BaseModel
 
+from slurm_gpuaas.api.models import QuotaExplanation
 from slurm_gpuaas.cli.context import Session, as_json, pass_session
 from slurm_gpuaas.cli.documents import read_one
-from slurm_gpuaas.cli.output import print_facts, print_json, print_table
+from slurm_gpuaas.cli.output import print_facts, print_json, print_table, shown
+from slurm_gpuaas.domain.errors import ExitCode
 from slurm_gpuaas.quota.scenario import Scenario, ShareAnswer, rows_of
 from slurm_gpuaas.quota.scenario import simulate as simulate_scenario
 
@@ -24,8 +29,158 @@ def group() -> None:
     \b
     Examples:
       gpuaas quota shares
+      gpuaas quota explain --gpus 16 --time 4:00:00
       gpuaas quota simulate scenario.yaml
     """
+
+
+class SlurmTime(click.ParamType[int]):
+    """A time limit as sbatch takes it, in whole minutes (seconds count as one more)."""
+
+    name = "time"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = _TIME.fullmatch(str(value))
+        if found is None:
+            self.fail(f"{value!r} is no time; write minutes, hours:minutes:seconds or days-hours:minutes.", param, ctx)
+        days, first, second, third = (int(part or 0) for part in found.groups())
+        if found[1] is not None:
+            seconds = ((days * 24 + first) * 60 + second) * 60 + third
+        elif found[4] is not None:
+            seconds = (first * 60 + second) * 60 + third
+        else:
+            seconds = first * 60 + second
+        if not seconds:
+            self.fail("A job needs at least a second.", param, ctx)
+        return ceil(seconds / 60)
+
+
+_TIME: Final = re.compile(r"(?:(\d{1,4})-)?(\d{1,7})(?::(\d{1,2}))?(?::(\d{1,2}))?")
+
+
+@group.command()
+@click.option("--user", help="Whose job; by default yours. Others: administrators.")
+@click.option("--project", help="Slurm account; by default the user's own default.")
+@click.option("--gpus", type=click.IntRange(1, 1_000_000), required=True, help="GPUs in all.")
+@click.option("--model", help="GPU model; by default the share's.")
+@click.option("--time", "minutes", type=SlurmTime(), help="Time limit as for sbatch: 30, 4:00:00, 2-0.")
+@click.option("--nodes", type=click.IntRange(1, 1_000_000), help="By default as few as hold the GPUs.")
+@click.option("--qos", help="By default the user's own default.")
+@as_json
+@pass_session
+def explain(
+    session: Session,
+    user: str | None,
+    project: str | None,
+    gpus: int,
+    model: str | None,
+    minutes: int | None,
+    nodes: int | None,
+    qos: str | None,
+    as_json: bool,
+) -> None:
+    """Say what limits in Slurm would make of a job now: whether it starts, waits or is refused, and why.
+
+    Evaluates Slurm's order of precedence over what stands in Slurm: limits of the partition's QOS, the job's QOS, the
+    user and the accounts above, and what is in use. The reason is the word that squeue prints. Also says which limits
+    are set and do not hold, and what would start. Nothing is submitted.
+
+    \b
+    Examples:
+      gpuaas quota explain --gpus 16 --time 4:00:00
+      gpuaas quota explain --user alice --project vision --gpus 64 --qos burst-haein-own
+      gpuaas quota explain --gpus 8 --json | jq '.sides[0].bites'
+    """
+    with session.connect() as client:
+        found = client.quota_explain(
+            user=user, project=project, gpus=gpus, model=model, nodes=nodes, minutes=minutes, qos=qos
+        )
+    if as_json:
+        print_json(found)
+        return
+    for line in explained(found):
+        click.echo(line)
+    side = found.sides[0]
+    if side.bites:
+        click.echo()
+        print_table(
+            ("limit", "of", "#is", "#in use", "#asked", "reason"),
+            (
+                (_limit(bite.kind, bite.tres), bite.holder, bite.limit, bite.in_use, bite.asked, bite.reason)
+                for bite in side.bites
+            ),
+            empty="",
+        )
+    if side.hidden:
+        click.echo()
+        print_table(
+            ("set, and not held", "of", "#is", "why"),
+            ((_limit(one.kind, one.tres), one.holder, one.limit, one.why) for one in side.hidden),
+            empty="",
+        )
+    for one in side.unjudged:
+        click.echo(f"Not judged: {shown(one)}")
+
+
+def explained(found: QuotaExplanation) -> Iterator[str]:
+    """The verdict in sentences, and the way out."""
+    side, others = found.sides[0], found.sides[1:]
+    job = f"{found.gpus} GPUs on {found.nodes} node{'s' if found.nodes > 1 else ''} as {side.qos}"
+    match side.outcome:
+        case "start":
+            yield f"{job}: starts now{', and preemptible jobs give way' if side.preempts else ''}."
+        case "refuse":
+            yield f"{job}: is refused at submission with {side.reason}."
+        case _ if side.reason == "Resources":
+            yield f"{job}: waits for GPUs (Resources or Priority); no limit stands in the way."
+        case _:
+            yield f"{job}: waits with {side.reason}."
+    if side.bites:
+        bite = side.bites[0]
+        use = "" if bite.in_use is None else f", {bite.in_use:,} in use"
+        what = _limit(bite.kind, bite.tres)
+        if what:
+            yield f"{bite.holder} has {what}={bite.limit:,}{use}; the job asks for {bite.asked:,}."
+        yield (
+            f"As {side.qos} at most {side.largest:,} GPUs would start now."
+            if side.largest
+            else (f"As {side.qos} nothing of this shape would start now.")
+        )
+    for other in others:
+        if side.outcome != "start" and other.outcome == "start":
+            yield f"As {other.qos} it would start now: --qos={other.qos}."
+
+
+def _limit(kind: str, tres: str) -> str:
+    return " ".join(filter(None, (kind, tres)))
+
+
+@group.command()
+@as_json
+@pass_session
+def check(session: Session, as_json: bool) -> None:
+    """Check that limits in Slurm do what the policy relies on, for all projects that you may see.
+
+    Finds limits that are missing or looser than the policy, limits that another one hides, ceilings that do not hold
+    in every order of jobs, and guarantees above the GPUs in service. Exits with 1 when anything is found.
+
+    \b
+    Examples:
+      gpuaas quota check
+      gpuaas quota check --json | jq '.[] | select(.fault == "hidden")'
+    """
+    with session.connect() as client:
+        found = client.quota_check()
+    if as_json:
+        print_json(found)
+    else:
+        print_table(
+            ("fault", "where", "what", "way out"),
+            ((one.fault, one.where, one.what, one.way_out) for one in found),
+            empty="Every limit that the policy relies on stands in Slurm and holds.",
+        )
+    if found:
+        raise SystemExit(ExitCode.FAILED)
 
 
 @group.command()

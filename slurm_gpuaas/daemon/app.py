@@ -30,6 +30,8 @@ from slurm_gpuaas.api.models import (
     PolicyPlan,
     Problem,
     ProjectView,
+    QuotaExplanation,
+    QuotaFinding,
     QuotaShare,
     Status,
     Usage,
@@ -233,6 +235,28 @@ def _api(wiring: Wiring) -> APIRouter:
     def quota_shares(who: Who, do: Do) -> list[QuotaShare]:
         """Who is guaranteed, uses, borrows and lends how much now; researchers see their own projects."""
         return do.quota_shares(who)
+
+    @router.get("/quota/explain")
+    def quota_explain(
+        who: Who,
+        do: Do,
+        gpus: Annotated[int, Query(ge=1, le=1_000_000)],
+        user: Annotated[str | None, Query(max_length=32, description="By default who asks.")] = None,
+        project: Annotated[str | None, Query(max_length=100, description="By default the user's own in Slurm.")] = None,
+        model: Annotated[str | None, Query(max_length=30, description="By default the share's.")] = None,
+        nodes: Annotated[int | None, Query(ge=1, le=1_000_000)] = None,
+        minutes: Annotated[int | None, Query(ge=1, le=1_000_000)] = None,
+        qos: Annotated[str | None, Query(max_length=100)] = None,
+    ) -> QuotaExplanation:
+        """What limits in Slurm would make of a job now; researchers ask about themselves."""
+        return do.quota_explain(
+            who, user=user, project=project, gpus=gpus, model=model, nodes=nodes, minutes=minutes, qos=qos
+        )
+
+    @router.get("/quota/check")
+    def quota_check(who: Who, do: Do) -> list[QuotaFinding]:
+        """What keeps limits in Slurm from doing what the policy relies on; researchers see their own projects."""
+        return do.quota_check(who)
 
     @router.get("/usage")
     def usage(

@@ -154,6 +154,7 @@ class Daemon:
             controller=door.controller,
             accounting=door.accounting,
             partitions=door.partitions,
+            limits=door.limits,
             driver=lambda: driver_status(door),
             clock=self._clock,
             observe=self._metrics.observe_tick,

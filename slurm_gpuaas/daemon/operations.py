@@ -37,6 +37,8 @@ from slurm_gpuaas.api.models import (
     PlacementView,
     PolicyPlan,
     ProjectView,
+    QuotaExplanation,
+    QuotaFinding,
     QuotaShare,
     Status,
     Usage,
@@ -45,7 +47,7 @@ from slurm_gpuaas.api.models import (
 )
 from slurm_gpuaas.daemon.identity import Identity
 from slurm_gpuaas.daemon.loop import Outcome
-from slurm_gpuaas.daemon.quota_views import quota_share
+from slurm_gpuaas.daemon.quota_views import explanation_view, quota_share
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.budgets import Amount, Budget, pace_window, runs_dry
@@ -54,7 +56,16 @@ from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound, Refused
 from slurm_gpuaas.domain.incidents import Incident, IncidentState, NodeEvent
 from slurm_gpuaas.domain.jobs import JobId, JobState, ServiceClass
 from slurm_gpuaas.domain.money import whole_won
-from slurm_gpuaas.domain.names import AccountName, ClusterName, NodeName, PartitionName, ProjectName
+from slurm_gpuaas.domain.names import (
+    AccountName,
+    ClusterName,
+    GpuModel,
+    NodeName,
+    PartitionName,
+    ProjectName,
+    QosName,
+    UserName,
+)
 from slurm_gpuaas.domain.nodes import OWNER_MARK, Node
 from slurm_gpuaas.domain.policy import KST, Member, Policy, PolicyDocument, fold_nodes
 from slurm_gpuaas.domain.usage import Window, service_class
@@ -62,9 +73,13 @@ from slurm_gpuaas.health.controller import HealthController
 from slurm_gpuaas.health.incidents import is_reason_of
 from slurm_gpuaas.metering.rules import Dimension, pricing, totals
 from slurm_gpuaas.quota.controller import PolicyController
+from slurm_gpuaas.quota.desired import burst_of, default_projects, guaranteed_qos
+from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
+from slurm_gpuaas.quota.explain import Question, explain, room_in
+from slurm_gpuaas.quota.limit_check import accounts_and_qos, check
 from slurm_gpuaas.quota.live import Scene, standings
 from slurm_gpuaas.quota.plan import Plan
-from slurm_gpuaas.slurm.protocols import Controller, SlurmUnavailable
+from slurm_gpuaas.slurm.protocols import Controller, LimitReader, SlurmUnavailable
 from slurm_gpuaas.store import Store
 from slurm_gpuaas.store.budgets import read_budgets
 
@@ -103,6 +118,7 @@ class Operations:
     cluster: ClusterName
     store: Store
     slurm: Controller
+    limits: LimitReader
     shared: SharedController
     policies: PolicyController
     applied: Callable[[], None]
@@ -234,6 +250,76 @@ class Operations:
         visible = set(self._visible(who, policy))
         found = standings(policy, self.cluster, self.scene())
         return [view for share, ruling in found if (view := quota_share(share, ruling, visible, who)).tenants]
+
+    def quota_explain(
+        self,
+        who: Identity,
+        *,
+        user: str | None,
+        project: str | None,
+        gpus: int,
+        model: str | None,
+        nodes: int | None,
+        minutes: int | None,
+        qos: str | None,
+    ) -> QuotaExplanation:
+        asker = UserName(user or who.user)
+        if asker != who.user:
+            administrators_only(who, f"ask about {asker}")
+        policy, scene = self.store.policy(), self.scene()
+        one = self._entitled_of(policy, asker, project)
+        question = Question(
+            user=asker,
+            account=AccountName(one.name),
+            partition=one.partition,
+            gpus=gpus,
+            gpus_per_node=one.pool.gpus_per_node,
+            model=GpuModel(model) if model else one.pool.model,
+            nodes=nodes,
+            minutes=minutes,
+            qos=QosName(qos) if qos else None,
+        )
+        burst = burst_of(one)
+        share = [scene.nodes[name] for name in one.share.node_names if name in scene.nodes]
+        found = explain(self.limits, question, room_in(share, scene.jobs, {burst}), {guaranteed_qos(one.name)})
+        return explanation_view(found)
+
+    def _entitled_of(self, policy: Policy, user: UserName, project: str | None) -> Entitlement:
+        """The project that is asked about, or the one of the user's jobs that name none."""
+        entitled = entitlements(policy, self.cluster, self.clock.now())
+        name = ProjectName(project) if project else default_projects(policy, entitled).get(user)
+        found = next((one for one in entitled if one.name == name), None)
+        if found is None or user not in {member.user for member in policy.members_of(found.name)}:
+            raise NotFound(
+                f"{user} is in no project {project} with a grant here."
+                if project
+                else f"{user} is in no project with a grant here.",
+                way_out="`gpuaas project list` shows projects and members.",
+            )
+        return found
+
+    def quota_check(self, who: Identity) -> list[QuotaFinding]:
+        policy, scene = self.store.policy(), self.scene()
+        visible = set(self._visible(who, policy))
+        entitled = [one for one in entitlements(policy, self.cluster, self.clock.now()) if one.active]
+        if not who.administrator:
+            entitled = [one for one in entitled if one.name in visible]
+        budgets = read_budgets(self.store, policy, self.cluster, self.clock.now(), jobs=scene.jobs)
+        gpus = {
+            pool.partition_of(share.name): sum(
+                node.gpus for name in share.node_names if (node := scene.nodes.get(name)) is not None and node.usable
+            )
+            for pool in policy.pools
+            for share in pool.shares
+        }
+        accounts, qos = (None, None) if who.administrator else accounts_and_qos(entitled)
+        state = self.limits.read(accounts=accounts, users=(), qos=qos)
+        written = {name: one.written_minutes for name, one in budgets.items() if one.written_minutes is not None}
+        return [
+            QuotaFinding(fault=one.fault, where=one.where, what=one.what, way_out=one.way_out)
+            for one in check(entitled, written, state, gpus)
+            if who.administrator or one.project is not None
+        ]
 
     def usage(
         self,

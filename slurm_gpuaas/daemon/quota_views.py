@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from slurm_gpuaas.api.models import QuotaShare, TenantShare
+from slurm_gpuaas.api.models import LimitBite, LimitHidden, QuotaExplanation, QuotaShare, QuotaSide, TenantShare
 from slurm_gpuaas.daemon.identity import Identity
 from slurm_gpuaas.domain.names import OrganisationName, ProjectName
 from slurm_gpuaas.quota.capacity import organisation_tenant
 from slurm_gpuaas.quota.decide import Ruling
+from slurm_gpuaas.quota.explain import Explanation, Side
 from slurm_gpuaas.quota.live import LiveShare
 from slurm_gpuaas.quota.tree import TenantName
 
@@ -57,4 +58,47 @@ def _tenant_share(
         borrowed=standing.borrowed,
         lent=standing.lent,
         may_borrow=standing.may_borrow,
+    )
+
+
+def explanation_view(found: Explanation) -> QuotaExplanation:
+    question = found.question
+    return QuotaExplanation(
+        user=question.user,
+        project=ProjectName(question.account),
+        partition=question.partition,
+        gpus=question.gpus,
+        model=question.model,
+        nodes=found.nodes,
+        minutes=question.minutes,
+        sides=tuple(map(_side, found.sides)),
+    )
+
+
+def _side(side: Side) -> QuotaSide:
+    said = side.prediction
+    return QuotaSide(
+        qos=side.qos,
+        outcome=said.outcome,
+        reason=said.reason,
+        bites=tuple(
+            LimitBite(
+                level=bite.level,
+                holder=bite.holder,
+                kind=bite.kind or "",
+                tres=bite.tres,
+                limit=bite.limit,
+                in_use=bite.in_use,
+                asked=bite.asked,
+                reason=bite.reason,
+            )
+            for bite in said.bites
+        ),
+        hidden=tuple(
+            LimitHidden(level=one.level, holder=one.holder, kind=one.kind, tres=one.tres, limit=one.limit, why=one.why)
+            for one in said.hidden
+        ),
+        unjudged=said.unjudged,
+        largest=side.largest,
+        preempts=side.preempts,
     )

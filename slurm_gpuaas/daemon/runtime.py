@@ -27,7 +27,7 @@ from slurm_gpuaas.quota.estimate_files import EstimatePublisher
 from slurm_gpuaas.quota.live import Scene
 from slurm_gpuaas.quota.publisher import VerdictPublisher
 from slurm_gpuaas.quota.reclaim import QuotaRulings, ReclaimController
-from slurm_gpuaas.slurm.protocols import Accounting, Controller, Partitions
+from slurm_gpuaas.slurm.protocols import Accounting, Controller, LimitReader, Partitions
 from slurm_gpuaas.store import Store
 
 log = structlog.get_logger(__name__)
@@ -56,6 +56,7 @@ def compose(
     controller: Controller,
     accounting: Accounting,
     partitions: Partitions,
+    limits: LimitReader,
     driver: Callable[[], DriverStatus],
     clock: Clock,
     observe: Callable[[str, float, Exception | None], None] = lambda name, seconds, error: None,
@@ -186,6 +187,7 @@ def compose(
         cluster=config.cluster,
         store=store,
         slurm=slurm,
+        limits=limits,
         shared=shared,
         policies=policies,
         applied=wake_hook.set,

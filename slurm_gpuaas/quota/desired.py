@@ -105,6 +105,12 @@ def burst_of(one: Entitlement) -> QosName:
     return burst_qos(one.pool.name, one.share.name)
 
 
+def account_chain(one: Entitlement) -> tuple[AccountName, AccountName, AccountName]:
+    """Accounts of the project, its organisation in the share, and the share."""
+    share = AccountName(f"{one.pool.name}-{one.share.name}")
+    return AccountName(one.name), AccountName(f"{share}-{one.project.organisation}"), share
+
+
 def default_projects(policy: Policy, entitled: Iterable[Entitlement]) -> Mapping[UserName, ProjectName]:
     """The project of a user's jobs that name none: the first with a grant in force, else the first."""
     first: dict[UserName, ProjectName] = {}
@@ -125,8 +131,7 @@ def _accounts(
     organisations: dict[str, Account] = {}
     projects = []
     for one in entitled:
-        share = AccountName(f"{one.pool.name}-{one.share.name}")
-        organisation = AccountName(f"{share}-{one.project.organisation}")
+        project, organisation, share = account_chain(one)
         where = f"{one.pool.name}/{one.share.name}"
         shares[where] = Account(
             name=share, parent=None, description=f"{OWNED}share:{where}", organization=one.pool.name
@@ -140,7 +145,7 @@ def _accounts(
         minutes = written_minutes.get(one.name)
         projects.append(
             Account(
-                name=AccountName(one.name),
+                name=project,
                 parent=organisation,
                 description=f"{OWNED}project:{one.name}",
                 organization=one.project.organisation,

@@ -150,6 +150,26 @@ def predict(place: Place, job: Asked) -> Prediction:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bound:
+    """A limit of sizes in use together that holds for a job."""
+
+    level: Level
+    holder: str
+    tres: str
+    limit: int
+
+
+def bounds(place: Place, job: Asked) -> tuple[Bound, ...]:
+    """What bounds sizes in use by an account's jobs like this one together: GrpTRES and MaxTRESPA."""
+    return tuple(_Case.of(place, job).bounds())
+
+
+def billing_of(place: Place, job: Asked) -> int:
+    """What the job counts as `billing` there."""
+    return _Case.of(place, job).tres[BILLING]
+
+
 def largest_that_starts(place: Place, shape: Callable[[int], Asked], most: int) -> int:
     """The most GPUs, up to `most`, with which a job of this shape would start now as far as limits go; 0: none.
 
@@ -302,7 +322,10 @@ class _Case:
             yield bite(partition.max_time, self.stated, "PartitionTimeLimit")
 
     def _admitted(self) -> Iterator[Bite]:
-        """AllowQos and AllowAccounts; an account is let in by any account above it."""
+        """AllowQos and AllowAccounts; an account is let in by any account above it.
+
+        squeue's table spells these two reasons out as sentences; its JSON has the words.
+        """
         partition, qos = self.place.partition, self.place.qos.name
         accounts = {one.account for one in self.place.associations}
         if (partition.allow_qos and qos not in partition.allow_qos) or qos in partition.deny_qos:
@@ -622,6 +645,14 @@ class _Case:
         if tres.startswith(_TYPED_GPU) and not self.tres.get(tres) and self.tres.get(GPU):
             return "the job does not name this GPU model"
         return None
+
+    def bounds(self) -> Iterator[Bound]:
+        for holder, kinds in self._looking(_THEN_QOS, _THEN_ALL, _THEN_OWN):
+            for kind in kinds:
+                if kind in {Kind.GRP_TRES, Kind.MAX_TRES_PA}:
+                    for tres, limit, wanted in self._of(holder, kind):
+                        if wanted:
+                            yield Bound(level=holder.level, holder=holder.name, tres=tres, limit=limit)
 
     def unjudged(self) -> Iterator[str]:
         for holder in self.holders:

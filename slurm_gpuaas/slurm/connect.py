@@ -9,6 +9,7 @@ from pathlib import Path
 
 from slurm_gpuaas.domain.clock import Clock, SystemClock
 from slurm_gpuaas.slurm.failover import FailoverController, InUse
+from slurm_gpuaas.slurm.limit_reader import ScontrolLimits
 from slurm_gpuaas.slurm.partitions import ScontrolPartitions
 from slurm_gpuaas.slurm.programs import program
 from slurm_gpuaas.slurm.pyslurm_driver import DEFAULT_COMMAND, PyslurmController
@@ -51,6 +52,7 @@ class Door:
     controller: FailoverController | RestController
     accounting: RestAccounting
     partitions: ScontrolPartitions
+    limits: ScontrolLimits
     wire: RestWire
     pyslurm: PyslurmController | None
 
@@ -77,12 +79,17 @@ def connect(
     accounting = RestAccounting(wire, sacctmgr=program(settings.sacctmgr))
     scontrol = program(settings.scontrol)
     partitions = ScontrolPartitions(scontrol)
+    limits = ScontrolLimits(wire, scontrol)
     rest = RestController(wire, scontrol=scontrol)
     if not settings.worker_command:
-        return Door(controller=rest, accounting=accounting, partitions=partitions, wire=wire, pyslurm=None)
+        return Door(
+            controller=rest, accounting=accounting, partitions=partitions, limits=limits, wire=wire, pyslurm=None
+        )
     pyslurm = PyslurmController(
         settings.worker_command, environment=settings.worker_environment, timeout=settings.worker_timeout
     )
     told = {"on_change": on_change} if on_change else {}
     controller = FailoverController(pyslurm, rest, clock=clock or SystemClock(), **told)
-    return Door(controller=controller, accounting=accounting, partitions=partitions, wire=wire, pyslurm=pyslurm)
+    return Door(
+        controller=controller, accounting=accounting, partitions=partitions, limits=limits, wire=wire, pyslurm=pyslurm
+    )

@@ -103,7 +103,8 @@ class ScontrolLimits:
         if accounts is not None:
             words.append(f"accounts={','.join(sorted({*accounts, ROOT}))}")
         if users is not None:
-            words.append(f"users={','.join(sorted(users))}")
+            # scontrol has no word for nobody; root has associations at most in accounts that are none of ours
+            words.append(f"users={','.join(sorted(users)) or 'root'}")
         if qos is not None:
             words.append(f"qos={','.join(sorted({*qos, *assigned}))}")
         seen = parse(self._scontrol(words))

@@ -6,7 +6,7 @@ Every method either does what it says or raises `SlurmUnavailable` (the same cal
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -14,6 +14,7 @@ from slurm_gpuaas.domain.errors import GpuaasError, Unavailable
 from slurm_gpuaas.domain.jobs import Job, JobId
 from slurm_gpuaas.domain.names import AccountName, NodeName, PartitionName, QosName, UserName
 from slurm_gpuaas.domain.nodes import Node
+from slurm_gpuaas.slurm.limit_records import LimitState, Membership
 from slurm_gpuaas.slurm.records import (
     Account,
     AccountingJob,
@@ -110,6 +111,27 @@ class Partitions(Protocol):
 
         Raises:
             SlurmRefused: jobs are in one.
+        """
+        ...
+
+
+class LimitReader(Protocol):
+    """Limits as slurmctld holds them, and what is in use against them now."""
+
+    def memberships(self, user: UserName) -> Sequence[Membership]:
+        """The user's associations with this cluster. One call, whatever there is."""
+        ...
+
+    def read(
+        self,
+        *,
+        accounts: Collection[AccountName] | None = None,
+        users: Collection[UserName] | None = None,
+        qos: Collection[QosName] | None = None,
+    ) -> LimitState:
+        """Partitions, and associations and QOS: all, or those of the accounts (and of the users in them) and names.
+
+        QOS of partitions and the account root are always among them. A fixed number of calls; O(what is asked for).
         """
         ...
 

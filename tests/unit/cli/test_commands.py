@@ -26,6 +26,8 @@ from slurm_gpuaas.domain.names import (
     UserName,
 )
 from slurm_gpuaas.domain.usage import UsageRecord
+from slurm_gpuaas.slurm.records import Qos
+from tests.fakes import make_job
 from tests.unit.cli.conftest import Run
 from tests.unit.daemon.site import RESEARCHER, Site
 
@@ -275,3 +277,73 @@ def test_help_of_the_program_imports_no_command(capsys: pytest.CaptureFixture[st
         main(["--help"])
     out = capsys.readouterr().out
     assert all(name in out for name in GROUPS)
+
+
+# -- quota explain and check
+
+
+def explained(run: Run, site: Site, policy_file: Path, *options: str, used: int = 0, qos: str = "guaranteed") -> str:
+    """As the researcher, with `used` nodes in use by vision."""
+    run("policy", "apply", "-f", str(policy_file), "--yes")
+    for number in range(1, used + 1):
+        site.controller.job_by_id[JobId(number)] = make_job(number, account="vision", qos=f"{qos}-vision")
+        site.controller.start(number, [f"b200-00{number}"])
+    ran = run("quota", "explain", *options, uid=RESEARCHER)
+    assert ran.code == 0, ran.err
+    return ran.out
+
+
+def test_explain_says_that_a_job_starts(run: Run, site: Site, policy_file: Path) -> None:
+    said = explained(run, site, policy_file, "--gpus", "8", "--time", "1:00:00")
+    assert said == "8 GPUs on 1 node as guaranteed-vision: starts now.\n"
+
+
+def test_explain_names_the_limit_the_numbers_and_the_way_out(run: Run, site: Site, policy_file: Path) -> None:
+    said = explained(run, site, policy_file, "--gpus", "16", "--time", "30", used=1)
+    assert "16 GPUs on 2 nodes as guaranteed-vision: waits with QOSGrpGRES." in said
+    assert "QOS guaranteed-vision has GrpTRES gres/gpu=16, 8 in use; the job asks for 16." in said
+    assert "As guaranteed-vision at most 8 GPUs would start now." in said
+    assert "As burst-haein-own it would start now: --qos=burst-haein-own." in said
+
+
+def test_explain_shows_a_limit_that_another_one_hides(run: Run, site: Site, policy_file: Path) -> None:
+    run("policy", "apply", "-f", str(policy_file), "--yes")
+    site.accounting.qos_by_name[QosName("floating")] = Qos(
+        name=QosName("floating"), description="", grp_tres={"gres/gpu": 30, "gres/gpu:b200": 30}
+    )
+    (partition,) = site.limits.partitions.by_name
+    site.limits.partition_qos[partition] = QosName("floating")
+    said = run("quota", "explain", "--gpus", "24", uid=RESEARCHER).out
+    assert "starts now" in said
+    assert "partition QOS floating sets GrpTRES gres/gpu=30, which comes first" in said
+    found = run("quota", "check")
+    assert found.code == 1
+    assert "hidden" in found.out
+    assert json.loads(run("quota", "check", "--json").out)[0]["fault"] == "hidden"
+
+
+def test_explain_in_json_has_every_qos(run: Run, site: Site, policy_file: Path) -> None:
+    said = json.loads(explained(run, site, policy_file, "--gpus", "8", "--json"))
+    assert [side["qos"] for side in said["sides"]] == ["guaranteed-vision", "burst-haein-own"]
+
+
+def test_check_says_when_all_is_well(run: Run, policy_file: Path) -> None:
+    run("policy", "apply", "-f", str(policy_file), "--yes")
+    ran = run("quota", "check")
+    assert (ran.code, ran.out) == (0, "Every limit that the policy relies on stands in Slurm and holds.\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [("30", 30), ("0:30", 1), ("90:00", 90), ("4:00:00", 240), ("2-0", 2880), ("1-12", 2160), ("1-12:30", 2190)],
+)
+def test_times_are_read_as_sbatch_reads_them(run: Run, site: Site, policy_file: Path, text: str, minutes: int) -> None:
+    said = json.loads(explained(run, site, policy_file, "--gpus", "1", "--time", text, "--json"))
+    assert said["minutes"] == minutes
+
+
+@pytest.mark.parametrize("text", ["", "soon", "0", "1:2:3:4", "-5"])
+def test_what_is_no_time_is_refused(run: Run, text: str) -> None:
+    ran = run("quota", "explain", "--gpus", "1", f"--time={text}", uid=RESEARCHER)
+    assert ran.code == 3
+    assert "--time" in ran.err

@@ -27,7 +27,7 @@ from slurm_gpuaas.domain.names import AccountName
 from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, Pool, Project
 from slurm_gpuaas.slurm.records import Account, AccountingState
 from slurm_gpuaas.store import Store
-from tests.fakes import FakeAccounting, FakeClock, FakeController, FakePartitions, make_node
+from tests.fakes import FakeAccounting, FakeClock, FakeController, FakeLimits, FakePartitions, make_node
 
 ADMINISTRATOR = 0
 RESEARCHER = 65534
@@ -80,6 +80,8 @@ class Site:
         names = [f"b200-00{number}" for number in range(1, 5)]
         self.controller = FakeController([make_node(name) for name in names], clock=self.clock)
         self.accounting = FakeAccounting(AccountingState(accounts={ROOT.name: ROOT}))
+        partitions = FakePartitions()
+        self.limits = FakeLimits(self.accounting, self.controller, partitions)
         (self.folder / "slurm").mkdir()
         config = Config.model_validate(
             {
@@ -101,7 +103,8 @@ class Site:
             store=self.store,
             controller=self.controller,
             accounting=self.accounting,
-            partitions=FakePartitions(),
+            partitions=partitions,
+            limits=self.limits,
             driver=lambda: DriverStatus(name="fake", fallback=False, reason=""),
             clock=self.clock,
             observe=self.metrics.observe_tick,

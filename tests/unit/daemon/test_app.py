@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -15,7 +16,7 @@ from slurm_gpuaas.daemon.app import make_api
 from slurm_gpuaas.daemon.server import BodyLimit, as_peer
 from slurm_gpuaas.domain.incidents import EventKind, EventSource, NodeEvent
 from slurm_gpuaas.domain.jobs import JobId
-from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.names import NodeName, QosName
 from tests.fakes import make_job
 from tests.unit.daemon.site import ADMINISTRATOR, MASTER_KEY, POLICY, RESEARCHER, Site
 
@@ -139,6 +140,81 @@ def test_shares_tell_where_a_project_stands_and_researchers_see_their_own(site: 
     assert {tenant["project"] for tenant in whole["tenants"]} == {None, "vision", "speech"}
     vision = share["tenants"][0]
     assert (vision["guaranteed"], vision["honoured"], vision["in_use"], vision["borrowed"]) == (16, 16, 8, 0)
+
+
+def explained(site: Site, uid: int = RESEARCHER, **question: str | int) -> dict[str, Any]:
+    answer: dict[str, Any] = site.http(uid).get("/api/v1/quota/explain", params={"gpus": 8, **question}).json()
+    return answer
+
+
+def test_a_job_is_explained_by_what_stands_in_slurm(site: Site) -> None:
+    applied(site)
+    first = explained(site, minutes=60)["sides"][0]
+    assert (first["qos"], first["outcome"], first["largest"]) == ("guaranteed-vision", "start", 8)
+    for job, node in ((7, "b200-001"), (8, "b200-002")):
+        site.controller.job_by_id[JobId(job)] = make_job(job, account="vision", qos="guaranteed-vision")
+        site.controller.start(job, [node])
+    own, burst = explained(site, minutes=60)["sides"]
+    assert (own["outcome"], own["reason"], own["largest"]) == ("wait", "QOSGrpGRES", 0)
+    bite = own["bites"][0]
+    assert (bite["holder"], bite["limit"], bite["in_use"], bite["asked"]) == ("QOS guaranteed-vision", 16, 16, 8)
+    assert (burst["qos"], burst["outcome"]) == ("burst-haein-own", "start")
+
+
+def test_without_free_gpus_a_guaranteed_job_takes_them_from_burst_and_a_burst_job_waits(site: Site) -> None:
+    applied(site)
+    for job in range(1, 5):
+        site.controller.job_by_id[JobId(job)] = make_job(job, account="speech", qos="burst-haein-own")
+        site.controller.start(job, [f"b200-00{job}"])
+        node = NodeName(f"b200-00{job}")
+        site.controller.node_by_name[node] = replace(site.controller.node_by_name[node], gpus_allocated=8)
+    site.clock.forward(timedelta(minutes=1))
+    own, burst = explained(site, minutes=60)["sides"]
+    assert (own["outcome"], own["preempts"]) == ("start", True)
+    assert (burst["outcome"], burst["reason"], burst["bites"]) == ("wait", "Resources", [])
+
+
+def test_a_researcher_explains_own_jobs_only(site: Site) -> None:
+    applied(site)
+    other = site.http(RESEARCHER).get("/api/v1/quota/explain", params={"gpus": 8, "user": "alice"})
+    assert (other.status_code, other.json()["exit_code"]) == (403, 4)
+    project = site.http(RESEARCHER).get("/api/v1/quota/explain", params={"gpus": 8, "project": "speech"})
+    assert project.status_code == 404
+    assert explained(site, ADMINISTRATOR, user="alice")["project"] == "speech"
+
+
+@pytest.mark.parametrize(
+    ("question", "status", "says"),
+    [
+        ({"gpus": 0}, 422, "gpus"),
+        ({"gpus": 2, "nodes": 3}, 422, "cannot be spread over 3 nodes"),
+        ({"gpus": 17, "nodes": 2}, 422, "2 nodes have 16 GPUs"),
+        ({"gpus": 8, "qos": "guaranteed-speech"}, 422, "may not use the QOS guaranteed-speech"),
+        ({"gpus": 8, "project": "no-such"}, 404, "no project no-such"),
+    ],
+    ids=str,
+)
+def test_a_question_that_has_no_answer_is_refused(
+    site: Site, question: dict[str, str | int], status: int, says: str
+) -> None:
+    applied(site)
+    answer = site.http(RESEARCHER).get("/api/v1/quota/explain", params=question)
+    assert answer.status_code == status
+    assert says in answer.text
+
+
+def test_limits_that_do_not_do_their_work_are_found(site: Site) -> None:
+    applied(site)
+    assert site.http(ADMINISTRATOR).get("/api/v1/quota/check").json() == []
+    qos = site.accounting.qos_by_name[QosName("guaranteed-vision")]
+    site.accounting.qos_by_name[qos.name] = replace(qos, grp_tres={"gres/gpu": 32, "gres/gpu:b200": 32})
+    found = site.http(ADMINISTRATOR).get("/api/v1/quota/check").json()
+    assert [(one["fault"], one["where"]) for one in found] == [
+        ("loose", "vision"),
+        ("loose", "vision"),
+        ("overcommitted", "partition own"),
+    ]
+    assert len(site.http(RESEARCHER).get("/api/v1/quota/check").json()) == 2, "a researcher sees the project's own"
 
 
 def test_a_researcher_asking_for_anothers_usage_learns_nothing(site: Site) -> None:
