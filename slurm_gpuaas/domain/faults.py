@@ -41,6 +41,8 @@ def _sentence(fault: dict[str, Any]) -> str:
             said = f"there is no {context['tag']!r:.60}; use one of {context['expected_tags'].replace(chr(39), '')}"
         case "model_type" | "model_attributes_type" | "dict_type" | "dict_attributes_type":
             said = "is not a mapping of fields"
+        case "tuple_type" | "list_type":
+            said = "is not a list"
         case _:
             said = re.sub(r"^\w+ should", "should", fault["msg"])
     return said.rstrip(".")

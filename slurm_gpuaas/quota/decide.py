@@ -6,10 +6,10 @@ Who gives way, and why nobody swaps for ever:
 
 - Only burst gives way, and only of a tenant whose use passes its guarantee. So guaranteed jobs are never taken
   back, and reclaiming for a guarantee ends: each time guaranteed use grows, which is bounded by the guarantees.
-- Burst takes from burst only for a tenant that stays within its fair share, from one above its own, and only while the
-  one that gives is left no worse off (use over fair share) than the one that takes. The lowest saturation of those
-  concerned rises, so the sorted list of saturations rises with every such move (leximin) and no earlier state comes
-  again. On a tree the same holds on the level where both paths meet.
+- Burst takes from burst only for a tenant under its fair share, from one above its own, and only while the one that
+  gives is left no worse off (use over fair share) than the one that takes. The lowest saturation of those concerned
+  rises, so the sorted list of saturations rises with every such move (leximin) and no earlier state comes again. On a
+  tree the same holds on the level where both paths meet, where a parent's own jobs count as one more child.
 - Fair shares are of what runs and waits, and a job that gave way waits: they do not move by reclaiming.
 
 Victims: the tenant furthest over its fair share first (use over fair share), its youngest job first, jobs of at most
@@ -19,6 +19,7 @@ unneeded are given back, the one with the most GPU-hours to lose first.
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -26,18 +27,8 @@ from fractions import Fraction
 from typing import Final, NewType
 
 from slurm_gpuaas.domain.jobs import ServiceClass
-from slurm_gpuaas.quota.tree import (
-    FairShare,
-    Short,
-    TenantName,
-    Tree,
-    bounded,
-    fair_shares,
-    honoured,
-    kept_below,
-    kept_home,
-    lendings,
-)
+from slurm_gpuaas.quota.ledger import Ledger, Level, Ranking
+from slurm_gpuaas.quota.tree import FairShare, Short, TenantName, Tree, bounded, fair_shares, honoured, lendings
 
 JobKey = NewType("JobKey", str)
 
@@ -150,11 +141,12 @@ def decide(
     asked = dict.fromkeys(tree.tenants, 0)
     for job in jobs:
         asked[job.tenant] += job.gpus
+    empty = Ledger(promised, capacity)
     for waiting in pending:
-        if waiting.gpus <= most_ever(promised, capacity, waiting):
+        if waiting.gpus <= most_ever(empty, waiting):
             asked[waiting.tenant] += waiting.gpus
     shares = fair_shares(tree, capacity, asked, half_life_h=options.half_life_h)
-    books = _Books(promised, tree, capacity, shares, options)
+    books = _Books(empty, Ledger(tree, capacity), shares, options)
     for job in jobs:
         books.start(job)
     standings = books.standings()
@@ -176,14 +168,18 @@ def settled(tree: Tree, running: Iterable[Running]) -> tuple[Running, ...]:
     return tuple(told)
 
 
-def most_ever(promised: Tree, capacity: int, job: Pending) -> int:
-    """GPUs of the largest such job of its tenant that could ever run, on an otherwise empty share."""
+def most_ever(empty: Ledger, job: Pending) -> int:
+    """GPUs of the largest such job of its tenant that could ever run, on an otherwise empty share.
+
+    Args:
+        empty: of guarantees as promised.
+    """
     most = 0
     if job.service is not ServiceClass.BURST:
-        most = _most_guaranteed(promised, job.tenant)
+        most = _most_guaranteed(empty.tree, job.tenant)
     if job.service is not ServiceClass.GUARANTEED and job.preemptible:
-        most = max(most, _most_burst(promised, capacity, job.tenant))
-    return min(most, capacity)
+        most = max(most, _most_burst(empty, job.tenant))
+    return min(most, empty.capacity)
 
 
 def _most_guaranteed(tree: Tree, tenant: TenantName) -> int:
@@ -195,11 +191,8 @@ def _most_guaranteed(tree: Tree, tenant: TenantName) -> int:
     return most
 
 
-def _most_burst(tree: Tree, capacity: int, tenant: TenantName) -> int:
-    if tree.tenants[tenant].borrow_limit == 0:
-        return 0
-    ceilings = [ceiling for name in tree.paths[tenant] if (ceiling := tree.ceiling(name)) is not None]
-    return min([capacity - kept_home(tree, dict.fromkeys(tree.tenants, 0), tenant), *ceilings])
+def _most_burst(ledger: Ledger, tenant: TenantName) -> int:
+    return 0 if ledger.tree.tenants[tenant].borrow_limit == 0 else max(0, ledger.room(tenant))
 
 
 class _Pools:
@@ -235,77 +228,69 @@ class _Pools:
         return pool
 
 
-MayLose = Callable[[Pending, Running], bool]
-"""Whether a running job may give way to a waiting one, which counts as running already."""
+MayLose = Callable[[Pending, TenantName], int]
+"""GPUs of the largest job that a tenant may lose to a waiting one, which counts as running already; 0: none."""
 
 
 class _Books:
-    """Who runs what while decisions are made. Everything is by value but this, which lives for one call of `decide`."""
+    """Who runs what while decisions are made. Everything is by value but this, which lives for one call of `decide`.
 
-    def __init__(
-        self, promised: Tree, tree: Tree, capacity: int, shares: Mapping[TenantName, FairShare], options: Options
-    ) -> None:
-        self._promised = promised
-        self._tree = tree
-        self._capacity = capacity
+    Args:
+        empty: of guarantees as promised.
+        ledger: of guarantees that can be kept.
+    """
+
+    def __init__(self, empty: Ledger, ledger: Ledger, shares: Mapping[TenantName, FairShare], options: Options) -> None:
+        self._empty = empty
+        self._ledger = ledger
+        self._tree = ledger.tree
         self._shares = shares
         self._options = options
-        self._pools = _Pools(tree)
-        self._in_use = dict.fromkeys(tree.tenants, 0)
-        self._free = capacity
-        self._burst: dict[TenantName, dict[JobKey, Running]] = {}
-        self._lends_all = all(one.lend_limit is None for one in tree.tenants.values())
+        self._pools = _Pools(ledger.tree)
+        self._ranking = Ranking(ledger, shares)
+        self._may_go: dict[TenantName, list[Running]] = {name: [] for name in ledger.tree.tenants}
+        """Burst jobs that may give way, the youngest first."""
+        self._may_go_below = dict.fromkeys(ledger.tree.tenants, 0)
 
     # -- State
 
     def start(self, job: Running) -> None:
         if job.service is ServiceClass.GUARANTEED:
             self._pools.put(job)
-        else:
-            self._burst.setdefault(job.tenant, {})[job.id] = job
-        self._use(job.tenant, job.gpus)
+        elif job.preemptible and job.age_s >= self._options.min_run_s:
+            insort(self._may_go[job.tenant], job, key=_youngest)
+            self._count_may_go(job.tenant, 1)
+        self._ranking.add(job.tenant, job.gpus)
 
     def _give_way(self, job: Running) -> None:
-        del self._burst[job.tenant][job.id]
-        self._use(job.tenant, -job.gpus)
+        jobs = self._may_go[job.tenant]
+        del jobs[bisect_left(jobs, _youngest(job), key=_youngest)]
+        self._count_may_go(job.tenant, -1)
+        self._ranking.add(job.tenant, -job.gpus)
 
-    def _use(self, tenant: TenantName, gpus: int) -> None:
-        self._free -= gpus
+    def _count_may_go(self, tenant: TenantName, jobs: int) -> None:
         for name in self._tree.paths[tenant]:
-            self._in_use[name] += gpus
+            self._may_go_below[name] += jobs
 
     def standings(self) -> Mapping[TenantName, Standing]:
-        lent = lendings(self._tree, self._capacity, self._in_use)
+        in_use = self._ledger.in_use
+        lent = lendings(self._tree, self._ledger.capacity, in_use)
         return {
             name: Standing(
                 guaranteed=self._tree.subtree[name],
                 fair_share=self._shares[name].gpus,
-                in_use=self._in_use[name],
-                borrowed=max(0, self._in_use[name] - self._tree.subtree[name]),
+                in_use=in_use[name],
+                borrowed=max(0, in_use[name] - self._tree.subtree[name]),
                 lent=lent[name],
-                may_borrow=self._may_borrow(name),
+                may_borrow=_most_burst(self._ledger, name),
             )
             for name in sorted(self._tree.tenants)
         }
 
-    def _may_borrow(self, tenant: TenantName) -> int:
-        if self._tree.tenants[tenant].borrow_limit == 0:
-            return 0
-        rooms = (self._headroom(name) for name in self._tree.paths[tenant])
-        return max(0, min([self._available(tenant), *(room for room in rooms if room is not None)]))
-
-    def _headroom(self, name: TenantName) -> int | None:
-        ceiling = self._tree.ceiling(name)
-        return None if ceiling is None else ceiling - self._in_use[name]
-
-    def _available(self, tenant: TenantName) -> int:
-        """Free GPUs less those that lend limits keep for others; negative when more is in use than there is."""
-        return self._free - (0 if self._lends_all else kept_home(self._tree, self._in_use, tenant))
-
     # -- Decisions
 
     def decide(self, job: Pending) -> Decision:
-        if (most := most_ever(self._promised, self._capacity, job)) < job.gpus:
+        if (most := most_ever(self._empty, job)) < job.gpus:
             return Decision(job=job.id, action=Action.REFUSE, why=self._never(job, most))
         waits: list[str] = []
         for attempt in self._attempts(job):
@@ -329,29 +314,21 @@ class _Books:
         victims = self._victims(job, self._owes)
         if victims is None:
             return (
-                f"{job.gpus} guaranteed GPUs are due to {job.tenant}, {self._available(job.tenant)} are free and no "
-                f"burst job that may give way{self._old_enough()} makes room."
+                f"{job.gpus} guaranteed GPUs are due to {job.tenant}, {self._ledger.available(job.tenant)} are free "
+                f"and no burst job that may give way{self._old_enough()} makes room."
             )
         return self._begin(job, ServiceClass.GUARANTEED, victims, f"{self._pool_text(pool)}; ")
 
     def _as_burst(self, job: Pending) -> Decision | str:
-        tenant = self._tree.tenants[job.tenant]
-        if tenant.borrow_limit == 0:
+        if self._tree.tenants[job.tenant].borrow_limit == 0:
             return f"{job.tenant} may not borrow."
-        for name in self._tree.paths[job.tenant]:
-            room = self._headroom(name)
-            if room is not None and job.gpus > room:
-                return f"{name} uses {self._in_use[name]} of at most {self._tree.ceiling(name)} GPUs."
-        share = self._shares[job.tenant].gpus
-        text = f"fair share {share}, in use {self._in_use[job.tenant]}; "
-        if job.gpus <= self._available(job.tenant):
-            return self._begin(job, ServiceClass.BURST, (), text)
-        available = f"{max(self._available(job.tenant), 0)} GPUs are free to borrow"
-        if self._in_use[job.tenant] + job.gpus > share:
-            return f"{available}, and with {job.gpus} more {job.tenant} would pass its fair share of {share}."
-        victims = self._victims(job, self._should_give_back)
+        victims: tuple[Running, ...] | None = ()
+        if job.gpus > self._ledger.room(job.tenant):
+            own = self._ranking.own_level(job.tenant)
+            victims = self._victims(job, self._should_give_back) if own.in_use < own.share else None
         if victims is None:
-            return f"{available}, and no borrower above its fair share can give back without falling behind."
+            return self._cannot_borrow(job)
+        text = f"fair share {self._shares[job.tenant].gpus}, in use {self._ledger.in_use[job.tenant]}; "
         return self._begin(job, ServiceClass.BURST, victims, text)
 
     def _begin(self, job: Pending, service: ServiceClass, victims: Sequence[Running], text: str) -> Decision:
@@ -361,8 +338,7 @@ class _Books:
         from_whom = ", ".join(
             f"{gpus} from {name} (fair share {self._shares[name].gpus})" for name, gpus in sorted(gives.items())
         )
-        had = self._available(job.tenant)
-        rooms = [room for name in self._tree.paths[job.tenant] if (room := self._headroom(name)) is not None]
+        had, rooms = self._ledger.available(job.tenant), self._headrooms(job)
         for victim in victims:
             self._give_way(victim)
         self.start(Running(id=job.id, tenant=job.tenant, gpus=job.gpus, service=service, preemptible=job.preemptible))
@@ -373,7 +349,7 @@ class _Books:
             service=service,
             preempts=tuple(victim.id for victim in victims),
             why=f"{job.gpus} GPUs as {service}: {text}{how}.",
-            over_ceiling=bool(victims) and min(rooms, default=job.gpus) < job.gpus,
+            over_ceiling=service is ServiceClass.GUARANTEED and min(rooms, default=job.gpus) < job.gpus,
         )
 
     # -- Words
@@ -383,6 +359,20 @@ class _Books:
         if not pools:
             return f"{job.tenant} is guaranteed nothing."
         return " ".join(f"{self._pool_text(name)}." for name in pools)
+
+    def _cannot_borrow(self, job: Pending) -> str:
+        for name in self._tree.paths[job.tenant]:
+            room = self._ledger.headroom(name)
+            if room is not None and job.gpus > room:
+                return f"{name} uses {self._ledger.in_use[name]} of at most {self._tree.ceiling(name)} GPUs."
+        text = (
+            f"{max(self._ledger.available(job.tenant), 0)} GPUs are free to borrow, {job.tenant} uses "
+            f"{self._ledger.in_use[job.tenant]} of its fair share of {self._shares[job.tenant].gpus}"
+        )
+        own = self._ranking.own_level(job.tenant)
+        if own.in_use >= own.share:
+            return f"{text}."
+        return f"{text}, and no borrower above its own{self._old_enough()} can give back without falling behind."
 
     def _pool_text(self, pool: TenantName) -> str:
         return f"{self._pools.used[pool]} of {self._tree.tenants[pool].guaranteed} guaranteed GPUs of {pool} are in use"
@@ -399,10 +389,10 @@ class _Books:
     def _victims(self, job: Pending, may_lose: MayLose) -> tuple[Running, ...] | None:
         """Jobs that make room, none when there is room already; None when they cannot."""
         # The job counts as running already: its own tenant may be the one that is over.
-        self._use(job.tenant, job.gpus)
+        self._ranking.add(job.tenant, job.gpus)
         chosen: list[Running] = []
         try:
-            while (lacks := self._lacks(job)) > 0:
+            while (lacks := -self._ledger.room(job.tenant)) > 0:
                 victim = self._next_victim(job, lacks, may_lose)
                 if victim is None:
                     return None
@@ -411,94 +401,79 @@ class _Books:
             return self._without_unneeded(job, chosen)
         finally:
             for victim in chosen:
-                self._take_back(victim)
-            self._use(job.tenant, -job.gpus)
-
-    def _take_back(self, job: Running) -> None:
-        self._burst[job.tenant][job.id] = job
-        self._use(job.tenant, job.gpus)
-
-    def _lacks(self, job: Pending) -> int:
-        """GPUs that are still missing while the job counts as running."""
-        above = (-room for name in self._tree.paths[job.tenant] if (room := self._headroom(name)) is not None)
-        return max(-self._available(job.tenant), *above, 0)
+                self.start(victim)
+            self._ranking.add(job.tenant, -job.gpus)
 
     def _next_victim(self, job: Pending, lacks: int, may_lose: MayLose) -> Running | None:
-        inside = self._must_be_inside(job)
-        larger: list[tuple[int, tuple[Fraction, ...], Running]] = []
-        for over, tenant in sorted(
-            ((self._saturation(name), name) for name, jobs in self._burst.items() if jobs),
-            key=lambda one: (tuple(-part for part in one[0]), one[1]),
-        ):
-            if inside is not None and inside not in self._tree.paths[tenant]:
-                continue
-            for victim in sorted(self._burst[tenant].values(), key=lambda one: (one.age_s, one.gpus, one.id)):
-                if not self._may_give_way(victim) or not may_lose(job, victim):
+        smallest: Running | None = None
+        for tenant in self._furthest_over(self._must_be_inside(job)):
+            most = may_lose(job, tenant)
+            for victim in self._may_go[tenant] if most > 0 else ():
+                if victim.gpus > most:
                     continue
                 if victim.gpus <= OVERSHOOT * lacks:
                     return victim
-                larger.append((victim.gpus, tuple(-part for part in over), victim))
-        return min(larger, key=lambda one: (one[0], one[1], one[2].age_s, one[2].id))[2] if larger else None
+                if smallest is None or victim.gpus < smallest.gpus:
+                    smallest = victim
+        return smallest
+
+    def _furthest_over(self, parent: TenantName | None) -> Iterator[TenantName]:
+        """Tenants below `parent`, and itself, with jobs that may give way; those furthest over their fair share first:
+        of the level below it, then within each."""
+        for name in self._ranking.furthest_first(parent):
+            if name == parent:
+                if self._may_go[name]:
+                    yield name
+            elif self._may_go_below[name]:
+                yield from self._furthest_over(name) if self._tree.below(name) else (name,)
 
     def _must_be_inside(self, job: Pending) -> TenantName | None:
         """The lowest tenant on the job's path whose ceiling is passed: only jobs below it help."""
         for name in self._tree.paths[job.tenant]:
-            room = self._headroom(name)
+            room = self._ledger.headroom(name)
             if room is not None and room < 0:
                 return name
         return None
 
-    def _may_give_way(self, victim: Running) -> bool:
-        return victim.preemptible and victim.age_s >= self._options.min_run_s
+    def _headrooms(self, job: Pending) -> list[int]:
+        return [room for name in self._tree.paths[job.tenant] if (room := self._ledger.headroom(name)) is not None]
 
-    def _saturation(self, tenant: TenantName) -> tuple[Fraction, ...]:
-        """Use over fair share, of the topmost parent first."""
-        return tuple(
-            self._over(self._in_use[name], self._shares[name].gpus) for name in reversed(self._tree.paths[tenant])
-        )
+    def _below_meeting(self, tenant: TenantName, other: TenantName) -> tuple[TenantName, ...]:
+        """The part of its path, itself first, below the lowest parent of both; empty when it is that parent."""
+        others = self._tree.paths[other]
+        return tuple(name for name in self._tree.paths[tenant] if name not in others)
 
-    def _over(self, in_use: int, share: int) -> Fraction:
-        # without a share any use is further over than a use of everything with a share of one
-        return Fraction(in_use, share) if share else Fraction(in_use * (self._capacity + in_use + 1))
+    def _levels(self, tenant: TenantName, other: TenantName) -> list[Level]:
+        """Where its own jobs, itself and its parents stand, up to below the parent where it meets `other`."""
+        names = self._below_meeting(tenant, other)
+        return [self._ranking.own_level(tenant), *(self._ranking.level(name) for name in names)]
 
-    def _branches(self, job: Pending, victim: Running) -> tuple[TenantName | None, TenantName | None]:
-        """Where the paths of both part, below their lowest common parent: None where one ends there."""
-        mine, its = list(self._tree.paths[job.tenant]), list(self._tree.paths[victim.tenant])
-        while mine and its and mine[-1] == its[-1]:
-            mine.pop()
-            its.pop()
-        return (mine[-1] if mine else None), (its[-1] if its else None)
+    def _owes(self, job: Pending, tenant: TenantName) -> int:
+        """For a guarantee: whoever uses more than it is guaranteed, on every level below the one where both meet."""
+        names = self._below_meeting(tenant, job.tenant) or (tenant,)
+        beyond = all(self._ledger.in_use[name] > self._ledger.usable(name, tenant) for name in names)
+        return self._ledger.in_use[tenant] if beyond else 0
 
-    def _owes(self, job: Pending, victim: Running) -> bool:
-        """For a guarantee: whoever uses more than it is guaranteed, on the level where both paths part and itself."""
-        _, its = self._branches(job, victim)
-        names = {victim.tenant} if its is None else {victim.tenant, its}
-        return all(self._in_use[name] > self._usable(name, victim.tenant) for name in names)
-
-    def _usable(self, name: TenantName, tenant: TenantName) -> int:
-        """Of the guarantees of `name`, what `tenant` below it may use."""
-        kept = 0 if self._lends_all else kept_below(self._tree, name, self._in_use, tenant)
-        return self._tree.subtree[name] - kept
-
-    def _should_give_back(self, job: Pending, victim: Running) -> bool:
-        """Between borrowers: one above its fair share, that stays no worse off than the one that takes."""
-        mine, its = self._branches(job, victim)
-        if its is None or victim.tenant == job.tenant:
-            return False
-        if any(self._in_use[name] <= self._shares[name].gpus for name in (its, victim.tenant)):
-            return False
-        taker = mine or job.tenant
-        if self._in_use[taker] > self._shares[taker].gpus:
-            return False
-        left = self._in_use[its] - victim.gpus
-        return self._in_use[taker] * self._shares[its].gpus <= left * self._shares[taker].gpus
+    def _should_give_back(self, job: Pending, tenant: TenantName) -> int:
+        """Between borrowers: one above its fair share to one below its own, and left no worse off than the other."""
+        if tenant == job.tenant or not self._ranking.over_with_own(tenant):
+            return 0
+        mine, its = self._levels(job.tenant, tenant), self._levels(tenant, job.tenant)
+        if any(level.in_use - job.gpus >= level.share for level in mine) or not all(level.over for level in its):
+            return 0
+        taker, giver = mine[-1], its[-1]
+        return giver.in_use - -(-taker.in_use * giver.share // taker.share)
 
     def _without_unneeded(self, job: Pending, chosen: list[Running]) -> tuple[Running, ...]:
         """Give victims back that turned out unneeded; updates `chosen` with the state."""
         for victim in sorted(chosen, key=lambda one: (-one.gpus * one.age_s, -one.gpus, one.id)):
-            self._take_back(victim)
-            if self._lacks(job) > 0:
+            self.start(victim)
+            if self._ledger.room(job.tenant) < 0:
                 self._give_way(victim)
             else:
                 chosen.remove(victim)
         return tuple(chosen)
+
+
+def _youngest(job: Running) -> tuple[int, int, JobKey]:
+    return job.age_s, job.gpus, job.id

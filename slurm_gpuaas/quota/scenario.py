@@ -26,7 +26,6 @@ THE_MODEL: Final = "gpu"
 """Stands for the only model where the scenario names none."""
 
 Count = Annotated[int, Field(ge=0, le=MOST_GPUS, strict=True)]
-Name = Annotated[str, Field(min_length=1, max_length=100)]
 
 
 def _as_text(value: object) -> object:
@@ -34,8 +33,30 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-JobName = Annotated[Name, BeforeValidator(_as_text)]
-Quantity = Count | dict[Name, Count]
+Name = Annotated[str, Field(min_length=1, max_length=100), BeforeValidator(_as_text)]
+
+
+def _as_quantity(value: object) -> object:
+    """One sentence for what is no quantity, instead of one for each form that it does not have."""
+    for model, count in value.items() if isinstance(value, dict) else [(THE_MODEL, value)]:
+        if isinstance(model, (bool, float)) or model is None:
+            raise ValueError(f"{_shown_in_fault(model)} is no name of a model: write it in quotes")
+        if not isinstance(count, int) or isinstance(count, bool) or not 0 <= count <= MOST_GPUS:
+            raise ValueError(
+                f"{_shown_in_fault(count)} is no number of GPUs: write a whole number from 0 to {MOST_GPUS:,}, or one "
+                "for each model as in {b200: 8}; a limit that is left out is no limit"
+            )
+    return value
+
+
+def _shown_in_fault(value: object) -> str:
+    """Scalars alone: a few aliases in YAML can make a list that would fill the memory as text."""
+    if value is None:
+        return "null"
+    return f"{value!r:.40}" if isinstance(value, (str, int, float)) else "this"
+
+
+Quantity = Annotated[Count | dict[Name, Count], BeforeValidator(_as_quantity)]
 Amount = int | dict[str, int]
 """A quantity in the answer: in the form of the scenario's capacity."""
 
@@ -47,8 +68,8 @@ class Document(BaseModel):
 class TenantDocument(Document):
     """A tenant. An absent limit is no limit; 0 is nothing."""
 
-    name: JobName
-    parent: JobName | None = None
+    name: Name
+    parent: Name | None = None
     guaranteed: Quantity = Field(default=0, description="Its own, in addition to its children's.")
     borrow_limit: Quantity | None = Field(default=None, description="How far its use may pass its guarantee.")
     lend_limit: Quantity | None = Field(default=None, description="Idle guaranteed GPUs that it lends at most.")
@@ -67,8 +88,8 @@ class OptionsDocument(Document):
 
 
 class JobDocument(Document):
-    id: JobName
-    tenant: JobName
+    id: Name
+    tenant: Name
     gpus: int = Field(ge=1, le=MOST_GPUS, strict=True)
     model: Name | None = Field(default=None, description="May be left out where there is one model only.")
     preemptible: bool = True
@@ -87,6 +108,14 @@ class Scenario(Document):
     options: OptionsDocument = Field(default_factory=OptionsDocument)
     running: tuple[RunningDocument, ...] = Field(default=(), max_length=MOST_ROWS)
     pending: tuple[JobDocument, ...] = Field(default=(), max_length=MOST_ROWS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _left_empty_is_absent(cls, fields: object) -> object:
+        """`pending:` with nothing below it, as people leave it in a file."""
+        if not isinstance(fields, dict):
+            return fields
+        return {name: value for name, value in fields.items() if value is not None}
 
     @cached_property
     def models(self) -> tuple[str, ...]:

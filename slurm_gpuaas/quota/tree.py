@@ -318,30 +318,7 @@ def bounded(count: int, limit: int | None) -> int:
     return count if limit is None else min(count, limit)
 
 
-# -- What stays at home ------------------------------------------------------------------------------------------------
-
-
-def kept_home(tree: Tree, in_use: Mapping[TenantName, int], asker: TenantName | None = None) -> int:
-    """Idle GPUs that lend limits keep from `asker` (None: from everybody outside).
-
-    Args:
-        in_use: of each tenant with all below it.
-    """
-    path = set() if asker is None else set(tree.paths[asker])
-    return sum(_kept(tree, name, in_use, path) for name in tree.below(None))
-
-
-def kept_below(tree: Tree, name: TenantName, in_use: Mapping[TenantName, int], asker: TenantName) -> int:
-    """Of `name`'s guarantees, what tenants below it keep idle from `asker`, which is below it too."""
-    return _kept(tree, name, in_use, set(tree.paths[asker]))
-
-
-def _kept(tree: Tree, name: TenantName, in_use: Mapping[TenantName, int], path: set[TenantName]) -> int:
-    below = sum(_kept(tree, child, in_use, path) for child in tree.below(name))
-    limit = tree.tenants[name].lend_limit
-    if limit is None or name in path:  # what it keeps, it keeps for those below it
-        return below
-    return max(below, tree.subtree[name] - in_use[name] - limit, 0)
+# -- What is lent ----------------------------------------------------------------------------------------------------
 
 
 def lendings(tree: Tree, capacity: int, in_use: Mapping[TenantName, int]) -> Mapping[TenantName, int]:

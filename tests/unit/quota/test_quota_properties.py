@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 
@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slurm_gpuaas.domain.jobs import ServiceClass
-from slurm_gpuaas.quota.decide import Action, JobKey, Options, Pending, Ruling, Running, decide, settled
-from slurm_gpuaas.quota.tree import Tenant, TenantName, Tree, fair_shares, honoured, kept_below
+from slurm_gpuaas.quota.decide import Action, JobKey, Options, Pending, Ruling, Running, decide, most_ever, settled
+from slurm_gpuaas.quota.ledger import Ledger
+from slurm_gpuaas.quota.tree import Tenant, TenantName, Tree, fair_shares, honoured
 
 NAMES = [TenantName(name) for name in "abcde"]
 LIMITS = st.none() | st.integers(0, 12)
@@ -96,6 +97,13 @@ class World:
         return used
 
 
+def kept_below(tree: Tree, name: TenantName, in_use: Mapping[TenantName, int], path: set[TenantName]) -> int:
+    """Idle GPUs that lend limits below `name` and, off the asker's path, its own keep from the asker: by definition."""
+    below = sum(kept_below(tree, child, in_use, path) for child in tree.below(name))
+    limit = tree.tenants[name].lend_limit
+    return below if limit is None or name in path else max(below, tree.subtree[name] - in_use[name] - limit, 0)
+
+
 @settings(max_examples=400, deadline=None)
 @given(worlds())
 def test_capacity_and_every_ceiling_hold_after_each_decision(world: World) -> None:
@@ -119,6 +127,7 @@ def test_a_job_that_fits_its_guarantee_always_starts(world: World) -> None:
         )
         assert not burst_that_must_stay  # what must not be preempted runs as guaranteed alone
         (decision,) = world.step([job]).decisions
+        assert decision.action is not Action.WAIT or decision.guarantee_full, decision.why
         # a parent's own guarantee is open to all below it, so only a tenant without children has one to itself
         if not world.tree.below(job.tenant) and pools_before + job.gpus <= own:
             assert (decision.action, decision.service) == (Action.START, ServiceClass.GUARANTEED), decision.why
@@ -135,7 +144,7 @@ def test_who_gives_way_is_burst_of_a_tenant_beyond_its_guarantee(world: World) -
         for victim in decision.preempts:
             gone = running[victim]
             assert gone.service is ServiceClass.BURST
-            kept = kept_below(world.tree, gone.tenant, below, gone.tenant)
+            kept = kept_below(world.tree, gone.tenant, below, set(world.tree.paths[gone.tenant]))
             assert below[gone.tenant] > world.tree.subtree[gone.tenant] - kept
         freed = sum(running[victim].gpus for victim in decision.preempts)
         assert all(freed - running[victim].gpus < job.gpus for victim in decision.preempts)  # none unneeded
@@ -175,6 +184,84 @@ def test_burst_never_takes_what_lend_limits_keep_at_home(world: World) -> None:
             if one.lend_limit is not None
         )
         assert sum(used.values()) + kept <= world.capacity
+
+
+@settings(max_examples=300, deadline=None)
+@given(worlds())
+def test_what_lend_limits_keep_at_home_is_kept_up_with(world: World) -> None:
+    ledger = Ledger(world.tree, world.capacity)
+    for job in list(world.waiting):
+        world.step([job])
+        for tenant, gpus in world.in_use().items():
+            ledger.add(tenant, gpus - ledger.own_use[tenant])
+        for name, path in world.tree.paths.items():
+            asker = set(path)
+            everywhere = sum(kept_below(world.tree, top, ledger.in_use, asker) for top in world.tree.below(None))
+            assert ledger.kept_home(name) == everywhere
+            for above in path:
+                expected = kept_below(world.tree, above, ledger.in_use, asker)
+                assert ledger.kept_home(name, within=above) == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(worlds(flat=True))
+def test_between_borrowers_nobody_takes_from_one_that_then_has_less_of_its_share(world: World) -> None:
+    for job in list(world.waiting):
+        running, used = dict(world.running), world.in_use()
+        asked = dict(used)
+        asked[job.tenant] += job.gpus
+        (decision,) = world.step([job]).decisions
+        if not decision.preempts or decision.service is not ServiceClass.BURST:
+            continue
+        shares = {name: one.gpus for name, one in fair_shares(world.tree, world.capacity, asked).items()}
+        assert used[job.tenant] < shares[job.tenant]
+        left, taken = world.in_use(), world.in_use()[job.tenant]
+        for giver in {running[victim].tenant for victim in decision.preempts}:
+            assert used[giver] > shares[giver]
+            assert taken * shares[giver] <= left[giver] * shares[job.tenant]
+
+
+@settings(max_examples=300, deadline=None)
+@given(worlds(), st.integers(0, 7))
+def test_may_borrow_is_what_starts_as_burst_with_nobody_giving_way(world: World, started: int) -> None:
+    world.step(list(world.waiting)[:started])
+    standings = world.step([]).standings
+    for name in world.tree.tenants:
+        may = standings[name].may_borrow
+        for gpus in (may, may + 1):
+            job = Pending(id=JobKey("new"), tenant=name, gpus=gpus, service=ServiceClass.BURST)
+            (decision,) = decide(world.tree, world.capacity, world.running.values(), [job]).decisions
+            assert gpus == 0 or (decision.action is Action.START and not decision.preempts) is (gpus == may)
+
+
+@settings(max_examples=300, deadline=None)
+@given(trees(), st.integers(0, 60), st.booleans())
+def test_the_largest_that_could_run_runs_on_an_empty_share_and_one_more_is_refused(
+    tree: Tree, lost: int, preemptible: bool
+) -> None:
+    capacity = max(0, tree.guaranteed + 10 - lost)
+    for name in tree.tenants:
+        asks = Pending(id=JobKey("new"), tenant=name, gpus=1, preemptible=preemptible)
+        most = most_ever(Ledger(tree, capacity), asks)
+        (larger,) = decide(tree, capacity, [], [replace(asks, gpus=most + 1)]).decisions
+        assert larger.action is Action.REFUSE
+        assert str(most) in larger.why
+        if most and tree.guaranteed <= capacity:  # else it may have to wait for nodes
+            (largest,) = decide(tree, capacity, [], [replace(asks, gpus=most)]).decisions
+            assert largest.action is Action.START
+
+
+@settings(max_examples=300, deadline=None)
+@given(worlds(), st.integers(1, 20))
+def test_a_share_that_loses_gpus_starts_nothing_beyond_what_is_left(world: World, lost: int) -> None:
+    half = len(world.waiting) // 2
+    world.step(list(world.waiting)[:half])
+    world.capacity = max(0, world.capacity - lost)
+    for job in list(world.waiting):
+        before = sum(world.in_use().values())
+        (decision,) = world.step([job]).decisions
+        after = sum(world.in_use().values())
+        assert after <= world.capacity or (after == before and not decision.preempts)
 
 
 @settings(max_examples=300, deadline=None)

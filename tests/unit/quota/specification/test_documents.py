@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +151,64 @@ FAULTS = [
         "running.0.as",
     ),
     ("a number without end", "capacity: 99999999999999999999\ntenants: []", "capacity"),
+    ("a number of 5,000 digits", f"capacity: {'9' * 5000}\ntenants: []", "a value cannot be read"),
+    (
+        "a word for no limit",
+        "capacity: 8\ntenants: [{name: a, borrow_limit: unlimited}]",
+        "line 2, tenants.0.borrow_limit: 'unlimited' is no number of GPUs: write a whole number",
+    ),
+    (
+        "no number for one model",
+        "capacity: {b200: 8}\ntenants: [{name: a, lend_limit: {b200: null}}]",
+        "tenants.0.lend_limit: null is no number of GPUs",
+    ),
+    ("a guarantee left empty", "capacity: 8\ntenants:\n- name: a\n  guaranteed:", "line 4, tenants.0.guaranteed: null"),
+    ("a truth for a model", "capacity: {true: 8}\ntenants: []", "True is no name of a model"),
+    (
+        "a number as text",
+        "capacity: 8\ntenants: [{name: a}]\npending: [{id: j, tenant: a, gpus: '8'}]",
+        "pending.0.gpus",
+    ),
+    ("a truth for a number", "capacity: yes\ntenants: []", "line 1, capacity: True is no number of GPUs"),
+    ("tenants that are no list", "capacity: 8\ntenants: abc", "line 2, tenants: is not a list"),
+    ("a tenant without a name", "capacity: 8\ntenants: [{guaranteed: 8}]", "line 2, tenants.0.name: is missing"),
+    ("an empty name", "capacity: 8\ntenants: [{name: ''}]", "tenants.0.name: should have at least 1 character"),
+    ("a negative weight", "capacity: 8\ntenants: [{name: a, weight: -1}]", "tenants.0.weight"),
+    ("half a priority", "capacity: 8\ntenants: [{name: a, priority: 1.5}]", "tenants.0.priority"),
+    ("a negative minimum", "capacity: 8\ntenants: []\noptions: {min_run_s: -1}", "options.min_run_s"),
+    (
+        "a negative age",
+        "capacity: 8\ntenants: [{name: a}]\nrunning: [{id: j, tenant: a, gpus: 1, age_s: -1}]",
+        "line 3, running.0.age_s",
+    ),
+    (
+        "a limit for a model that is not there",
+        "capacity: {b200: 8}\ntenants: [{name: a, lend_limit: {h200: 1}}]",
+        "lend_limit of tenant a names model h200; the capacity has b200",
+    ),
+    (
+        "a ring of three",
+        "capacity: 8\ntenants: [{name: a, parent: b}, {name: b, parent: c}, {name: c, parent: a}]",
+        "go round",
+    ),
+    (
+        "more in use than there can be",
+        "capacity: 8\ntenants: [{name: a}]\n"
+        "running: [{id: j, tenant: a, gpus: 9999999}, {id: k, tenant: a, gpus: 9999999}]",
+        "Running jobs hold 19,999,998 GPUs",
+    ),
+    ("two documents", "capacity: 8\ntenants: []\n---\ncapacity: 8\n", "line 3: but found another document"),
+    ("a byte of nothing", "capacity: 8\0\n", "unacceptable character"),
+    ("lists within lists", f"capacity: {'[' * 5000}{']' * 5000}\ntenants: []", "capacity: this is no number of GPUs"),
+    (
+        "aliases that would fill the memory",
+        "".join(
+            f"{name}: &{name} [{','.join([f'*{before}' if before else '1'] * 10)}]\n"
+            for before, name in zip(["", *"abcdefghi"], "abcdefghij", strict=True)
+        )
+        + "capacity: *j\ntenants: []\n",
+        "line 11, capacity: this is no number of GPUs",
+    ),
 ]
 
 
@@ -162,6 +222,66 @@ def test_a_fault_is_one_message_with_its_place(
     assert (code, out) == (ExitCode.INVALID, "")
     assert says in err, err
     assert "Traceback" not in err
+
+
+def test_a_file_that_is_no_text_is_said_to_be_none(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "scenario.yaml"
+    file.write_bytes("capacity: 8\ntenants: [{name: café}]".encode("latin-1"))
+    code, _, err = run(capsys, file)
+    assert code == ExitCode.INVALID
+    assert "not a text in UTF-8" in err
+
+
+def test_a_file_that_is_not_there_is_a_fault_of_the_call(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    code, out, err = run(capsys, tmp_path / "scenario.yaml")
+    assert (code, out) == (ExitCode.INVALID, "")
+    assert "No such file" in err
+
+
+def test_standard_input_is_read(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(GOOD.encode()), encoding="utf-8"))
+    code, out, err = run(capsys, Path("-"), "--json")
+    assert code == ExitCode.OK, err
+    assert [one["job"] for one in json.loads(out)["decisions"]] == ["j", "k"]
+
+
+def test_fields_left_empty_are_absent(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    answer = ask(capsys, tmp_path, "capacity: 8\ntenants: [{name: a}]\noptions:\nrunning:\npending:\n")
+    assert answer["decisions"] == []
+
+
+def test_names_may_be_in_any_script_or_numbers(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    text = (
+        "capacity: {4090: 8}\ntenants: [{name: 비전, guaranteed: {4090: 8}}]\n"
+        "pending: [{id: 작업, tenant: 비전, gpus: 8, model: 4090}]"
+    )
+    answer = ask(capsys, tmp_path, text)
+    assert answer["decisions"][0]["as"] == "guaranteed"
+    assert answer["shares"]["비전"]["guaranteed"] == {"4090": 8}
+
+
+def test_who_is_shorted_is_told_beside_the_tables(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    file = tmp_path / "scenario.yaml"
+    file.write_text("capacity: {b200: 12}\ntenants: [{name: a, guaranteed: 8, priority: 1}, {name: b, guaranteed: 8}]")
+    code, _, err = run(capsys, file)
+    assert code == ExitCode.OK
+    assert "! 12 GPUs cannot keep all guarantees: b gets 4 of 8" in err
+    (alert,) = json.loads(run(capsys, file, "--json")[1])["alerts"]
+    assert (alert["tenant"], alert["model"], alert["guaranteed"], alert["honoured"]) == ("b", "b200", 8, 4)
+
+
+def test_the_order_of_tenants_and_running_jobs_is_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    tenants = ["{name: o}", "{name: a, parent: o}", "{name: b, parent: o, guaranteed: 4}", "{name: c, weight: 2}"]
+    running = [f"{{id: r{n}, tenant: {name}, gpus: 4}}" for n, name in enumerate("aacc")]
+    rest = "pending: [{id: j, tenant: b, gpus: 4}, {id: k, tenant: b, gpus: 4}]"
+
+    def answered(tenants: list[str], running: list[str]) -> dict[str, Any]:
+        text = f"capacity: 16\ntenants: [{', '.join(tenants)}]\nrunning: [{', '.join(running)}]\n{rest}"
+        return ask(capsys, tmp_path, text)
+
+    first = answered(tenants, running)
+    assert [one["preempts"] for one in first["decisions"]] == [["r0"], []]
+    assert answered(tenants[::-1], running[::-1]) == first
 
 
 def test_a_parent_may_be_many_levels_up_but_not_without_end(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
