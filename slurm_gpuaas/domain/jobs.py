@@ -66,6 +66,14 @@ class Job:
     array_job_id: JobId | None = None
     required_nodes: tuple[NodeName, ...] = ()
     reservation: str = ""
+    excluded_nodes: tuple[NodeName, ...] = ()
+    features: str = ""
+    """What its user asks of nodes (`--constraint`)."""
+
+    @property
+    def chooses(self) -> bool:
+        """Whether its user has a say in which nodes it gets."""
+        return bool(self.required_nodes or self.excluded_nodes or self.features or self.reservation)
 
 
 class PlacementOutcome(StrEnum):

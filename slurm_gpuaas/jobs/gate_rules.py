@@ -18,11 +18,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol
 
 from slurm_gpuaas.domain.giving_way import GivingWay
-from slurm_gpuaas.domain.jobs import Job, JobId, JobState, PlacementOutcome
+from slurm_gpuaas.domain.jobs import Job, JobId, JobState, PlacementOutcome, ServiceClass
 from slurm_gpuaas.domain.names import NodeName, PartitionName
 from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
 from slurm_gpuaas.domain.placement import Placement
 from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
+from slurm_gpuaas.domain.usage import service_class
 
 LICENSE: Final = "placement"
 
@@ -263,10 +264,22 @@ def _part_of_a_node(
         for victim in picture.jobs:
             if victim.id in ruling.victims:
                 freed.update({name: victim.gpus // len(victim.nodes) for name in victim.nodes})
+        # Slurm preempts whom it likes on the node, so only one where it can take nobody else is given
+        others = {
+            name
+            for other in picture.jobs
+            if other.state in ON_NODES
+            and other.id not in ruling.victims
+            and service_class(other.qos) is ServiceClass.BURST
+            for name in other.nodes
+        }
         room = [
             name
             for name in among
-            if name in freed and name not in clearing and _free_after(picture.nodes[name], freed[name]) >= job.gpus
+            if name in freed
+            and name not in others
+            and name not in clearing
+            and _free_after(picture.nodes[name], freed[name]) >= job.gpus
         ]
         if placement := placer.place(1, free=room, among=among):
             reason = f"{ruling.why} {placement.why}"
@@ -294,6 +307,8 @@ def _not_ours_to_place(job: Job, picture: Picture) -> str:
         return "It names its nodes itself."
     if job.reservation:
         return f"It runs in reservation {job.reservation}."
+    if job.excluded_nodes or job.features:
+        return "It excludes nodes or asks for features: Slurm knows which fit."
     if _is_limited(job):
         return f"A limit holds it: {job.reason}."
     if job.partition not in picture.partitions:

@@ -42,6 +42,8 @@ CLOSED: Final = QosName("closed")
 who cannot be removed yet have nothing else."""
 ADMINISTRATORS: Final = PartitionName("all")
 """Every node, for the account root alone. The include file keeps it, so that administrators can test any node."""
+ADMINISTRATORS_QOS: Final = QosName("normal")
+"""Slurm's own QOS, which no project has. `AllowAccounts=root` keeps nobody out: it lets in all accounts below root."""
 
 GUARANTEED_PRIORITY: Final = 1_000
 BURST_PRIORITY: Final = 1

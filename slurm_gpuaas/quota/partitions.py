@@ -12,13 +12,14 @@ from typing import Final
 
 from slurm_gpuaas.domain.names import PartitionName
 from slurm_gpuaas.domain.policy import expand_nodes
-from slurm_gpuaas.quota.desired import ADMINISTRATORS
+from slurm_gpuaas.quota.desired import ADMINISTRATORS, ADMINISTRATORS_QOS, BILLING_WEIGHTS
 from slurm_gpuaas.slurm.partitions import words
 from slurm_gpuaas.slurm.records import PartitionSpec
 
 _HEAD: Final = f"""\
 # Written by gpuaasd from the policy: what is changed here by hand is put back.
-PartitionName={ADMINISTRATORS} Nodes=ALL AllowAccounts=root MaxTime=INFINITE State=UP
+PartitionName={ADMINISTRATORS} Nodes=ALL AllowAccounts=root AllowQos={ADMINISTRATORS_QOS} \
+TRESBillingWeights={BILLING_WEIGHTS} MaxTime=INFINITE State=UP
 """
 
 

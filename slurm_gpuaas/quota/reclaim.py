@@ -6,8 +6,9 @@ back to one below it. And a guaranteed job whose own project fills its ceiling w
 Slurm preempts nobody.
 
 For a borrower the nodes are held first, by a reservation that attracts its jobs (MAGNETIC) and ends by itself; then the
-victims are requeued. Each tick looks at Slurm as it is: a hold whose victims still run was cut off and goes on, one
-whose job is gone is deleted.
+victims are requeued. A hold whose job is gone is deleted, and so is one that an earlier daemon left: what it was for
+is decided anew. A job that did not start in its hold gets no other: it waits for something that we do not know of, and
+each try would cost somebody a run.
 """
 
 from __future__ import annotations
@@ -26,10 +27,9 @@ from slurm_gpuaas.domain.giving_way import GivingWay
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState, ServiceClass
 from slurm_gpuaas.domain.names import ClusterName, NodeName, PartitionName
 from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
-from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
+from slurm_gpuaas.domain.policy import fold_nodes
 from slurm_gpuaas.quota.decide import Decision
 from slurm_gpuaas.quota.live import (
-    ON_NODES,
     LiveShare,
     Scene,
     giving_way,
@@ -125,10 +125,13 @@ class ReclaimController:
         self._settle = settle
         self._shadow = shadow
         self._told: set[tuple[JobId, tuple[JobId, ...]]] = set()
+        self._holds: set[JobId] = set()
+        """Jobs that this daemon held nodes for."""
 
     def tick(self) -> None:
         """One move a share at most: the next one sees what came of it."""
         jobs = self._slurm.jobs()
+        self._holds &= {job.id for job in jobs}
         held = {} if self._shadow else self._held(jobs)
         if not any(job.state is JobState.PENDING for job in jobs):
             return
@@ -139,7 +142,8 @@ class ReclaimController:
             promised=self._promised(jobs),
             lost=self._store.nodes_lost(before=self._clock.now() - self._settle),
         )
-        for move in moves(scene, self._shares(scene), busy=frozenset(job.partition for job in held.values())):
+        busy = frozenset(job.partition for job in held.values())
+        for move in moves(scene, self._shares(scene), busy=busy, tried=frozenset(self._holds)):
             self._carry_out(move)
 
     def _shares(self, scene: Scene) -> Sequence[tuple[LiveShare, bool]]:
@@ -154,6 +158,7 @@ class ReclaimController:
 
     def _held(self, jobs: Sequence[Job]) -> Mapping[str, Job]:
         """Our holds whose job still waits, by reservation; the others are ended."""
+        now = self._clock.now()
         by_id = {job.id: job for job in jobs}
         waiting: dict[str, Job] = {}
         for reservation in self._slurm.reservations():
@@ -161,15 +166,12 @@ class ReclaimController:
             if found is None:
                 continue
             job = by_id.get(JobId(int(found[1])))
-            if job is None or job.state.ended:
+            over = reservation.start + reservation.duration <= now
+            waits = job is not None and job.state is JobState.PENDING
+            if job is None or job.state.ended or (waits and (over or job.id not in self._holds)):
                 self._slurm.delete_reservation(reservation.name)
-            if job is None or job.state is not JobState.PENDING:
-                continue  # Slurm keeps a reservation that a job runs in until it runs out
-            waiting[reservation.name] = job
-            nodes = set(expand_nodes(reservation.nodes)) if reservation.nodes else set()
-            left = [one for one in jobs if _gives_way_on(one, nodes, job)]
-            if left:
-                self._requeue(job, left, "it was cut off")
+            elif waits:  # Slurm keeps one that a job runs in until it runs out
+                waiting[reservation.name] = job
         return waiting
 
     def _carry_out(self, move: Move) -> None:
@@ -191,6 +193,8 @@ class ReclaimController:
                 )
             )
         self._requeue(move.job, move.victims, move.why)
+        if move.nodes:
+            self._holds.add(move.job.id)  # not before: a move that failed half way is decided anew
 
     def _requeue(self, job: Job, victims: Sequence[Job], why: str) -> None:
         for victim in victims:
@@ -227,13 +231,18 @@ _HOLD: Final = re.compile(re.escape(PREFIX) + r"(\d{1,10})")
 
 
 def moves(
-    scene: Scene, shares: Sequence[tuple[LiveShare, bool]], *, busy: frozenset[PartitionName] = frozenset()
+    scene: Scene,
+    shares: Sequence[tuple[LiveShare, bool]],
+    *,
+    busy: frozenset[PartitionName] = frozenset(),
+    tried: frozenset[JobId] = frozenset(),
 ) -> Iterator[Move]:
     """The next move of each share. Pure.
 
     Args:
         shares: each with whether it is seen for jobs of whole nodes.
         busy: partitions with a move under way.
+        tried: jobs that nodes were held for already.
     """
     by_id = {job.id: job for job in scene.jobs}
     done = set(busy)
@@ -246,7 +255,7 @@ def moves(
         for decision in share.rule([share.pending(job) for job in waiting]).decisions:
             job = by_id[JobId(int(decision.job))]
             move = _move(job, decision, scene, share, by_id)
-            if move is not None:
+            if move is not None and not (move.nodes and job.id in tried):
                 yield move
                 done.add(share.partition)
                 break
@@ -263,9 +272,8 @@ def _waiting(scene: Scene, share: LiveShare) -> list[Job]:
         and job.id not in scene.promised
         and job.priority > 0
         and job.array_job_id is None
-        and not job.required_nodes
-        and not job.reservation
-        and (job.reason in COULD_RUN or job.licenses)
+        and not job.chooses
+        and (job.reason in COULD_RUN or (job.licenses and service_of(job.qos) is not ServiceClass.BURST))
         and job.eligible is not None
         and job.eligible <= scene.now
     ]
@@ -305,13 +313,3 @@ def _free(node: Node) -> int:
     if not node.usable or node.base is NodeBase.DOWN or node.flags & NodeFlag.RESERVED:
         return -node.gpus
     return node.gpus - node.gpus_allocated
-
-
-def _gives_way_on(job: Job, nodes: set[NodeName], owner: Job) -> bool:
-    return (
-        job.state in ON_NODES
-        and job.id != owner.id
-        and service_of(job.qos) is ServiceClass.BURST
-        and bool(nodes & set(job.nodes))
-        and job.user != owner.user
-    )

@@ -57,6 +57,8 @@ JOB_FIELDS: Final = (
     "array_job_id",
     "required_nodes",
     "reservation",
+    "excluded_nodes",
+    "features",
 )
 RESERVATION_FIELDS: Final = ("name", "start", "end", "users", "nodes", "licenses", "flags")
 
@@ -351,6 +353,8 @@ def _job(job: Any) -> tuple[object, ...]:
         job.array_id,
         _text(job, "required_nodes"),
         _text(job, "reservation"),
+        _text(job, "excluded_nodes"),
+        ",".join(job.required_features or ()),
     )
 
 

@@ -79,6 +79,8 @@ class _Job(Wire):
     array_task_id: Number = Field(default_factory=Number)
     required_nodes: Text = ""
     resv_name: Text = ""
+    excluded_nodes: Text = ""
+    features: Text = ""
 
 
 class _JobsAnswer(Answer):
@@ -361,6 +363,8 @@ def _job(row: _Job) -> Job:
         array_job_id=row.array_job_id.value,
         required_nodes=row.required_nodes,
         reservation=row.resv_name,
+        excluded_nodes=row.excluded_nodes,
+        features=row.features,
     )
 
 

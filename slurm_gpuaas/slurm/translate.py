@@ -135,6 +135,8 @@ def job(
     array_job_id: int | None,
     required_nodes: str,
     reservation: str,
+    excluded_nodes: str,
+    features: str,
 ) -> Job:
     """Times are UNIX seconds. A pending job's start time is Slurm's estimate, so it is not `started`."""
     known = next((_JOB_STATES[word] for word in state if word in _JOB_STATES), JobState.PENDING)
@@ -165,6 +167,8 @@ def job(
         array_job_id=JobId(array_job_id) if array_job_id else None,
         required_nodes=node_names(required_nodes),
         reservation=reservation,
+        excluded_nodes=node_names(excluded_nodes),
+        features=features,
     )
 
 

@@ -103,7 +103,10 @@ def requeue_options(release: Release) -> tuple[str, str]:
 
 def bootstrap_partitions() -> str:
     """What stands in the include file until gpuaasd writes it: a partition for the administrators' account."""
-    return "PartitionName=all Nodes=ALL AllowAccounts=root MaxTime=INFINITE State=UP\n"
+    return (
+        "PartitionName=all Nodes=ALL AllowAccounts=root AllowQos=normal TRESBillingWeights=GRES/gpu=1 "
+        "MaxTime=INFINITE State=UP\n"
+    )
 
 
 def gres_conf(cluster: Cluster) -> str:

@@ -310,6 +310,7 @@ def test_jobs_are_told_with_everything_that_decisions_need(
     assert job.started and f"{job.started:%Y-%m-%dT%H:%M:%S}" == said["StartTime"]
     assert f"{job.submitted:%Y-%m-%dT%H:%M:%S}" == said["SubmitTime"]
     assert job.required_nodes == ("b200-01", "b200-02")
+    assert (job.excluded_nodes, job.features, job.chooses) == ((), "", True)
 
     job = job_of(controller, waiting)
     assert (job.state, job.reason, job.nodes, job.started) == (JobState.PENDING, "BeginTime", (), None)

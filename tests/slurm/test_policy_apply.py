@@ -253,6 +253,16 @@ def test_a_project_runs_its_guarantee_and_its_borrowed_gpus_and_no_more(site: Si
 
 
 @pytest.mark.newest_slurm
+def test_the_administrators_partition_lets_no_project_in(site: Site) -> None:
+    """`AllowAccounts=root` lets in every account below root: the ceiling would end there."""
+    rest = ("--partition=all", "--gpus-per-node=b200:8", "--nodes=1", "--time=10")
+    for qos in ("burst-mini-government", "guaranteed-vision"):
+        job = site.submit("alice", "--account=vision", f"--qos={qos}", *rest)
+        site.wait_until(job, "QOSNotAllowed")
+    administrators = site.submit("root", "--account=root", *rest)
+    site.wait_until(administrators, "RUNNING")
+
+
 def test_a_guaranteed_job_gets_its_gpus_back_from_borrowers(site: Site) -> None:
     borrowed = site.submit(
         "carol", "--account=speech", "--partition=mini-government", "--gpus-per-node=b200:8", "--time=10",

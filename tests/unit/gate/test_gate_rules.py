@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from slurm_gpuaas.domain.giving_way import GivingWay
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState
-from slurm_gpuaas.domain.names import NodeName, PartitionName
+from slurm_gpuaas.domain.names import NodeName, PartitionName, QosName
 from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
 from slurm_gpuaas.domain.policy import fold_nodes
 from slurm_gpuaas.jobs import gate_rules
@@ -70,6 +70,8 @@ def brief(decisions: list[Decision]) -> list[tuple[int, str | None]]:
         ),
         ("a user's own node list is left alone", [replace(gated(1), required_nodes=names("n[2-5]"))], [], [(1, None)]),
         ("a job in a reservation is opened", [replace(gated(1), reservation="maint")], [], [(1, None)]),
+        ("a job that excludes nodes is opened", [replace(gated(1), excluded_nodes=names("n8"))], [], [(1, None)]),
+        ("a job that asks for features is opened", [replace(gated(1), features="gen5")], [], [(1, None)]),
         ("a job that a limit holds is opened", [replace(gated(1), reason="QOSGrpGRES")], [], [(1, None)]),
         ("an unknown partition is opened", [gated(1, partition="all")], [], [(1, None)]),
         ("part of a node is Slurm's to pack", [gated(1, 1, gpus=2)], [], [(1, None)]),
@@ -126,6 +128,7 @@ def test_decisions(rule: str, jobs: list[Job], nodes: list[Node], expected: list
     assert brief(decide(picture(jobs, nodes), PLACER)) == expected, rule
 
 
+BURST_QOS = QosName("burst-own")
 BURST = [
     running(8, "n[1-4]"),
     running(9, "n[5-8]"),
@@ -153,6 +156,9 @@ def ruling(job: int, *victims: int, waits: bool = False) -> GivingWay:
          [*BURST, gated(1), gated(2)], [ruling(1, 9), ruling(2, 9)], [(1, "n[5-8]"), (2, None)]),
         ("a job of a few GPUs gets a victim's node",
          [*(replace(job, gpus=32) for job in BURST), gated(1, 1, gpus=2)], [ruling(1, 9)], [(1, "n5")]),
+        ("but not where Slurm could take somebody else",
+         [*(replace(job, gpus=16, qos=BURST_QOS) for job in (*BURST, running(7, "n[5-8]"))), gated(1, 1, gpus=2)],
+         [ruling(1, 9)], [(1, None)]),
         ("unless one has room for it", [BURST[0], gated(1, 1, gpus=2)], [ruling(1, 8)], [(1, None)]),
     ],
 )  # fmt: skip

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from slurm_gpuaas.domain.jobs import JobId, JobState
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.jobs.gate_rules import promised
-from slurm_gpuaas.quota.reclaim import PREFIX, ReclaimController
+from slurm_gpuaas.quota.reclaim import HOLD, PREFIX, ReclaimController
 from slurm_gpuaas.store import Store
 from tests.fakes import EPOCH, FakeClock, FakeController, make_job, make_node
 from tests.unit.quota.test_live import MINI, NODES, OWN, POLICY
@@ -123,8 +124,45 @@ def test_killed_anywhere_the_next_run_ends_the_move_and_nobody_gives_way_twice(
     for _ in range(3):
         reclaim.tick()
     assert world.running() == [1, 2, 3]
-    assert world.holds() == {f"{PREFIX}9": "b200-[07-08]"}
     assert world.slurm.job_by_id[JobId(4)].restarts == 1
+    # once the victim is gone its nodes are free, and Slurm starts the job by itself
+    assert world.holds() == ({} if (place, when) == ("requeue", "after") else {f"{PREFIX}9": "b200-[07-08]"})
+
+
+def test_nobody_else_on_the_held_nodes_is_touched(world: World) -> None:
+    """Also while the victim is slow to end."""
+    reclaim = world.reclaim()
+    reclaim.tick()
+    world.add(10, "owner", user="alice")
+    world.slurm.start(10, NODES[6:])
+    for _ in range(3):
+        reclaim.tick()
+    assert 10 in world.running()
+    assert len(world.store.audit.newest(action="job.give-way")) == 1
+
+
+def test_a_job_that_did_not_start_in_its_hold_costs_nobody_else_a_run(world: World) -> None:
+    """It waits for something that we do not know of; without this somebody would be evicted every three minutes."""
+    reclaim = world.reclaim()
+    reclaim.tick()
+    world.clock.forward(HOLD)
+    for _ in range(3):
+        reclaim.tick()
+        world.clock.forward(HOLD)
+    assert world.running() == [1, 2, 3]
+    assert not world.holds()
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{"excluded_nodes": NODES[:1]}, {"features": "gen5"}, {"required_nodes": NODES[:2]}, {"licenses": "matlab:1"}],
+)
+def test_nobody_gives_way_to_a_job_that_waits_for_more_than_nodes(world: World, choice: dict[str, Any]) -> None:
+    job = world.slurm.job_by_id[JobId(9)]
+    reason = "Licenses" if "licenses" in choice else "Resources"
+    world.slurm.job_by_id[job.id] = replace(job, reason=reason, **choice)
+    world.reclaim().tick()
+    assert world.running() == [1, 2, 3, 4]
 
 
 def test_a_shadow_moves_nobody(world: World) -> None:
