@@ -258,7 +258,8 @@ def test_the_administrators_partition_lets_no_project_in(site: Site) -> None:
     rest = ("--partition=all", "--gpus-per-node=b200:8", "--nodes=1", "--time=10")
     for qos in ("burst-mini-government", "guaranteed-vision"):
         job = site.submit("alice", "--account=vision", f"--qos={qos}", *rest)
-        site.wait_until(job, "QOSNotAllowed")
+        refused = "Job's QOS not permitted to use this partition"
+        site.instance.wait_for(f"Job {job} refused", lambda job=job: refused in " ".join(site.job(job)))
     administrators = site.submit("root", "--account=root", *rest)
     site.wait_until(administrators, "RUNNING")
 
