@@ -33,7 +33,7 @@ test: $(STAMP)-dev ## Lint, types and the whole suite on real Slurm (root)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest --cov --cov-report=term
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
 
 lint: $(STAMP)-dev
 	$(BIN)/ruff check .

@@ -354,7 +354,7 @@ def _job(job: Any) -> tuple[object, ...]:
         _text(job, "required_nodes"),
         _text(job, "reservation"),
         _text(job, "excluded_nodes"),
-        ",".join(job.required_features or ()),
+        _text(job, "constraints"),
     )
 
 

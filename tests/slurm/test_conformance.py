@@ -298,8 +298,11 @@ def test_jobs_are_told_with_everything_that_decisions_need(
     controller: Controller, jobs: Jobs, witness: Witness
 ) -> None:
     running = jobs.running("-w", "b200-[01-02]", "-N2", "--time=90", "--requeue", "-J", "train 한글", gpus=4)
-    waiting = jobs.submit("-N3", "--begin=now+1hour", "-L", "placement:1", "-w", "b200-04", "--no-requeue")
-    array = jobs.submit("--array=1-3", "--begin=now+1hour", gpus=1)
+    later = "--begin=now+1hour"
+    waiting = jobs.submit("-N3", later, "-L", "placement:1", "-w", "b200-04", "-x", "b200-08", "--no-requeue")
+    witness.instance.exec(["scontrol", "update", "nodename=b200-07", "availablefeatures=new"])
+    featured = jobs.submit("--constraint=new", later)
+    array = jobs.submit("--array=1-3", later, gpus=1)
 
     job = job_of(controller, running)
     said = witness.job(running)
@@ -316,7 +319,11 @@ def test_jobs_are_told_with_everything_that_decisions_need(
     assert (job.state, job.reason, job.nodes, job.started) == (JobState.PENDING, "BeginTime", (), None)
     assert (job.node_count, job.gpus, job.licenses, job.requeue) == (3, 24, "placement:1", False)
     assert job.eligible and job.eligible > datetime.now(UTC) + timedelta(minutes=50)
-    assert job.required_nodes == ("b200-04",)
+    assert (job.required_nodes, job.excluded_nodes, job.chooses) == (("b200-04",), ("b200-08",), True)
+
+    job = job_of(controller, featured)
+    assert (job.features, job.chooses) == ("new", True)
+    witness.instance.exec(["scontrol", "update", "nodename=b200-07", "activefeatures=", "availablefeatures="])
 
     job = job_of(controller, array)
     assert (job.array_job_id, job.gpus) == (array, 1)

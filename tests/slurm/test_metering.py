@@ -23,6 +23,7 @@ from tests.slurm.door import door_settings
 pytestmark = pytest.mark.slurm
 
 BURST, GUARANTEED = "burst-metering", "guaranteed-metering"
+PARTITION = "metering"
 
 
 @pytest.fixture
@@ -39,7 +40,9 @@ def two_qos(mini: Instance) -> Iterator[None]:
         ["modify", "user", "root", "set", f"qos+={BURST},{GUARANTEED}"],
     ):
         mini.exec(["sacctmgr", "--immediate", "--quiet", *argv])
+    mini.exec(["scontrol", "create", f"PartitionName={PARTITION}", "Nodes=ALL"])
     yield
+    mini.exec(["scontrol", "delete", f"PartitionName={PARTITION}"])
     mini.exec(["sacctmgr", "--immediate", "--quiet", "delete", "qos", f"{GUARANTEED},{BURST}"])
 
 
@@ -51,8 +54,8 @@ class Jobs:
         self.ids: list[str] = []
 
     def submit(self, seconds: int, node: str, gpus: int, *options: str) -> str:
-        argv = ["sbatch", "--parsable", "-p", "all", "-w", node, f"--gres=gpu:{gpus}", "--output=/dev/null", *options]
-        job = self._mini.exec([*argv, "--wrap", f"exec sleep {seconds}"], cwd="/tmp").stdout.strip()
+        argv = ["sbatch", "--parsable", "-p", PARTITION, "-w", node, f"--gres=gpu:{gpus}", "--output=/dev/null"]
+        job = self._mini.exec([*argv, *options, "--wrap", f"exec sleep {seconds}"], cwd="/tmp").stdout.strip()
         self.ids.append(job)
         return job
 

@@ -223,6 +223,8 @@ class JobOfPyslurm:
         ("state_reason", "reason"),
         ("licenses", "licenses"),
         ("required_nodes", "required_nodes"),
+        ("excluded_nodes", "excluded_nodes"),
+        ("constraints", "features"),
     ],
 )
 def test_a_text_that_is_not_utf_8_costs_its_bad_characters_only(attribute: str, field: str) -> None:
