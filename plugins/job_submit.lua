@@ -47,14 +47,15 @@ local MESSAGES = {
     fits_neither = "The job asks for {gpus}, but one of project {project} runs wholly as guaranteed ({guaranteed}) "
       .. "or wholly as burst ({burst}); {offer}.",
     wrong_qos = "The job asks for QOS {qos}, but project {project} has {offers}; use {offer}.",
-    no_burst = "The job asks for --qos=burst, but project {project} may not borrow; "
-      .. "use --qos=guaranteed with at most {guaranteed} GPUs.",
+    no_burst = "The job asks for --qos=burst, but project {project} may not borrow; {offer}.",
     wall_time = "The job asks for a wall time of {time}, but project {project} allows {limit} in partition {partition}; "
       .. "use at most --time={limit}.",
     budget = "The job asks for {total} GPU-hours ({sum}), but project {project} has {left} of its budget left; {offer}.",
     waits = "The job is accepted but waits: it asks for {gpus} as {sides}, and of project {project}'s {limit} guaranteed "
       .. "GPUs {used} are in use, and {burst} more as burst; right now {now_guaranteed} would start as guaranteed and "
       .. "{now_burst} as burst; {offer}.",
+    waits_burst = "The job is accepted but waits: it asks for {gpus} as burst, and project {project}, for which no GPU is "
+      .. "guaranteed, uses {burst} as burst; right now {now_burst} would start; {offer}.",
     -- parts of sentences
     gpu = "{n} GPU",
     gpus = "{n} GPUs",
@@ -107,13 +108,14 @@ local MESSAGES = {
     fits_neither = "{gpus}를 요청하셨으나 과제 {project}의 작업은 전부 보장분({guaranteed}) 또는 전부 버스트({burst})로만 "
       .. "실행됩니다. {offer}.",
     wrong_qos = "QOS {qos}을(를) 요청하셨으나 과제 {project}의 QOS는 {offers}입니다. {offer} 옵션을 쓰십시오.",
-    no_burst = "--qos=burst로 요청하셨으나 과제 {project}에는 차용이 허용되지 않습니다. "
-      .. "--qos=guaranteed로 GPU {guaranteed}개 이하를 요청하십시오.",
+    no_burst = "--qos=burst로 요청하셨으나 과제 {project}에는 차용이 허용되지 않습니다. {offer}.",
     wall_time = "실행 시간 {time}을(를) 요청하셨으나 과제 {project}의 파티션 {partition} 한도는 {limit}입니다. "
       .. "--time={limit} 이하로 요청하십시오.",
     budget = "{total} GPU시간({sum})을 요청하셨으나 과제 {project}의 남은 예산은 {left} GPU시간입니다. {offer}.",
     waits = "작업은 접수되었으나 대기합니다. {gpus}를 {sides}로 요청하셨고, 과제 {project}의 보장 GPU {limit}개 중 {used}개를, "
       .. "버스트로 {burst}개를 사용 중입니다. 지금 바로 시작할 수 있는 크기는 보장분 {now_guaranteed}, 버스트 {now_burst}입니다. {offer}.",
+    waits_burst = "작업은 접수되었으나 대기합니다. {gpus}를 버스트로 요청하셨고, 보장 GPU가 없는 과제 {project}은(는) 버스트로 GPU "
+      .. "{burst}개를 사용 중입니다. 지금 바로 시작할 수 있는 크기는 {now_burst}입니다. {offer}.",
     gpu = "GPU {n}개",
     gpus = "GPU {n}개",
     node = "노드 {n}개",
@@ -769,7 +771,11 @@ local function the_sides(grant, per_node, asked, with_others)
       end
       refuse("wrong_qos", { qos = shown(name), project = grant.project, offers = offers, offer = offer })
     elseif not cap[side] then
-      refuse("no_burst", { project = grant.project, guaranteed = grant.guaranteed })
+      local offer = offers_of(with_others, cap, per_node)
+      refuse("no_burst", {
+        project = grant.project,
+        offer = offer and say("use", { what = offer }) or say("larger_grant", {}),
+      })
     end
     if with_others <= cap[side] then
       fitting[#fitting + 1] = side
@@ -804,7 +810,7 @@ local function advice(verdict)
     end
   end
   local offer = offers_of(gpus, now, verdict.per_node)
-  return say("waits", {
+  return say(grant.guaranteed > 0 and "waits" or "waits_burst", {
     gpus = plural(gpus, "gpu"),
     sides = table.concat(verdict.sides, ","),
     project = grant.project,

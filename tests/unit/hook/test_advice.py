@@ -59,6 +59,18 @@ def test_advises_who_will_wait(
     assert hook.complaints == []
 
 
+def test_who_has_no_guarantee_is_not_told_of_one(hook: Hook) -> None:
+    standing = (*project("nlp", guaranteed=0), 0, 24, 8)
+    hook.snapshot.write_text(snapshot_text([*SIZED[:2], standing, *SIZED[4:]]))
+    told = hook.submit(user_name="alice", qos="burst", tres_per_job="gres/gpu:16").message
+    assert "no GPU is guaranteed, uses 24 as burst; right now 8 GPUs would start" in told
+    assert "at most --gpus=8 with --qos=burst" in told
+    nothing = project("nlp", guaranteed=0, burst="-", borrow="-")
+    hook.snapshot.write_text(snapshot_text([*SIZED[:2], nothing, *SIZED[4:]]))
+    told = hook.submit(user_name="alice", qos="burst", tres_per_job="gres/gpu:8").message
+    assert "may not borrow; ask for a larger grant" in told
+
+
 @pytest.mark.parametrize("waiting", [{"priority": 0}, {"dependency": "afterok:1"}, {"begin_time": 4_000_000_000}])
 def test_a_job_that_waits_for_something_else_gets_no_advice(hook: Hook, waiting: dict[str, Any]) -> None:
     assert using(hook, 16, 0, 0).submit(user_name="alice", tres_per_job="gres/gpu:8", **waiting).message == ""

@@ -119,7 +119,7 @@ def test_what_the_policy_writes_is_sound() -> None:
         ({"part": {Kind.GRP_TRES: {BILLING: 60}}}, {"hidden", "ceiling"}),
         ({"part": {Kind.GRP_TRES: {"node": 2}}}, set()),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_each_way_in_which_a_limit_does_not_do_its_work(changed: Mapping[str, Limits], expected: set[str]) -> None:
     one = entitled()
