@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from math import ceil
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, TYPE_CHECKING, Final
 
 import click
 from pydantic import BaseModel
@@ -18,6 +18,10 @@ from slurm_gpuaas.cli.output import print_facts, print_json, print_table, shown
 from slurm_gpuaas.domain.errors import ExitCode
 from slurm_gpuaas.quota.scenario import Scenario, ShareAnswer, rows_of
 from slurm_gpuaas.quota.scenario import simulate as simulate_scenario
+
+if TYPE_CHECKING:
+    from slurm_gpuaas.quota.replay import MinuteTable
+    from slurm_gpuaas.quota.replay_jobs import TraceJob
 
 TEXT = click.File("r", encoding="utf-8")
 
@@ -280,6 +284,42 @@ class ReplayAnswer(BaseModel):
     changed_limits_a_day: float
 
 
+class TenantAnswer(BaseModel):
+    """Mean seconds that its jobs waited (see `quota.replay_jobs.TenantReplay`)."""
+
+    tenant: str
+    guaranteed: int
+    jobs: int
+    fixed_s: float
+    lending_s: float
+    worse: bool
+
+
+class JobsReplayAnswer(BaseModel):
+    """What `replay` prints for jobs; GPU-hours where nothing else is said (see `quota.replay_jobs.JobsReplay`)."""
+
+    interval_min: int
+    reclaim_s: int
+    checkpoint_min: int | None
+    percentile: int
+    gpus: int
+    fixed: float
+    lending: float
+    pooled: float
+    bound: float
+    recovered: float
+    lending_recovered_share: float
+    evicted: float
+    evictions: int
+    longest_owner_wait_s: int
+    tenants_worse: int
+    jobs_worse: int
+    longest_worse_s: int
+    churn_gpus: int
+    changed_limits_a_day: float
+    tenants: list[TenantAnswer]
+
+
 @group.command()
 @click.argument("trace", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option(
@@ -298,24 +338,60 @@ class ReplayAnswer(BaseModel):
     show_default=True,
     help="Seconds until an owner has its lent GPUs back.",
 )
+@click.option(
+    "--checkpoint",
+    "checkpoint_min",
+    type=click.IntRange(1, 10_080),
+    default=None,
+    help="Jobs: minutes between checkpoints.  [default: none is written]",
+)
+@click.option(
+    "--percentile",
+    type=click.IntRange(1, 100),
+    default=None,
+    help="Jobs: % of the time that a guarantee covers its virtual cluster's demand.  [default: 95]",
+)
 @as_json
-def replay(trace: Path, interval_min: int, reclaim_s: int, as_json: bool) -> None:
+def replay(
+    trace: Path,
+    interval_min: int,
+    reclaim_s: int,
+    checkpoint_min: int | None,
+    percentile: int | None,
+    as_json: bool,
+) -> None:
     """Say how many waiting GPU-hours of a TRACE lending would have recovered against fixed quotas.
 
-    TRACE is a CSV or CSV.GZ table with a row for each minute and virtual cluster. Needs no Slurm. Figures are
-    GPU-hours. docs/guides/quota-replay.md explains them, and what the replay leaves out.
+    TRACE is a CSV or CSV.GZ table with a row for each minute and virtual cluster, or for each job. Needs no Slurm.
+    Figures are GPU-hours. docs/guides/quota-replay.md explains them, and what the replay leaves out.
 
     \b
     Examples:
       gpuaas quota replay helios_earth_vc_minutes.csv.gz
       gpuaas quota replay helios_earth_vc_minutes.csv.gz --interval 60 --json
+      gpuaas quota replay philly_jobs.csv.gz --percentile 90
     """
     # numpy takes longer to import than most commands to run
-    from slurm_gpuaas.quota.replay import replay as replay_table
-    from slurm_gpuaas.quota.replay_trace import read_minutes
+    from slurm_gpuaas.quota.replay import MinuteTable
+    from slurm_gpuaas.quota.replay_trace import read_trace
 
     click.echo(f"Reading {trace} ...", err=True)
-    table = read_minutes(trace)
+    read = read_trace(trace)
+    if isinstance(read, MinuteTable):
+        if checkpoint_min is not None or percentile is not None:
+            raise click.UsageError("--checkpoint and --percentile are for lists of jobs; TRACE is a table of minutes.")
+        _replay_minutes(read, interval_min, reclaim_s, as_json=as_json)
+    else:
+        _replay_jobs(read, interval_min, reclaim_s, checkpoint_min, percentile or COVERED, as_json=as_json)
+
+
+COVERED: Final = 95
+"""% of the time; a guarantee that covered every peak would leave most of the cluster idle."""
+
+
+def _replay_minutes(table: MinuteTable, interval_min: int, reclaim_s: int, *, as_json: bool) -> None:
+    from slurm_gpuaas.quota.replay import replay as replay_table
+
     click.echo(f"Replaying {len(table.running):,} minutes of {len(table.tenants)} tenants ...", err=True)
     found = replay_table(table, interval_min=interval_min, reclaim_s=reclaim_s)
     answer = ReplayAnswer(
@@ -336,5 +412,65 @@ def replay(trace: Path, interval_min: int, reclaim_s: int, as_json: bool) -> Non
     if as_json:
         print_json(answer)
         return
-    share = f"{found.lending_recovered_share:.4f}"
-    print_facts((name, share if name == "lending_recovered_share" else value) for name, value in answer)
+    _print_figures(answer)
+
+
+def _replay_jobs(
+    jobs: Sequence[TraceJob],
+    interval_min: int,
+    reclaim_s: int,
+    checkpoint_min: int | None,
+    percentile: int,
+    *,
+    as_json: bool,
+) -> None:
+    from slurm_gpuaas.quota.replay_jobs import Rules, replay_jobs
+
+    click.echo(f"Replaying {len(jobs):,} jobs; this can take minutes ...", err=True)
+    rules = Rules(
+        interval_s=interval_min * 60,
+        reclaim_s=reclaim_s,
+        checkpoint_s=None if checkpoint_min is None else checkpoint_min * 60,
+        percentile=percentile,
+    )
+    found = replay_jobs(jobs, rules)
+    answer = JobsReplayAnswer(
+        interval_min=interval_min,
+        reclaim_s=reclaim_s,
+        checkpoint_min=checkpoint_min,
+        percentile=percentile,
+        gpus=sum(one.guaranteed for one in found.tenants),
+        fixed=found.fixed,
+        lending=found.lending,
+        pooled=found.pooled,
+        bound=found.bound,
+        recovered=found.recovered,
+        lending_recovered_share=found.lending_recovered_share,
+        evicted=found.evicted,
+        evictions=found.evictions,
+        longest_owner_wait_s=found.longest_owner_wait_s,
+        tenants_worse=found.tenants_worse,
+        jobs_worse=found.jobs_worse,
+        longest_worse_s=found.longest_worse_s,
+        churn_gpus=found.churn_gpus,
+        changed_limits_a_day=found.changed_limits_a_day,
+        tenants=[TenantAnswer.model_validate(one, from_attributes=True) for one in found.tenants],
+    )
+    if as_json:
+        print_json(answer)
+        return
+    _print_figures(answer)
+    click.echo()
+    print_table(
+        ("tenant", "#guaranteed", "#jobs", "#fixed_s", "#lending_s", "worse"),
+        ((one.tenant, one.guaranteed, one.jobs, one.fixed_s, one.lending_s, one.worse) for one in answer.tenants),
+        empty="No tenants.",
+    )
+
+
+def _print_figures(answer: ReplayAnswer | JobsReplayAnswer) -> None:
+    print_facts(
+        (name, f"{value:.4f}" if name == "lending_recovered_share" else value)
+        for name, value in answer
+        if name != "tenants"
+    )

@@ -1,6 +1,7 @@
 """Decides what waiting jobs may do on one share of one GPU model: start, wait, or never; and who gives way. Pure.
 
-A job runs wholly as guaranteed or wholly as burst. The daemon and `gpuaas quota simulate` both call `decide`.
+A job runs wholly as guaranteed or wholly as burst. The daemon, `gpuaas quota simulate` and `gpuaas quota replay` all
+call `decide`.
 
 Who gives way, and why nobody swaps for ever:
 
@@ -142,9 +143,12 @@ def decide(
     for job in jobs:
         asked[job.tenant] += job.gpus
     empty = Ledger(promised, capacity)
+    alike: dict[_Kind, list[Pending]] = {}
     for waiting in pending:
-        if waiting.gpus <= most_ever(empty, waiting):
-            asked[waiting.tenant] += waiting.gpus
+        alike.setdefault(_kind(waiting), []).append(waiting)
+    for one, *others in alike.values():
+        if one.gpus <= most_ever(empty, one):
+            asked[one.tenant] += one.gpus * (1 + len(others))
     shares = fair_shares(tree, capacity, asked, half_life_h=options.half_life_h)
     books = _Books(empty, Ledger(tree, capacity), shares, options)
     for job in jobs:
@@ -228,6 +232,14 @@ class _Pools:
         return pool
 
 
+_Kind = tuple[TenantName, int, bool, ServiceClass | None]
+
+
+def _kind(job: Pending) -> _Kind:
+    """All that a decision looks at in a waiting job."""
+    return job.tenant, job.gpus, job.preemptible, job.service
+
+
 MayLose = Callable[[Pending, TenantName], int]
 """GPUs of the largest job that a tenant may lose to a waiting one, which counts as running already; 0: none."""
 
@@ -251,6 +263,9 @@ class _Books:
         self._may_go: dict[TenantName, list[Running]] = {name: [] for name in ledger.tree.tenants}
         """Burst jobs that may give way, the youngest first."""
         self._may_go_below = dict.fromkeys(ledger.tree.tenants, 0)
+        self._not_now: dict[_Kind, Decision] = {}
+        """Since the last start. A job that does not start changes nothing, so the next of its kind, as in an array of
+        thousands, has the same answer."""
 
     # -- State
 
@@ -290,6 +305,17 @@ class _Books:
     # -- Decisions
 
     def decide(self, job: Pending) -> Decision:
+        kind = _kind(job)
+        if (known := self._not_now.get(kind)) is not None:
+            return replace(known, job=job.id)
+        decision = self._decided(job)
+        if decision.action is Action.START:
+            self._not_now.clear()
+        else:
+            self._not_now[kind] = decision
+        return decision
+
+    def _decided(self, job: Pending) -> Decision:
         if (most := most_ever(self._empty, job)) < job.gpus:
             return Decision(job=job.id, action=Action.REFUSE, why=self._never(job, most))
         waits: list[str] = []

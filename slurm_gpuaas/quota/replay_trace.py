@@ -5,39 +5,113 @@ from __future__ import annotations
 import csv
 import gzip
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from math import ceil
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.quota.replay import MinuteTable
+from slurm_gpuaas.quota.replay_jobs import TraceJob
 from slurm_gpuaas.quota.tree import TenantName
 
-MINUTES = ("vc", "time", "running_gpu_num", "pending_gpu_num", "idle_gpu_num")
-WAY_OUT = f"Give a CSV or CSV.GZ file with the columns {', '.join(MINUTES)}: one row a minute and virtual cluster."
+MINUTES: Final = ("vc", "time", "running_gpu_num", "pending_gpu_num", "idle_gpu_num")
+JOBS: Final = ("timestamp", "duration", "num_gpus", "cluster")
+WAY_OUT: Final = (
+    f"Give a CSV or CSV.GZ file with the columns {', '.join(MINUTES)} (one row a minute and virtual cluster) or "
+    f"{', '.join(JOBS)} (one row a job)."
+)
+LONGEST_S: Final = 10**9
+MOST_GPUS: Final = 10**6
 
 
-def read_minutes(path: Path) -> MinuteTable:
-    """
+def read_trace(path: Path) -> MinuteTable | tuple[TraceJob, ...]:
+    """A table of minutes, or jobs by submission.
+
     Raises:
-        InvalidInput: no such table, or its virtual clusters do not cover the same minutes.
+        InvalidInput: neither of them, a row that is none, or virtual clusters that do not cover the same minutes.
     """
     try:
         with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as lines:
-            return _table(lines)
+            return _read(lines)
     except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise InvalidInput(f"{path} cannot be read: {error}.", way_out=WAY_OUT) from error
 
 
-def _table(lines: Iterable[str]) -> MinuteTable:
+def _read(lines: Iterable[str]) -> MinuteTable | tuple[TraceJob, ...]:
     rows = csv.reader(lines)
     header = next(rows, [])
-    if missing := [name for name in MINUTES if name not in header]:
-        raise InvalidInput(f"The trace has no column {missing[0]!r}.", way_out=WAY_OUT)
+    # an empty line is no row
+    numbered = ((number, row) for number, row in enumerate(rows, start=2) if row)
+    if set(MINUTES) <= set(header):
+        return _table(header, numbered)
+    if set(JOBS) <= set(header):
+        return _jobs(header, numbered)
+    raise InvalidInput(
+        "The trace is neither a table of minutes nor a list of jobs: "
+        f"its columns are {', '.join(header) or 'none':.200}.",
+        way_out=WAY_OUT,
+    )
+
+
+# -- Jobs --------------------------------------------------------------------------------------------------------------
+
+
+def _jobs(header: Sequence[str], rows: Iterable[tuple[int, Sequence[str]]]) -> tuple[TraceJob, ...]:
+    places = [header.index(name) for name in JOBS]
+    found: list[tuple[datetime, int, int, str]] = []
+    for number, row in rows:
+        try:
+            submitted, run_s, gpus, cluster = (row[place] for place in places)
+            found.append((_moment(submitted), _seconds(run_s), _gpus(gpus), _named(cluster)))
+        except (IndexError, ValueError, OverflowError) as error:
+            said = "it is too short" if isinstance(error, IndexError) else str(error)
+            raise InvalidInput(f"Line {number} of the trace is no job: {said:.200}.", way_out=WAY_OUT) from error
+    if not found:
+        raise InvalidInput("The trace has no rows.", way_out=WAY_OUT)
+    found.sort(key=lambda job: job[0])  # of one moment, in the order of the file
+    first = found[0][0]
+    return tuple(
+        TraceJob(tenant=TenantName(cluster), submitted_s=int((moment - first).total_seconds()), run_s=run_s, gpus=gpus)
+        for moment, run_s, gpus, cluster in found
+    )
+
+
+def _moment(text: str) -> datetime:
+    moment = datetime.fromisoformat(text)
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def _seconds(text: str) -> int:
+    seconds = float(text)
+    if not 0 <= seconds <= LONGEST_S:
+        raise ValueError(f"it runs {text} s")
+    return ceil(seconds)
+
+
+def _gpus(text: str) -> int:
+    gpus = int(text)
+    if not 1 <= gpus <= MOST_GPUS:
+        raise ValueError(f"it has {gpus} GPUs")
+    return gpus
+
+
+def _named(text: str) -> str:
+    if not text.strip():
+        raise ValueError("it has no cluster")
+    return text
+
+
+# -- Minutes -----------------------------------------------------------------------------------------------------------
+
+
+def _table(header: Sequence[str], rows: Iterable[tuple[int, Sequence[str]]]) -> MinuteTable:
     vc, time, *numbers = (header.index(name) for name in MINUTES)
     clusters: dict[str, tuple[list[str], list[list[int]]]] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         try:
             times, counts = clusters.setdefault(row[vc], ([], []))
             values = [int(row[place]) for place in numbers]

@@ -89,7 +89,8 @@ def test_the_command_reads_a_trace(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("a,b\n", "no column 'vc'"),
+        ("a,b\n", "its columns are a, b."),
+        ("", "its columns are none."),
         (HEADER, "no rows"),
         (HEADER + "a,0,x,0,0\n", "Line 2"),
         (HEADER + "a,0,-1,0,0\n", "fewer than 0"),
