@@ -22,7 +22,9 @@ from slurm_gpuaas.quota import stages
 from slurm_gpuaas.quota.desired import CLOSED, OWNED
 from slurm_gpuaas.quota.partitions import Partitions, settings
 from slurm_gpuaas.quota.stages import Stages
-from slurm_gpuaas.slurm.records import Account, AccountingState, PartitionSpec, Qos, UserAssociation
+from slurm_gpuaas.slurm.records import Account, AccountingJob, AccountingState, PartitionSpec, Qos, UserAssociation
+
+_TOLD: Final = 5
 
 Key = tuple[UserName, AccountName]
 Record = Account | UserAssociation | Qos
@@ -154,10 +156,19 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Busy:
-    """What jobs that have not ended use: Slurm refuses to delete it."""
+    """What jobs that have not ended use: Slurm refuses to delete it.
+
+    Attributes:
+        accounts: that slurmdbd refused without a word which member's jobs are in the way.
+        users: the same.
+        told: sentences about jobs that only slurmdbd knows of.
+    """
 
     associations: frozenset[Key] = frozenset()
     qos: frozenset[QosName] = frozenset()
+    accounts: frozenset[AccountName] = frozenset()
+    users: frozenset[UserName] = frozenset()
+    told: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, jobs: Iterable[Job]) -> Busy:
@@ -166,6 +177,47 @@ class Busy:
             associations=frozenset((job.user, job.account) for job in alive),
             qos=frozenset(job.qos for job in alive),
         )
+
+    def __or__(self, other: Busy) -> Busy:
+        return Busy(
+            associations=self.associations | other.associations,
+            qos=self.qos | other.qos,
+            accounts=self.accounts | other.accounts,
+            users=self.users | other.users,
+            told=tuple(dict.fromkeys((*self.told, *other.told))),
+        )
+
+    @classmethod
+    def of_runs(cls, runs: Iterable[AccountingJob]) -> Busy:
+        """Runs that slurmdbd has no end of."""
+        runs = tuple(runs)
+        told = tuple(
+            f"Slurm's accounting has no end of job {run.job_id} ({run.user}@{run.account}); "
+            "if slurmctld has forgotten it, `sacctmgr show runawayjobs` ends it."
+            for run in runs[:_TOLD]
+        )
+        return cls(
+            associations=frozenset(
+                (UserName.as_slurm_says(run.user), AccountName.as_slurm_says(run.account)) for run in runs
+            ),
+            qos=frozenset(QosName.as_slurm_says(run.qos) for run in runs),
+            told=told,
+        )
+
+    @classmethod
+    def of_step(cls, write: Write) -> Busy:
+        """All that a refused deletion was to delete."""
+        match write:
+            case DeleteAssociations(keys):
+                return cls(associations=frozenset(keys))
+            case DeleteUsers(users):
+                return cls(users=frozenset(users))
+            case DeleteAccounts(accounts):
+                return cls(accounts=frozenset(accounts))
+            case DeleteQos(qos):
+                return cls(qos=frozenset(qos))
+            case _:
+                return IDLE
 
 
 IDLE: Final = Busy()
@@ -358,7 +410,11 @@ def _gone(actual: AccountingState, wanted: AccountingState, busy: Busy) -> _Gone
     surplus = [
         key for key in actual.associations if key not in wanted.associations and is_ours(actual.accounts.get(key[1]))
     ]
-    held = {key: f"until its jobs have ended ({_cancel(key)})" for key in surplus if key in busy.associations}
+    held = {
+        key: f"until its jobs have ended ({_cancel(key)})"
+        for key in surplus
+        if key in busy.associations or key[0] in busy.users
+    }
     ours = {user for user, _account in (*wanted.associations, *held)}
     elsewhere = {user for user, account in actual.associations if not is_ours(actual.accounts.get(account))}
     elsewhere |= {user for (user, _account), _one in _foreign(actual)}
@@ -372,7 +428,7 @@ def _gone(actual: AccountingState, wanted: AccountingState, busy: Busy) -> _Gone
             held[user, account] = f"because it is the default account of {user}, who has others to choose"
     leaving = [key for key in surplus if key not in held]
     users = {user for user, _account in leaving} - ours - elsewhere - actual.abroad - {user for user, _account in held}
-    accounts, staying = _accounts_gone(actual, wanted, {account for _user, account in held})
+    accounts, staying = _accounts_gone(actual, wanted, {account for _user, account in held} | busy.accounts)
     unwanted_qos = [name for name, one in actual.qos.items() if is_ours(one) and name not in wanted.qos]
     return _Gone(
         associations=tuple(sorted(key for key in leaving if key[0] not in users)),
@@ -386,6 +442,7 @@ def _gone(actual: AccountingState, wanted: AccountingState, busy: Busy) -> _Gone
             *(f"Member {_of_key(key)} may start nothing and stays {why}." for key, why in sorted(held.items())),
             *(f"Account {name} stays: there is something below it that is not going." for name in staying),
             *(f"QOS {name} stays until its jobs have ended." for name in sorted(unwanted_qos) if name in busy.qos),
+            *busy.told,
         ),
     )
 
