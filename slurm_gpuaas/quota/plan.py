@@ -10,7 +10,7 @@ there any more, and it goes when its jobs have ended. The plan lists it under `d
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -342,16 +342,18 @@ def _put_members(title: str, members: Iterable[Stages[UserAssociation]], stage: 
 
 
 def _members(actual: AccountingState, wanted: AccountingState, gone: _Gone) -> list[Stages[UserAssociation]]:
-    settled = _settled_defaults(actual, [*wanted.associations.values(), *gone.retired])
+    settled = _settled_defaults(actual, wanted.associations.keys(), [*wanted.associations.values(), *gone.retired])
     found = [(actual.associations.get((one.user, one.account)), one) for one in settled]
     # Slurm makes the first association of a new user the default.
     found.sort(key=lambda pair: not pair[1].is_default)
     return [stages.of_member(before, after) for before, after in found if before != after]
 
 
-def _settled_defaults(actual: AccountingState, targets: Sequence[UserAssociation]) -> list[UserAssociation]:
-    """A user's default account is the user's own choice while it stands: users may change it by themselves."""
-    staying = {(one.user, one.account) for one in targets}
+def _settled_defaults(
+    actual: AccountingState, staying: Collection[Key], targets: Sequence[UserAssociation]
+) -> list[UserAssociation]:
+    """A user's default account is the user's own choice while it stands: users may change it by themselves. One in
+    which nothing starts any more is no choice, as long as the user has another."""
     chosen = {
         one.user: one.account
         for key, one in (*actual.associations.items(), *_foreign(actual))

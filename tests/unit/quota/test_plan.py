@@ -370,6 +370,17 @@ class TestDrift:
             slurm.association_by_key[key] = replace(one, is_default=one.account == VISION)
         assert plan(slurm.read(), goal(two)).steps == ()
 
+    def test_a_project_in_which_nothing_starts_any_more_is_not_the_default_of_a_user_with_another(self) -> None:
+        slurm = brought_to(goal(policy(project(), project("audio"), member(), grant(), grant("audio", gpus=8))))
+        slurm.association_by_key[ALICE, VISION] = replace(slurm.association_by_key[ALICE, VISION], is_default=True)
+        del slurm.association_by_key[ALICE, FOREIGN_ACCOUNT.name]
+        moved = goal(policy(project(), project("audio"), member(of="audio"), grant(), grant("audio", gpus=8)))
+        busy = Busy.of([make_job(1, user="alice", state=JobState.RUNNING)])
+        carry_out(plan(slurm.read(), moved, busy=busy).steps, slurm)
+        assert slurm.association_by_key[ALICE, AccountName("audio")].is_default
+        assert slurm.association_by_key[ALICE, VISION].qos == {"closed"}
+        assert plan(slurm.read(), moved, busy=busy).steps == ()
+
 
 class TestConflicts:
     @pytest.mark.parametrize(
