@@ -28,7 +28,7 @@ from slurm_gpuaas.slurm.limit_records import (
     PartitionLimits,
     QosLimits,
 )
-from slurm_gpuaas.slurm.protocols import SlurmRefused, SlurmUnavailable
+from slurm_gpuaas.slurm.protocols import SlurmRefused, SlurmUnavailable, StillActive
 from slurm_gpuaas.slurm.records import (
     Account,
     AccountingJob,
@@ -339,6 +339,8 @@ class FakeAccounting(_Calls):
         self.tres = frozenset(tres)
         """Known TRES names; empty = all are known."""
         self.runs: list[AccountingJob] = []
+        self.names_no_runs = False
+        """Refuse deletions because of a run without an end, and do not say which."""
         self.records_written = 0
 
     def read(self) -> AccountingState:
@@ -391,18 +393,23 @@ class FakeAccounting(_Calls):
     def delete_associations(self, keys: Iterable[tuple[UserName, AccountName]]) -> None:
         with self._call("delete_associations"):
             gone = set(keys) & self.association_by_key.keys()
+            self._refuse_active(lambda run: (run.user, run.account) in gone)
             self.records_written += len(gone)
             self._drop_associations(gone.__contains__)
 
     def delete_users(self, users: Iterable[UserName]) -> None:
         with self._call("delete_users"):
-            for user in set(users) & self.user_names:
+            leaving = set(users)
+            self._refuse_active(lambda run: run.user in leaving)
+            for user in leaving & self.user_names:
                 self.user_names.remove(user)
                 self.records_written += 1
                 self._drop_associations(lambda key, user=user: key[0] == user)  # type: ignore[misc]
 
     def delete_accounts(self, accounts: Iterable[AccountName]) -> None:
         with self._call("delete_accounts"):
+            accounts = tuple(accounts)
+            self._refuse_active(lambda run: run.account in accounts)
             for name in accounts:
                 children = [one.name for one in self.account_by_name.values() if one.parent == name]
                 if children:
@@ -415,6 +422,7 @@ class FakeAccounting(_Calls):
     def delete_qos(self, qos: Iterable[QosName]) -> None:
         with self._call("delete_qos"):
             gone = set(qos) & self.qos_by_name.keys()
+            self._refuse_active(lambda run: run.qos in gone)
             for name in gone:
                 del self.qos_by_name[name]
                 self.records_written += 1
@@ -425,6 +433,13 @@ class FakeAccounting(_Calls):
                 if one.qos & gone:
                     default = None if one.default_qos in gone else one.default_qos
                     self.association_by_key[key] = replace(one, qos=one.qos - gone, default_qos=default)
+
+    def _refuse_active(self, uses: Callable[[AccountingJob], bool]) -> None:
+        """Of a whole call, as slurmdbd does."""
+        active = tuple(run for run in self.runs if run.ended is None and uses(run))
+        if active:
+            listed = () if self.names_no_runs else active
+            raise StillActive("sacctmgr said: Job(s) active, cancel job(s) before remove (test).", runs=listed)
 
     def jobs_since(self, start: datetime, end: datetime) -> Sequence[AccountingJob]:
         with self._call("jobs_since"):

@@ -23,11 +23,12 @@ from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from fractions import Fraction
 from math import floor
+from types import MappingProxyType
 from typing import Final
 
-from slurm_gpuaas.domain.jobs import Job, JobId, JobState
+from slurm_gpuaas.domain.jobs import Job, JobState
 from slurm_gpuaas.domain.money import Price
-from slurm_gpuaas.domain.names import AccountName, ClusterName, GpuModel, ProjectName
+from slurm_gpuaas.domain.names import AccountName, ClusterName, GpuModel, ProjectName, QosName
 from slurm_gpuaas.domain.policy import KST, LAST_DAY, BudgetPeriod, Grant, Policy
 from slurm_gpuaas.domain.usage import UsageRecord, UsageSum, Window, service_class
 
@@ -37,6 +38,8 @@ PACE: Final = timedelta(days=7)
 """Today's pace is the mean of the last seven days, or of the days since the budget began: a week has all weekdays."""
 SHORTEST_PACE: Final = timedelta(days=1)
 """The first hours of a budget are no pace."""
+
+_ON_NODES: Final = frozenset({JobState.RUNNING, JobState.SUSPENDED})
 
 _Side = Callable[[Grant], int | None]
 """What a grant gives for a period, in GPU-seconds or Won; None = it leaves that side open."""
@@ -234,13 +237,49 @@ def _joined(grants: Iterable[Grant], active: Iterable[Grant]) -> list[Grant]:
     return joined
 
 
-def cuts(policy: Policy, cluster: ClusterName, at: datetime) -> tuple[datetime, ...]:
-    """The moments up to `at` where what a run is charged to, or its price, may change: `UsageSum`s start there."""
-    found = {period.start for account in _accounts(policy, cluster, at) for period in account.periods_until(at)}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InForce:
+    """What of a policy decides on budgets in [since, until): between two moments at which a grant, a rate or a period
+    begins or ends, it is the same.
+
+    Attributes:
+        cuts: the moments where what a run is charged to, or its price, may change: `UsageSum`s start there.
+    """
+
+    policy: Policy
+    cluster: ClusterName
+    since: datetime
+    until: datetime
+    accounts: tuple[_Account, ...]
+    cuts: tuple[datetime, ...]
+
+    def holds(self, policy: Policy, cluster: ClusterName, at: datetime) -> bool:
+        """The store hands out one policy object as long as it is in force."""
+        return policy is self.policy and cluster == self.cluster and self.since <= at < self.until
+
+
+def in_force(policy: Policy, cluster: ClusterName, at: datetime) -> InForce:
+    accounts = tuple(_accounts(policy, cluster, at))
+    spans = [period for account in accounts for period in account.periods_until(at)]
+    found = {period.start for period in spans}
     if found:
         first = min(found)
         found |= {rate.starts_at for rate in policy.rates if first < rate.starts_at <= at}
-    return tuple(sorted(found))
+    changes = {moment for grant in policy.grants for moment in (grant.starts_at, grant.ends_at)}
+    changes |= {rate.starts_at for rate in policy.rates} | {period.end for period in spans}
+    return InForce(
+        policy=policy,
+        cluster=cluster,
+        since=at,
+        until=min((moment for moment in changes if moment > at), default=_midnight(LAST_DAY)),
+        accounts=accounts,
+        cuts=tuple(sorted(found)),
+    )
+
+
+def cuts(policy: Policy, cluster: ClusterName, at: datetime) -> tuple[datetime, ...]:
+    """The moments up to `at` where what a run is charged to, or its price, may change: `UsageSum`s start there."""
+    return in_force(policy, cluster, at).cuts
 
 
 # -- Budgets -----------------------------------------------------------------------------------------------------------
@@ -264,20 +303,64 @@ def budgets(
         jobs: what slurmctld holds. Without them nothing is committed.
         running: metered runs without an end.
     """
+    reckoned = reckon(in_force(policy, cluster, at), at, sums, jobs=jobs, running=running)
+    return {project: one.budget for project, one in reckoned.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Length:
+    """What of a running job its budget depends on. `metered` are its GPU-seconds so far."""
+
+    gpus: int
+    seconds: int
+    started: datetime
+    model: GpuModel | None
+    qos: QosName
+    metered: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reckoned:
+    """A budget and all that it follows from while the same is in force."""
+
+    sums: Sequence[UsageSum]
+    lengths: Sequence[_Length]
+    budget: Budget
+
+
+def reckon(
+    now: InForce,
+    at: datetime,
+    sums: Iterable[UsageSum],
+    *,
+    jobs: Iterable[Job] = (),
+    running: Iterable[UsageRecord] = (),
+    known: Mapping[ProjectName, Reckoned] = MappingProxyType({}),
+) -> Mapping[ProjectName, Reckoned]:
+    """As `budgets`; anew only for projects whose use or running jobs differ from what is known.
+
+    Args:
+        known: an earlier answer for the same `now`.
+    """
     uses: dict[str, list[UsageSum]] = defaultdict(list)
     for one in sums:
         uses[one.account].append(one)
-    lengths: dict[str, list[Job]] = defaultdict(list)
+    metered = {record.job_id: record.gpu_seconds for record in running if record.cluster == now.cluster}
+    lengths: dict[str, list[_Length]] = defaultdict(list)
     for job in jobs:
-        if job.state in {JobState.RUNNING, JobState.SUSPENDED} and job.started is not None:
-            lengths[job.account].append(job)
-    metered = {record.job_id: record.gpu_seconds for record in running if record.cluster == cluster}
-    return {
-        account.project: _budget(
-            policy, cluster, at, account, uses[AccountName(account.project)], lengths[account.project], metered
-        )
-        for account in _accounts(policy, cluster, at)
-    }
+        if job.state in _ON_NODES and job.started is not None:
+            length = _Length(
+                job.gpus, _seconds(job.time_limit), job.started, job.model, job.qos, metered.get(job.id, 0)
+            )
+            lengths[job.account].append(length)
+    found: dict[ProjectName, Reckoned] = {}
+    for account in now.accounts:
+        used, held = uses[AccountName(account.project)], lengths[account.project]
+        before = known.get(account.project)
+        if before is None or before.sums != used or before.lengths != held:
+            before = Reckoned(used, held, _budget(now.policy, now.cluster, at, account, used, held))
+        found[account.project] = before
+    return found
 
 
 @dataclass(slots=True)
@@ -297,8 +380,7 @@ def _budget(
     at: datetime,
     account: _Account,
     sums: Iterable[UsageSum],
-    jobs: Iterable[Job],
-    metered: Mapping[JobId, int],
+    jobs: Iterable[_Length],
 ) -> Budget:
     spans = account.periods_until(at)
     period = spans[-1]
@@ -311,9 +393,9 @@ def _budget(
     held = committed = 0
     committed_won = Fraction(0)
     for job in jobs:
-        whole = job.gpus * _seconds(job.time_limit)
-        if job.started is not None and job.started >= period.start:
-            more = max(whole - metered.get(job.id, 0), 0)
+        whole = job.gpus * job.seconds
+        if job.started >= period.start:
+            more = max(whole - job.metered, 0)
             committed += more
             committed_won += more * price(job.model, job.started).of_class(service_class(job.qos))
         else:

@@ -48,7 +48,7 @@ from slurm_gpuaas.quota.plan import (
     plan,
 )
 from slurm_gpuaas.slurm import protocols as slurm
-from slurm_gpuaas.slurm.protocols import Accounting, Controller, SlurmRefused
+from slurm_gpuaas.slurm.protocols import Accounting, Controller, SlurmRefused, StillActive
 from slurm_gpuaas.slurm.records import Transaction
 from slurm_gpuaas.store import PolicyRevision, Store
 from slurm_gpuaas.store.budgets import read_budgets
@@ -61,6 +61,8 @@ SEEN: Final = "quota.last-transaction"
 """Mark in the store: Slurm's newest transaction when Slurm was last as wanted. Drift is in later ones."""
 DRIFT_LOOKBACK: Final = timedelta(days=7)
 """How far back Slurm's transactions are searched for who made a difference."""
+REFUSED_FOR: Final = timedelta(minutes=5)
+"""So long an idle run does not ask slurmdbd again to delete what it refused."""
 SHORT: Final = "quota.short-told"
 
 log = structlog.get_logger(__name__)
@@ -115,6 +117,14 @@ class _Goal:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class _Refused:
+    """What slurmdbd would not delete at that moment, because of runs that slurmctld need not know of."""
+
+    busy: Busy
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Reading:
     """`digest` names the wanted state; `drifted`: Slurm was brought to it before."""
 
@@ -161,6 +171,7 @@ class PolicyController:
         self._lock = threading.Lock()
         self._memory = AccountingMemory(accounting, clock)
         self._goal: _Goal | None = None
+        self._refused: _Refused | None = None
 
     def plan(self, policy: Policy | None = None) -> Plan:
         """What would change in Slurm for this policy (default: the one in force). Writes nothing.
@@ -186,6 +197,7 @@ class PolicyController:
                 raise InvalidInput(
                     " ".join(broken), way_out="Nothing was changed: grant fewer GPUs, or let them start later."
                 )
+            self._refused = None  # somebody asks: slurmdbd is asked again too
             reading = self._read(policy)
             _refuse_conflicts(reading.plan)
             with self._store.transaction():
@@ -204,8 +216,8 @@ class PolicyController:
                         )
                     )
             self._failpoint("quota.policy-stored")
-            self._converge(reading, policy, actor=actor, reason=f"policy revision {revision.revision}")
-            return Outcome(plan=reading.plan, revision=revision, done=True)
+            done = self._converge(reading, policy, actor=actor, reason=f"policy revision {revision.revision}")
+            return Outcome(plan=done, revision=revision, done=True)
 
     def reconcile(self) -> Outcome:
         """Bring Slurm to the policy in force; no write, in Slurm or in the store, when it is there.
@@ -225,8 +237,8 @@ class PolicyController:
                 return Outcome(plan=reading.plan, revision=revision, done=False)
             reason = "drift" if reading.drifted else f"policy revision {revision.revision}"
             self._tell_short(reading.short)
-            self._converge(reading, policy, actor=ACTOR, reason=reason)
-            return Outcome(plan=reading.plan, revision=revision, done=True)
+            done = self._converge(reading, policy, actor=ACTOR, reason=reason)
+            return Outcome(plan=done, revision=revision, done=True)
 
     # -- Observe and plan
 
@@ -239,7 +251,8 @@ class PolicyController:
             isinstance(step.write, DeleteAssociations | DeleteAccounts | DeleteQos | DeleteUsers)
             for step in found.steps
         ):
-            found = plan(actual, goal.wanted.accounting, partitions=parts, busy=Busy.of(self._controller.jobs()))
+            busy = Busy.of(self._controller.jobs()) | self._still_refused()
+            found = plan(actual, goal.wanted.accounting, partitions=parts, busy=busy)
         if any(isinstance(step.write, WritePartitions) for step in found.steps):
             found = found.with_conflicts(self._unknown_nodes(goal.wanted))
         named = _sha256(f"{goal.digest} {parts.text}")
@@ -247,6 +260,11 @@ class PolicyController:
         if drifted and found.steps:
             found = explained(found, self._transactions())
         return _Reading(digest=named, plan=found, short=goal.inputs.short, drifted=drifted)
+
+    def _still_refused(self) -> Busy:
+        if self._refused is not None and not self._refused.at <= self._clock.now() < self._refused.at + REFUSED_FOR:
+            self._refused = None
+        return IDLE if self._refused is None else self._refused.busy
 
     def _goal_of(self, policy: Policy) -> _Goal:
         now = self._clock.now()
@@ -297,18 +315,43 @@ class PolicyController:
 
     # -- Apply
 
-    def _converge(self, reading: _Reading, policy: Policy, *, actor: str, reason: str) -> None:
+    def _converge(self, reading: _Reading, policy: Policy, *, actor: str, reason: str) -> Plan:
+        """The plan as it was carried out: what slurmdbd would not delete yet is deferred."""
         self._close_interrupted()
-        for number, step in enumerate(reading.plan.steps, 1):
-            self._carry_out(f"quota.{number}", step, actor, reason)
-        if reading.plan.steps:
+        done: list[Step] = []
+        while not self._carried_out(reading.plan, done, actor, reason):
+            reading = self._read(policy)
+        if done:
             self._verify(policy)
             self._failpoint("quota.verified")
-        if reading.plan.steps or not reading.drifted:
+        if done or not reading.drifted:
             now = self._clock.now()
             if self._memory.newest is not None:
                 self._store.set_mark(SEEN, str(self._memory.newest), at=now)
             self._store.set_mark(CONVERGED, reading.digest, at=now)
+        return replace(reading.plan, steps=tuple(done))
+
+    def _carried_out(self, found: Plan, done: list[Step], actor: str, reason: str) -> bool:
+        """False when slurmdbd refused a deletion: the way from here is another, without what it refused."""
+        for step in found.steps:
+            try:
+                self._carry_out(f"quota.{len(done) + 1}", step, actor, reason)
+            except StillActive as error:
+                self._defer(step, error)
+                return False
+            done.append(step)
+        return True
+
+    def _defer(self, step: Step, error: StillActive) -> None:
+        """Each refusal puts more aside, at the last all of the step, so that the run comes to an end."""
+        known = self._still_refused()
+        busy = known | Busy.of_runs(error.runs)
+        if busy == known:
+            busy |= Busy.of_step(step.write)
+        if busy == known:
+            raise error
+        self._refused = _Refused(busy=busy, at=self._clock.now())
+        log.info("quota.deferred", step=step.title, why=str(error))
 
     def _close_interrupted(self) -> None:
         with self._store.transaction():
@@ -336,7 +379,11 @@ class PolicyController:
             detail={"objects": " ".join(change.name for change in step.changes), "reason": reason},
         )
         self._failpoint(f"{place}.intended")
-        self._write(place, step)
+        try:
+            self._write(place, step)
+        except StillActive:
+            self._store.journal.close(effect, outcome="failed", at=self._clock.now())
+            raise
         self._failpoint(f"{place}.written")
         now = self._clock.now()
         with self._store.transaction():

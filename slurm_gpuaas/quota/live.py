@@ -89,11 +89,12 @@ def live_shares(
     by_partition: dict[PartitionName, list[Entitlement]] = defaultdict(list)
     for one in entitlements(policy, cluster, scene.now):
         by_partition[one.partition].append(one)
+    names = {partition: {one.name for one in entitled} for partition, entitled in by_partition.items()}
     on_nodes: dict[PartitionName, list[Job]] = defaultdict(list)
     strangers: list[Job] = []
     for job in scene.jobs:
         if job.state in ON_NODES:
-            ours = any(one.name == project_of(job) for one in by_partition.get(job.partition, ()))
+            ours = project_of(job) in names.get(job.partition, ())
             (on_nodes[job.partition] if ours else strangers).append(job)
     foreign = _held(strangers)
     return {

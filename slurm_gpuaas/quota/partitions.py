@@ -5,14 +5,14 @@ A change reaches the running slurmctld by itself; the file says the same, so tha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import Final
 
-from slurm_gpuaas.domain.names import PartitionName
+from slurm_gpuaas.domain.names import PartitionName, QosName
 from slurm_gpuaas.domain.policy import expand_nodes
-from slurm_gpuaas.quota.desired import ADMINISTRATORS, ADMINISTRATORS_QOS, BILLING_WEIGHTS
+from slurm_gpuaas.quota.desired import ADMINISTRATORS, ADMINISTRATORS_QOS, BILLING_WEIGHTS, CLOSED
 from slurm_gpuaas.slurm.partitions import words
 from slurm_gpuaas.slurm.records import PartitionSpec
 
@@ -56,9 +56,40 @@ class Partitions:
         """Wanted names that Slurm has and that are not ours."""
         return tuple(sorted({spec.name for spec in self.wanted} & self.live.keys() - self._listed))
 
+    def opened(self, known: Collection[QosName]) -> Partitions | None:
+        """The way to partitions that let in both what they let in now and what they should: it is gone before anything
+        is lowered. None when none gains a QOS.
+
+        Args:
+            known: QOS that exist: Slurm refuses a partition with another.
+        """
+        wanted = {spec.name: spec for spec in self.wanted}
+        kept = {name: self.live[name] for name in sorted(self._listed & self.live.keys())}
+        both = {name: _opened(live, wanted[name], known) if name in wanted else live for name, live in kept.items()}
+        if both == kept:
+            return None
+        return replace(self, wanted=tuple(both.values()))
+
+    def after(self, earlier: Partitions | None) -> Partitions:
+        """What is left once another way was gone from here; None: nothing was."""
+        if earlier is None:
+            return self
+        live = {**self.live, **{spec.name: spec for spec in earlier.wanted}}
+        return replace(self, file=earlier.text, live=live)
+
     @property
     def _listed(self) -> frozenset[PartitionName]:
         return frozenset(listed(self.file or "")) - {ADMINISTRATORS}
+
+
+def _opened(live: PartitionSpec, wanted: PartitionSpec, known: Collection[QosName]) -> PartitionSpec:
+    """Our own words where they say the same: so no second write is only for words."""
+    if not live.allow_qos or set(wanted.allow_qos) <= {*live.allow_qos, CLOSED}:
+        return live
+    both = tuple(sorted({name for name in live.allow_qos if name in known} - {CLOSED} | {*wanted.allow_qos}))
+    opened = replace(live, allow_qos=both)
+    same = replace(wanted, allow_qos=both)
+    return same if settings(same) == settings(opened) else opened
 
 
 def render(partitions: Iterable[PartitionSpec]) -> str:

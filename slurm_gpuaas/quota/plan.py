@@ -10,7 +10,7 @@ there any more, and it goes when its jobs have ended. The plan lists it under `d
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -18,13 +18,20 @@ from typing import Final, TypeVar
 
 from slurm_gpuaas.domain.jobs import Job
 from slurm_gpuaas.domain.names import AccountName, PartitionName, QosName, UserName
+from slurm_gpuaas.quota import stages
 from slurm_gpuaas.quota.desired import CLOSED, OWNED
 from slurm_gpuaas.quota.partitions import Partitions, settings
-from slurm_gpuaas.slurm.records import Account, AccountingState, PartitionSpec, Qos, UserAssociation
+from slurm_gpuaas.quota.stages import Stages
+from slurm_gpuaas.slurm.records import Account, AccountingJob, AccountingState, PartitionSpec, Qos, UserAssociation
+
+_TOLD: Final = 5
 
 Key = tuple[UserName, AccountName]
 Record = Account | UserAssociation | Qos
 T = TypeVar("T")
+K = TypeVar("K")
+R = TypeVar("R", Account, UserAssociation, Qos)
+_Stage = Callable[[Stages[R]], tuple[R | None, R | None]]
 
 
 class Action(StrEnum):
@@ -149,10 +156,19 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Busy:
-    """What jobs that have not ended use: Slurm refuses to delete it."""
+    """What jobs that have not ended use: Slurm refuses to delete it.
+
+    Attributes:
+        accounts: that slurmdbd refused without a word which member's jobs are in the way.
+        users: the same.
+        told: sentences about jobs that only slurmdbd knows of.
+    """
 
     associations: frozenset[Key] = frozenset()
     qos: frozenset[QosName] = frozenset()
+    accounts: frozenset[AccountName] = frozenset()
+    users: frozenset[UserName] = frozenset()
+    told: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, jobs: Iterable[Job]) -> Busy:
@@ -161,6 +177,47 @@ class Busy:
             associations=frozenset((job.user, job.account) for job in alive),
             qos=frozenset(job.qos for job in alive),
         )
+
+    def __or__(self, other: Busy) -> Busy:
+        return Busy(
+            associations=self.associations | other.associations,
+            qos=self.qos | other.qos,
+            accounts=self.accounts | other.accounts,
+            users=self.users | other.users,
+            told=tuple(dict.fromkeys((*self.told, *other.told))),
+        )
+
+    @classmethod
+    def of_runs(cls, runs: Iterable[AccountingJob]) -> Busy:
+        """Runs that slurmdbd has no end of."""
+        runs = tuple(runs)
+        told = tuple(
+            f"Slurm's accounting has no end of job {run.job_id} ({run.user}@{run.account}); "
+            "if slurmctld has forgotten it, `sacctmgr show runawayjobs` ends it."
+            for run in runs[:_TOLD]
+        )
+        return cls(
+            associations=frozenset(
+                (UserName.as_slurm_says(run.user), AccountName.as_slurm_says(run.account)) for run in runs
+            ),
+            qos=frozenset(QosName.as_slurm_says(run.qos) for run in runs),
+            told=told,
+        )
+
+    @classmethod
+    def of_step(cls, write: Write) -> Busy:
+        """All that a refused deletion was to delete."""
+        match write:
+            case DeleteAssociations(keys):
+                return cls(associations=frozenset(keys))
+            case DeleteUsers(users):
+                return cls(users=frozenset(users))
+            case DeleteAccounts(accounts):
+                return cls(accounts=frozenset(accounts))
+            case DeleteQos(qos):
+                return cls(qos=frozenset(qos))
+            case _:
+                return IDLE
 
 
 IDLE: Final = Busy()
@@ -182,11 +239,10 @@ def plan(
     if conflicts:
         return Plan(conflicts=conflicts)
     gone = _gone(actual, wanted, busy)
+    opened = partitions.opened(actual.qos.keys() | wanted.qos.keys()) if partitions else None
     steps = (
-        *_put_qos(actual.qos, wanted.qos),
-        _put_accounts(actual.accounts, wanted.accounts),
-        _put_associations(actual, wanted, gone),
-        _write_partitions(partitions) if partitions else None,
+        *_put_limits(actual, wanted, gone, _write_partitions(opened, "open partitions") if opened else None),
+        _write_partitions(partitions.after(opened), "write partitions") if partitions else None,
         _delete("remove members", DeleteAssociations, gone.associations, "association", _of_key),
         _delete("remove users", DeleteUsers, gone.users, "user", str),
         _delete("remove accounts", DeleteAccounts, gone.accounts, "account", str),
@@ -226,63 +282,78 @@ def _conflicts(actual: AccountingState, wanted: AccountingState) -> Iterator[str
 # -- Puts --------------------------------------------------------------------------------------------------------------
 
 
-def _put_qos(actual: Mapping[QosName, Qos], wanted: Mapping[QosName, Qos]) -> Iterator[Step | None]:
-    """Those that others name in Preempt come first. Raised before lowered: nobody is short in between."""
-    differing = [qos for qos in wanted.values() if qos != actual.get(qos.name)]
-    lowered = {qos.name for qos in differing if qos.name in actual and _lowers(actual[qos.name], qos)}
-    others = [qos for qos in differing if qos.name not in lowered]
-    for title, chosen in (
-        ("put QOS without preemption", [qos for qos in others if not qos.preempt]),
-        ("put and raise QOS", [qos for qos in others if qos.preempt]),
-        ("lower QOS", [qos for qos in differing if qos.name in lowered]),
-    ):
-        yield _step(
-            title, PutQos(tuple(chosen)), [_change("qos", one.name, actual.get(one.name), one) for one in chosen]
-        )
+def _put_limits(
+    actual: AccountingState, wanted: AccountingState, gone: _Gone, open_first: Step | None
+) -> Iterator[Step | None]:
+    """QOS that others name in Preempt come first; all that gives more before anything that gives less; moves last.
+
+    Accounts are raised parents first and lowered children first.
+    """
+    qos = [stages.of_qos(actual.qos.get(one.name), one) for one in _differing(actual.qos, wanted.qos)]
+    accounts = [
+        stages.of_account(actual.accounts.get(one.name), one) for one in _differing(actual.accounts, wanted.accounts)
+    ]
+    members = _members(actual, wanted, gone)
+    yield _put_qos("put QOS without preemption", [one for one in qos if one.more and not one.more.preempt], _more)
+    yield _put_qos("put and raise QOS", [one for one in qos if one.more and one.more.preempt], _more)
+    yield _put_accounts("put and raise accounts", accounts, _more)
+    yield _put_members("put members", members, _more)
+    yield open_first
+    yield _put_qos("lower QOS", qos, _less)
+    yield _put_accounts("lower accounts", accounts[::-1], _less)
+    yield _put_accounts("move accounts", accounts, _move)
+    yield _put_members("narrow members", members, _less)
 
 
-def _lowers(before: Qos, after: Qos) -> bool:
-    return any(
-        limit < old.get(name, limit + 1)
-        for old, new in (
-            (before.grp_tres, after.grp_tres),
-            (before.max_tres_per_job, after.max_tres_per_job),
-            (before.max_tres_per_account, after.max_tres_per_account),
-        )
-        for name, limit in new.items()
-    )
+def _differing(actual: Mapping[K, R], wanted: Mapping[K, R]) -> list[R]:
+    return [one for name, one in wanted.items() if one != actual.get(name)]
 
 
-def _put_accounts(actual: Mapping[AccountName, Account], wanted: Mapping[AccountName, Account]) -> Step | None:
-    """Parents stand before children in `wanted`; a changed parent is a move."""
-    differing = tuple(account for name, account in wanted.items() if account != actual.get(name))
-    return _step(
-        "put accounts",
-        PutAccounts(differing),
-        [_change("account", one.name, actual.get(one.name), one) for one in differing],
-    )
+def _more(one: Stages[R]) -> tuple[R | None, R | None]:
+    """Before and after of a stage."""
+    return one.before, one.more
 
 
-def _put_associations(actual: AccountingState, wanted: AccountingState, gone: _Gone) -> Step | None:
-    targets = [*wanted.associations.values(), *gone.retired]
-    settled = _settled_defaults(actual, targets)
-    differing = [one for one in settled if one != actual.associations.get((one.user, one.account))]
+def _less(one: Stages[R]) -> tuple[R | None, R | None]:
+    return one.more or one.before, one.less
+
+
+def _move(one: Stages[R]) -> tuple[R | None, R | None]:
+    return one.less or one.more or one.before, one.moved
+
+
+def _put_qos(title: str, qos: Iterable[Stages[Qos]], stage: _Stage[Qos]) -> Step | None:
+    pairs = [(before, after) for before, after in map(stage, qos) if after]
+    changes = [_change("qos", after.name, before, after) for before, after in pairs]
+    return _step(title, PutQos(tuple(after for _, after in pairs)), changes)
+
+
+def _put_accounts(title: str, accounts: Iterable[Stages[Account]], stage: _Stage[Account]) -> Step | None:
+    """Parents stand before children in `wanted`."""
+    pairs = [(before, after) for before, after in map(stage, accounts) if after]
+    changes = [_change("account", after.name, before, after) for before, after in pairs]
+    return _step(title, PutAccounts(tuple(after for _, after in pairs)), changes)
+
+
+def _put_members(title: str, members: Iterable[Stages[UserAssociation]], stage: _Stage[UserAssociation]) -> Step | None:
+    pairs = [(before, after) for before, after in map(stage, members) if after]
+    changes = [_change("association", _of_key((after.user, after.account)), before, after) for before, after in pairs]
+    return _step(title, PutAssociations(tuple(after for _, after in pairs)), changes)
+
+
+def _members(actual: AccountingState, wanted: AccountingState, gone: _Gone) -> list[Stages[UserAssociation]]:
+    settled = _settled_defaults(actual, wanted.associations.keys(), [*wanted.associations.values(), *gone.retired])
+    found = [(actual.associations.get((one.user, one.account)), one) for one in settled]
     # Slurm makes the first association of a new user the default.
-    differing.sort(key=lambda one: not one.is_default)
-    return _step(
-        "put members",
-        PutAssociations(tuple(differing)),
-        [
-            _change("association", _of_key(key), actual.associations.get(key), one)
-            for one in differing
-            for key in [(one.user, one.account)]
-        ],
-    )
+    found.sort(key=lambda pair: not pair[1].is_default)
+    return [stages.of_member(before, after) for before, after in found if before != after]
 
 
-def _settled_defaults(actual: AccountingState, targets: Sequence[UserAssociation]) -> list[UserAssociation]:
-    """A user's default account is the user's own choice while it stands: users may change it by themselves."""
-    staying = {(one.user, one.account) for one in targets}
+def _settled_defaults(
+    actual: AccountingState, staying: Collection[Key], targets: Sequence[UserAssociation]
+) -> list[UserAssociation]:
+    """A user's default account is the user's own choice while it stands: users may change it by themselves. One in
+    which nothing starts any more is no choice, as long as the user has another."""
     chosen = {
         one.user: one.account
         for key, one in (*actual.associations.items(), *_foreign(actual))
@@ -302,7 +373,7 @@ def _foreign_partitions(found: Partitions | None) -> Iterator[str]:
         yield f"The policy needs partition {name}, which exists and is not ours."
 
 
-def _write_partitions(found: Partitions) -> Step | None:
+def _write_partitions(found: Partitions, title: str) -> Step | None:
     if not found.put and not found.delete and found.file == found.text:
         return None
     changes = [
@@ -319,7 +390,7 @@ def _write_partitions(found: Partitions) -> Step | None:
         action = Action.CREATE if found.file is None else Action.CHANGE
         changes.append(Change(action=action, kind="partition", name="(the include file's text)"))
     write = WritePartitions(text=found.text, put=found.put, delete=found.delete)
-    return Step(title="write partitions", write=write, changes=tuple(changes))
+    return Step(title=title, write=write, changes=tuple(changes))
 
 
 # -- Deletions ---------------------------------------------------------------------------------------------------------
@@ -341,7 +412,11 @@ def _gone(actual: AccountingState, wanted: AccountingState, busy: Busy) -> _Gone
     surplus = [
         key for key in actual.associations if key not in wanted.associations and is_ours(actual.accounts.get(key[1]))
     ]
-    held = {key: f"until its jobs have ended ({_cancel(key)})" for key in surplus if key in busy.associations}
+    held = {
+        key: f"until its jobs have ended ({_cancel(key)})"
+        for key in surplus
+        if key in busy.associations or key[0] in busy.users
+    }
     ours = {user for user, _account in (*wanted.associations, *held)}
     elsewhere = {user for user, account in actual.associations if not is_ours(actual.accounts.get(account))}
     elsewhere |= {user for (user, _account), _one in _foreign(actual)}
@@ -355,7 +430,7 @@ def _gone(actual: AccountingState, wanted: AccountingState, busy: Busy) -> _Gone
             held[user, account] = f"because it is the default account of {user}, who has others to choose"
     leaving = [key for key in surplus if key not in held]
     users = {user for user, _account in leaving} - ours - elsewhere - actual.abroad - {user for user, _account in held}
-    accounts, staying = _accounts_gone(actual, wanted, {account for _user, account in held})
+    accounts, staying = _accounts_gone(actual, wanted, {account for _user, account in held} | busy.accounts)
     unwanted_qos = [name for name, one in actual.qos.items() if is_ours(one) and name not in wanted.qos]
     return _Gone(
         associations=tuple(sorted(key for key in leaving if key[0] not in users)),
@@ -369,6 +444,7 @@ def _gone(actual: AccountingState, wanted: AccountingState, busy: Busy) -> _Gone
             *(f"Member {_of_key(key)} may start nothing and stays {why}." for key, why in sorted(held.items())),
             *(f"Account {name} stays: there is something below it that is not going." for name in staying),
             *(f"QOS {name} stays until its jobs have ended." for name in sorted(unwanted_qos) if name in busy.qos),
+            *busy.told,
         ),
     )
 

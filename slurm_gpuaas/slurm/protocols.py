@@ -95,6 +95,18 @@ class Controller(Protocol):
         ...
 
 
+class StillActive(SlurmRefused):
+    """slurmdbd deletes nothing that a run without an end uses, also when slurmctld has forgotten the job.
+
+    Attributes:
+        runs: those that use what was to be deleted, as far as slurmdbd lists them.
+    """
+
+    def __init__(self, message: str, *, runs: tuple[AccountingJob, ...]) -> None:
+        super().__init__(message, way_out="It can go when they have ended; `sacctmgr show runawayjobs` ends lost ones.")
+        self.runs = runs
+
+
 class Partitions(Protocol):
     """Partitions of the running slurmctld. What it is told here lasts until it reads its files again."""
 
@@ -137,7 +149,10 @@ class LimitReader(Protocol):
 
 
 class Accounting(Protocol):
-    """slurmdbd. Writes are whole records in bulk: what a record does not say is cleared, never left."""
+    """slurmdbd. Writes are whole records in bulk: what a record does not say is cleared, never left.
+
+    Deleting raises StillActive while runs without an end use any of it: the rest may be there still, too.
+    """
 
     def read(self) -> AccountingState:
         """Accounts, users, associations and QOS of this cluster. A fixed number of calls, whatever there is."""

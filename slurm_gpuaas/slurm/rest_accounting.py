@@ -12,7 +12,8 @@ because slurmrestd asks slurmdbd about every record by itself before it writes (
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import islice
@@ -24,7 +25,7 @@ from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import AccountName, QosName, UserName
 from slurm_gpuaas.slurm import loading, transactions
 from slurm_gpuaas.slurm.programs import Program, program
-from slurm_gpuaas.slurm.protocols import SlurmRefused
+from slurm_gpuaas.slurm.protocols import SlurmRefused, StillActive
 from slurm_gpuaas.slurm.records import (
     QOS_FLAGS,
     Account,
@@ -44,6 +45,8 @@ ROOT: Final = "root"
 _DB: Final = f"/slurmdb/{API}"
 _BATCH: Final = 1000
 """Records a request. slurmdbd holds its locks for a whole request: 1,000 associations take it about 3 s."""
+_ACTIVE: Final = "Job(s) active"
+_INSTANT: Final = timedelta(seconds=1)
 _LOAD: Final = 5000
 """Entries a load. Each load first reads all that is there: 5,000 members take 6 s in one, 12 s in loads of 1,000."""
 
@@ -379,6 +382,14 @@ class RestAccounting:
     def delete_associations(self, keys: Iterable[tuple[UserName, AccountName]]) -> None:
         rows = self._user_rows()
         leaving = set(keys) & rows.keys()
+        with self._unless_active(lambda run: (run.user, run.account) in leaving):
+            self._delete_associations(rows, leaving)
+
+    def _delete_associations(
+        self,
+        rows: dict[tuple[UserName, AccountName], UserAssociation],
+        leaving: Collection[tuple[UserName, AccountName]],
+    ) -> None:
         self._move_defaults(rows, leaving)
         accounts_of: dict[UserName, list[AccountName]] = defaultdict(list)
         for user, account in sorted(leaving):
@@ -396,7 +407,9 @@ class RestAccounting:
         """Those whom another cluster knows lose their associations with this one only."""
         here, abroad = self._by_place()
         # slurmrestd deletes one a call: 900 users take it half a minute, sacctmgr a quarter of a second.
-        self._delete("user", sorted(set(users) & self._users()), here=_users_of(here), abroad=_users_of(abroad))
+        leaving = set(users) & self._users()
+        with self._unless_active(lambda run: run.user in leaving):
+            self._delete("user", sorted(leaving), here=_users_of(here), abroad=_users_of(abroad))
 
     def delete_accounts(self, accounts: Iterable[AccountName]) -> None:
         """Checks for children itself: Slurm would take a whole subtree along. Other clusters keep theirs."""
@@ -414,7 +427,8 @@ class RestAccounting:
         user_rows = self._user_rows(rows)
         self._move_defaults(user_rows, {key for key in user_rows if key[1] in leaving})
         ordered = sorted(leaving, key=lambda name: (-_depth(name, parent_of), name))
-        self._delete("account", ordered, here=parent_of.keys(), abroad={row.account for row in abroad})
+        with self._unless_active(lambda run: run.account in leaving):
+            self._delete("account", ordered, here=parent_of.keys(), abroad={row.account for row in abroad})
 
     def delete_qos(self, qos: Iterable[QosName]) -> None:
         """Out of other QOS's preempt lists first: before 25.05 slurmdbd leaves it there, and slurmrestd 24.11 then
@@ -429,8 +443,9 @@ class RestAccounting:
             for batch in _batches(sorted(names)):
                 change = ["where", f"name={','.join(batch)}", "set", f"preempt={','.join(sorted(kept))}"]
                 self._sacctmgr(["--immediate", "--quiet", "modify", "qos", *change])
-        for batch in _batches(sorted(leaving)):
-            self._sacctmgr(["--immediate", "--quiet", "delete", "qos", f"name={','.join(batch)}"])
+        with self._unless_active(lambda run: run.qos in leaving):
+            for batch in _batches(sorted(leaving)):
+                self._sacctmgr(["--immediate", "--quiet", "delete", "qos", f"name={','.join(batch)}"])
 
     # ------------------------------------------------------------------ parts
 
@@ -446,6 +461,19 @@ class RestAccounting:
         for row in self._wire.get(f"{_DB}/associations/", _AssociationsAnswer, query).associations:
             (here if row.cluster == self.cluster() else abroad).append(row)
         return here, abroad
+
+    @contextmanager
+    def _unless_active(self, uses: Callable[[AccountingJob], bool]) -> Iterator[None]:
+        """Tell a refusal because of runs without an end from others. sacctmgr names one of them, slurmrestd none, and
+        for several accounts at once not even the reason."""
+        try:
+            yield
+        except SlurmRefused as error:
+            now = datetime.now(UTC)
+            runs = tuple(run for run in self.jobs_since(now - _INSTANT, now) if run.ended is None and uses(run))
+            if not runs and _ACTIVE not in str(error):
+                raise
+            raise StillActive(str(error), runs=runs) from error
 
     def _delete(self, kind: str, names: Sequence[str], *, here: Collection[str], abroad: Collection[str]) -> None:
         """Delete what no other cluster knows, record and all; of the rest, what this cluster has.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 
-from slurm_gpuaas.domain.budgets import Budget, budgets, cuts
+from slurm_gpuaas.domain.budgets import Budget
 from slurm_gpuaas.domain.jobs import Job
 from slurm_gpuaas.domain.names import ClusterName, ProjectName
 from slurm_gpuaas.domain.policy import Policy
@@ -21,9 +21,11 @@ def read_budgets(
         store: metered up to about `at`.
         jobs: what slurmctld holds; without them nothing is committed.
     """
-    moments = cuts(policy, cluster, at)
-    if not moments:
-        return {}
-    return budgets(
-        policy, cluster, at, store.usage_sums(cluster, moments), jobs=jobs, running=store.usage(running=True)
+    return store.known_budgets.read(
+        policy,
+        cluster,
+        at,
+        sums=lambda moments: store.usage_sums(cluster, moments),
+        running=lambda: store.usage(running=True),
+        jobs=jobs,
     )

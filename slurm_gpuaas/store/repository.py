@@ -36,6 +36,7 @@ from slurm_gpuaas.domain.usage import UsageRecord, UsageSum
 from slurm_gpuaas.store.audit import AuditTrail
 from slurm_gpuaas.store.engine import open_engine, upgrade
 from slurm_gpuaas.store.journal import Journal
+from slurm_gpuaas.store.known_budgets import KnownBudgets
 from slurm_gpuaas.store.known_sums import KnownSums, Stretch
 from slurm_gpuaas.store.session import Sessions
 from slurm_gpuaas.store.tables import (
@@ -75,6 +76,7 @@ class Store:
         self.audit = AuditTrail(self._sessions)
         self.journal = Journal(self._sessions)
         self._known_sums = KnownSums()
+        self.known_budgets = KnownBudgets()
         self._read_policy: tuple[str, Policy] | None = None
 
     @classmethod

@@ -23,6 +23,7 @@ from slurm_gpuaas.domain.names import (
 from slurm_gpuaas.domain.policy import Policy
 from slurm_gpuaas.domain.usage import UsageRecord
 from slurm_gpuaas.quota.controller import (
+    REFUSED_FOR,
     NotConverged,
     PolicyController,
     no_failpoint,
@@ -31,7 +32,7 @@ from slurm_gpuaas.quota.files import write_atomically
 from slurm_gpuaas.quota.live import Scene
 from slurm_gpuaas.quota.publisher import VerdictPublisher
 from slurm_gpuaas.slurm.protocols import SlurmUnavailable
-from slurm_gpuaas.slurm.records import Account
+from slurm_gpuaas.slurm.records import Account, AccountingJob
 from slurm_gpuaas.store import Store
 from tests.fakes import EPOCH, FakeAccounting, FakeClock, FakeController, FakePartitions, make_job, make_node
 from tests.unit.policies import grant, member, policy, pool, project, small
@@ -206,6 +207,57 @@ class TestApply:
         world.slurm.after = lose
         with pytest.raises(NotConverged, match=r"qos guaranteed-vision.*grp_tres is None, not gres/gpu=16"):
             world.policies().apply(small(), actor="root")
+
+
+class TestRunsWithoutAnEnd:
+    """slurmdbd has no end of a run and refuses to delete what it uses; slurmctld has forgotten the job."""
+
+    FORGOTTEN = AccountingJob(
+        job_id=7, name="train", user="bob", account="vision", qos="guaranteed-vision", partition="mini-own",
+        cluster="mini", state="RUNNING", submitted=EPOCH, started=EPOCH, ended=None, nodes="b200-01",
+    )  # fmt: skip
+
+    @pytest.mark.parametrize("names_no_runs", [False, True], ids=["it says which", "it does not say which"])
+    def test_what_they_use_waits_and_the_rest_goes(self, world: World, names_no_runs: bool) -> None:
+        other = policy(project("audio"), member("alice", "audio"), grant("audio"))
+        policies = world.policies()
+        policies.apply(small(), actor="root")
+        world.slurm.runs, world.slurm.names_no_runs = [self.FORGOTTEN], names_no_runs
+        outcome = policies.apply(other, actor="root")
+        assert any("bob@vision may start nothing" in sentence for sentence in outcome.plan.deferred)
+        assert world.slurm.association_by_key[UserName("bob"), AccountName("vision")].qos == {"closed"}
+        assert AccountName("vision") in world.slurm.account_by_name
+        assert (UserName("alice"), AccountName("vision")) not in world.slurm.association_by_key
+        assert AccountName("audio") in world.slurm.account_by_name
+
+    def test_asked_again_after_a_while_and_gone_when_they_have_ended(self, world: World) -> None:
+        policies = world.policies()
+        policies.apply(small(), actor="root")
+        world.slurm.runs = [self.FORGOTTEN]
+        policies.apply(policy(), actor="root")
+        before = world.slurm.calls.count("delete_users")
+        for _ in range(3):
+            world.clock.forward(timedelta(seconds=30))
+            outcome = policies.reconcile()
+            assert outcome.plan.steps == ()
+            assert any("no end of job 7 (bob@vision)" in sentence for sentence in outcome.plan.deferred)
+        assert world.slurm.calls.count("delete_users") == before, "slurmdbd is not asked on every tick"
+        world.clock.forward(REFUSED_FOR)
+        assert policies.reconcile().plan.deferred, "asked again, refused again"
+        world.slurm.runs = []
+        world.clock.forward(REFUSED_FOR)
+        assert policies.reconcile().plan.deferred == ()
+        assert AccountName("vision") not in world.slurm.account_by_name
+        assert world.slurm.user_names == set()
+
+    def test_the_journal_says_that_slurm_refused(self, world: World) -> None:
+        policies = world.policies()
+        policies.apply(small(), actor="root")
+        world.slurm.runs = [self.FORGOTTEN]
+        policies.apply(policy(), actor="root")
+        refused = [one for one in world.store.journal.newest("gpuaasd/policy") if one.outcome == "failed"]
+        assert [one.subject for one in refused] == ["remove users"]
+        assert {one.outcome for one in world.store.journal.newest("gpuaasd/policy")} == {"done", "failed"}
 
 
 class TestCrash:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from math import inf
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 
 from slurm_gpuaas.domain.jobs import JobState
-from slurm_gpuaas.domain.names import AccountName, ClusterName, PartitionName, QosName, UserName
+from slurm_gpuaas.domain.names import AccountName, ClusterName, PartitionName, ProjectName, QosName, UserName
 from slurm_gpuaas.domain.policy import Policy
 from slurm_gpuaas.quota.desired import wanted
 from slurm_gpuaas.quota.partitions import Partitions, render
@@ -26,12 +30,13 @@ from slurm_gpuaas.quota.plan import (
     PutAssociations,
     PutQos,
     Step,
+    WritePartitions,
     digest,
     plan,
 )
 from slurm_gpuaas.slurm.records import Account, AccountingState, PartitionSpec, Qos, UserAssociation
 from tests.fakes import FakeAccounting, make_job
-from tests.unit.policies import grant, member, policies, policy, project, small
+from tests.unit.policies import grant, member, policies, policy, pool, project, small
 
 NOW = datetime(2027, 1, 4, 9, 0, tzinfo=UTC)
 ALICE, BOB, VISION = UserName("alice"), UserName("bob"), AccountName("vision")
@@ -138,13 +143,155 @@ def test_digests_are_equal_exactly_for_equal_states(one: Policy, other: Policy) 
     assert (digest(goal(one)) == digest(goal(other))) == (goal(one) == goal(other))
 
 
+Limit = tuple[str, str, str]
+"""Kind, name and field; of one TRES."""
+
+
+def limits(state: AccountingState) -> dict[Limit, float]:
+    """Every limit of every object; infinite where none is set."""
+    found: dict[Limit, float] = defaultdict(lambda: inf)
+    for account in state.accounts.values():
+        for field in ("grp_tres", "grp_tres_mins"):
+            found.update(
+                {("account", account.name, f"{field}/{tres}"): n for tres, n in getattr(account, field).items()}
+            )
+    for qos in state.qos.values():
+        for field in ("grp_tres", "max_tres_per_job", "max_tres_per_account"):
+            found.update({("qos", qos.name, f"{field}/{tres}"): n for tres, n in getattr(qos, field).items()})
+        if qos.max_wall is not None:
+            found["qos", qos.name, "max_wall"] = qos.max_wall.total_seconds()
+    return found
+
+
+def prefixes(before: Policy, after: Policy) -> Iterator[AccountingState]:
+    """Slurm before the first step of a plan, and after each."""
+    slurm = brought_to(goal(before))
+    steps = plan(slurm.read(), goal(after)).steps
+    yield slurm.read()
+    for step in steps:
+        carry_out((step,), slurm)
+        yield slurm.read()
+
+
+def staying(before: Policy, after: Policy) -> set[str]:
+    """Names of objects that are there before and after."""
+    one, other = goal(before), goal(after)
+    return {*(one.accounts.keys() & other.accounts.keys()), *(one.qos.keys() & other.qos.keys())}
+
+
+class TestCutOffAfterAnyStep:
+    @settings(deadline=None, max_examples=60)
+    @given(before=policies(), after=policies())
+    def test_no_limit_is_below_both_what_it_was_and_what_it_will_be(self, before: Policy, after: Policy) -> None:
+        old, new = limits(goal(before)), limits(goal(after))
+        kept = staying(before, after)
+        for state in prefixes(before, after):
+            now = limits(state)
+            for limit in (one for one in {*old, *new, *now} if one[1] in kept):
+                assert now[limit] in {min(old[limit], new[limit]), max(old[limit], new[limit])}, limit
+
+    @settings(deadline=None, max_examples=60)
+    @given(before=policies(), after=policies())
+    def test_no_limit_has_gone_down_while_another_has_still_to_go_up(self, before: Policy, after: Policy) -> None:
+        old, new = limits(goal(before)), limits(goal(after))
+        kept = staying(before, after)
+        for state in prefixes(before, after):
+            now = limits(state)
+            of = [one for one in {*old, *new} if one[1] in kept]
+            if any(now[one] < old[one] for one in of):
+                assert all(now[one] == max(old[one], new[one]) for one in of if new[one] > old[one])
+                assert state.accounts.keys() >= goal(after).accounts.keys()
+                assert state.qos.keys() >= goal(after).qos.keys()
+                assert state.associations.keys() >= goal(after).associations.keys()
+
+    @settings(deadline=None, max_examples=60)
+    @given(before=policies(), after=policies())
+    def test_no_member_has_fewer_qos_than_before_and_fewer_than_after(self, before: Policy, after: Policy) -> None:
+        old, new = goal(before).associations, goal(after).associations
+        for state in prefixes(before, after):
+            for key in old.keys() & new.keys():
+                now = state.associations[key].qos
+                assert now >= old[key].qos or now >= new[key].qos
+
+
 class TestOrder:
+    def test_across_kinds_raises_then_lowers_then_moves_then_deletes(self) -> None:
+        shares = [{"name": "own", "nodes": "b200-[01-04]"}, {"name": "government", "nodes": "b200-[05-08]"}]
+
+        def of(audio: dict[str, Any], vision: dict[str, Any]) -> Policy:
+            names = ("audio", "vision")
+            projects = [project(name) for name in names]
+            return policy(pool(shares=shares), *projects, grant("audio", **audio), grant("vision", **vision))
+
+        start = brought_to(
+            goal(of({"gpus": 16, "borrow_limit": 8}, {"gpus": 8, "borrow_limit": 8})), AccountingState()
+        ).read()
+        after = of({"gpus": 8, "borrow_limit": 0}, {"gpus": 24, "borrow_limit": 0, "share": "government"})
+        found = plan(start, goal(after))
+        assert [(step.title, [change.name for change in step.changes]) for step in found.steps] == [
+            ("put QOS without preemption", ["burst-mini-government"]),
+            ("put and raise QOS", ["guaranteed-vision"]),
+            ("put and raise accounts", ["mini-government", "mini-government-snu", "vision"]),
+            ("lower QOS", ["guaranteed-audio"]),
+            ("lower accounts", ["audio"]),
+            ("move accounts", ["vision"]),
+        ]
+
+    def test_limits_that_go_up_and_down_in_one_object_are_two_writes(self) -> None:
+        def of(**fields: Any) -> Policy:
+            return policy(project(), grant(budget_gpu_hours=100, **fields))
+
+        def with_minutes(of: Policy, minutes: int) -> AccountingState:
+            return wanted(of, ClusterName("mini"), NOW, written_minutes={ProjectName("vision"): minutes}).accounting
+
+        start = brought_to(with_minutes(of(borrow_limit=0), 600))
+        found = plan(start.read(), with_minutes(of(borrow_limit=8), 60))
+        assert [
+            (step.title, [(one.field, one.before, one.after) for one in step.changes[0].fields]) for step in found.steps
+        ] == [
+            ("put and raise accounts", [("grp_tres", "billing=16", "billing=24")]),
+            ("lower accounts", [("grp_tres_mins", "gres/gpu=600", "gres/gpu=60")]),
+        ]
+
+    def test_the_number_of_writes_does_not_grow_with_projects(self) -> None:
+        def of(count: int, gpus: int) -> Policy:
+            names = [f"p{number}" for number in range(count)]
+            parts = [(project(name), member(name, name), grant(name, gpus=gpus, borrow_limit=gpus)) for name in names]
+            return policy(*(one for part in parts for one in part))
+
+        few, many = (plan(brought_to(goal(of(n, 1))).read(), goal(of(n, 0))) for n in (2, 20))
+        assert titles(few) == titles(many)
+
+    def test_a_partition_lets_in_who_comes_before_limits_go_down_and_keeps_who_goes_until_then(self) -> None:
+        def a(*qos: str) -> PartitionSpec:
+            return replace(_partition("a"), allow_qos=tuple(map(QosName, qos)))
+
+        def of(*gpus: int) -> AccountingState:
+            names = ("audio", "vision")
+            return goal(policy(*map(project, names), *(grant(n, gpus=g) for n, g in zip(names, gpus, strict=True))))
+
+        live = a("burst-mini-own", "guaranteed-audio")
+        found = Partitions(
+            file=render([live]), live={live.name: live}, wanted=(a("burst-mini-own", "guaranteed-vision"),)
+        )
+        steps = plan(brought_to(of(16, 0)).read(), of(8, 16), partitions=found).steps
+        written = [
+            (step.title, step.write.put[0].allow_qos if isinstance(step.write, WritePartitions) else None)
+            for step in steps
+        ]
+        assert written == [
+            ("put and raise QOS", None),
+            ("open partitions", ("burst-mini-own", "guaranteed-audio", "guaranteed-vision")),
+            ("lower QOS", None),
+            ("write partitions", ("burst-mini-own", "guaranteed-vision")),
+        ]
+
     def test_few_bulk_writes_parents_first_deletions_last(self) -> None:
         start = brought_to(goal(small()), AccountingState()).read()
         after = policy(project("audio"), member("carol", "audio"), grant("audio", borrow_limit=8))
         assert titles(plan(start, goal(after))) == [
             "put and raise QOS",
-            "put accounts",
+            "put and raise accounts",
             "put members",
             "remove users",
             "remove accounts",
@@ -223,6 +370,17 @@ class TestDrift:
             slurm.association_by_key[key] = replace(one, is_default=one.account == VISION)
         assert plan(slurm.read(), goal(two)).steps == ()
 
+    def test_a_project_in_which_nothing_starts_any_more_is_not_the_default_of_a_user_with_another(self) -> None:
+        slurm = brought_to(goal(policy(project(), project("audio"), member(), grant(), grant("audio", gpus=8))))
+        slurm.association_by_key[ALICE, VISION] = replace(slurm.association_by_key[ALICE, VISION], is_default=True)
+        del slurm.association_by_key[ALICE, FOREIGN_ACCOUNT.name]
+        moved = goal(policy(project(), project("audio"), member(of="audio"), grant(), grant("audio", gpus=8)))
+        busy = Busy.of([make_job(1, user="alice", state=JobState.RUNNING)])
+        carry_out(plan(slurm.read(), moved, busy=busy).steps, slurm)
+        assert slurm.association_by_key[ALICE, AccountName("audio")].is_default
+        assert slurm.association_by_key[ALICE, VISION].qos == {"closed"}
+        assert plan(slurm.read(), moved, busy=busy).steps == ()
+
 
 class TestConflicts:
     @pytest.mark.parametrize(
@@ -263,7 +421,7 @@ class TestWhatIsElsewhere:
         rest = replace(rest, is_default=is_default)
         actual = replace(slurm.read(), unmanaged={(BOB, rest.account): rest})
         found = plan(actual, goal(self.WITHOUT_BOB))
-        assert titles(found) == (["remove members"] if is_default else ["put members"])
+        assert titles(found) == (["remove members"] if is_default else ["narrow members"])
         assert bool(found.deferred) != is_default, "Slurm does not delete a default account while there is another"
         assert plan(actual, goal(small())).steps == (), "nor is the user's default taken from there"
 
@@ -316,7 +474,7 @@ class TestWhatJobsStillUse:
         slurm = brought_to(goal(small()), AccountingState())
         actual = replace(slurm.read(), administrators=frozenset({BOB}))
         found = plan(actual, goal(policy(project(), member("alice"), grant(borrow_limit=8))))
-        assert titles(found) == ["put members"]
+        assert titles(found) == ["narrow members"]
         assert "bob is a Slurm administrator" in found.deferred[0]
 
     def test_an_account_of_ours_with_a_foreign_one_below_stays(self) -> None:
