@@ -7,12 +7,14 @@ a user who ran jobs and was deleted for present and leaves the mark on; an empty
 
 New accounts and associations go through `sacctmgr load` instead: it has neither fault, and takes a third of the time,
 because slurmrestd asks slurmdbd about every record by itself before it writes (900 associations: 2.4 s against 7 s).
+slurmdbd does the work of a connection in one thread, so what is new is written over two.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -45,6 +47,8 @@ ROOT: Final = "root"
 _DB: Final = f"/slurmdb/{API}"
 _BATCH: Final = 1000
 """Records a request. slurmdbd holds its locks for a whole request: 1,000 associations take it about 3 s."""
+_SPLIT: Final = 50
+"""Records from which on they are written over two connections."""
 _ACTIVE: Final = "Job(s) active"
 _INSTANT: Final = timedelta(seconds=1)
 _LOAD: Final = 5000
@@ -313,10 +317,13 @@ class RestAccounting:
         present = {one.name: one for one in map(_qos, self._qos())}
         for level in _preempted_first(qos, present):
             for batch in _batches(level):
-                self._wire.post(f"{_DB}/qos/", {"qos": [_qos_body(one, present.get(one.name)) for one in batch]})
+                _in_two(batch, lambda part: self._post_qos(part, present))
         for one in qos:
             if not one.preempt and one.name in present and present[one.name].preempt:
                 self._sacctmgr(["--immediate", "modify", "qos", "where", f"name={one.name}", "set", "preempt="])
+
+    def _post_qos(self, qos: Sequence[Qos], present: Mapping[QosName, Qos]) -> None:
+        self._wire.post(f"{_DB}/qos/", {"qos": [_qos_body(one, present.get(one.name)) for one in qos]})
 
     def put_accounts(self, accounts: Sequence[Account]) -> None:
         """New ones are loaded, then what differs or could not be loaded is posted: text, place and limits.
@@ -335,7 +342,10 @@ class RestAccounting:
                     way_out="Create the parent first.",
                 )
             known.add(one.name)
-        self._load([loading.account(one) for one in accounts if one.name not in present])
+        new = [one for one in accounts if one.name not in present]
+        parents = {one.parent for one in new}
+        self._load([loading.account(one) for one in new if one.name in parents], split=False)
+        self._load([loading.account(one) for one in new if one.name not in parents])
         posted = [one for one in accounts if one.name in present or not loading.is_plain(one)]
         for batch in _batches(posted):
             names = [
@@ -367,17 +377,30 @@ class RestAccounting:
         users = {user for user, _account in present}
         # Those that become a user's default come first, so that no user is left without one in between.
         ordered = sorted(associations, key=lambda one: not one.is_default)
-        self._load([loading.member(one) for one in ordered if (one.user, one.account) not in present])
+        new = [one for one in ordered if (one.user, one.account) not in present]
+        # A new user is made by one entry alone: two halves never make the same one.
+        makes_user = {one.user: one for one in reversed(new) if one.user not in users}
+        self._load([loading.member(one) for one in makes_user.values()])
+        self._load([loading.member(one) for one in new if one is not makes_user.get(one.user)])
         posted = [
             one for one in ordered if one.user in users and (one.is_default or (one.user, one.account) in present)
         ]
         for batch in _batches(posted):
             self._wire.post(f"{_DB}/associations/", {"associations": [self._user_body(one) for one in batch]})
 
-    def _load(self, entries: Sequence[loading.Entry]) -> None:
-        for batch in _batches(entries, _LOAD):
-            text = loading.text(self.cluster(), batch)
+    def _load(self, entries: Sequence[loading.Entry], *, split: bool = True) -> None:
+        """Unless they are `split`, an entry may be the parent of one after it."""
+        cluster = self.cluster()
+
+        def load(part: Sequence[loading.Entry]) -> None:
+            text = loading.text(cluster, part)
             self._sacctmgr(["--immediate", "--quiet", "load", "/dev/stdin"], stdin=text)
+
+        for batch in _batches(entries, _LOAD):
+            if split:
+                _in_two(batch, load)
+            else:
+                load(batch)
 
     def delete_associations(self, keys: Iterable[tuple[UserName, AccountName]]) -> None:
         rows = self._user_rows()
@@ -561,6 +584,31 @@ def _batches(records: Iterable[T], size: int = _BATCH) -> Iterator[tuple[T, ...]
     waiting = iter(records)
     while batch := tuple(islice(waiting, size)):
         yield batch
+
+
+def _in_two(records: Sequence[T], write: Callable[[Sequence[T]], object]) -> None:
+    """Writes both halves at the same time, which `write` must bear. A half that is refused is written once more by
+    itself: two may meet in the database, and one that is refused alone says why."""
+    if len(records) < _SPLIT:
+        write(records)
+        return
+    middle = len(records) // 2
+    with ThreadPoolExecutor(1) as beside:
+        second = beside.submit(write, records[middle:])
+        refused = _refused(lambda: write(records[:middle]))
+        refused_too = _refused(second.result)
+    if refused:
+        write(records[:middle])
+    if refused_too:
+        write(records[middle:])
+
+
+def _refused(run: Callable[[], object]) -> bool:
+    try:
+        run()
+    except SlurmRefused:
+        return True
+    return False
 
 
 def _preempted_first(qos: Sequence[Qos], present: Collection[QosName]) -> Iterator[list[Qos]]:

@@ -43,6 +43,8 @@ from slurm_gpuaas.store import Store
 CLUSTER = ClusterName("mini")
 ORGANISATIONS = 10
 NOOPS = 5
+SAMPLE = 10
+"""Projects that the sequential baseline really makes with nothing there, and with all of ours there."""
 TICKS = 40
 INTERVAL = timedelta(seconds=30)
 """Between two ticks of gpuaasd's policy controller, by default."""
@@ -65,7 +67,7 @@ def main() -> None:
 
 def ours(projects: int, members: str) -> dict[str, object]:
     """Seconds of the first apply, of each reconciliation after it, of one that reads all, the calls that these wrote
-    with, and the processor time of idle ticks."""
+    with, the processor time of idle ticks, and seconds for `SAMPLE` more projects by sacctmgr beside these."""
     wire = RestWire(RestAddress(socket=Path("/run/slurmrestd/slurmrestd.sock")))
     wanted = policy(projects, members)
     clock = MovedClock()
@@ -88,11 +90,14 @@ def ours(projects: int, members: str) -> dict[str, object]:
             full = [seconds(controller.plan) for _ in range(NOOPS)]
             idle = idle_percent(controller, clock)
             written = writes.done
+            beside = everything()
+            late = one_by_one(SAMPLE, members, first=projects)["sync_s"]
+            clean(beside)
         finally:
             # In the plan's order. A QOS that is deleted while a partition's AllowQos names it makes slurmctld 26.05.5
             # write into memory that is not its own, and end at one of the next updates.
             controller.apply(Policy.of([]), actor="bench")
-    return {"sync_s": sync, "noop_s": noops, "full_s": full, "noop_writes": written, **idle}
+    return {"sync_s": sync, "noop_s": noops, "full_s": full, "noop_writes": written, "late_s": late, **idle}
 
 
 class MovedClock:
@@ -142,15 +147,15 @@ def one_load(projects: int, members: str) -> dict[str, object]:
         return {"sync_s": seconds(lambda: sacctmgr("load", file.name))}
 
 
-def one_by_one(projects: int, members: str) -> dict[str, object]:
-    """Seconds for the same objects with the same limits, one call of sacctmgr for each."""
+def one_by_one(projects: int, members: str, *, first: int = 0) -> dict[str, object]:
+    """Seconds for the same objects with the same limits, one call of sacctmgr for each. Numbered from `first`."""
     sacctmgr("add", "qos", "bench-burst", "preemptmode=requeue")
     sacctmgr("add", "account", "bench-share")
     for organisation in range(ORGANISATIONS):
         sacctmgr("add", "account", f"bench-org{organisation}", "parent=bench-share")
 
     def sync() -> None:
-        for number in range(projects):
+        for number in range(first, first + projects):
             name = f"p{number:03}"
             limit = f"grptres=gres/gpu={gpus(number)},gres/gpu:b200={gpus(number)}"
             sacctmgr("add", "qos", f"guaranteed-{name}", limit, "preempt=bench-burst", "priority=1000")
