@@ -32,6 +32,7 @@ class Scene:
     Args:
         promised: nodes that waiting jobs were given and are about to start on. Burst jobs there are giving way.
         lost: nodes that no guarantee may count on.
+        refused: jobs that Slurm would not take off their nodes a moment ago: nobody counts on them to give way.
     """
 
     now: datetime
@@ -39,6 +40,7 @@ class Scene:
     nodes: Mapping[NodeName, Node]
     promised: Mapping[JobId, frozenset[NodeName]]
     lost: frozenset[NodeName] = frozenset()
+    refused: frozenset[JobId] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +134,11 @@ def _live(
         tree=tree_of(policy, entitled, {one.project: one.honoured for one in shorted(policy, entitled, scene.lost)}),
         capacity=max(capacity, 0),
         running=tuple(
-            _running(job, scene, fixed=whole_nodes and not _holds_whole_nodes(job, scene.nodes))
+            _running(
+                job,
+                scene,
+                fixed=job.id in scene.refused or (whole_nodes and not _holds_whole_nodes(job, scene.nodes)),
+            )
             for job in (*staying, *starting)
             if project_of(job) in known
         ),

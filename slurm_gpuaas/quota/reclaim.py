@@ -6,9 +6,12 @@ back to one below it. And a guaranteed job whose own project fills its ceiling w
 Slurm preempts nobody.
 
 For a borrower the nodes are held first, by a reservation that attracts its jobs (MAGNETIC) and ends by itself; then the
-victims are requeued. A hold whose job is gone is deleted, and so is one that an earlier daemon left: what it was for
-is decided anew. A job that did not start in its hold gets no other: it waits for something that we do not know of, and
-each try would cost somebody a run.
+victims are requeued, or cancelled where their user said --no-requeue: Slurm's own preemption (PreemptMode=REQUEUE) does
+the same, and burst that could refuse would never give back. A hold whose job is gone is deleted, and so is one that
+not all victims left, or that an earlier daemon made: what it was for is decided anew.
+
+A job that did not start in its hold waits for something that we do not know of, and each try costs somebody a run: it
+is left out for longer each time (`PAUSES`), until it was seen running. So is a victim that Slurm would not let go.
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
 from slurm_gpuaas.domain.policy import fold_nodes
 from slurm_gpuaas.quota.decide import Decision
 from slurm_gpuaas.quota.live import (
+    ON_NODES,
     LiveShare,
     Scene,
     giving_way,
@@ -47,6 +51,8 @@ ACTOR: Final = "gpuaasd/reclaim"
 PREFIX: Final = "gpuaas-reclaim-"
 HOLD: Final = timedelta(minutes=3)
 """Long enough for a job to end and its nodes to clear; after it the nodes are everybody's again."""
+PAUSES: Final = (timedelta(minutes=3), timedelta(minutes=10), timedelta(minutes=30))
+"""After the first vain try, the second, and every later one."""
 FLAGS: Final = frozenset({"FLEX", "IGNORE_JOBS", "MAGNETIC"})
 """FLEX lets a job of days start in a hold of minutes and run on after it."""
 COULD_RUN: Final = frozenset({"Resources", "Priority", "None", ""})
@@ -100,6 +106,26 @@ class Move:
     why: str
 
 
+class _Pauses:
+    """Jobs that are left alone for a while, longer each time."""
+
+    def __init__(self) -> None:
+        self._of: dict[JobId, tuple[int, datetime]] = {}
+
+    def add(self, job: JobId, now: datetime) -> datetime:
+        """Until when it pauses."""
+        times = self._of[job][0] if job in self._of else 0
+        until = now + PAUSES[min(times, len(PAUSES) - 1)]
+        self._of[job] = times + 1, until
+        return until
+
+    def at(self, now: datetime) -> frozenset[JobId]:
+        return frozenset(job for job, (_, until) in self._of.items() if now < until)
+
+    def forget_all_but(self, jobs: frozenset[JobId]) -> None:
+        self._of = {job: pause for job, pause in self._of.items() if job in jobs}
+
+
 class ReclaimController:
     """Args:
     promised: nodes that waiting jobs were given by the gate.
@@ -125,25 +151,31 @@ class ReclaimController:
         self._settle = settle
         self._shadow = shadow
         self._told: set[tuple[JobId, tuple[JobId, ...]]] = set()
-        self._holds: set[JobId] = set()
-        """Jobs that this daemon held nodes for."""
+        self._holds: dict[JobId, datetime] = {}
+        """Waiting jobs that all victims made room for, and when their hold ends."""
+        self._in_vain = _Pauses()
+        """Waiting jobs for which it was in vain."""
+        self._refused = _Pauses()
+        """Victims that Slurm would not let go."""
 
     def tick(self) -> None:
         """One move a share at most: the next one sees what came of it."""
         jobs = self._slurm.jobs()
-        self._holds &= {job.id for job in jobs}
+        self._look_back(jobs)
         held = {} if self._shadow else self._held(jobs)
         if not any(job.state is JobState.PENDING for job in jobs):
             return
+        now = self._clock.now()
         scene = Scene(
-            now=self._clock.now(),
+            now=now,
             jobs=jobs,
             nodes={node.name: node for node in self._slurm.nodes()},
             promised=self._promised(jobs),
-            lost=self._store.nodes_lost(before=self._clock.now() - self._settle),
+            lost=self._store.nodes_lost(before=now - self._settle),
+            refused=self._refused.at(now),
         )
         busy = frozenset(job.partition for job in held.values())
-        for move in moves(scene, self._shares(scene), busy=busy, tried=frozenset(self._holds)):
+        for move in moves(scene, self._shares(scene), busy=busy, tried=self._in_vain.at(now) | self._holds.keys()):
             self._carry_out(move)
 
     def _shares(self, scene: Scene) -> Sequence[tuple[LiveShare, bool]]:
@@ -156,9 +188,35 @@ class ReclaimController:
 
     # -- Holds
 
+    def _look_back(self, jobs: Sequence[Job]) -> None:
+        """What came of earlier moves. Who runs now has had its room, and may get some again after a requeue."""
+        now = self._clock.now()
+        waiting = frozenset(job.id for job in jobs if job.state is JobState.PENDING)
+        self._in_vain.forget_all_but(waiting)
+        self._refused.forget_all_but(frozenset(job.id for job in jobs if job.state in ON_NODES))
+        self._holds = {job: end for job, end in self._holds.items() if job in waiting}
+        for job in jobs:
+            if job.id in self._holds and self._holds[job.id] <= now:
+                del self._holds[job.id]
+                self._give_up(job, f"It did not start in {HOLD} on the nodes held for it.")
+
+    def _give_up(self, job: Job, why: str) -> None:
+        now = self._clock.now()
+        again = self._in_vain.add(job.id, now)
+        log.warning("reclaim.in-vain", job=job.id, why=why, again=again.isoformat())
+        self._store.audit.append(
+            AuditEntry(
+                at=now,
+                actor=ACTOR,
+                action="reclaim.in-vain",
+                subject=str(job.id),
+                reason=why,
+                evidence={"project": job.account, "gpus": job.gpus, "again": again.isoformat()},
+            )
+        )
+
     def _held(self, jobs: Sequence[Job]) -> Mapping[str, Job]:
         """Our holds whose job still waits, by reservation; the others are ended."""
-        now = self._clock.now()
         by_id = {job.id: job for job in jobs}
         waiting: dict[str, Job] = {}
         for reservation in self._slurm.reservations():
@@ -166,13 +224,18 @@ class ReclaimController:
             if found is None:
                 continue
             job = by_id.get(JobId(int(found[1])))
-            over = reservation.start + reservation.duration <= now
             waits = job is not None and job.state is JobState.PENDING
-            if job is None or job.state.ended or (waits and (over or job.id not in self._holds)):
-                self._slurm.delete_reservation(reservation.name)
+            if job is None or job.state.ended or (waits and job.id not in self._holds):
+                self._end(reservation.name)
             elif waits:  # Slurm keeps one that a job runs in until it runs out
                 waiting[reservation.name] = job
         return waiting
+
+    def _end(self, hold: str) -> None:
+        try:
+            self._slurm.delete_reservation(hold)
+        except SlurmRefused as refusal:  # another job of the user's slipped in and runs there; it ends by itself
+            log.warning("reclaim.hold-stays", hold=hold, refusal=refusal.message)
 
     def _carry_out(self, move: Move) -> None:
         if self._shadow:
@@ -181,50 +244,62 @@ class ReclaimController:
                 self._told.add(key)
                 log.info("reclaim.would-move", job=move.job.id, victims=key[1], why=move.why)
             return
+        start = self._clock.now().replace(microsecond=0)
         if move.nodes:
-            self._slurm.put_reservation(
-                Reservation(
-                    name=f"{PREFIX}{move.job.id}",
-                    start=self._clock.now().replace(microsecond=0),
-                    duration=HOLD,
-                    users=(move.job.user,),
-                    nodes=fold_nodes(move.nodes),
-                    flags=FLAGS,
-                )
-            )
-        self._requeue(move.job, move.victims, move.why)
-        if move.nodes:
-            self._holds.add(move.job.id)  # not before: a move that failed half way is decided anew
-
-    def _requeue(self, job: Job, victims: Sequence[Job], why: str) -> None:
-        for victim in victims:
-            now = self._clock.now()
-            effect = self._store.journal.intend(
-                controller=ACTOR,
-                kind="requeue",
-                subject=str(victim.id),
-                at=now,
-                detail={"for": job.id, "restarts": victim.restarts},
+            hold = Reservation(
+                name=f"{PREFIX}{move.job.id}",
+                start=start,
+                duration=HOLD,
+                users=(move.job.user,),
+                nodes=fold_nodes(move.nodes),
+                flags=FLAGS,
             )
             try:
+                self._slurm.put_reservation(hold)
+            except SlurmRefused as refusal:  # the other shares' moves and, at the next tick, other jobs go on
+                self._give_up(move.job, f"Slurm held no nodes for it: {refusal.message}")
+                return
+        gone = [self._gives_way(victim, move) for victim in move.victims]
+        if move.nodes and all(gone):
+            self._holds[move.job.id] = start + HOLD  # not before: a move that failed half way is decided anew
+
+    def _gives_way(self, victim: Job, move: Move) -> bool:
+        effect = self._store.journal.intend(
+            controller=ACTOR,
+            kind="requeue" if victim.requeue else "cancel",
+            subject=str(victim.id),
+            at=self._clock.now(),
+            detail={"for": move.job.id, "restarts": victim.restarts},
+        )
+        try:
+            if victim.requeue:
                 self._slurm.requeue(victim.id, restarts=victim.restarts)
-            except SlurmRefused as refusal:  # one that just ended, say: the next tick sees the rest
-                self._store.journal.close(effect, outcome="failed", at=self._clock.now())
-                log.warning("reclaim.refused", job=job.id, victim=victim.id, refusal=refusal.message)
-                continue
-            with self._store.transaction():
-                self._store.journal.close(effect, outcome="done", at=self._clock.now())
-                self._store.audit.append(
-                    AuditEntry(
-                        at=self._clock.now(),
-                        actor=ACTOR,
-                        action="job.give-way",
-                        subject=str(victim.id),
-                        reason=why,
-                        evidence={"for": job.id, "project": victim.account, "gpus": victim.gpus},
-                    )
+            else:
+                self._slurm.cancel(victim.id)
+        except SlurmRefused as refusal:  # one that just ended, say: the next tick sees the rest
+            self._store.journal.close(effect, outcome="failed", at=self._clock.now())
+            self._refused.add(victim.id, self._clock.now())
+            log.warning("reclaim.refused", job=move.job.id, victim=victim.id, refusal=refusal.message)
+            return False
+        with self._store.transaction():
+            self._store.journal.close(effect, outcome="done", at=self._clock.now())
+            self._store.audit.append(
+                AuditEntry(
+                    at=self._clock.now(),
+                    actor=ACTOR,
+                    action="job.give-way",
+                    subject=str(victim.id),
+                    reason=move.why,
+                    evidence={
+                        "for": move.job.id,
+                        "project": victim.account,
+                        "gpus": victim.gpus,
+                        "requeued": victim.requeue,
+                    },
                 )
-            log.info("reclaim.requeued", job=job.id, victim=victim.id, why=why)
+            )
+        log.info("reclaim.gave-way", job=move.job.id, victim=victim.id, requeued=victim.requeue, why=move.why)
+        return True
 
 
 _HOLD: Final = re.compile(re.escape(PREFIX) + r"(\d{1,10})")
@@ -242,20 +317,25 @@ def moves(
     Args:
         shares: each with whether it is seen for jobs of whole nodes.
         busy: partitions with a move under way.
-        tried: jobs that nodes were held for already.
+        tried: jobs that nodes were held for already. They take no part: one that was let start here in thought alone
+            would use up room, and victims, of those behind it.
     """
     by_id = {job.id: job for job in scene.jobs}
     done = set(busy)
     for share, whole in shares:
         if share.partition in done:
             continue
-        waiting = [job for job in _waiting(scene, share) if takes_whole_nodes(job, scene.nodes) is whole]
+        waiting = [
+            job
+            for job in _waiting(scene, share)
+            if job.id not in tried and takes_whole_nodes(job, scene.nodes) is whole
+        ]
         if not waiting:
             continue
         for decision in share.rule([share.pending(job) for job in waiting]).decisions:
             job = by_id[JobId(int(decision.job))]
             move = _move(job, decision, scene, share, by_id)
-            if move is not None and not (move.nodes and job.id in tried):
+            if move is not None:
                 yield move
                 done.add(share.partition)
                 break

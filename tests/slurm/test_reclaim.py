@@ -170,6 +170,17 @@ def test_a_borrower_above_its_fair_share_gives_back_to_one_below(desk: Desk) -> 
     assert [job.id for job in desk.site.slurm.jobs() if job.state is JobState.RUNNING] == before, "nobody swaps"
 
 
+def test_a_borrower_without_requeue_gives_back_too(desk: Desk) -> None:
+    """Slurm refuses to requeue it; its own preemption would cancel it."""
+    jobs = [desk.burst("bob", "large", 2, "--no-requeue") for _ in range(4)]
+    mine = desk.submit("carol", "small", "burst-mini-own", 2)
+    desk.mini.wait_for("Waits for nodes", lambda: desk.job(mine).reason in ("Resources", "Priority") or None)
+    desk.reclaim.tick()
+    desk.wait(mine, JobState.RUNNING)
+    desk.wait(jobs[3], JobState.CANCELLED)
+    assert desk.running(*jobs[:3]) == [True] * 3
+
+
 def test_a_reclaim_between_borrowers_that_was_cut_off_goes_on(desk: Desk) -> None:
     """The hold was made, and the daemon died before it requeued the victims."""
     for _ in range(4):
