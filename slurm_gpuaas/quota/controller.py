@@ -23,7 +23,7 @@ from slurm_gpuaas.domain.errors import Conflict, InvalidInput
 from slurm_gpuaas.domain.names import ClusterName, ProjectName
 from slurm_gpuaas.domain.policy import Policy, expand_nodes, fold_nodes
 from slurm_gpuaas.quota.capacity import ShortGuarantee, shorted
-from slurm_gpuaas.quota.desired import CLOSED, Wanted, wanted
+from slurm_gpuaas.quota.desired import ADMINISTRATORS, CLOSED, Wanted, wanted
 from slurm_gpuaas.quota.drift import explained
 from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
 from slurm_gpuaas.quota.files import no_access, write_atomically
@@ -245,7 +245,7 @@ class PolicyController:
     def _read(self, policy: Policy, *, afresh: bool = True) -> _Reading:
         goal = self._goal_of(policy)
         actual = self._memory.read(afresh=afresh)
-        parts = self._read_partitions(goal.wanted)
+        parts = self._read_partitions(goal.wanted).fenced(actual.qos.keys())
         found = plan(actual, goal.wanted.accounting, partitions=parts, busy=IDLE)
         if any(
             isinstance(step.write, DeleteAssociations | DeleteAccounts | DeleteQos | DeleteUsers)
@@ -306,7 +306,8 @@ class PolicyController:
     def _unknown_nodes(self, goal: Wanted) -> tuple[str, ...]:
         """slurmctld would not start again with a partition of nodes it does not have."""
         known = {node.name for node in self._controller.nodes()}
-        missing = {spec.name: set(expand_nodes(spec.nodes)) - known for spec in goal.partitions}
+        named = (spec for spec in goal.partitions if spec.name != ADMINISTRATORS)
+        missing = {spec.name: set(expand_nodes(spec.nodes)) - known for spec in named}
         return tuple(
             f"Partition {name} names {len(nodes)} nodes that Slurm does not have: {fold_nodes(nodes)}."
             for name, nodes in sorted(missing.items())

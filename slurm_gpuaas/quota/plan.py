@@ -239,9 +239,14 @@ def plan(
     if conflicts:
         return Plan(conflicts=conflicts)
     gone = _gone(actual, wanted, busy)
+    raised, lowered = _put_limits(actual, wanted, gone)
     opened = partitions.opened(actual.qos.keys() | wanted.qos.keys()) if partitions else None
+    if opened and partitions and not lowered and not partitions.after(opened).takes:
+        opened = None  # one write does all
     steps = (
-        *_put_limits(actual, wanted, gone, _write_partitions(opened, "open partitions") if opened else None),
+        *raised,
+        _write_partitions(opened, "open partitions") if opened else None,
+        *lowered,
         _write_partitions(partitions.after(opened), "write partitions") if partitions else None,
         _delete("remove members", DeleteAssociations, gone.associations, "association", _of_key),
         _delete("remove users", DeleteUsers, gone.users, "user", str),
@@ -283,9 +288,9 @@ def _conflicts(actual: AccountingState, wanted: AccountingState) -> Iterator[str
 
 
 def _put_limits(
-    actual: AccountingState, wanted: AccountingState, gone: _Gone, open_first: Step | None
-) -> Iterator[Step | None]:
-    """QOS that others name in Preempt come first; all that gives more before anything that gives less; moves last.
+    actual: AccountingState, wanted: AccountingState, gone: _Gone
+) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """All that gives more, and all that gives less. QOS that others name in Preempt come first; moves last.
 
     Accounts are raised parents first and lowered children first.
     """
@@ -294,15 +299,19 @@ def _put_limits(
         stages.of_account(actual.accounts.get(one.name), one) for one in _differing(actual.accounts, wanted.accounts)
     ]
     members = _members(actual, wanted, gone)
-    yield _put_qos("put QOS without preemption", [one for one in qos if one.more and not one.more.preempt], _more)
-    yield _put_qos("put and raise QOS", [one for one in qos if one.more and one.more.preempt], _more)
-    yield _put_accounts("put and raise accounts", accounts, _more)
-    yield _put_members("put members", members, _more)
-    yield open_first
-    yield _put_qos("lower QOS", qos, _less)
-    yield _put_accounts("lower accounts", accounts[::-1], _less)
-    yield _put_accounts("move accounts", accounts, _move)
-    yield _put_members("narrow members", members, _less)
+    raised = (
+        _put_qos("put QOS without preemption", [one for one in qos if one.more and not one.more.preempt], _more),
+        _put_qos("put and raise QOS", [one for one in qos if one.more and one.more.preempt], _more),
+        _put_accounts("put and raise accounts", accounts, _more),
+        _put_members("put members", members, _more),
+    )
+    lowered = (
+        _put_qos("lower QOS", qos, _less),
+        _put_accounts("lower accounts", accounts[::-1], _less),
+        _put_accounts("move accounts", accounts, _move),
+        _put_members("narrow members", members, _less),
+    )
+    return tuple(filter(None, raised)), tuple(filter(None, lowered))
 
 
 def _differing(actual: Mapping[K, R], wanted: Mapping[K, R]) -> list[R]:
