@@ -133,8 +133,10 @@ def settings(spec: PartitionSpec | None) -> Mapping[str, str]:
     """What we compare, written so that equal settings are equal texts; nothing for no partition."""
     if spec is None:
         return {}
+    # slurmctld says `ALL` when it read it from the file, and the nodes by name after scontrol
+    nodes = "ALL" if spec.name == ADMINISTRATORS else spec.nodes
     return {
-        "Nodes": ",".join(sorted(expand_nodes(spec.nodes))) if spec.nodes != "ALL" else spec.nodes,
+        "Nodes": nodes if nodes == "ALL" else ",".join(sorted(expand_nodes(nodes))),
         "AllowQos": ",".join(sorted(spec.allow_qos)),
         "TRESBillingWeights": spec.billing_weights.lower(),
         "MaxTime": str(spec.max_time - spec.max_time % timedelta(minutes=1)),
