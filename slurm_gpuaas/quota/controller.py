@@ -121,8 +121,8 @@ class _Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Refused:
-    """What slurmdbd would not delete at that moment, because of runs that slurmctld need not know of, and for how long it
-    is not asked again."""
+    """What slurmdbd would not delete at that moment, because of runs that slurmctld need not know of; and for how long
+    it is not asked again."""
 
     busy: Busy
     at: datetime
