@@ -341,6 +341,8 @@ class FakeAccounting(_Calls):
         self.runs: list[AccountingJob] = []
         self.names_no_runs = False
         """Refuse deletions because of a run without an end, and do not say which."""
+        self.deletes_in_parts = False
+        """Delete users one by one, as a deletion of several requests does: some have gone when one is refused."""
         self.records_written = 0
 
     def read(self) -> AccountingState:
@@ -400,8 +402,10 @@ class FakeAccounting(_Calls):
     def delete_users(self, users: Iterable[UserName]) -> None:
         with self._call("delete_users"):
             leaving = set(users)
-            self._refuse_active(lambda run: run.user in leaving)
-            for user in leaving & self.user_names:
+            if not self.deletes_in_parts:
+                self._refuse_active(lambda run: run.user in leaving)
+            for user in sorted(leaving & self.user_names):
+                self._refuse_active(lambda run, user=user: run.user == user)  # type: ignore[misc]
                 self.user_names.remove(user)
                 self.records_written += 1
                 self._drop_associations(lambda key, user=user: key[0] == user)  # type: ignore[misc]

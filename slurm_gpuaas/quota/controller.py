@@ -23,7 +23,7 @@ from slurm_gpuaas.domain.errors import Conflict, InvalidInput
 from slurm_gpuaas.domain.names import ClusterName, ProjectName
 from slurm_gpuaas.domain.policy import Policy, expand_nodes, fold_nodes
 from slurm_gpuaas.quota.capacity import ShortGuarantee, shorted
-from slurm_gpuaas.quota.desired import CLOSED, Wanted, wanted
+from slurm_gpuaas.quota.desired import ADMINISTRATORS, CLOSED, Wanted, wanted
 from slurm_gpuaas.quota.drift import explained
 from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
 from slurm_gpuaas.quota.files import no_access, write_atomically
@@ -45,6 +45,7 @@ from slurm_gpuaas.quota.plan import (
     Step,
     WritePartitions,
     digest,
+    gone_of,
     plan,
 )
 from slurm_gpuaas.slurm import protocols as slurm
@@ -62,7 +63,9 @@ SEEN: Final = "quota.last-transaction"
 DRIFT_LOOKBACK: Final = timedelta(days=7)
 """How far back Slurm's transactions are searched for who made a difference."""
 REFUSED_FOR: Final = timedelta(minutes=5)
-"""So long an idle run does not ask slurmdbd again to delete what it refused."""
+"""So long an idle run does not ask slurmdbd again to delete what it refused; twice as long after each further refusal.
+A run that slurmctld has forgotten has no end until somebody ends it."""
+REFUSED_FOR_AT_MOST: Final = timedelta(hours=6)
 SHORT: Final = "quota.short-told"
 
 log = structlog.get_logger(__name__)
@@ -118,10 +121,15 @@ class _Goal:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Refused:
-    """What slurmdbd would not delete at that moment, because of runs that slurmctld need not know of."""
+    """What slurmdbd would not delete at that moment, because of runs that slurmctld need not know of; and for how long
+    it is not asked again."""
 
     busy: Busy
     at: datetime
+    wait: timedelta
+
+    def holds(self, now: datetime) -> bool:
+        return self.at <= now < self.at + self.wait
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +253,7 @@ class PolicyController:
     def _read(self, policy: Policy, *, afresh: bool = True) -> _Reading:
         goal = self._goal_of(policy)
         actual = self._memory.read(afresh=afresh)
-        parts = self._read_partitions(goal.wanted)
+        parts = self._read_partitions(goal.wanted).fenced(actual.qos.keys())
         found = plan(actual, goal.wanted.accounting, partitions=parts, busy=IDLE)
         if any(
             isinstance(step.write, DeleteAssociations | DeleteAccounts | DeleteQos | DeleteUsers)
@@ -262,9 +270,8 @@ class PolicyController:
         return _Reading(digest=named, plan=found, short=goal.inputs.short, drifted=drifted)
 
     def _still_refused(self) -> Busy:
-        if self._refused is not None and not self._refused.at <= self._clock.now() < self._refused.at + REFUSED_FOR:
-            self._refused = None
-        return IDLE if self._refused is None else self._refused.busy
+        held = self._refused is not None and self._refused.holds(self._clock.now())
+        return self._refused.busy if self._refused is not None and held else IDLE
 
     def _goal_of(self, policy: Policy) -> _Goal:
         now = self._clock.now()
@@ -306,7 +313,8 @@ class PolicyController:
     def _unknown_nodes(self, goal: Wanted) -> tuple[str, ...]:
         """slurmctld would not start again with a partition of nodes it does not have."""
         known = {node.name for node in self._controller.nodes()}
-        missing = {spec.name: set(expand_nodes(spec.nodes)) - known for spec in goal.partitions}
+        named = (spec for spec in goal.partitions if spec.name != ADMINISTRATORS)
+        missing = {spec.name: set(expand_nodes(spec.nodes)) - known for spec in named}
         return tuple(
             f"Partition {name} names {len(nodes)} nodes that Slurm does not have: {fold_nodes(nodes)}."
             for name, nodes in sorted(missing.items())
@@ -321,6 +329,8 @@ class PolicyController:
         done: list[Step] = []
         while not self._carried_out(reading.plan, done, actor, reason):
             reading = self._read(policy)
+        if self._refused is not None and not self._refused.holds(self._clock.now()):
+            self._refused = None  # asked again, and not refused
         if done:
             self._verify(policy)
             self._failpoint("quota.verified")
@@ -338,6 +348,12 @@ class PolicyController:
                 self._carry_out(f"quota.{len(done) + 1}", step, actor, reason)
             except StillActive as error:
                 self._defer(step, error)
+                if went := gone_of(step, self._memory.read(afresh=True)):
+                    # slurmdbd refuses a whole request, and a step may be several
+                    now = self._clock.now()
+                    with self._store.transaction():
+                        self._store.audit.append(*(_audited(change, actor, reason, now) for change in went))
+                    done.append(replace(step, changes=went))
                 return False
             done.append(step)
         return True
@@ -350,8 +366,15 @@ class PolicyController:
             busy |= Busy.of_step(step.write)
         if busy == known:
             raise error
-        self._refused = _Refused(busy=busy, at=self._clock.now())
+        self._refused = _Refused(busy=busy, at=self._clock.now(), wait=self._next_wait())
         log.info("quota.deferred", step=step.title, why=str(error))
+
+    def _next_wait(self) -> timedelta:
+        if self._refused is None:
+            return REFUSED_FOR
+        if self._refused.holds(self._clock.now()):
+            return self._refused.wait  # another refusal of the same run
+        return min(self._refused.wait * 2, REFUSED_FOR_AT_MOST)
 
     def _close_interrupted(self) -> None:
         with self._store.transaction():

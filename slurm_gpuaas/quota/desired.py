@@ -41,9 +41,10 @@ CLOSED: Final = QosName("closed")
 """Lets nothing start. A partition without a grant in force admits it alone (an empty AllowQos admits all), and members
 who cannot be removed yet have nothing else."""
 ADMINISTRATORS: Final = PartitionName("all")
-"""Every node, for the account root alone. The include file keeps it, so that administrators can test any node."""
+"""Every node, so that administrators can test any of them; for jobs of `ADMINISTRATORS_QOS` only."""
 ADMINISTRATORS_QOS: Final = QosName("normal")
-"""Slurm's own QOS, which no project has. `AllowAccounts=root` keeps nobody out: it lets in all accounts below root."""
+"""Slurm's own QOS, which no project has. `AllowAccounts=root` would keep nobody out: it lets in all accounts below
+root."""
 
 GUARANTEED_PRIORITY: Final = 1_000
 BURST_PRIORITY: Final = 1
@@ -51,6 +52,15 @@ BILLING: Final = "billing"
 BILLING_WEIGHTS: Final = "GRES/gpu=1"
 """On our partitions a job's `billing` is its GPUs, however they were asked for. A limit of this name stands beside
 limits of GPUs, where one of the same name would hide them or be hidden."""
+
+FENCE: Final = PartitionSpec(
+    name=ADMINISTRATORS,
+    nodes="ALL",
+    allow_qos=(ADMINISTRATORS_QOS,),
+    max_time=timedelta.max,
+    billing_weights=BILLING_WEIGHTS,
+)
+"""Were it open to the QOS of projects, every ceiling would end there."""
 
 NO_BUDGETS: Final[Mapping[ProjectName, int | None]] = MappingProxyType({})
 NOTHING_SHORT: Final[Mapping[ProjectName, int]] = MappingProxyType({})
@@ -258,4 +268,4 @@ def _partitions(policy: Policy, cluster: ClusterName, entitled: tuple[Entitlemen
             f"A share's partition is named {ADMINISTRATORS}, which is the administrators'.",
             way_out="Give the share another `partition`.",
         )
-    return tuple(sorted(specs, key=lambda spec: spec.name))
+    return tuple(sorted([*specs, FENCE], key=lambda spec: spec.name))

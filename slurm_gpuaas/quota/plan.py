@@ -25,6 +25,7 @@ from slurm_gpuaas.quota.stages import Stages
 from slurm_gpuaas.slurm.records import Account, AccountingJob, AccountingState, PartitionSpec, Qos, UserAssociation
 
 _TOLD: Final = 5
+_UNNAMED: Final = "until Slurm's accounting lets it go: it refused to delete it together with others, and named no job"
 
 Key = tuple[UserName, AccountName]
 Record = Account | UserAssociation | Qos
@@ -159,8 +160,10 @@ class Busy:
     """What jobs that have not ended use: Slurm refuses to delete it.
 
     Attributes:
-        accounts: that slurmdbd refused without a word which member's jobs are in the way.
+        accounts: that slurmdbd refused without a word whose jobs are in the way: not all of them need have any.
         users: the same.
+        refused_associations: the same.
+        refused_qos: the same.
         told: sentences about jobs that only slurmdbd knows of.
     """
 
@@ -168,6 +171,8 @@ class Busy:
     qos: frozenset[QosName] = frozenset()
     accounts: frozenset[AccountName] = frozenset()
     users: frozenset[UserName] = frozenset()
+    refused_associations: frozenset[Key] = frozenset()
+    refused_qos: frozenset[QosName] = frozenset()
     told: tuple[str, ...] = ()
 
     @classmethod
@@ -184,6 +189,8 @@ class Busy:
             qos=self.qos | other.qos,
             accounts=self.accounts | other.accounts,
             users=self.users | other.users,
+            refused_associations=self.refused_associations | other.refused_associations,
+            refused_qos=self.refused_qos | other.refused_qos,
             told=tuple(dict.fromkeys((*self.told, *other.told))),
         )
 
@@ -209,15 +216,27 @@ class Busy:
         """All that a refused deletion was to delete."""
         match write:
             case DeleteAssociations(keys):
-                return cls(associations=frozenset(keys))
+                return cls(refused_associations=frozenset(keys))
             case DeleteUsers(users):
                 return cls(users=frozenset(users))
             case DeleteAccounts(accounts):
                 return cls(accounts=frozenset(accounts))
             case DeleteQos(qos):
-                return cls(qos=frozenset(qos))
+                return cls(refused_qos=frozenset(qos))
             case _:
                 return IDLE
+
+    def of_member(self, key: Key) -> str | None:
+        """Until when a member stays."""
+        if key in self.associations:
+            return f"until its jobs have ended ({_cancel(key)})"
+        return _UNNAMED if key in self.refused_associations or key[0] in self.users else None
+
+    def of_qos(self, name: QosName) -> str | None:
+        """Until when a QOS stays."""
+        if name in self.qos:
+            return "until its jobs have ended"
+        return _UNNAMED if name in self.refused_qos else None
 
 
 IDLE: Final = Busy()
@@ -239,9 +258,14 @@ def plan(
     if conflicts:
         return Plan(conflicts=conflicts)
     gone = _gone(actual, wanted, busy)
+    raised, lowered = _put_limits(actual, wanted, gone)
     opened = partitions.opened(actual.qos.keys() | wanted.qos.keys()) if partitions else None
+    if opened and partitions and not lowered and not partitions.after(opened).takes:
+        opened = None  # one write does all
     steps = (
-        *_put_limits(actual, wanted, gone, _write_partitions(opened, "open partitions") if opened else None),
+        *raised,
+        _write_partitions(opened, "open partitions") if opened else None,
+        *lowered,
         _write_partitions(partitions.after(opened), "write partitions") if partitions else None,
         _delete("remove members", DeleteAssociations, gone.associations, "association", _of_key),
         _delete("remove users", DeleteUsers, gone.users, "user", str),
@@ -249,6 +273,19 @@ def plan(
         _delete("remove QOS", DeleteQos, gone.qos, "qos", str),
     )
     return Plan(steps=tuple(step for step in steps if step is not None), deferred=gone.deferred)
+
+
+def gone_of(step: Step, actual: AccountingState) -> tuple[Change, ...]:
+    """The deletions of a step that Slurm has done."""
+    there: Mapping[str, Collection[str]] = {
+        "association": {_of_key(key) for key in actual.associations},
+        "user": actual.users,
+        "account": actual.accounts,
+        "qos": actual.qos,
+    }
+    return tuple(
+        one for one in step.changes if one.action is Action.DELETE and one.name not in there.get(one.kind, (one.name,))
+    )
 
 
 def is_ours(thing: Account | Qos | None) -> bool:
@@ -283,9 +320,9 @@ def _conflicts(actual: AccountingState, wanted: AccountingState) -> Iterator[str
 
 
 def _put_limits(
-    actual: AccountingState, wanted: AccountingState, gone: _Gone, open_first: Step | None
-) -> Iterator[Step | None]:
-    """QOS that others name in Preempt come first; all that gives more before anything that gives less; moves last.
+    actual: AccountingState, wanted: AccountingState, gone: _Gone
+) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """All that gives more, and all that gives less. QOS that others name in Preempt come first; moves last.
 
     Accounts are raised parents first and lowered children first.
     """
@@ -294,15 +331,19 @@ def _put_limits(
         stages.of_account(actual.accounts.get(one.name), one) for one in _differing(actual.accounts, wanted.accounts)
     ]
     members = _members(actual, wanted, gone)
-    yield _put_qos("put QOS without preemption", [one for one in qos if one.more and not one.more.preempt], _more)
-    yield _put_qos("put and raise QOS", [one for one in qos if one.more and one.more.preempt], _more)
-    yield _put_accounts("put and raise accounts", accounts, _more)
-    yield _put_members("put members", members, _more)
-    yield open_first
-    yield _put_qos("lower QOS", qos, _less)
-    yield _put_accounts("lower accounts", accounts[::-1], _less)
-    yield _put_accounts("move accounts", accounts, _move)
-    yield _put_members("narrow members", members, _less)
+    raised = (
+        _put_qos("put QOS without preemption", [one for one in qos if one.more and not one.more.preempt], _more),
+        _put_qos("put and raise QOS", [one for one in qos if one.more and one.more.preempt], _more),
+        _put_accounts("put and raise accounts", accounts, _more),
+        _put_members("put members", members, _more),
+    )
+    lowered = (
+        _put_qos("lower QOS", qos, _less),
+        _put_accounts("lower accounts", accounts[::-1], _less),
+        _put_accounts("move accounts", accounts, _move),
+        _put_members("narrow members", members, _less),
+    )
+    return tuple(filter(None, raised)), tuple(filter(None, lowered))
 
 
 def _differing(actual: Mapping[K, R], wanted: Mapping[K, R]) -> list[R]:
@@ -412,11 +453,7 @@ def _gone(actual: AccountingState, wanted: AccountingState, busy: Busy) -> _Gone
     surplus = [
         key for key in actual.associations if key not in wanted.associations and is_ours(actual.accounts.get(key[1]))
     ]
-    held = {
-        key: f"until its jobs have ended ({_cancel(key)})"
-        for key in surplus
-        if key in busy.associations or key[0] in busy.users
-    }
+    held = {key: why for key in surplus if (why := busy.of_member(key))}
     ours = {user for user, _account in (*wanted.associations, *held)}
     elsewhere = {user for user, account in actual.associations if not is_ours(actual.accounts.get(account))}
     elsewhere |= {user for (user, _account), _one in _foreign(actual)}
@@ -431,19 +468,25 @@ def _gone(actual: AccountingState, wanted: AccountingState, busy: Busy) -> _Gone
     leaving = [key for key in surplus if key not in held]
     users = {user for user, _account in leaving} - ours - elsewhere - actual.abroad - {user for user, _account in held}
     accounts, staying = _accounts_gone(actual, wanted, {account for _user, account in held} | busy.accounts)
-    unwanted_qos = [name for name, one in actual.qos.items() if is_ours(one) and name not in wanted.qos]
+    unwanted_qos = sorted(name for name, one in actual.qos.items() if is_ours(one) and name not in wanted.qos)
+    held_qos = {name: why for name in unwanted_qos if (why := busy.of_qos(name))}
     return _Gone(
         associations=tuple(sorted(key for key in leaving if key[0] not in users)),
         users=tuple(sorted(users)),
         accounts=accounts,
-        qos=tuple(sorted(name for name in unwanted_qos if name not in busy.qos)),
+        qos=tuple(name for name in unwanted_qos if name not in held_qos),
         retired=tuple(
             replace(actual.associations[key], qos=frozenset({CLOSED}), default_qos=CLOSED) for key in sorted(held)
         ),
         deferred=(
             *(f"Member {_of_key(key)} may start nothing and stays {why}." for key, why in sorted(held.items())),
-            *(f"Account {name} stays: there is something below it that is not going." for name in staying),
-            *(f"QOS {name} stays until its jobs have ended." for name in sorted(unwanted_qos) if name in busy.qos),
+            *(
+                f"Account {name} stays {_UNNAMED}."
+                if name in busy.accounts
+                else f"Account {name} stays: there is something below it that is not going."
+                for name in staying
+            ),
+            *(f"QOS {name} stays {why}." for name, why in held_qos.items()),
             *busy.told,
         ),
     )

@@ -8,7 +8,8 @@ With lending, a job that fits its tenant's unused guarantee starts at once, as S
 free, `decide` is asked who gives way, as the placement gate asks, and the job starts the reclaim time later. Burst is
 started every interval. A burst job stays burst to its end, as in Slurm.
 
-Cost: O(log jobs) for an arrival or an end, and O(running + waiting) for each `decide`. One is left out only where
+Cost: for an arrival or an end, the tenant's queue (an insertion into a list, a look at each size of job); for each
+`decide`, all that run and wait. One is left out only where
 nothing changed since one that started nobody: it would see the same state (all ages grew alike) and say the same.
 """
 
@@ -92,8 +93,9 @@ class Lent:
         evicted_gpu_s: GPU-seconds of work that was lost by giving way.
         evictions: runs that gave way.
         longest_owner_wait_s: from when a job fits its tenant's unused guarantee until it starts.
-        churn_gpus: changes of loans (GPUs in use beyond the guarantee) from one interval to the next, summed.
-        changed_limits: loans with another number than an interval before.
+        churn_gpus: changes of loans (GPUs in use beyond the guarantee) from one decision to the next, and to none
+            at the end, summed.
+        changed_limits: loans with another number than at the decision before.
         decisions: calls of `decide`.
     """
 
@@ -185,7 +187,7 @@ def replay_jobs(jobs: Sequence[TraceJob], rules: Rules) -> JobsReplay:
         jobs_worse=sum(seconds > rules.reclaim_s for seconds in later),
         longest_worse_s=max(0, *later),
         churn_gpus=lent.churn_gpus,
-        changed_limits_a_day=lent.changed_limits * SECONDS_A_DAY / max(jobs[-1].submitted_s, 1),
+        changed_limits_a_day=lent.changed_limits * SECONDS_A_DAY / max(1, *(fate.ended_s for fate in lent.fates)),
         decisions=lent.decisions,
     )
 
@@ -388,6 +390,7 @@ class _Lending:
             self._serve_owners(touched)
             if tick == self._now:
                 self._lend()
+        self._count_loans()
 
     def told(self) -> Lent:
         return Lent(
@@ -410,7 +413,7 @@ class _Lending:
         return self.jobs[place].submitted_s
 
     def _next_tick(self) -> int | None:
-        if not self._changed or not any(self._queues.values()):
+        if not self._changed or not (any(self._queues.values()) or any(self._loans.values())):
             return None
         return (self._now // self.rules.interval_s + 1) * self.rules.interval_s
 
@@ -498,6 +501,9 @@ class _Lending:
     def _lend(self) -> None:
         waiting = sorted(place for queue in self._queues.values() for place in queue)
         self._changed = False
+        if not waiting:  # there are loans, and some may have ended
+            self._count_loans()
+            return
         touched: set[TenantName] = set()
         for decision in self._decide([self._pending(place, None) for place in waiting]):
             touched |= self._carry_out(decision)

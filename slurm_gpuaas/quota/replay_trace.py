@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import UTC, datetime
 from math import ceil
 from pathlib import Path
@@ -26,6 +27,13 @@ WAY_OUT: Final = (
 )
 LONGEST_S: Final = 10**9
 MOST_GPUS: Final = 10**6
+MOST_ROWS: Final = 5_000_000
+"""All are held in memory, and a replay of so many takes hours."""
+LONGEST_NAME: Final = 100
+
+# int() and float() take `1_0`, too
+_WHOLE: Final = re.compile(r"\s*[+-]?[0-9]{1,18}\s*")
+_NUMBER: Final = re.compile(r"\s*[+-]?[0-9.]+(e[+-]?[0-9]+)?\s*", re.IGNORECASE)
 
 
 def read_trace(path: Path) -> MinuteTable | tuple[TraceJob, ...]:
@@ -35,7 +43,9 @@ def read_trace(path: Path) -> MinuteTable | tuple[TraceJob, ...]:
         InvalidInput: neither of them, a row that is none, or virtual clusters that do not cover the same minutes.
     """
     try:
-        with gzip.open(path, "rt", newline="") if path.suffix == ".gz" else path.open(newline="") as lines:
+        # spreadsheets begin a file with a byte order mark
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", newline="", encoding="utf-8-sig") as lines:
             return _read(lines)
     except (OSError, EOFError, UnicodeDecodeError, zlib.error, csv.Error) as error:
         raise InvalidInput(f"{path} cannot be read: {error}.", way_out=WAY_OUT) from error
@@ -45,7 +55,9 @@ def _read(lines: Iterable[str]) -> MinuteTable | tuple[TraceJob, ...]:
     rows = csv.reader(lines)
     header = next(rows, [])
     # an empty line is no row
-    numbered = ((number, row) for number, row in enumerate(rows, start=2) if row)
+    numbered = _bounded((number, row) for number, row in enumerate(rows, start=2) if row)
+    if twice := sorted({name for name in (*MINUTES, *JOBS) if header.count(name) > 1}):
+        raise InvalidInput(f"The trace has the column {twice[0]} twice.", way_out=WAY_OUT)
     if set(MINUTES) <= set(header):
         return _table(header, numbered)
     if set(JOBS) <= set(header):
@@ -55,6 +67,13 @@ def _read(lines: Iterable[str]) -> MinuteTable | tuple[TraceJob, ...]:
         f"its columns are {', '.join(header) or 'none':.200}.",
         way_out=WAY_OUT,
     )
+
+
+def _bounded(rows: Iterable[tuple[int, Sequence[str]]]) -> Iterator[tuple[int, Sequence[str]]]:
+    for count, row in enumerate(rows):
+        if count == MOST_ROWS:
+            raise InvalidInput(f"The trace has more than {MOST_ROWS:,} rows.", way_out="Replay a part of it.")
+        yield row
 
 
 # -- Jobs --------------------------------------------------------------------------------------------------------------
@@ -86,6 +105,8 @@ def _moment(text: str) -> datetime:
 
 
 def _seconds(text: str) -> int:
+    if not _NUMBER.fullmatch(text):
+        raise ValueError(f"it runs {text} s")
     seconds = float(text)
     if not 0 <= seconds <= LONGEST_S:
         raise ValueError(f"it runs {text} s")
@@ -93,7 +114,7 @@ def _seconds(text: str) -> int:
 
 
 def _gpus(text: str) -> int:
-    gpus = int(text)
+    gpus = _whole(text)
     if not 1 <= gpus <= MOST_GPUS:
         raise ValueError(f"it has {gpus} GPUs")
     return gpus
@@ -102,7 +123,15 @@ def _gpus(text: str) -> int:
 def _named(text: str) -> str:
     if not text.strip():
         raise ValueError("it has no cluster")
+    if len(text) > LONGEST_NAME or not text.isprintable():
+        raise ValueError(f"its cluster has over {LONGEST_NAME} characters, or some that cannot be shown")
     return text
+
+
+def _whole(text: str) -> int:
+    if not _WHOLE.fullmatch(text):
+        raise ValueError(f"{text} is no whole number")
+    return int(text)
 
 
 # -- Minutes -----------------------------------------------------------------------------------------------------------
@@ -113,13 +142,15 @@ def _table(header: Sequence[str], rows: Iterable[tuple[int, Sequence[str]]]) -> 
     clusters: dict[str, tuple[list[str], list[list[int]]]] = {}
     for number, row in rows:
         try:
-            times, counts = clusters.setdefault(row[vc], ([], []))
-            values = [int(row[place]) for place in numbers]
+            times, counts = clusters.setdefault(_named(row[vc]), ([], []))
+            values = [_whole(row[place]) for place in numbers]
             times.append(row[time])
         except (IndexError, ValueError) as error:
             raise InvalidInput(f"Line {number} of the trace is no row of whole GPUs.", way_out=WAY_OUT) from error
-        if min(values) < 0:
-            raise InvalidInput(f"Line {number} of the trace counts fewer than 0 GPUs.", way_out=WAY_OUT)
+        if not 0 <= min(values) <= max(values) <= MOST_GPUS:
+            raise InvalidInput(
+                f"Line {number} of the trace counts fewer than 0 GPUs or more than {MOST_GPUS:,}.", way_out=WAY_OUT
+            )
         counts.append(values)
     if not clusters:
         raise InvalidInput("The trace has no rows.", way_out=WAY_OUT)

@@ -36,6 +36,7 @@ def of_qos(before: Qos | None, after: Qos) -> Stages[Qos]:
         max_tres_per_job=_highest(before.max_tres_per_job, after.max_tres_per_job),
         max_tres_per_account=_highest(before.max_tres_per_account, after.max_tres_per_account),
         max_wall=_longest(before.max_wall, after.max_wall),
+        preempt=before.preempt | after.preempt,
     )
     raises, lowers = _qos_limits(highest) != _qos_limits(before), highest != after
     return Stages(before=before, more=highest if raises or not lowers else None, less=after if lowers else None)
@@ -86,4 +87,4 @@ def _longest(before: timedelta | None, after: timedelta | None) -> timedelta | N
 
 
 def _qos_limits(qos: Qos) -> tuple[object, ...]:
-    return qos.grp_tres, qos.max_tres_per_job, qos.max_tres_per_account, qos.max_wall
+    return qos.grp_tres, qos.max_tres_per_job, qos.max_tres_per_account, qos.max_wall, qos.preempt

@@ -76,7 +76,7 @@ def words(spec: PartitionSpec) -> list[str]:
     settings = [
         f"PartitionName={spec.name}",
         f"Nodes={spec.nodes}",
-        f"AllowQos={','.join(spec.allow_qos)}",
+        f"AllowQos={','.join(spec.allow_qos) or 'ALL'}",
         f"MaxTime={_days(spec.max_time)}",
         f"Default={'YES' if spec.default else 'NO'}",
         "State=UP",
@@ -99,6 +99,8 @@ def _spec(row: _Partition) -> PartitionSpec:
 
 def _days(span: timedelta) -> str:
     """Slurm's `days-hours:minutes:seconds`."""
+    if span == timedelta.max:
+        return "UNLIMITED"
     minutes, seconds = divmod(span.seconds, 60)
     hours, minutes = divmod(minutes, 60)
     return f"{span.days}-{hours:02}:{minutes:02}:{seconds:02}"

@@ -405,7 +405,7 @@ class RestAccounting:
     def delete_associations(self, keys: Iterable[tuple[UserName, AccountName]]) -> None:
         rows = self._user_rows()
         leaving = set(keys) & rows.keys()
-        with self._unless_active(lambda run: (run.user, run.account) in leaving):
+        with self._unless_active(lambda run: (run.user, run.account) in leaving, says_why=False):
             self._delete_associations(rows, leaving)
 
     def _delete_associations(
@@ -486,15 +486,22 @@ class RestAccounting:
         return here, abroad
 
     @contextmanager
-    def _unless_active(self, uses: Callable[[AccountingJob], bool]) -> Iterator[None]:
+    def _unless_active(self, uses: Callable[[AccountingJob], bool], *, says_why: bool = True) -> Iterator[None]:
         """Tell a refusal because of runs without an end from others. sacctmgr names one of them, slurmrestd none, and
-        for several accounts at once not even the reason."""
+        for several accounts at once not even the reason.
+
+        Args:
+            says_why: the refusal has its reason in it (sacctmgr's); else runs that use any of it are taken for it.
+        """
         try:
             yield
         except SlurmRefused as error:
+            active = _ACTIVE in str(error)
+            if says_why and not active:
+                raise
             now = datetime.now(UTC)
             runs = tuple(run for run in self.jobs_since(now - _INSTANT, now) if run.ended is None and uses(run))
-            if not runs and _ACTIVE not in str(error):
+            if not runs and not active:
                 raise
             raise StillActive(str(error), runs=runs) from error
 

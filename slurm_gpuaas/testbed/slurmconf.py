@@ -102,7 +102,7 @@ def requeue_options(release: Release) -> tuple[str, str]:
 
 
 def bootstrap_partitions() -> str:
-    """What stands in the include file until gpuaasd writes it: a partition for the administrators' account."""
+    """What stands in the include file until gpuaasd writes it: a partition for the QOS `normal` only."""
     return (
         "PartitionName=all Nodes=ALL AllowAccounts=root AllowQos=normal TRESBillingWeights=GRES/gpu=1 "
         "MaxTime=INFINITE State=UP\n"

@@ -254,8 +254,15 @@ def test_a_project_runs_its_guarantee_and_its_borrowed_gpus_and_no_more(site: Si
 
 @pytest.mark.newest_slurm
 def test_the_administrators_partition_lets_no_project_in(site: Site) -> None:
-    """`AllowAccounts=root` lets in every account below root: the ceiling would end there."""
+    """`AllowAccounts=root` lets in every account below root: the ceiling would end there. Opened by hand, it is closed
+    again."""
     rest = ("--partition=all", "--gpus-per-node=b200:8", "--nodes=1", "--time=10")
+    assert site.policies.plan().steps == ()
+    site.ask("scontrol", "update", "PartitionName=all", "AllowQos=ALL")
+    assert [change.name for change in site.policies.plan().changes] == ["all"]
+    site.policies.reconcile()
+    assert site.partition("all")["AllowQos"] == "normal"
+    assert site.policies.plan().steps == ()
     for qos in ("burst-mini-government", "guaranteed-vision"):
         job = site.submit("alice", "--account=vision", f"--qos={qos}", *rest)
         site.wait_until(job, "QOSNotAllowed")

@@ -245,10 +245,43 @@ class TestRunsWithoutAnEnd:
         world.clock.forward(REFUSED_FOR)
         assert policies.reconcile().plan.deferred, "asked again, refused again"
         world.slurm.runs = []
-        world.clock.forward(REFUSED_FOR)
+        world.clock.forward(2 * REFUSED_FOR)
         assert policies.reconcile().plan.deferred == ()
         assert AccountName("vision") not in world.slurm.account_by_name
         assert world.slurm.user_names == set()
+
+    def test_what_a_refused_deletion_had_deleted_is_in_the_audit_trail(self, world: World) -> None:
+        policies = world.policies()
+        policies.apply(small(), actor="root")
+        world.slurm.runs, world.slurm.deletes_in_parts = [self.FORGOTTEN], True
+        outcome = policies.apply(policy(), actor="root")
+        assert world.slurm.user_names == {"bob"}
+        assert [one.subject for one in world.store.audit.newest(action="user.delete")] == ["alice"]
+        assert "alice" in [change.name for change in outcome.plan.changes]
+
+    def test_where_it_names_no_run_nobody_is_said_to_have_jobs(self, world: World) -> None:
+        policies = world.policies()
+        policies.apply(small(), actor="root")
+        world.slurm.runs, world.slurm.names_no_runs = [self.FORGOTTEN], True
+        outcome = policies.apply(policy(), actor="root")
+        (alice,) = [sentence for sentence in outcome.plan.deferred if "alice@vision" in sentence]
+        assert "together with others, and named no job" in alice
+        assert "scancel" not in alice
+
+    def test_slurmdbd_is_asked_ever_more_rarely_and_at_once_when_somebody_applies(self, world: World) -> None:
+        policies = world.policies()
+        policies.apply(small(), actor="root")
+        world.slurm.runs = [self.FORGOTTEN]
+        policies.apply(policy(), actor="root")
+        before = world.slurm.calls.count("delete_users")
+        for _ in range(24 * 60):
+            world.clock.forward(timedelta(minutes=1))
+            policies.reconcile()
+        assert (
+            world.slurm.calls.count("delete_users") - before == 9
+        )  # after 5, 15, 35, 75, 155, 315, 635, 995, 1355 min
+        policies.apply(policy(), actor="root")
+        assert world.slurm.calls.count("delete_users") - before == 10
 
     def test_the_journal_says_that_slurm_refused(self, world: World) -> None:
         policies = world.policies()

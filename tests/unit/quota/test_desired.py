@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import AccountName, ClusterName, PartitionName, ProjectName, QosName, UserName
 from slurm_gpuaas.domain.policy import Policy, PolicyDocument
-from slurm_gpuaas.quota.desired import Wanted, wanted
+from slurm_gpuaas.quota.desired import FENCE, Wanted, wanted
 from slurm_gpuaas.quota.entitlement import GrantState, entitlements
 from slurm_gpuaas.slurm.records import Account, PartitionSpec, Qos, UserAssociation
 from tests.unit.policies import document, grant, member, policies, policy, pool, project
@@ -61,7 +61,7 @@ class TestAccounts:
     def test_a_project_without_a_grant_on_the_cluster_has_nothing_there(self) -> None:
         elsewhere = policy(project(), member(), pool(cluster="other"), grant())
         state = want(elsewhere)
-        assert (state.accounting.accounts, state.accounting.associations, state.partitions) == ({}, {}, ())
+        assert (state.accounting.accounts, state.accounting.associations, state.partitions) == ({}, {}, (FENCE,))
 
     def test_two_things_of_one_slurm_name_are_refused(self) -> None:
         with pytest.raises(InvalidInput, match="share:mini/own and project:mini-own"):

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 
 from slurm_gpuaas.domain.jobs import JobState
 from slurm_gpuaas.domain.names import AccountName, ClusterName, PartitionName, ProjectName, QosName, UserName
-from slurm_gpuaas.domain.policy import Policy
-from slurm_gpuaas.quota.desired import wanted
+from slurm_gpuaas.domain.policy import Policy, expand_nodes
+from slurm_gpuaas.quota.desired import CLOSED, FENCE, wanted
 from slurm_gpuaas.quota.partitions import Partitions, render
 from slurm_gpuaas.quota.plan import (
     IDLE,
@@ -192,6 +192,35 @@ class TestCutOffAfterAnyStep:
 
     @settings(deadline=None, max_examples=60)
     @given(before=policies(), after=policies())
+    def test_no_qos_preempts_fewer_than_before_and_fewer_than_after(self, before: Policy, after: Policy) -> None:
+        old, new = goal(before).qos, goal(after).qos
+        for state in prefixes(before, after):
+            for name in old.keys() & new.keys():
+                now = state.qos[name].preempt
+                there = state.qos.keys()
+                assert now >= old[name].preempt & there or now >= new[name].preempt
+
+    @settings(deadline=None, max_examples=60)
+    @given(before=policies(), after=policies())
+    def test_no_partition_has_less_than_before_while_another_limit_or_partition_is_still_to_gain(
+        self, before: Policy, after: Policy
+    ) -> None:
+        live = {spec.name: spec for spec in wanted(before, ClusterName("mini"), NOW).partitions}
+        then = {spec.name: spec for spec in wanted(after, ClusterName("mini"), NOW).partitions}
+        old = dict(live)
+        found = Partitions(file=render(live.values()), live=dict(live), wanted=tuple(then.values()))
+        for step in plan(brought_to(goal(before)).read(), goal(after), partitions=found).steps:
+            lowers = step.title.startswith(("lower", "move", "narrow", "remove"))
+            if isinstance(step.write, WritePartitions):
+                lowers = bool(step.write.delete)
+                assert not lowers or all(_gives(live.get(name), spec) for name, spec in then.items())
+                live.update({spec.name: spec for spec in step.write.put})
+                lowers = not all(_gives(live[name], spec) for name, spec in old.items() if name in live)
+            if lowers:
+                assert all(_gives(live.get(name), spec) for name, spec in then.items()), step.title
+
+    @settings(deadline=None, max_examples=60)
+    @given(before=policies(), after=policies())
     def test_no_limit_has_gone_down_while_another_has_still_to_go_up(self, before: Policy, after: Policy) -> None:
         old, new = limits(goal(before)), limits(goal(after))
         kept = staying(before, after)
@@ -232,7 +261,7 @@ class TestOrder:
             ("put QOS without preemption", ["burst-mini-government"]),
             ("put and raise QOS", ["guaranteed-vision"]),
             ("put and raise accounts", ["mini-government", "mini-government-snu", "vision"]),
-            ("lower QOS", ["guaranteed-audio"]),
+            ("lower QOS", ["guaranteed-audio", "guaranteed-vision"]),
             ("lower accounts", ["audio"]),
             ("move accounts", ["vision"]),
         ]
@@ -321,11 +350,10 @@ class TestOrder:
         wanted = (_partition("a", hours=2), _partition("c"), _partition("d"))
         live = {spec.name: spec for spec in before}
         found = Partitions(file=render(before), live=live, wanted=wanted)
-        (step,) = plan(AccountingState(), AccountingState(), partitions=found).steps
-        assert [(one.action, one.name) for one in step.changes] == [
-            (Action.CHANGE, "a"),
-            (Action.CREATE, "c"),
-            (Action.DELETE, "b"),
+        steps = plan(AccountingState(), AccountingState(), partitions=found).steps
+        assert [(step.title, [(one.action, one.name) for one in step.changes]) for step in steps] == [
+            ("open partitions", [(Action.CHANGE, "a"), (Action.CREATE, "c")]),
+            ("write partitions", [(Action.DELETE, "b")]),
         ]
         done = replace(found, file=render(wanted), live={spec.name: spec for spec in wanted})
         assert plan(AccountingState(), AccountingState(), partitions=done).steps == ()
@@ -339,6 +367,53 @@ class TestOrder:
         )
         assert found.conflicts == ("The policy needs partition a, which exists and is not ours.",)
         assert found.steps == ()
+
+
+def _gives(now: PartitionSpec | None, spec: PartitionSpec) -> bool:
+    """Whether a partition has all that this one has."""
+    if now is None or spec.nodes == "ALL":
+        return now is not None
+    nodes = set(expand_nodes(spec.nodes)) <= set(expand_nodes(now.nodes))
+    return nodes and set(spec.allow_qos) - {CLOSED} <= set(now.allow_qos) and spec.max_time <= now.max_time
+
+
+class TestAdministratorsPartition:
+    """It lets in the QOS `normal` only; open, it would be a way around every ceiling."""
+
+    GOAL = wanted(small(), ClusterName("mini"), NOW)
+    OPEN = replace(FENCE, allow_qos=(), billing_weights="")
+
+    def found(self, file: str, fence: PartitionSpec | None) -> Partitions:
+        live = {spec.name: spec for spec in self.GOAL.partitions if spec.name != FENCE.name}
+        live |= {} if fence is None else {fence.name: fence}
+        return Partitions(file=file, live=live, wanted=self.GOAL.partitions)
+
+    @pytest.mark.parametrize("fence", [OPEN, None], ids=["open", "gone"])
+    def test_open_or_gone_in_the_running_slurm_it_is_drift_and_put_back(self, fence: PartitionSpec | None) -> None:
+        found = self.found(render(self.GOAL.partitions), fence)
+        (step,) = plan(AccountingState(), AccountingState(), partitions=found).steps
+        assert isinstance(step.write, WritePartitions)
+        assert (step.write.put, step.write.delete) == ((FENCE,), ())
+        assert step.changes[0].name == "all"
+        assert (
+            plan(AccountingState(), AccountingState(), partitions=self.found(render(self.GOAL.partitions), FENCE)).steps
+            == ()
+        )
+
+    def test_a_file_of_an_earlier_release_closes_it_in_the_running_slurm_too(self) -> None:
+        found = self.found("PartitionName=all Nodes=ALL AllowAccounts=root MaxTime=INFINITE State=UP\n", self.OPEN)
+        found = replace(found, live={self.OPEN.name: self.OPEN})
+        steps = plan(AccountingState(), AccountingState(), partitions=found).steps
+        assert FENCE in [spec for step in steps if isinstance(step.write, WritePartitions) for spec in step.write.put]
+
+    def test_no_policy_deletes_it(self) -> None:
+        bare = wanted(Policy(), ClusterName("mini"), NOW).partitions
+        assert FENCE.name not in replace(self.found(render(self.GOAL.partitions), FENCE), wanted=bare).delete
+
+    def test_without_a_qos_normal_it_lets_nobody_in(self) -> None:
+        found = self.found("", FENCE).fenced(set())
+        assert next(spec for spec in found.wanted if spec.name == FENCE.name).allow_qos == (CLOSED,)
+        assert found.fenced({QosName("normal")}) == found
 
 
 def _partition(name: str, hours: int = 1) -> PartitionSpec:

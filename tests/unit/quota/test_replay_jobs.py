@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from slurm_gpuaas.cli.quota import group
 from slurm_gpuaas.domain.jobs import ServiceClass
+from slurm_gpuaas.quota import replay_trace
 from slurm_gpuaas.quota.replay_jobs import Lent, Place, Rules, TraceJob, first_come, guarantees, lend, replay_jobs
 from slurm_gpuaas.quota.tree import TenantName
 
@@ -61,7 +62,7 @@ def test_a_guarantee_covers_the_percentile_of_demand_in_whole_servers_and_the_la
 def test_a_borrower_starts_on_idle_gpus_at_the_next_decision() -> None:
     lent = lend(listed((B, 0, 5000, 8), (B, 100, 1000, 8)), OWED, rules())
     assert waited(lent) == [0, 200]
-    assert (lent.evictions, lent.churn_gpus) == (0, 8)
+    assert (lent.evictions, lent.churn_gpus, lent.changed_limits) == (0, 16, 2), "the loan begins and ends"
 
 
 def test_an_owner_has_its_gpus_back_after_the_reclaim_time_and_the_borrower_its_old_place() -> None:
@@ -182,6 +183,10 @@ def test_the_command_reads_jobs_in_any_order_past_empty_lines(tmp_path: Path) ->
         ("2017-10-09 07:01:55,1,1.5,1,a\n", "Line 2"),
         ("2017-10-09 07:01:55,1,1,1, \n", "it has no cluster"),
         ("2017-10-09 07:01:55,1\n", "it is too short"),
+        ("2017-10-09 07:01:55,1_0,1,1,a\n", "it runs 1_0 s"),
+        ("2017-10-09 07:01:55,1,1_0,1,a\n", "1_0 is no whole number"),
+        ("2017-10-09 07:01:55,1,1,1,a\x1b[2J\n", "cannot be shown"),
+        (f"2017-10-09 07:01:55,1,1,1,{'a' * 3000}\n", "over 100 characters"),
     ],
 )
 def test_what_is_no_job_is_refused_in_a_sentence(tmp_path: Path, rows: str, says: str) -> None:
@@ -189,6 +194,28 @@ def test_what_is_no_job_is_refused_in_a_sentence(tmp_path: Path, rows: str, says
     trace.write_text(HEADER + rows)
     result = CliRunner().invoke(group, ["replay", str(trace)])
     assert says in str(result.exception)
+
+
+@pytest.mark.parametrize("gpus", ["99999999999999999999", str(2**63 - 1), "1000001", "1_0"])
+def test_gpus_beyond_all_reason_in_a_table_of_minutes_are_refused(tmp_path: Path, gpus: str) -> None:
+    trace = tmp_path / "minutes.csv"
+    trace.write_text(f"vc,time,running_gpu_num,pending_gpu_num,idle_gpu_num\na,0,0,0,{gpus}\n")
+    assert "Line 2" in str(CliRunner().invoke(group, ["replay", str(trace)]).exception)
+
+
+def test_a_byte_order_mark_is_read_past_and_a_column_twice_refused(tmp_path: Path) -> None:
+    trace = tmp_path / "jobs.csv"
+    trace.write_text("\ufeff" + HEADER + GOOD)
+    assert CliRunner().invoke(group, ["replay", str(trace)]).exit_code == 0
+    trace.write_text(HEADER.replace("gpu_time", "num_gpus") + GOOD)
+    assert "num_gpus twice" in str(CliRunner().invoke(group, ["replay", str(trace)]).exception)
+
+
+def test_more_rows_than_can_be_held_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(replay_trace, "MOST_ROWS", 2)
+    trace = tmp_path / "jobs.csv"
+    trace.write_text(HEADER + GOOD * 3)
+    assert "more than 2 rows" in str(CliRunner().invoke(group, ["replay", str(trace)]).exception)
 
 
 def test_options_for_jobs_are_refused_for_a_table_of_minutes(tmp_path: Path) -> None:
