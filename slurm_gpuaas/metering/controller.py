@@ -31,6 +31,7 @@ from slurm_gpuaas.metering.rules import (
 )
 from slurm_gpuaas.slurm.records import AccountingJob
 
+_SECOND: Final = timedelta(seconds=1)
 OVERLAP: Final = timedelta(hours=1)
 """How late slurmctld may deliver a whole run (start and end) that we never saw running: far beyond its retry pace."""
 
@@ -111,7 +112,8 @@ class MeteringController:
         unseen = {key_of(record): record for record in running if key_of(record) not in records}
         vanished: Mapping[RunKey, UsageRecord] = {}
         if unseen:
-            found = self._read(min(record.started for record in unseen.values()), now, unreadable)
+            # A second before: accounting leaves out a run that ended exactly at the start, as one without length does.
+            found = self._read(min(record.started for record in unseen.values()) - _SECOND, now, unreadable)
             records |= {key: found[key] for key in unseen if key in found}
             vanished = {key: close_vanished(record) for key, record in unseen.items() if key not in found}
         changed = [record for key, record in records.items() if self._written.get(key) != record]

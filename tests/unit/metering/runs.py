@@ -65,7 +65,7 @@ class Slurmdbd:
         for delivered, job in self.deliveries:
             if delivered <= end:
                 known[job.job_id, job.started] = job
-        return [j for j in known.values() if j.started and j.started < end and (j.ended is None or j.ended >= start)]
+        return [j for j in known.values() if j.started and j.started < end and (j.ended is None or j.ended > start)]
 
 
 @dataclass

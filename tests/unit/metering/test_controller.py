@@ -102,6 +102,22 @@ def test_a_run_that_accounting_forgot_stops_counting_where_it_was_last_seen() ->
     assert len(world.slurmdbd.reads) == 4, "Only the tick that missed the run may ask for it again."
 
 
+def test_a_run_without_length_ends_in_the_state_that_accounting_tells() -> None:
+    """Seen running in the second in which metering begins, it ended in that second."""
+    world = World()
+    metering = MeteringController(
+        cluster=CLUSTER, accounting=world.slurmdbd, store=world.store, clock=world.clock, begin=at(0), overlap=OVERLAP
+    )
+    world.slurmdbd.deliver(run(start=0), when=0)
+    world.clock.moment = at(1)
+    metering.tick()
+    world.slurmdbd.deliver(run(start=0, end=0, state="NODE_FAIL"), when=1)
+    world.clock.moment = at(2)
+    metering.tick()
+    (record,) = world.store.records.values()
+    assert (record.gpu_seconds, record.ended, record.state) == (0, at(0), "NODE_FAIL")
+
+
 def test_an_unreachable_slurmdbd_changes_nothing() -> None:
     world = World()
     world.slurmdbd.deliver(run(start=0), when=0)
