@@ -373,6 +373,7 @@ def replay(
     """
     # numpy takes longer to import than most commands to run
     from slurm_gpuaas.quota.replay import MinuteTable
+    from slurm_gpuaas.quota.replay_jobs import COVERED
     from slurm_gpuaas.quota.replay_trace import read_trace
 
     click.echo(f"Reading {trace} ...", err=True)
@@ -383,10 +384,6 @@ def replay(
         _replay_minutes(read, interval_min, reclaim_s, as_json=as_json)
     else:
         _replay_jobs(read, interval_min, reclaim_s, checkpoint_min, percentile or COVERED, as_json=as_json)
-
-
-COVERED: Final = 95
-"""% of the time; a guarantee that covered every peak would leave most of the cluster idle."""
 
 
 def _replay_minutes(table: MinuteTable, interval_min: int, reclaim_s: int, *, as_json: bool) -> None:

@@ -35,6 +35,10 @@ Place = NewType("Place", int)
 """Of a job in the list: its key, and its place in every queue."""
 
 
+COVERED: Final = 95
+"""Default of `Rules.percentile`; a guarantee that covered every peak would leave most of the cluster idle."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TraceJob:
     """Seconds count from the first submission; `run_s` is what it runs, on any cluster, when nobody stops it."""

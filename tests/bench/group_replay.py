@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from slurm_gpuaas.quota.replay import MinuteTable, replay
-from slurm_gpuaas.quota.replay_jobs import Rules, TraceJob, replay_jobs
+from slurm_gpuaas.quota.replay_jobs import COVERED, Rules, TraceJob, replay_jobs
 from slurm_gpuaas.quota.replay_trace import read_trace
 from slurm_gpuaas.quota.tree import TenantName
 from tests.bench.model import BenchContext, BenchRow
@@ -23,8 +23,8 @@ PHILLY = "philly_jobs.csv.gz"
 INTERVALS_MIN = (1, 15, 60)
 PROVEN_MIN = 5
 RECLAIM_S = 60
-COVERED, TIGHT = 95, 90
-"""Percentiles that make quotas for jobs. At the lower one Philly's GPUs are scarce enough for owners to reclaim."""
+TIGHT = 90
+"""A percentile at which Philly's GPUs are scarce enough for owners to reclaim."""
 MINUTES, TENANTS, GUARANTEED, SEED = 2880, 16, 64, 15
 JOBS, MEAN_GAP_S, LONG_S = 3000, 60, 6 * 3600
 
