@@ -1,18 +1,18 @@
 -- Decides on each submission and modification of a job from the snapshot that gpuaasd publishes.
 --
--- It reads the first line of one local file, and the few lines about this user and project by binary search when the
--- first line names a new body. It opens no socket, starts no process and never waits: slurmctld runs it under its locks. Whatever goes wrong (no snapshot, an old one, a
--- broken one, an error in this very file) leaves the job as it came, to Slurm's own limits, and tells the operator in
--- slurmctld.log. docs/reference/hook.md says what is decided, docs/design/0005-the-hook-reads-never-calls.md why.
+-- It reads the first line of one local file, and through its index the few lines about this user and project when the
+-- first line names a new body. It opens no socket, starts no process and never waits: slurmctld runs it under its locks.
+-- Whatever goes wrong (no snapshot, an old one, a broken one, an error in this very file) leaves the job as it came, to
+-- Slurm's own limits, and tells the operator in slurmctld.log. docs/reference/hook.md says what is decided,
+-- docs/design/0005-the-hook-reads-never-calls.md why.
 -- Slurm is built against Lua 5.1 to 5.4, so this keeps to what all of them have.
-
--- Lua's collector works in the calls that make garbage. In smaller steps than usual (200) the longest calls are shorter, at
--- the cost of a tenth more memory; below 100 it would not keep up.
-collectgarbage("setstepmul", 110)
 
 local SNAPSHOT = GPUAAS_SNAPSHOT or "/run/gpuaas/snapshot" -- a test sets the global before it loads this file
 local STALE_AFTER_S = 900 -- gpuaasd renews the first line at least once a minute; this is many missed
 local COMPLAIN_EVERY_S = 60
+-- Users submit in a row. More names would give Lua's collector so much to visit that the longest calls became longer.
+local NAMES_KEPT = 16
+local INDEX_ENTRY = 10 -- bytes: nine digits and a line's end
 local LONGEST_REQUEST = 4096 -- bytes of one GPU request that are read; Slurm checks lengths only after this hook
 local KST_S = 9 * 3600 -- days of grants are Korean days
 
@@ -237,10 +237,10 @@ end
 ------------------------------------------------------------------------------------------------------------------------
 -- Snapshot
 
--- The head of the snapshot in force, and what was looked up in it: { hash=, partitions=, bypass=, gate=, tail=,
--- size=, found = { kind = { name to what is known } } }. Only `file`, open during a call, is of this call alone.
+-- The head of the snapshot in force, and what was looked up in it last: { hash=, partitions=, bypass=, gate=, buckets=,
+-- index=, records= (where they begin), found= { kind = { name to what is known } }, kept= (how many) }. Only `file`, open
+-- during a call, is of this call alone.
 local current = nil
-local broken = nil -- hash of a body that could not be read: not tried again
 local complained_at = nil
 
 local function complain(why)
@@ -253,7 +253,7 @@ end
 
 local function fields_of(line)
   local fields = {}
-  for field in string.gmatch(line .. "\t", "(.-)\t") do
+  for field in string.gmatch(line, "[^\t]+") do -- none is empty
     fields[#fields + 1] = field
   end
   return fields
@@ -284,6 +284,9 @@ local HEAD = {
   bypass = function(into, f)
     into.bypass[f[2]] = true
   end,
+  index = function(into, f)
+    into.buckets = number_of(f[2])
+  end,
 }
 
 local function grant_of(snap, f)
@@ -311,78 +314,38 @@ local function grant_of(snap, f)
   return grant
 end
 
--- Whether a line comes before a prefix, byte by byte: `<` on strings goes by slurmctld's locale, which is "C" unless a
--- plugin set another.
-local bytewise = os.setlocale and os.setlocale(nil, "collate") == "C"
-
-local function before(line, prefix)
-  if bytewise then
-    return line < prefix
+-- The bucket of a name, as `verdict.laid_out` reckons it: the bytes of "kind<tab>name" as one number, modulo a prime.
+-- Every intermediate result is an integer that a double holds.
+local function bucket_of(snap, key)
+  local hash, byte = 0, string.byte
+  for at = 1, #key do
+    hash = (hash * 256 + byte(key, at)) % 2147483647
   end
-  for at = 1, #prefix do
-    local one, other = string.byte(line, at) or -1, string.byte(prefix, at)
-    if one ~= other then
-      return one < other
-    end
-  end
-  return false
+  return hash % snap.buckets
 end
 
-local BLOCK = 1024 -- bytes that are read whole rather than halved again: larger ones are garbage to collect
-
--- Where the lines with a prefix may begin: in the lines that start from the first place on to the second.
-local function halved(snap, prefix)
-  local file, low, high = snap.file, snap.tail, snap.size
-  while high - low > BLOCK do
-    local middle = math.floor((low + high) / 2)
-    local line = snap.probes[middle]
-    if not line then -- every search halves at the same places, so that few are read twice
-      file:seek("set", middle)
-      file:read("*l") -- the rest of some line
-      line = file:read("*l")
-      snap.probes[middle] = line
-    end
-    if line and before(line, prefix) then
-      low = middle
-    else
-      high = middle
-    end
-  end
-  return low, high
+-- Where the records of a bucket and of the next one begin, from the first record on.
+local function bounds_of(snap, bucket)
+  local first, stop = string.match(snap.index, "^(%d+)\n(%d+)\n", bucket * INDEX_ENTRY + 1)
+  return number_of(first), number_of(stop)
 end
 
-local function line_of(file)
-  return (file:read("*l") or "") .. "\n"
-end
-
--- The records of a kind about a name, from the sorted lines that follow the head: a binary search in the file, about
--- ten short reads at 12,000 lines, once a name and snapshot.
+-- The records of a kind about a name: one short read at any size.
 local function find(snap, kind, name)
   if string.find(name, "%c") then
     return {}
   end
-  local prefix = kind .. "\t" .. name .. "\t"
-  local file, records = snap.file, {}
-  local low, high = halved(snap, prefix)
-  file:seek("set", low)
-  local block = (low == snap.tail and "\n" or "") .. (file:read(high - low + 1) or "")
-  local start = string.find(block, "\n" .. prefix, 1, true)
-  if not start then -- in the block's last line, or the one after it
-    block = block .. line_of(file) .. line_of(file)
-    start = string.find(block, "\n" .. prefix, 1, true)
-  end
-  start = start and start + 1
-  while start and string.sub(block, start, start + #prefix - 1) == prefix do
-    local stop = string.find(block, "\n", start, true)
-    if not stop then
-      block = block .. line_of(file)
-      stop = #block
-    end
-    records[#records + 1] = fields_of(string.sub(block, start, stop - 1))
-    start = stop + 1
-    if start + #prefix > #block then
-      block, start = string.sub(block, start) .. line_of(file), 1
-    end
+  local key = kind .. "\t" .. name
+  local first, stop = bounds_of(snap, bucket_of(snap, key))
+  snap.file:seek("set", snap.records + first - 1) -- with the line's end before them, so that each begins behind one
+  local lines = snap.file:read(stop - first + 1)
+  assert(lines and #lines == stop - first + 1, "cut short")
+  local prefix, records = "\n" .. key .. "\t", {}
+  local start = string.find(lines, prefix, 1, true)
+  while start do
+    local ending = string.find(lines, "\n", start + 1, true)
+    records[#records + 1] = fields_of(string.sub(lines, start + 1, ending - 1))
+    start = string.find(lines, prefix, ending, true)
   end
   return records
 end
@@ -397,15 +360,10 @@ local function reading(action, ...)
 end
 
 local function member_from(_, records)
-  local member = { projects = {}, is_in = {} }
-  for at, f in ipairs(records) do
-    member.projects[at] = f[3]
-    member.is_in[f[3]] = true
-    if assert(f[4], "too short") == "1" then
-      member.default = f[3]
-    end
-  end
-  return member
+  local f = records[1]
+  local projects = assert(f[4], "too short")
+  local default = f[3] ~= "-" and f[3] or not string.find(projects, ",", 1, true) and projects or nil
+  return { default = default, projects = projects }
 end
 
 local function grants_from(snap, records)
@@ -416,16 +374,24 @@ local function grants_from(snap, records)
   return grants
 end
 
--- What the snapshot says about a name, nil for nothing: searched and made once.
+local function read_about(snap, kind, name, make)
+  local records = find(snap, kind, name)
+  return #records > 0 and make(snap, records) or nil
+end
+
+-- What the snapshot says about a name, nil for nothing: looked up once for the few names of late.
 local function known(snap, kind, name, make)
-  local found = snap.found[kind]
-  if not found[name] then
-    found[name] = reading(function() -- of names that are not there nothing is kept: anybody can think of one
-      local records = find(snap, kind, name)
-      return #records > 0 and make(snap, records) or nil
-    end)
+  local value = snap.found[kind][name]
+  if not value then
+    value = reading(read_about, snap, kind, name, make)
+    if snap.kept >= NAMES_KEPT then
+      snap.found, snap.kept = { member = {}, project = {} }, 0
+    end
+    if value then
+      snap.found[kind][name], snap.kept = value, snap.kept + 1
+    end
   end
-  return found[name]
+  return value
 end
 
 local function member_of(snap, user)
@@ -436,29 +402,26 @@ local function grants_of(snap, project)
   return known(snap, "project", project, grants_from)
 end
 
--- Reads the records up to the first of the sorted ones.
+-- Reads the head, and where the rest is.
 local function read_head(file, hash)
-  -- What was found in the snapshot before is dropped, members too although they change seldom: the more Lua's collector has
-  -- to visit, the longer the longest calls (half as long again when members were kept).
   local found = { member = {}, project = {} }
-  local into = { hash = hash, partitions = {}, bypass = { root = true }, found = found, probes = {} }
-  into.tail = file:seek()
-  into.size = file:seek("end")
-  file:seek("end", -1)
-  assert(file:read(1) == "\n", "cut short")
-  file:seek("set", into.tail)
+  local into = { hash = hash, partitions = {}, bypass = { root = true }, found = found, kept = 0 }
   for line in file:lines() do
     local f = fields_of(line)
-    if f[1] == "member" or f[1] == "project" then
-      break
-    end
     -- a kind this version does not know is of a newer daemon and no reason to stop
     if HEAD[f[1]] then
       HEAD[f[1]](into, f)
     end
-    into.tail = file:seek()
+    if into.buckets then
+      break
+    end
   end
   assert(into.cluster, "without its cluster")
+  assert(into.buckets, "without its index")
+  into.index = file:read((into.buckets + 1) * INDEX_ENTRY) or "" -- one string, so nothing for Lua's collector to visit
+  into.records = file:seek()
+  local _, last = bounds_of(into, into.buckets - 1)
+  assert(file:seek("end") == into.records + last, "cut short")
   return into
 end
 
@@ -468,27 +431,24 @@ local function snapshot()
   if not file then
     return nil, "there is no snapshot at " .. SNAPSHOT .. "; is gpuaasd running?"
   end
-  file:setvbuf("full", 512) -- a search reads short lines far apart
   local head = file:read("*l")
-  local generated, hash = string.match(head or "", "^gpuaas%-snapshot 2 (%d+) (%x+)$")
+  local generated, hash = string.match(head or "", "^gpuaas%-snapshot 3 (%d+) (%x+)$")
   if not generated then
     file:close()
     return nil, "the snapshot's first line cannot be read"
   end
-  if hash ~= broken and (not current or current.hash ~= hash) then
-    local ok, result = pcall(read_head, file, hash)
-    if ok then
-      current = result
-    else
-      broken = hash
-      complain("the snapshot is " .. tostring(result))
-    end
-  end
   local age = os.time() - tonumber(generated)
-  if hash == broken or age > STALE_AFTER_S then
+  if age > STALE_AFTER_S then
     file:close()
-    return nil, hash == broken and "the snapshot is broken"
-      or "the snapshot is " .. count_text(age) .. " s old; is gpuaasd running?"
+    return nil, "the snapshot is " .. count_text(age) .. " s old; is gpuaasd running?"
+  end
+  if not current or current.hash ~= hash then
+    local ok, result = pcall(read_head, file, hash)
+    current = ok and result or nil
+    if not ok then
+      file:close()
+      return nil, "the snapshot is " .. tostring(result)
+    end
   end
   current.file = file
   return current
@@ -637,12 +597,14 @@ local function the_project(snap, user, account)
     refuse("no_project", { user = shown(user) })
   end
   account = account and string.lower(account)
-  if account and not member.is_in[account] then
-    refuse("not_member", { user = shown(user), account = shown(account), projects = joined(member.projects) })
+  -- as text, because somebody may be in a hundred projects
+  local with_commas, spaced, commas = "," .. member.projects .. ",", string.gsub(member.projects, ",", ", ")
+  if account and (string.find(account, ",", 1, true) or not string.find(with_commas, "," .. account .. ",", 1, true)) then
+    refuse("not_member", { user = shown(user), account = shown(account), projects = spaced })
   end
-  local project = account or member.default or (#member.projects == 1 and member.projects[1])
+  local project = account or member.default
   if not project then
-    refuse("which_project", { user = shown(user), count = #member.projects, projects = joined(member.projects) })
+    refuse("which_project", { user = shown(user), count = commas + 1, projects = spaced })
   end
   return project
 end
@@ -1119,7 +1081,7 @@ local function guarded(what, job, action)
     return slurm.ESLURM_ACCOUNTING_POLICY or slurm.ERROR
   end
   if type(result) == "table" and result.broken then
-    broken = current.hash
+    current = nil -- read again by the next call
     complain("the snapshot is " .. result.broken)
   else
     complain("error in job_submit.lua: " .. tostring(result))

@@ -1,6 +1,6 @@
 """What the job_submit hook may decide from: the policy of this moment as lines of text. Pure.
 
-Format (read by `plugins/job_submit.lua`): a first line `gpuaas-snapshot 2 <written, epoch seconds> <SHA-256 of the
+Format (read by `plugins/job_submit.lua`): a first line `gpuaas-snapshot 3 <written, epoch seconds> <SHA-256 of the
 rest>`, then records of tab-separated fields, `-` for what is not limited or does not exist:
 
     cluster    name, GPUs of a node (of the first pool)
@@ -8,23 +8,31 @@ rest>`, then records of tab-separated fields, `-` for what is not limited or doe
     gate       licence that guaranteed jobs get, so that gpuaasd decides who gives way for them (absent: no gate)
     bypass     user whom the hook lets pass
 
-and then, sorted byte by byte as whole lines, so that the hook finds the few it needs by binary search:
+and then what the hook looks up by name, in as many buckets as a last line of the head says:
 
-    member     user, project, whether it is the user's default (0 | 1)
+    index      buckets
+
+followed by one line of nine digits for each bucket, and one more: where in the records its own begin, in bytes from the
+first record on. The records of a bucket are sorted as lines:
+
+    member     user, default project, all projects of this user (comma-separated)
     project    name, guaranteed QOS, burst QOS, partition, GPU model, guaranteed GPUs, borrow limit, most GPUs of a job,
                longest wall time in minutes, GPU-minutes of the budget left, begin and end of the grant (epoch seconds),
                active | expired | future, and where the daemon knows: GPUs in use as guaranteed, GPUs in use as burst,
                GPUs it may start as burst now
 
-Linear in projects and members.
+A name's bucket is `bucket_of`: a lookup costs the hook two short reads at any number of projects. Writing is linear in
+projects and members.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import accumulate
 from types import MappingProxyType
 from typing import Final
 
@@ -35,6 +43,11 @@ from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
 
 ADMINISTRATORS = (UserName("root"), UserName("slurm"), UserName("gpuaas"))
 """Users whom the hook lets pass: Slurm's, ours and root."""
+
+RECORDS_IN_A_BUCKET: Final = 2
+"""On average: fewer make the index longer than what it saves to read."""
+HASH_PRIME: Final = 2**31 - 1
+"""256 times any number below it is one that a double holds exactly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,17 +80,31 @@ def body(
         gate: licence of the placement gate; None adds none to jobs.
         standing: what projects use now; no advice is given to jobs of a project that is absent.
     """
-    head = ("\t".join(record) for record in _head(policy, cluster, bypass, gate))
     entitled = entitlements(policy, cluster, moment)
-    # code points sort as their UTF-8 bytes do, and "member" before "project"
-    members = sorted("\t".join(record) for record in _members(policy, entitled))
-    projects = sorted("\t".join(_project(one, left, standing)) for one in entitled)
-    return "".join(f"{line}\n" for line in (*head, *members, *projects))
+    looked_up = (*_members(policy, entitled), *(_project(one, left, standing) for one in entitled))
+    return laid_out(_head(policy, cluster, bypass, gate), looked_up)
+
+
+def laid_out(head: Iterable[Sequence[str]], looked_up: Iterable[Sequence[str]]) -> str:
+    """The text of records: the head as given, an index, and what it leads to by the first two fields."""
+    lines = sorted(("\t".join(record), f"{record[0]}\t{record[1]}") for record in looked_up)
+    buckets: list[list[str]] = [[] for _ in range(len(lines) // RECORDS_IN_A_BUCKET + 1)]
+    for line, key in lines:
+        buckets[bucket_of(key, len(buckets))].append(f"{line}\n")
+    texts = ["".join(bucket) for bucket in buckets]
+    ends = accumulate((len(text.encode()) for text in texts), initial=0)
+    first = "".join("\t".join(record) + "\n" for record in (*head, ("index", str(len(buckets)))))
+    return first + "".join(f"{end:09d}\n" for end in ends) + "".join(texts)
+
+
+def bucket_of(key: str, buckets: int) -> int:
+    """Bucket of a key, `kind<tab>name`: its bytes as one number modulo a prime, which Lua's doubles can reckon too."""
+    return int.from_bytes(key.encode()) % HASH_PRIME % buckets
 
 
 def stamped(text: str, written: datetime) -> str:
     """The whole file: first line and body."""
-    return f"gpuaas-snapshot 2 {_epoch(written)} {_digest(text)}\n{text}"
+    return f"gpuaas-snapshot 3 {_epoch(written)} {_digest(text)}\n{text}"
 
 
 def _digest(text: str) -> str:
@@ -101,10 +128,12 @@ def _head(
 
 
 def _members(policy: Policy, entitled: Sequence[Entitlement]) -> Iterator[tuple[str, ...]]:
-    defaults = default_projects(policy, entitled)
+    projects = defaultdict[UserName, list[ProjectName]](list)
     for one in entitled:
         for member in policy.members_of(one.name):
-            yield "member", member.user, one.name, "1" if defaults[member.user] == one.name else "0"
+            projects[member.user].append(one.name)
+    for user, default in default_projects(policy, entitled).items():
+        yield "member", user, default, ",".join(sorted(set(projects[user])))
 
 
 def _project(

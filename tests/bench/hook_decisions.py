@@ -13,16 +13,16 @@ of the job).
 
 from __future__ import annotations
 
-import hashlib
 import random
 import tempfile
 import time
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 import lupa.lua51
+
+from slurm_gpuaas.quota.verdict import laid_out, stamped
 
 HOOK: Final = Path(__file__).parents[2] / "plugins" / "job_submit.lua"
 PROJECTS, MEMBERS, CALLS, RENEWED_EVERY = 2_000, 5, 10_000, 200
@@ -73,21 +73,17 @@ def p99(values: list[float]) -> float:
 
 
 def _snapshot(turn: int) -> str:
-    head = "cluster\tmini\t8\npartition\tb200\tb200\t8\t2880\t16000\nbypass\tgpuaas\n"
-    members, projects = [], []
+    head = ["cluster mini 8", "partition b200 b200 8 2880 16000", "bypass gpuaas"]
+    records = []
     for number in range(PROJECTS):
         name = f"project-{number}"
-        projects.append(
-            f"project\t{name}\tguaranteed-{name}\tburst\tb200\tb200\t16\t32\t-\t-\t600000\t0\t4000000000\tactive"
-            f"\t{(number + turn) % 17}\t8\t{turn % 33}"
+        records.append(
+            f"project {name} guaranteed-{name} burst b200 b200 16 32 - - 600000 0 4000000000 active"
+            f" {(number + turn) % 17} 8 {turn % 33}"
         )
-        members += [f"member\tuser-{number}-{one}\t{name}\t1" for one in range(MEMBERS)]
-    body = head + "".join(f"{line}\n" for line in sorted(members + projects))
-    return f"gpuaas-snapshot 2 {int(datetime.now(UTC).timestamp())} {_digest([body])}\n{body}"
-
-
-def _digest(lines: Iterable[str]) -> str:
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+        records += [f"member user-{number}-{one} {name} {name}" for one in range(MEMBERS)]
+    body = laid_out((line.split() for line in head), (line.split() for line in records))
+    return stamped(body, datetime.now(UTC))
 
 
 def main() -> None:

@@ -212,7 +212,7 @@ def test_without_a_snapshot_slurms_own_limits_hold(mini: Instance, desk: Desk) -
     # what Slurm itself has to be told then
     share = ["--partition=mini-gov", "--account=nlp", "--qos=guaranteed-nlp"]
     try:
-        for broken in (None, "", "gpuaas-snapshot 2 0 ab\n", text.replace(" 2 ", " 1 ", 1), text[:-20]):
+        for broken in (None, "", "gpuaas-snapshot 3 0 ab\n", text.replace(" 3 ", " 1 ", 1), text[:-20]):
             snapshot.unlink() if broken is None else snapshot.write_text(broken)
             assert desk.sbatch("alice", *share, "--gpus=8").returncode == 0, "accepted as it came"
             assert desk.sbatch("mallory", *share, "--gpus=8").returncode != 0, "Slurm knows its associations"

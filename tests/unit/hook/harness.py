@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -13,6 +12,7 @@ import lupa.lua51
 import lupa.lua54
 
 from slurm_gpuaas.domain.policy import KST
+from slurm_gpuaas.quota.verdict import laid_out, stamped
 
 HOOK: Final = Path(__file__).parents[3] / "plugins" / "job_submit.lua"
 LUA: Final = {"lua51": lupa.lua51.LuaRuntime, "lua54": lupa.lua54.LuaRuntime}
@@ -131,11 +131,11 @@ def epoch(day: str) -> int:
 
 
 def snapshot_text(records: Sequence[Sequence[object]], *, generated: datetime = NOW) -> str:
-    """Head first and the rest sorted, as `verdict.body` writes them."""
-    head = [record for record in records if record[0] in ("cluster", "partition", "gate", "bypass")]
-    lines = ["\t".join(str(field) for field in record) for record in records if record not in head]
-    body = "".join(f"{line}\n" for line in (*("\t".join(map(str, record)) for record in head), *sorted(lines)))
-    return f"gpuaas-snapshot 2 {int(generated.timestamp())} {hashlib.sha256(body.encode()).hexdigest()}\n{body}"
+    """Laid out as gpuaasd does it."""
+    plain = [[str(field) for field in record] for record in records]
+    head = [record for record in plain if record[0] in ("cluster", "partition", "gate", "bypass")]
+    body = laid_out(head, [record for record in plain if record not in head])
+    return stamped(body, generated)
 
 
 def project(
@@ -172,15 +172,13 @@ RECORDS: Final[tuple[tuple[object, ...], ...]] = (
     project("soon", starts="2027-03-01", ends="2028-01-01", state="future"),
     project("both"),
     project("both", partition="h200-gov", model="h200", guaranteed=8),
-    ("member", "alice", "nlp", 1),
-    ("member", "alice", "vision", 0),
-    ("member", "bob", "vision", 0),
-    ("member", "carol", "nolend", 0),
-    ("member", "dave", "free", 0),
-    ("member", "erin", "old", 0),
-    ("member", "frank", "soon", 0),
-    ("member", "grace", "both", 0),
-    ("member", "heidi", "nlp", 0),
-    ("member", "heidi", "vision", 0),
+    ("member", "alice", "nlp", "nlp,vision"),
+    ("member", "bob", "-", "vision"),
+    ("member", "carol", "-", "nolend"),
+    ("member", "dave", "-", "free"),
+    ("member", "erin", "-", "old"),
+    ("member", "frank", "-", "soon"),
+    ("member", "grace", "-", "both"),
+    ("member", "heidi", "-", "nlp,vision"),
     ("bypass", "gpuaas"),
 )

@@ -16,8 +16,8 @@ SIZED = [
     ("partition", "b200-gov", "b200", 8, 2880, 64),
     project("nlp"),
     project("free", burst="burst-unlimited", borrow="-", guaranteed=8),
-    ("member", "alice", "nlp", 1),
-    ("member", "dave", "free", 1),
+    ("member", "alice", "nlp", "nlp"),
+    ("member", "dave", "free", "free"),
 ]
 
 

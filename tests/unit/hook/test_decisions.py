@@ -89,6 +89,8 @@ REFUSALS = [
     ("no project", of("mallory", **ONE_GPU), ["mallory is in no project", "ask"]),
     ("not in the project", of("bob", account="nlp", **ONE_GPU), ["bob is not in project nlp", "--account: vision"]),
     ("no such account", of("alice", account="nlpp", **ONE_GPU), ["not in project nlpp", "nlp, vision"]),
+    ("two accounts", of("alice", account="nlp,vision", **ONE_GPU), ["not in project nlp,vision"]),
+    ("part of an account", of("alice", account="isio", **ONE_GPU), ["not in project isio"]),
     ("several projects, no default", of("heidi", **ONE_GPU), ["2 projects", "--account: nlp, vision"]),
     ("no GPU", of("alice"), ["no GPU", "every node of partition b200-gov has 8", "--gpus=1"]),
     ("zero GPUs", of("alice", tres_per_node="gres/gpu:0"), ["no GPU"]),
@@ -159,7 +161,7 @@ def test_components_of_a_heterogeneous_job_count_together(hook: Hook) -> None:
 
 
 def test_budget_of_a_heterogeneous_job_is_one(hook: Hook) -> None:
-    hook.snapshot.write_text(snapshot_text([*RECORDS, project("tight", budget=400), ("member", "ivan", "tight", 0)]))
+    hook.snapshot.write_text(snapshot_text([*RECORDS, project("tight", budget=400), ("member", "ivan", "-", "tight")]))
     part = of("ivan", tres_per_job="gres/gpu:4", time_limit=60)
     assert hook.submit(**part, het_job_offset=0).accepted
     refused = hook.submit(**part, het_job_offset=1)
@@ -168,7 +170,7 @@ def test_budget_of_a_heterogeneous_job_is_one(hook: Hook) -> None:
 
 
 def test_time_left_out_that_the_budget_cannot_pay_says_so(hook: Hook) -> None:
-    hook.snapshot.write_text(snapshot_text([*RECORDS, project("tight", budget=600), ("member", "ivan", "tight", 0)]))
+    hook.snapshot.write_text(snapshot_text([*RECORDS, project("tight", budget=600), ("member", "ivan", "-", "tight")]))
     refused = hook.submit(**of("ivan", tres_per_job="gres/gpu:8"))
     assert "the longest allowed as --time was left out" in refused.message
     assert "--time=0-01:15:00" in refused.message

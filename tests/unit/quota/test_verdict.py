@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import hashlib
 from datetime import UTC, datetime
+from itertools import pairwise
 
 from hypothesis import given, settings
 
 from slurm_gpuaas.domain.names import ClusterName, ProjectName, UserName
 from slurm_gpuaas.domain.policy import Policy
-from slurm_gpuaas.quota.verdict import Standing, body, stamped
+from slurm_gpuaas.quota.verdict import Standing, body, bucket_of, stamped
 from tests.unit.policies import grant, member, policies, policy, pool, project
 
 NOW = datetime(2027, 1, 4, 9, 0, tzinfo=UTC)
 MINI = ClusterName("mini")
-WIDTHS = {"cluster": 3, "partition": 6, "gate": 2, "project": 14, "member": 4, "bypass": 2}
+WIDTHS = {"cluster": 3, "partition": 6, "gate": 2, "project": 14, "member": 4, "bypass": 2, "index": 2}
 
 
 def records(policy: Policy, **left: int) -> dict[str, list[list[str]]]:
-    lines = body(policy, MINI, NOW, left={ProjectName(name): minutes for name, minutes in left.items()}).splitlines()
+    text = body(policy, MINI, NOW, left={ProjectName(name): minutes for name, minutes in left.items()})
     found: dict[str, list[list[str]]] = {kind: [] for kind in WIDTHS}
-    for line in lines:
-        kind, *fields = line.split("\t")
+    for kind, *fields in records_in(text):
         found[kind].append(fields)
     return found
+
+
+def records_in(text: str) -> list[list[str]]:
+    return [line.split("\t") for line in text.splitlines() if not line.isdecimal()]
 
 
 def test_the_records_of_a_policy() -> None:
@@ -43,7 +47,7 @@ def test_the_records_of_a_policy() -> None:
     assert fields[:5] == ["vision", "guaranteed-vision", "burst-mini-own", "mini-own", "b200"]
     assert fields[5:10] == ["16", "8", "8", "720", "500"]
     assert fields[10:] == ["1767193200", "1830265200", "active"]
-    assert found["member"] == [["alice", "vision", "1"], ["bob", "vision", "1"]]
+    assert found["member"] == [["alice", "vision", "vision"], ["bob", "vision", "vision"]]
     assert found["bypass"] == [["gpuaas"], ["root"], ["slurm"]]
 
 
@@ -62,7 +66,7 @@ def test_a_grant_that_ended_gives_nothing_and_says_when() -> None:
 def test_the_first_line_names_the_body() -> None:
     text = body(policy(), MINI, NOW, bypass=[UserName("root")])
     head, rest = stamped(text, NOW).split("\n", 1)
-    assert head == f"gpuaas-snapshot 2 1799053200 {hashlib.sha256(rest.encode()).hexdigest()}"
+    assert head == f"gpuaas-snapshot 3 1799053200 {hashlib.sha256(rest.encode()).hexdigest()}"
 
 
 def test_gate_and_standing_are_told_where_known() -> None:
@@ -75,18 +79,23 @@ def test_gate_and_standing_are_told_where_known() -> None:
 
 @given(policy=policies())
 @settings(deadline=None, max_examples=30)
-def test_what_the_hook_searches_is_sorted_byte_by_byte_behind_the_head(policy: Policy) -> None:
-    lines = body(policy, MINI, NOW).encode().splitlines()
-    searched = [line.startswith((b"member\t", b"project\t")) for line in lines]
-    assert searched == sorted(searched)
-    tail = [line for line, behind in zip(lines, searched, strict=True) if behind]
-    assert tail == sorted(tail)
+def test_every_member_and_project_lies_in_the_bucket_of_its_name_and_nowhere_else(policy: Policy) -> None:
+    text = body(policy, MINI, NOW)
+    head, _, rest = text.partition("index\t")
+    assert not any(kind in ("member", "project") for kind, *_ in records_in(head))
+    number, _, rest = rest.partition("\n")
+    buckets = int(number)
+    bounds = [int(rest[at : at + 9]) for at in range(0, (buckets + 1) * 10, 10)]
+    lines = rest.encode()[(buckets + 1) * 10 :]
+    assert (bounds[0], bounds[-1]) == (0, len(lines))
+    for bucket, (first, stop) in enumerate(pairwise(bounds)):
+        for kind, name, *_ in records_in(lines[first:stop].decode()):
+            assert bucket_of(f"{kind}\t{name}", buckets) == bucket
 
 
 @settings(deadline=None, max_examples=30)
 @given(policy=policies())
 def test_every_record_has_its_width_and_only_plain_text(policy: Policy) -> None:
-    for line in body(policy, MINI, NOW).splitlines():
-        fields = line.split("\t")
+    for fields in records_in(body(policy, MINI, NOW)):
         assert len(fields) == WIDTHS[fields[0]]
         assert all(field and field.isascii() and field.isprintable() for field in fields)
