@@ -1,6 +1,6 @@
 """Accounting as it was last read, for as long as Slurm's transaction log says that nobody changed it since.
 
-Reading 1,000 projects takes two seconds of several programs; asking the log takes a hundredth. So an idle daemon asks,
+Reading 1,000 projects takes a second of several programs; asking the log takes a hundredth. So an idle daemon asks,
 and reads all when the log has grown, and every `FULL_READING` in any case, because slurmdbd does not note everything
 (docs/design/0012-what-an-idle-reconciler-reads.md).
 """

@@ -26,6 +26,7 @@ from pydantic import Field
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import AccountName, QosName, UserName
 from slurm_gpuaas.slurm import loading, transactions
+from slurm_gpuaas.slurm.associations import ALL, DEFAULTS, Association, associations
 from slurm_gpuaas.slurm.programs import Program, program
 from slurm_gpuaas.slurm.protocols import SlurmRefused, StillActive
 from slurm_gpuaas.slurm.records import (
@@ -90,40 +91,6 @@ class _User(Wire):
 
 class _UsersAnswer(Answer):
     users: tuple[_User, ...] = ()
-
-
-class _Default(Wire):
-    qos: Text = ""
-
-
-class _GroupTres(Wire):
-    minutes: tuple[_Tres, ...] = ()
-
-
-class _AssociationTres(Wire):
-    total: tuple[_Tres, ...] = ()
-    group: _GroupTres = Field(default_factory=_GroupTres)
-
-
-class _AssociationMax(Wire):
-    tres: _AssociationTres = Field(default_factory=_AssociationTres)
-
-
-class _Association(Wire):
-    cluster: str
-    account: str
-    user: Text = ""
-    parent_account: Text = ""
-    partition: Text = ""
-    shares_raw: int = 1
-    is_default: bool = False
-    default: _Default = Field(default_factory=_Default)
-    qos: tuple[str, ...] = ()
-    max: _AssociationMax = Field(default_factory=_AssociationMax)
-
-
-class _AssociationsAnswer(Answer):
-    associations: tuple[_Association, ...] = ()
 
 
 class _PerTres(Wire):
@@ -227,7 +194,7 @@ class RestAccounting:
     # ------------------------------------------------------------------ read
 
     def read(self) -> AccountingState:
-        """Four calls, whatever there is."""
+        """Five calls, whatever there is."""
         bare = {
             AccountName.as_slurm_says(one.name): Account(
                 name=AccountName.as_slurm_says(one.name),
@@ -250,13 +217,12 @@ class RestAccounting:
                 kept[association.user, association.account] = association
             elif row.account in bare:
                 account = bare[AccountName.as_slurm_says(row.account)]
-                parent = None if row.parent_account in {"", ROOT} else AccountName.as_slurm_says(row.parent_account)
                 accounts[account.name] = replace(
                     account,
-                    parent=parent,
-                    grp_tres=_tres(row.max.tres.total),
-                    grp_tres_mins=_tres(row.max.tres.group.minutes),
-                    fairshare=row.shares_raw,
+                    parent=None if row.parent in {"", ROOT} else AccountName.as_slurm_says(row.parent),
+                    grp_tres=row.grp_tres,
+                    grp_tres_mins=row.grp_tres_mins,
+                    fairshare=row.fairshare,
                 )
         only_abroad = {row.account for row in abroad} - {row.account for row in here}
         qos = {one.name: one for one in map(_qos, self._qos())}
@@ -372,7 +338,8 @@ class RestAccounting:
                 )
         rows = self._associations()
         _check_known("account", {one.account for one in associations}, {row.account for row in rows if not row.user})
-        _check_known("QOS", {name for one in associations for name in one.qos}, {row.name for row in self._qos()})
+        known_qos = self._sacctmgr(["--noheader", "--parsable2", "show", "qos", "format=name"]).splitlines()
+        _check_known("QOS", {name for one in associations for name in one.qos}, set(known_qos))
         present = self._user_rows(rows)
         users = {user for user, _account in present}
         # Those that become a user's default come first, so that no user is left without one in between.
@@ -441,7 +408,7 @@ class RestAccounting:
         if not leaving:
             return
         rows, abroad = self._by_place()
-        parent_of = {row.account: row.parent_account for row in rows if not row.user}
+        parent_of = {row.account: row.parent for row in rows if not row.user}
         kept = sorted(child for child, parent in parent_of.items() if parent in leaving and child not in leaving)
         if kept:
             raise SlurmRefused(
@@ -472,16 +439,14 @@ class RestAccounting:
 
     # ------------------------------------------------------------------ parts
 
-    def _associations(self) -> list[_Association]:
+    def _associations(self) -> list[Association]:
         return self._by_place()[0]
 
-    def _by_place(self) -> tuple[list[_Association], list[_Association]]:
+    def _by_place(self) -> tuple[list[Association], list[Association]]:
         """Associations of this cluster, and of others that slurmdbd serves."""
-        # Only an association's own limits: slurmdbd walks to the root for each of the others, and takes twice as long.
-        query = {"Exclude limits from parents": "true"}
-        here: list[_Association] = []
-        abroad: list[_Association] = []
-        for row in self._wire.get(f"{_DB}/associations/", _AssociationsAnswer, query).associations:
+        here: list[Association] = []
+        abroad: list[Association] = []
+        for row in associations(self._sacctmgr(ALL), self._sacctmgr(DEFAULTS)):
             (here if row.cluster == self.cluster() else abroad).append(row)
         return here, abroad
 
@@ -517,7 +482,7 @@ class RestAccounting:
             self._sacctmgr(["--immediate", "--quiet", "delete", kind, "where", f"name={','.join(batch)}"])
 
     def _user_rows(
-        self, rows: Iterable[_Association] | None = None
+        self, rows: Iterable[Association] | None = None
     ) -> dict[tuple[UserName, AccountName], UserAssociation]:
         found = map(_user_association, (row for row in rows or self._associations() if row.user and not row.partition))
         return {(one.user, one.account): one for one in found}
@@ -583,7 +548,7 @@ class RestAccounting:
         }
 
 
-def _users_of(rows: Iterable[_Association]) -> frozenset[str]:
+def _users_of(rows: Iterable[Association]) -> frozenset[str]:
     return frozenset(row.user for row in rows if row.user)
 
 
@@ -663,14 +628,14 @@ def _tres_body(tres: Tres, lifted: Iterable[str] = ()) -> list[dict[str, object]
     return rows
 
 
-def _user_association(row: _Association) -> UserAssociation:
+def _user_association(row: Association) -> UserAssociation:
     return UserAssociation(
         user=UserName.as_slurm_says(row.user),
         account=AccountName.as_slurm_says(row.account),
         qos=frozenset(map(QosName.as_slurm_says, row.qos)),
-        default_qos=QosName.as_slurm_says(row.default.qos) if row.default.qos else None,
+        default_qos=QosName.as_slurm_says(row.default_qos) if row.default_qos else None,
         is_default=row.is_default,
-        fairshare=row.shares_raw,
+        fairshare=row.fairshare,
     )
 
 

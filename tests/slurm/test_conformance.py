@@ -10,7 +10,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -900,26 +900,30 @@ def test_deletions_take_only_what_is_named(accounting: RestAccounting) -> None:
 
 
 def test_reading_takes_a_fixed_number_of_calls(settings: DoorSettings, accounting: RestAccounting) -> None:
+    calls = 0
+    transport = httpx2.HTTPTransport(uds=str(settings.rest.socket))
+    sacctmgr = program(settings.sacctmgr)
+
     class Counting(httpx2.BaseTransport):
-        calls = 0
-
-        def __init__(self) -> None:
-            self._transport = httpx2.HTTPTransport(uds=str(settings.rest.socket))
-
         def handle_request(self, request: httpx2.Request) -> httpx2.Response:
-            self.calls += 1
-            return self._transport.handle_request(request)
+            nonlocal calls
+            calls += 1
+            return transport.handle_request(request)
 
-    transport = Counting()
-    counted = RestAccounting(RestWire(settings.rest, transport=transport))
-    counted.read()
-    transport.calls = 0
-    counted.read()
-    few = transport.calls
-    write_all(accounting)
-    transport.calls = 0
-    counted.read()
-    assert (transport.calls, few) == (4, 4)
+    def counting(arguments: Sequence[str], /, *, stdin: str = "") -> str:
+        nonlocal calls
+        calls += 1
+        return sacctmgr(arguments, stdin=stdin)
+
+    counted = RestAccounting(RestWire(settings.rest, transport=Counting()), sacctmgr=counting)
+    counted.cluster()
+    seen = []
+    for _ in range(2):
+        calls = 0
+        counted.read()
+        seen.append(calls)
+        write_all(accounting)
+    assert seen == [5, 5]
 
 
 def test_hundreds_of_records_are_written_in_a_few_requests(accounting: RestAccounting) -> None:
