@@ -33,6 +33,7 @@ def main() -> None:
         )
         for local in range(options.nproc_per_node)
     ]
+    print(f"launched on {os.environ['SLURMD_NODENAME']}", flush=True)
     sys.exit(max(worker.wait() != 0 for worker in workers))
 
 

@@ -33,6 +33,8 @@ PROJECT: Final = "snu-llm"
 TRAINER: Final = "bob"
 OUTSIDER: Final = "mallory"
 TRAINING_NODES: Final = 16
+LAUNCHED: Final = "launched on "
+"""What the light launcher prints on each node."""
 GPUS_PER_NODE: Final = 8
 FAULTY_GPU: Final = 3
 
@@ -165,6 +167,13 @@ class Demo:
             self._claim(bool(shown.get("ReqNodeList", "(null)") != "(null)"), "the job was not pinned by the gate")
             leaves = self._leaves_of(nodes)
             self._claim(len(leaves) == 1, f"{len(leaves)} leaf groups: {', '.join(sorted(leaves))}")
+            # slurmstepd 26.05.5 takes a minute to end a step that is taken back while it still starts its tasks
+            output = self.instance.path(shown["StdOut"])
+            self._until(
+                lambda: output.read_text().count(LAUNCHED) if output.exists() else 0,
+                lambda launched: launched == TRAINING_NODES,
+                f"tasks of job {job} on all of {TRAINING_NODES} nodes",
+            )
             done(f"job {job} on {shown['NodeList']}, 1 leaf group of {len(self._leaves())} ({leaves.pop()}), {note}")
         return job, nodes
 
