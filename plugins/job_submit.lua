@@ -314,14 +314,13 @@ local function grant_of(snap, f)
   return grant
 end
 
--- The bucket of a name, as `verdict.laid_out` reckons it: the bytes of "kind<tab>name" as one number, modulo a prime.
--- Every intermediate result is an integer that a double holds.
+-- The bucket of a name, as `verdict.bucket_of` reckons it. Every intermediate result is an integer that a double holds.
 local function bucket_of(snap, key)
   local hash, byte = 0, string.byte
   for at = 1, #key do
     hash = (hash * 256 + byte(key, at)) % 2147483647
   end
-  return hash % snap.buckets
+  return hash * 1000003 % 2147483647 % snap.buckets
 end
 
 -- Where the records of a bucket and of the next one begin, from the first record on.
@@ -350,7 +349,7 @@ local function find(snap, kind, name)
   return records
 end
 
--- Runs a reading of the snapshot; what it cannot read makes the whole snapshot one not to decide by.
+-- Runs a reading of records; what cannot be read leaves this job to Slurm.
 local function reading(action, ...)
   local ok, result = pcall(action, ...)
   if not ok then
@@ -1081,7 +1080,6 @@ local function guarded(what, job, action)
     return slurm.ESLURM_ACCOUNTING_POLICY or slurm.ERROR
   end
   if type(result) == "table" and result.broken then
-    current = nil -- read again by the next call
     complain("the snapshot is " .. result.broken)
   else
     complain("error in job_submit.lua: " .. tostring(result))

@@ -21,7 +21,7 @@ first record on. The records of a bucket are sorted as lines:
                active | expired | future, and where the daemon knows: GPUs in use as guaranteed, GPUs in use as burst,
                GPUs it may start as burst now
 
-A name's bucket is `bucket_of`: a lookup costs the hook two short reads at any number of projects. Writing is linear in
+A name's bucket is `bucket_of`: a lookup costs the hook one short read at any number of projects. Writing is linear in
 projects and members.
 """
 
@@ -47,7 +47,9 @@ ADMINISTRATORS = (UserName("root"), UserName("slurm"), UserName("gpuaas"))
 RECORDS_IN_A_BUCKET: Final = 2
 """On average: fewer make the index longer than what it saves to read."""
 HASH_PRIME: Final = 2**31 - 1
-"""256 times any number below it is one that a double holds exactly."""
+HASH_FACTOR: Final = 1_000_003
+"""Mixes all characters into all bits: 256 is a power of two modulo this prime, so that without it a bucket number with
+many factors of two would hang on a few characters. This times any number below the prime is one that a double holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +100,8 @@ def laid_out(head: Iterable[Sequence[str]], looked_up: Iterable[Sequence[str]]) 
 
 
 def bucket_of(key: str, buckets: int) -> int:
-    """Bucket of a key, `kind<tab>name`: its bytes as one number modulo a prime, which Lua's doubles can reckon too."""
-    return int.from_bytes(key.encode()) % HASH_PRIME % buckets
+    """Bucket of a key, `kind<tab>name`: its bytes as one number, in a way that Lua's doubles can go too."""
+    return int.from_bytes(key.encode()) % HASH_PRIME * HASH_FACTOR % HASH_PRIME % buckets
 
 
 def stamped(text: str, written: datetime) -> str:

@@ -29,7 +29,7 @@ from slurm_gpuaas.slurm.limit_records import (
 )
 from slurm_gpuaas.slurm.programs import Program
 from slurm_gpuaas.slurm.protocols import SlurmRefused
-from slurm_gpuaas.slurm.rest_wire import API, Answer, Number, RestWire, Text, Wire
+from slurm_gpuaas.slurm.rest_wire import API, Answer, Number, RestWire, Text, TresList, Wire, tres_of
 
 NameT = TypeVar("NameT", bound=str)
 
@@ -323,24 +323,14 @@ def _settings(text: str) -> tuple[frozenset[str], frozenset[str], bool]:
 # -- slurmdbd ----------------------------------------------------------------------------------------------------------
 
 
-class _Tres(Wire):
-    type: str = ""
-    name: Text = ""
-    count: int = 0
-
-
-def _tres(rows: Iterable[_Tres]) -> dict[str, int]:
-    return {f"{row.type}/{row.name}" if row.name else row.type: row.count for row in rows}
-
-
 class _Consumers(Wire):
     account: Number = Field(default_factory=Number)
     user: Number = Field(default_factory=Number)
 
 
 class _TresOf(Wire):
-    account: tuple[_Tres, ...] = ()
-    user: tuple[_Tres, ...] = ()
+    account: TresList = ()
+    user: TresList = ()
 
 
 class _PerTres(Wire):
@@ -387,10 +377,10 @@ class _Qos(Wire):
             Kind.MAX_SUBMIT_PU: most.jobs.per.user.value,
         }
         sizes = {
-            Kind.MAX_TRES_PA: _tres(most.tres.per.account),
-            Kind.MAX_TRES_PU: _tres(most.tres.per.user),
-            Kind.MAX_RUN_MINS_PA: _tres(most.tres.minutes.per.account),
-            Kind.MAX_RUN_MINS_PU: _tres(most.tres.minutes.per.user),
+            Kind.MAX_TRES_PA: tres_of(most.tres.per.account),
+            Kind.MAX_TRES_PU: tres_of(most.tres.per.user),
+            Kind.MAX_RUN_MINS_PA: tres_of(most.tres.minutes.per.account),
+            Kind.MAX_RUN_MINS_PU: tres_of(most.tres.minutes.per.user),
         }
         return {kind: {WHOLE: count} for kind, count in counts.items() if count is not None} | {
             kind: tres for kind, tres in sizes.items() if tres

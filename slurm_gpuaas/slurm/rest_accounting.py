@@ -1,4 +1,4 @@
-"""`Accounting` over slurmrestd: whole records in bulk, names checked before they are written.
+"""`Accounting` over slurmrestd and sacctmgr: whole records in bulk, names checked before they are written.
 
 Why names are checked here (all measured on Slurm 26.05.5, API v0.0.42): a QOS with one unknown TRES name is accepted
 with HTTP 200 and *all* its limits of that kind vanish; an association with an unknown account is accepted and nothing
@@ -7,7 +7,8 @@ a user who ran jobs and was deleted for present and leaves the mark on; an empty
 
 New accounts and associations go through `sacctmgr load` instead: it has neither fault, and takes a third of the time,
 because slurmrestd asks slurmdbd about every record by itself before it writes (900 associations: 2.4 s against 7 s).
-slurmdbd does the work of a connection in one thread, so what is new is written over two.
+slurmdbd does the work of a connection in one thread, so what is new is written over two. Why associations are read
+with sacctmgr, `associations` says.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from pydantic import Field
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import AccountName, QosName, UserName
+from slurm_gpuaas.slurm import associations as listing
 from slurm_gpuaas.slurm import loading, transactions
-from slurm_gpuaas.slurm.associations import ALL, DEFAULTS, Association, associations
+from slurm_gpuaas.slurm.associations import Association
 from slurm_gpuaas.slurm.programs import Program, program
 from slurm_gpuaas.slurm.protocols import SlurmRefused, StillActive
 from slurm_gpuaas.slurm.records import (
@@ -39,7 +41,7 @@ from slurm_gpuaas.slurm.records import (
     Tres,
     UserAssociation,
 )
-from slurm_gpuaas.slurm.rest_wire import API, Answer, Number, RestWire, Text, Wire, number
+from slurm_gpuaas.slurm.rest_wire import API, Answer, Number, RestWire, Text, TresList, Wire, number, tres_of
 from slurm_gpuaas.slurm.translate import moment
 
 ROOT: Final = "root"
@@ -56,18 +58,8 @@ _LOAD: Final = 5000
 """Entries a load. Each load first reads all that is there: 5,000 members take 6 s in one, 12 s in loads of 1,000."""
 
 
-class _Tres(Wire):
-    type: str = ""
-    name: Text = ""
-    count: int = 0
-
-    @property
-    def key(self) -> str:
-        return f"{self.type}/{self.name}" if self.name else self.type
-
-
 class _TresAnswer(Answer):
-    tres: tuple[_Tres, ...] = Field(default=(), alias="TRES")
+    tres: TresList = Field(default=(), alias="TRES")
 
 
 class _Account(Wire):
@@ -94,12 +86,12 @@ class _UsersAnswer(Answer):
 
 
 class _PerTres(Wire):
-    job: tuple[_Tres, ...] = ()
-    account: tuple[_Tres, ...] = ()
+    job: TresList = ()
+    account: TresList = ()
 
 
 class _QosTres(Wire):
-    total: tuple[_Tres, ...] = ()
+    total: TresList = ()
     per: _PerTres = Field(default_factory=_PerTres)
 
 
@@ -151,7 +143,7 @@ class _JobTime(Wire):
 
 
 class _JobTres(Wire):
-    allocated: tuple[_Tres, ...] = ()
+    allocated: TresList = ()
 
 
 class _Job(Wire):
@@ -180,9 +172,9 @@ class RestAccounting:
 
     Args:
         wire: the connection.
-        sacctmgr: how to run `sacctmgr` for loading what is new, and for emptying a QOS's preempt list, which the REST
-            API has no words for (an empty list is ignored, an empty name ends slurmrestd). The program on PATH unless
-            told otherwise.
+        sacctmgr: how to run `sacctmgr`: for reading associations, QOS names and the transaction log, for loading what
+            is new, for deletions, and for emptying a QOS's preempt list, which the REST API has no words for (an empty
+            list is ignored, an empty name ends slurmrestd). The program on PATH unless told otherwise.
     """
 
     def __init__(self, wire: RestWire, *, sacctmgr: Program | None = None) -> None:
@@ -194,7 +186,7 @@ class RestAccounting:
     # ------------------------------------------------------------------ read
 
     def read(self) -> AccountingState:
-        """Five calls, whatever there is."""
+        """Four calls, whatever there is."""
         bare = {
             AccountName.as_slurm_says(one.name): Account(
                 name=AccountName.as_slurm_says(one.name),
@@ -220,9 +212,9 @@ class RestAccounting:
                 accounts[account.name] = replace(
                     account,
                     parent=None if row.parent in {"", ROOT} else AccountName.as_slurm_says(row.parent),
-                    grp_tres=row.grp_tres,
-                    grp_tres_mins=row.grp_tres_mins,
-                    fairshare=row.fairshare,
+                    grp_tres=tres_of(row.max.tres.total),
+                    grp_tres_mins=tres_of(row.max.tres.group.minutes),
+                    fairshare=row.shares_raw,
                 )
         only_abroad = {row.account for row in abroad} - {row.account for row in here}
         qos = {one.name: one for one in map(_qos, self._qos())}
@@ -446,7 +438,7 @@ class RestAccounting:
         """Associations of this cluster, and of others that slurmdbd serves."""
         here: list[Association] = []
         abroad: list[Association] = []
-        for row in associations(self._sacctmgr(ALL), self._sacctmgr(DEFAULTS)):
+        for row in listing.parse(self._sacctmgr(listing.SHOW)):
             (here if row.cluster == self.cluster() else abroad).append(row)
         return here, abroad
 
@@ -614,10 +606,6 @@ def _check_known(what: str, names: Iterable[str], known: Collection[str]) -> Non
         raise SlurmRefused(f"Slurm has no {what} {', '.join(unknown[:5])}{more}.", way_out="Create it first.")
 
 
-def _tres(rows: Iterable[_Tres]) -> dict[str, int]:
-    return {row.key: row.count for row in rows}
-
-
 def _tres_body(tres: Tres, lifted: Iterable[str] = ()) -> list[dict[str, object]]:
     """`lifted` are names whose limit goes: -1 is Slurm's word for it."""
     counts = dict.fromkeys(lifted, -1) | dict(tres)
@@ -633,9 +621,9 @@ def _user_association(row: Association) -> UserAssociation:
         user=UserName.as_slurm_says(row.user),
         account=AccountName.as_slurm_says(row.account),
         qos=frozenset(map(QosName.as_slurm_says, row.qos)),
-        default_qos=QosName.as_slurm_says(row.default_qos) if row.default_qos else None,
+        default_qos=QosName.as_slurm_says(row.default.qos) if row.default.qos else None,
         is_default=row.is_default,
-        fairshare=row.fairshare,
+        fairshare=row.shares_raw,
     )
 
 
@@ -645,9 +633,9 @@ def _qos(row: _Qos) -> Qos:
         name=QosName.as_slurm_says(row.name),
         description=row.description,
         priority=row.priority.value or 0,
-        grp_tres=_tres(row.limits.max.tres.total),
-        max_tres_per_job=_tres(row.limits.max.tres.per.job),
-        max_tres_per_account=_tres(row.limits.max.tres.per.account),
+        grp_tres=tres_of(row.limits.max.tres.total),
+        max_tres_per_job=tres_of(row.limits.max.tres.per.job),
+        max_tres_per_account=tres_of(row.limits.max.tres.per.account),
         max_wall=None if minutes is None else timedelta(minutes=minutes),
         preempt=frozenset(map(QosName.as_slurm_says, row.preempt.list)),
         preempt_mode=frozenset(row.preempt.mode) - {"DISABLED"},
@@ -715,5 +703,5 @@ def _accounting_job(row: _Job) -> AccountingJob:
         started=started,
         ended=moment(row.time.end),
         nodes="" if row.nodes == "None assigned" else row.nodes,
-        tres_alloc=_tres(row.tres.allocated),
+        tres_alloc=tres_of(row.tres.allocated),
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
@@ -57,6 +57,25 @@ def number(value: int | None) -> dict[str, bool | int]:
 
 Text = Annotated[str, BeforeValidator(lambda value: "" if value is None else value)]
 """slurmrestd says null for some empty strings."""
+
+
+class TresCount(Wire):
+    """A TRES and a number of it."""
+
+    type: str = ""
+    name: Text = ""
+    count: int = 0
+
+    @property
+    def key(self) -> str:
+        return f"{self.type}/{self.name}" if self.name else self.type
+
+
+TresList = tuple[TresCount, ...]
+
+
+def tres_of(rows: Iterable[TresCount]) -> dict[str, int]:
+    return {row.key: row.count for row in rows}
 
 
 class Complaint(Wire):

@@ -923,7 +923,7 @@ def test_reading_takes_a_fixed_number_of_calls(settings: DoorSettings, accountin
         counted.read()
         seen.append(calls)
         write_all(accounting)
-    assert seen == [5, 5]
+    assert seen == [4, 4]
 
 
 def test_hundreds_of_records_are_written_in_a_few_requests(accounting: RestAccounting) -> None:

@@ -47,7 +47,7 @@ def test_the_records_of_a_policy() -> None:
     assert fields[:5] == ["vision", "guaranteed-vision", "burst-mini-own", "mini-own", "b200"]
     assert fields[5:10] == ["16", "8", "8", "720", "500"]
     assert fields[10:] == ["1767193200", "1830265200", "active"]
-    assert found["member"] == [["alice", "vision", "vision"], ["bob", "vision", "vision"]]
+    assert sorted(found["member"]) == [["alice", "vision", "vision"], ["bob", "vision", "vision"]]
     assert found["bypass"] == [["gpuaas"], ["root"], ["slurm"]]
 
 
