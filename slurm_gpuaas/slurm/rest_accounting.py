@@ -186,7 +186,7 @@ class RestAccounting:
     # ------------------------------------------------------------------ read
 
     def read(self) -> AccountingState:
-        """Four calls, whatever there is."""
+        """Five calls, whatever there is; one more where names or limits in Slurm are not plain."""
         bare = {
             AccountName.as_slurm_says(one.name): Account(
                 name=AccountName.as_slurm_says(one.name),
@@ -212,9 +212,9 @@ class RestAccounting:
                 accounts[account.name] = replace(
                     account,
                     parent=None if row.parent in {"", ROOT} else AccountName.as_slurm_says(row.parent),
-                    grp_tres=tres_of(row.max.tres.total),
-                    grp_tres_mins=tres_of(row.max.tres.group.minutes),
-                    fairshare=row.shares_raw,
+                    grp_tres=row.grp_tres,
+                    grp_tres_mins=row.grp_tres_mins,
+                    fairshare=row.fairshare,
                 )
         only_abroad = {row.account for row in abroad} - {row.account for row in here}
         qos = {one.name: one for one in map(_qos, self._qos())}
@@ -438,7 +438,8 @@ class RestAccounting:
         """Associations of this cluster, and of others that slurmdbd serves."""
         here: list[Association] = []
         abroad: list[Association] = []
-        for row in listing.parse(self._sacctmgr(listing.SHOW)):
+        rows = listing.from_rows(self._sacctmgr(listing.ROWS), self._sacctmgr(listing.DEFAULT_ROWS))
+        for row in rows if rows is not None else listing.from_json(self._sacctmgr(listing.JSON)):
             (here if row.cluster == self.cluster() else abroad).append(row)
         return here, abroad
 
@@ -621,9 +622,9 @@ def _user_association(row: Association) -> UserAssociation:
         user=UserName.as_slurm_says(row.user),
         account=AccountName.as_slurm_says(row.account),
         qos=frozenset(map(QosName.as_slurm_says, row.qos)),
-        default_qos=QosName.as_slurm_says(row.default.qos) if row.default.qos else None,
+        default_qos=QosName.as_slurm_says(row.default_qos) if row.default_qos else None,
         is_default=row.is_default,
-        fairshare=row.shares_raw,
+        fairshare=row.fairshare,
     )
 
 

@@ -923,7 +923,25 @@ def test_reading_takes_a_fixed_number_of_calls(settings: DoorSettings, accountin
         counted.read()
         seen.append(calls)
         write_all(accounting)
-    assert seen == [4, 4]
+    assert seen == [5, 5]
+
+
+@pytest.mark.parametrize("name", ["night|shift", "x|||1||||\nmini|9|8|vision|alice||1||||"])
+def test_a_name_that_looks_like_a_row_changes_no_reading(
+    settings: DoorSettings, accounting: RestAccounting, name: str
+) -> None:
+    write_all(accounting)
+    before = accounting.read()
+    sacctmgr = program(settings.sacctmgr)
+    sacctmgr(["--immediate", "add", "account", name])
+    try:
+        after = accounting.read()
+    finally:
+        sacctmgr(["--immediate", "delete", "account", name])
+    assert after.associations == before.associations
+    assert after.unmanaged == before.unmanaged
+    assert {key: one for key, one in after.accounts.items() if key != name} == before.accounts
+    assert name in after.accounts
 
 
 def test_hundreds_of_records_are_written_in_a_few_requests(accounting: RestAccounting) -> None:
