@@ -218,9 +218,10 @@ class Batch:
         self._inside(f"scontrol <<'END' >/dev/null\n{chr(10).join(partitions)}\nEND\n")
 
     def _use(self) -> None:
-        lines = [
-            _sbatch(case, job, "sleep 1" if job.brief else "sleep 600") for case in self.cases for job in case.running
-        ]
+        # The widest first: what is left on single nodes is no room for a job of two.
+        running = [(case, job) for case in self.cases for job in case.running]
+        running.sort(key=lambda one: (-one[1].nodes, -one[1].gpus))
+        lines = [_sbatch(case, job, "sleep 1" if job.brief else "sleep 600") for case, job in running]
         if not lines:
             return
         submitted = self._inside("cd /tmp\n" + "\n".join(lines))
