@@ -9,7 +9,7 @@ import numpy as np
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.placement import Placement
 from slurm_gpuaas.topology.fabric import BoolArray, FabricArrays, IntArray
-from slurm_gpuaas.topology.placement import Choice, Cost, Domain, Path, choose, runner_up
+from slurm_gpuaas.topology.placement import Choice, Cost, Domain, Path, Request, choose, runner_up
 
 
 class FabricPlacer:
@@ -38,11 +38,12 @@ class FabricPlacer:
         keep = fabric.mask(kept)
         takeable = fabric.mask(free) & fabric.mask(among) & ~keep
         domains = self._domains(takeable, fabric.mask(among))
-        held = {fabric.paths[group] for group in fabric.group[keep]}
-        choice = choose(domains, count - len(kept), held=held)
+        held = frozenset(fabric.paths[group] for group in fabric.group[keep])
+        request = Request(count=count - len(kept), held=held)
+        choice = choose(domains, request)
         if choice is None:
             return None
-        other = runner_up(domains, count - len(kept), choice, held=held)
+        other = runner_up(domains, request, choice)
         cost = with_held(choice.cost, held)
         return Placement(
             nodes=tuple(fabric.nodes[i] for i in np.flatnonzero(keep | self._nodes(choice, takeable))),
