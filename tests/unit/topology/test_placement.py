@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slurm_gpuaas.topology.placement import Choice, Cost, Domain, Request, Slice, choose, runner_up
+from tests.unit.topology import slurm_tree
 
 
 def domains(*pods: str) -> list[Domain]:
@@ -225,3 +226,15 @@ def test_a_replacement_is_valid_and_adds_the_fewest_domains(
         if sum(d.free for d in chosen) >= missing
     )
     assert choice.cost.used == fewest
+
+
+@settings(deadline=None, max_examples=400)
+@given(question=questions(), count=st.integers(1, 20))
+def test_placement_is_never_worse_than_slurms_tree(question: tuple[list[Domain], Request], count: int) -> None:
+    known, _ = question
+    theirs, ours = slurm_tree.takes(known, count), choose(known, Request(count=count))
+    assert (ours is None) == (theirs is None)
+    if ours and theirs:
+        cost = priced([(domain, theirs.get(domain.path, 0)) for domain in known], Request(count=count))
+        assert cost is not None
+        assert (*ours.cost.used, ours.cost.broken, ours.cost.leftover) <= (*cost.used, cost.broken, cost.leftover)
