@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 
@@ -10,6 +12,10 @@ from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.placement import Placement
 from slurm_gpuaas.topology.fabric import BoolArray, FabricArrays, IntArray
 from slurm_gpuaas.topology.placement import Choice, Cost, Domain, Path, Request, choose, runner_up
+
+
+NO_MIX: Final[Mapping[int, int]] = MappingProxyType({})
+"""Nobody else waits."""
 
 
 class FabricPlacer:
@@ -25,6 +31,7 @@ class FabricPlacer:
         free: Collection[NodeName],
         among: Collection[NodeName],
         kept: Sequence[NodeName] = (),
+        mix: Mapping[int, int] = NO_MIX,
     ) -> Placement | None:
         """The best `count` nodes; None where the fabric has not as many free ones.
 
@@ -32,6 +39,7 @@ class FabricPlacer:
             free: nodes that can be taken now.
             among: all nodes the job may run on (its partition's): a leaf group is whole when all of these are free.
             kept: nodes the job keeps; they count towards `count` and need not be free.
+            mix: nodes that other waiting jobs ask for, and how many jobs ask for as many.
         """
         fabric = self._fabric
         kept = [node for node in kept if node in fabric.index]
@@ -39,7 +47,7 @@ class FabricPlacer:
         takeable = fabric.mask(free) & fabric.mask(among) & ~keep
         domains = self._domains(takeable, fabric.mask(among))
         held = frozenset(fabric.paths[group] for group in fabric.group[keep])
-        request = Request(count=count - len(kept), held=held)
+        request = Request(count=count - len(kept), held=held, mix=mix)
         choice = choose(domains, request)
         if choice is None:
             return None
@@ -103,7 +111,7 @@ def described(cost: Cost) -> str:
     pods, leaf_groups = cost.used
     broken = ", breaks a whole one" if cost.broken else ""
     where = plural(leaf_groups, "leaf group") + (f" in {plural(pods, 'pod')}" if pods > 1 else "")
-    return f"{where}{broken}, {cost.leftover} left over"
+    return f"{where}{broken}, {cost.leftover:.3g} left over"
 
 
 def plural(number: int, what: str) -> str:
