@@ -103,9 +103,16 @@ def show(fabric: TextIO, as_json: bool) -> None:
 @click.option(
     "--format", "form", type=click.Choice(list(FORMS)), default="topology.yaml", show_default=True, help="Form."
 )
+@click.option(
+    "--plugin",
+    type=click.Choice(slurm_yaml.Plugin),
+    default=slurm_yaml.Plugin.TREE,
+    show_default=True,
+    help="Slurm's topology plugin that plans with it.",
+)
 @click.option("--nodes", help="All nodes of slurm.conf: those the fabric lacks are added apart, as Slurm demands.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output.")
-def render(fabric: TextIO, form: str, nodes: str | None, output: Path | None) -> None:
+def render(fabric: TextIO, form: str, plugin: slurm_yaml.Plugin, nodes: str | None, output: Path | None) -> None:
     """Write FABRIC.json as Slurm's topology.yaml (Slurm 25.05 and later) or topology.conf (every Slurm).
 
     gpuaasd reads topology.yaml, whichever of the two Slurm reads.
@@ -114,8 +121,9 @@ def render(fabric: TextIO, form: str, nodes: str | None, output: Path | None) ->
     Examples:
       gpuaas topology render fabric.json --nodes 'b200-[001-129]' -o /etc/slurm/gpuaas/topology.yaml
       gpuaas topology render fabric.json --format topology.conf -o /etc/slurm/topology.conf
+      gpuaas topology render fabric.json --plugin both
     """
-    _put(FORMS[form](read_fabric(fabric), nodes=expand_nodes(nodes) if nodes else ()), output)
+    _put(FORMS[form](read_fabric(fabric), nodes=expand_nodes(nodes) if nodes else (), plugin=plugin), output)
 
 
 @group.command()

@@ -13,7 +13,6 @@ from slurm_gpuaas.domain.placement import Placement
 from slurm_gpuaas.topology.fabric import BoolArray, FabricArrays, IntArray
 from slurm_gpuaas.topology.placement import Choice, Cost, Domain, Path, Request, choose, runner_up
 
-
 NO_MIX: Final[Mapping[int, int]] = MappingProxyType({})
 """Nobody else waits."""
 

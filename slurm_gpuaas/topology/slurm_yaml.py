@@ -1,13 +1,18 @@
-"""Reads and writes Slurm's topology.yaml (25.05 and later): the fabric as topology/tree sees it.
+"""Reads and writes Slurm's topology.yaml (25.05 and later): the fabric as topology/tree and topology/block see it.
 
 A leaf group becomes one leaf switch of Slurm, since eight rail leaves a node would not be a tree. With more than one
 pod, each pod is a switch between its leaf groups and the root. Nodes without a place in the fabric get a leaf without a
 parent: Slurm knows them (it refuses a job that names a node which the file lacks) and no job spans them and others.
+
+For topology/block a leaf group is a block. There are no larger blocks of blocks: with them Slurm refuses jobs that
+would fit. The base size is that of most leaf groups; smaller blocks are allowed from 25.05 on.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
+from enum import StrEnum
 from typing import Annotated, Final
 
 import yaml
@@ -22,15 +27,41 @@ LONGEST_FILE: Final = 16_000_000
 TOPOLOGY: Final = "fabric"
 """Name of the topology; a partition could pick it with `Topology=fabric`."""
 
+BLOCKS: Final = "blocks"
+"""Name of the topology of blocks."""
 ROOT: Final = "root"
 
 
-def render(fabric: Fabric, *, nodes: Collection[NodeName] = ()) -> str:
+class Plugin(StrEnum):
+    """Slurm's topology plugin that shall plan with the file; `BOTH`: the cluster by its tree, and partitions by blocks
+    that say `Topology=blocks`."""
+
+    TREE = "tree"
+    BLOCK = "block"
+    BOTH = "both"
+
+
+def render(fabric: Fabric, *, nodes: Collection[NodeName] = (), plugin: Plugin = Plugin.TREE) -> str:
     """The file's text. `nodes` are all nodes of slurm.conf, if some may be missing in the fabric."""
-    lines = [f"- topology: {TOPOLOGY}", "  cluster_default: true", "  tree:", "    switches:"]
-    for name, key, members in switches(fabric, nodes=nodes):
-        lines += [f"      - switch: {name}", f"        {key}: {members}"]
+    lines = []
+    if plugin is not Plugin.BLOCK:
+        lines += [f"- topology: {TOPOLOGY}", "  cluster_default: true", "  tree:", "    switches:"]
+        for name, key, members in switches(fabric, nodes=nodes):
+            lines += [f"      - switch: {name}", f"        {key}: {members}"]
+    if plugin is not Plugin.TREE:
+        default = str(plugin is Plugin.BLOCK).lower()
+        lines += [f"- topology: {BLOCKS}", f"  cluster_default: {default}", "  block:"]
+        lines += [f"    block_sizes: [{block_size(fabric)}]", "    blocks:"]
+        for name, key, members in switches(fabric, nodes=nodes):
+            if key == "nodes":
+                lines += [f"      - block: {name}", f"        nodes: {members}"]
     return "\n".join(lines) + "\n"
+
+
+def block_size(fabric: Fabric) -> int:
+    """Nodes of the base block: as many as most leaf groups have, the larger number among equals."""
+    sizes = Counter(len(group.node_names) for group in fabric.leaf_groups if group.pod != UNATTACHED)
+    return max(sizes, key=lambda size: (sizes[size], size), default=1)
 
 
 def switches(fabric: Fabric, *, nodes: Collection[NodeName] = ()) -> list[tuple[str, str, str]]:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.topology import slurm_conf
 from slurm_gpuaas.topology.fabric import Fabric, LeafGroup
-from slurm_gpuaas.topology.slurm_yaml import parse, render
+from slurm_gpuaas.topology.slurm_yaml import Plugin, parse, render
 
 
 def fabric(*groups: tuple[str, str, str]) -> Fabric:
@@ -41,6 +42,38 @@ def test_pods_are_a_level_of_their_own() -> None:
     known = fabric(("p1", "a", "n1"), ("p1", "b", "n2"), ("p2", "c", "n3"))
     assert shape(parse(render(known))) == shape(known)
     assert [(spine.name, spine.level) for spine in parse(render(known)).spines] == [("p1", 1), ("p2", 1), ("root", 2)]
+
+
+def test_a_leaf_group_is_a_block_of_the_size_that_most_have() -> None:
+    known = fabric(("p", "a", "n[1-4]"), ("p", "b", "n[5-8]"), ("p", "c", "n9"))
+    assert render(known, nodes=[NodeName("x")], plugin=Plugin.BLOCK) == (
+        "- topology: blocks\n"
+        "  cluster_default: true\n"
+        "  block:\n"
+        "    block_sizes: [4]\n"
+        "    blocks:\n"
+        "      - block: a\n"
+        "        nodes: n[1-4]\n"
+        "      - block: b\n"
+        "        nodes: n[5-8]\n"
+        "      - block: c\n"
+        "        nodes: n9\n"
+        "      - block: unattached\n"
+        "        nodes: x\n"
+    )
+    both = render(known, plugin=Plugin.BOTH)
+    assert both.startswith(render(known))
+    assert "- topology: blocks\n  cluster_default: false\n" in both
+    assert shape(parse(both)) == [("root", "a", "n[1-4]"), ("root", "b", "n[5-8]"), ("root", "c", "n9")]
+
+
+def test_topology_conf_holds_a_tree_or_blocks() -> None:
+    known = fabric(("p", "a", "n[1-4]"), ("p", "b", "n[5-8]"))
+    assert slurm_conf.render(known, plugin=Plugin.BLOCK) == (
+        "BlockName=a Nodes=n[1-4]\nBlockName=b Nodes=n[5-8]\nBlockSizes=4\n"
+    )
+    with pytest.raises(InvalidInput, match="not both"):
+        slurm_conf.render(known, plugin=Plugin.BOTH)
 
 
 def test_every_node_of_slurm_conf_has_a_place() -> None:
