@@ -12,7 +12,7 @@ from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.topology import slurm_conf
 from slurm_gpuaas.topology.fabric import Fabric, LeafGroup
-from slurm_gpuaas.topology.slurm_yaml import Plugin, parse, render
+from slurm_gpuaas.topology.slurm_yaml import Plugin, parse, plugin_of, render
 
 
 def fabric(*groups: tuple[str, str, str]) -> Fabric:
@@ -64,6 +64,18 @@ def test_a_leaf_group_is_a_block_of_the_size_that_most_have() -> None:
     both = render(known, plugin=Plugin.BOTH)
     assert both.startswith(render(known))
     assert "- topology: blocks\n  cluster_default: false\n" in both
+    assert [plugin_of(text) for text in (both, render(known), render(known, plugin=Plugin.BLOCK))] == [
+        Plugin.BOTH,
+        Plugin.TREE,
+        Plugin.BLOCK,
+    ]
+    blocks = parse(render(known, nodes=[NodeName("x")], plugin=Plugin.BLOCK))
+    assert shape(blocks) == [
+        ("blocks", "a", "n[1-4]"),
+        ("blocks", "b", "n[5-8]"),
+        ("blocks", "c", "n9"),
+        ("unattached", "unattached", "x"),
+    ]
     assert shape(parse(both)) == [("root", "a", "n[1-4]"), ("root", "b", "n[5-8]"), ("root", "c", "n9")]
 
 
@@ -97,7 +109,7 @@ def switches(*rows: str) -> str:
         ("", "is not a topology.yaml"),
         ("- [", "is not YAML"),
         ("just: text", "is not a topology.yaml"),
-        ("- topology: t\n  flat: true\n", "holds no tree"),
+        ("- topology: t\n  flat: true\n", "holds neither tree nor blocks"),
         (switches("switch: a, nodes: n1", "switch: a, nodes: n2"), "switch a stands twice"),
         (
             switches("switch: a, nodes: n1", "switch: r, children: a", "switch: s, children: a"),
