@@ -95,7 +95,7 @@ def show(fabric: TextIO, as_json: bool) -> None:
         f"{sum(spine.level > 1 for spine in known.spines)} switches above them."
     )
     for finding in known.findings:
-        click.echo(f"! {finding}")
+        click.echo(f"! {finding.says}")
 
 
 @group.command()
@@ -186,7 +186,7 @@ def _invalid(file: TextIO, error: ValidationError) -> InvalidInput:
 
 def _write(fabric: Fabric, output: Path | None) -> None:
     for finding in fabric.findings:
-        click.echo(f"! {finding}", err=True)
+        click.echo(f"! {finding.says}", err=True)
     _put(json.dumps(fabric.model_dump(mode="json"), indent=2) + "\n", output)
 
 
