@@ -14,6 +14,7 @@ from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.faults import faults_of
 from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.topology import ibnetdiscover, slurm_conf, slurm_yaml
+from slurm_gpuaas.topology.difference import compare
 from slurm_gpuaas.topology.fabric import Fabric
 from slurm_gpuaas.topology.problem import Problem, solve
 
@@ -29,6 +30,7 @@ def group() -> None:
     Examples:
       ibnetdiscover | gpuaas topology import ibnetdiscover - --nodes 'b200-[001-129]' -o fabric.json
       gpuaas topology show fabric.json
+      gpuaas topology check fabric.json
       gpuaas topology render fabric.json -o /etc/slurm/gpuaas/topology.yaml
     """
 
@@ -96,6 +98,54 @@ def show(fabric: TextIO, as_json: bool) -> None:
     )
     for finding in known.findings:
         click.echo(f"! {finding.says}")
+
+
+@group.command()
+@click.argument("fabric", type=TEXT)
+@click.option("--json", "as_json", is_flag=True, help="The findings as one JSON list.")
+def check(fabric: TextIO, as_json: bool) -> None:
+    """What is wrong in the cabling of FABRIC.json, and which nodes it touches; exits with 1 if anything is.
+
+    Found by what most of its kind are: slow links, lost and crossed rails, lost uplinks, nodes cabled into two leaf
+    groups, nodes without a link, adapters without a host.
+
+    \b
+    Examples:
+      ibnetdiscover | gpuaas topology import ibnetdiscover - | gpuaas topology check -
+      gpuaas topology check fabric.json --json | jq -r '.[].nodes'
+    """
+    known = read_fabric(fabric)
+    if as_json:
+        click.echo(json.dumps([finding.model_dump(mode="json") for finding in known.findings], indent=2))
+    else:
+        rows = [(finding.fault, finding.nodes or "-", finding.says) for finding in known.findings]
+        print_table(["fault", "node list", "what"], rows, empty="Nothing is wrong.")
+    if known.findings:
+        raise SystemExit(1)
+
+
+@group.command()
+@click.argument("before", type=TEXT)
+@click.argument("after", type=TEXT)
+@click.option("--json", "as_json", is_flag=True, help="The differences as one JSON document.")
+def diff(before: TextIO, after: TextIO, as_json: bool) -> None:
+    """What changed from BEFORE.json to AFTER.json: nodes that came, went or moved, findings that are new or gone. Exits
+    with 1 if anything did.
+
+    \b
+    Example:
+      gpuaas topology diff fabric.json fabric-today.json
+    """
+    found = compare(read_fabric(before), read_fabric(after))
+    if as_json:
+        print_json(found)
+    else:
+        for line in found.lines():
+            click.echo(line)
+        if not found:
+            click.echo("Nothing changed.")
+    if found:
+        raise SystemExit(1)
 
 
 @group.command()

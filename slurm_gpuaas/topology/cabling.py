@@ -185,7 +185,7 @@ class Cabling:
     def _lost_rails(self, groups: Sequence[_Group]) -> Iterator[Finding]:
         """Nodes with fewer links than most nodes of their leaf group have."""
         for _, nodes in groups:
-            usual = max(_most(len(self._leaves_of[node]) for node in nodes) or 0, 1)
+            usual = _usual(len(self._leaves_of[node]) for node in nodes)
             for node in nodes:
                 if (rails := len(self._leaves_of[node])) < usual:
                     says = f"{node} reaches {rails} of the {usual} leaves of its group."
@@ -210,7 +210,7 @@ class Cabling:
 
     def _joined_groups(self, groups: Sequence[_Group]) -> Iterator[Finding]:
         """Leaf groups with more leaves than most: a node cabled into two of them makes one of both."""
-        rails = _most(len(self._leaves_of[node]) for _, nodes in groups for node in nodes) or 0
+        rails = _usual(len(self._leaves_of[node]) for _, nodes in groups for node in nodes)
         for leaves, nodes in groups:
             if len(leaves) <= rails:
                 continue
@@ -252,7 +252,7 @@ class Cabling:
             pods = [pod[other] for other in self._neighbours.get(switch, ()) if other in pod] if level == 1 else []
             alike[level, min(pods, default=-1)].append(switch)
         for (level, _), switches in sorted(alike.items()):
-            usual = _most(cables[one] for one in switches) or 0
+            usual = _usual(cables[one] for one in switches)
             for one in sorted(switches, key=lambda one: (natural(self._called(one)), one)):
                 if cables[one] < usual:
                     says = f"{self._called(one)} has {cables[one]} of {usual} {'links' if level else 'uplinks'}."
@@ -268,6 +268,12 @@ class Cabling:
 
 
 Value = TypeVar("Value", bound=Hashable)
+
+
+def _usual(numbers: Iterable[int]) -> int:
+    """The commonest number, the larger among equals; 0 of none."""
+    counts = Counter(numbers)
+    return max(counts, key=lambda number: (counts[number], number), default=0)
 
 
 def _most(values: Iterable[Value]) -> Value | None:

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from slurm_gpuaas.cli.topology import group
 from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.testbed.sim.damage import cut, gone, swapped, trained
 from slurm_gpuaas.topology.problem import Problem, solve
 
 NOTHING = {"imbalance": 0, "broken": 0, "leftover": 0, "risk": 0, "ends": 0}
@@ -206,6 +207,41 @@ class TestCommands:
         assert "switch: unattached\n        nodes: b200-09" in file.read_text()
         again = json.loads(self.run("import", "topology.yaml", str(file)))
         assert [row["nodes"] for row in again["leaf_groups"]] == ["b200-[01-04]", "b200-[05-08]", "b200-09"]
+
+    def test_check_says_what_is_wrong_and_whom_it_touches(self, tmp_path: Path) -> None:
+        fabric, text = tmp_path / "fabric.json", REAL.read_text()
+        self.run("import", "ibnetdiscover", "-", "-o", str(fabric), text=text)
+        assert self.run("check", str(fabric)) == "Nothing is wrong.\n"
+        slow = trained(text, "b200-02 mlx5_3", "leaf-01-4", "1xNDR")
+        self.run("import", "ibnetdiscover", "-", "-o", str(fabric), text=slow)
+        result = CliRunner().invoke(group, ["check", str(fabric), "--json"])
+        assert result.exit_code == 1
+        assert json.loads(result.stdout) == [
+            {
+                "fault": "slow-link",
+                "says": "b200-02 mlx5_3 to leaf-01-4 runs at 1xNDR (106.25 Gb/s), others at 4xNDR.",
+                "nodes": "b200-02",
+                "devices": ["b83fd20301000030"],
+            }
+        ]
+
+    def test_diff_says_what_changed(self, tmp_path: Path) -> None:
+        before, after, text = tmp_path / "before.json", tmp_path / "after.json", REAL.read_text()
+        self.run("import", "ibnetdiscover", "-", "-o", str(before), text=text)
+        changed = cut(text, "b200-02 mlx5_3", "leaf-01-4")
+        for rail in range(8):
+            changed = swapped(changed, f"b200-04 mlx5_{rail}", f"b200-05 mlx5_{rail}")
+        changed = gone(changed, *(f"b200-08 mlx5_{rail}" for rail in range(8)))
+        self.run("import", "ibnetdiscover", "-", "-o", str(after), text=changed)
+        assert self.run("diff", str(before), str(before)) == "Nothing changed.\n"
+        result = CliRunner().invoke(group, ["diff", str(before), str(after)])
+        assert result.exit_code == 1
+        assert result.stdout.splitlines() == [
+            "- b200-08",
+            "~ b200-04: from leaf-01 to leaf-02",
+            "~ b200-05: from leaf-02 to leaf-01",
+            "! b200-02 reaches 7 of the 8 leaves of its group.",
+        ]
 
     def test_standard_input(self) -> None:
         assert json.loads(self.run("import", "ibnetdiscover", "-", text=REAL.read_text()))["source"] == "ibnetdiscover"
