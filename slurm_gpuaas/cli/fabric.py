@@ -24,8 +24,8 @@ from slurm_gpuaas.topology import ibnetdiscover
 def fabric(name: str, cuts: tuple[str, ...], slow: tuple[str, ...], off: tuple[str, ...], output: IO[str]) -> None:
     """Start the profile's fabric (ibsim, opensm) and print what the real ibnetdiscover reads of it.
 
-    About 3 s for 129 nodes, 17 s for 957. Once started it runs until the testbed goes down. Devices to damage are named as
-    the output names them; a run without damage mends all.
+    About 3 s for 129 nodes, 17 s for 957. Once started it runs until the testbed goes down. Devices to damage are named
+    as the output names them; a run without damage mends all.
 
     \b
     Examples:

@@ -106,8 +106,8 @@ def show(fabric: TextIO, as_json: bool) -> None:
 def check(fabric: TextIO, as_json: bool) -> None:
     """What is wrong in the cabling of FABRIC.json, and which nodes it touches; exits with 1 if anything is.
 
-    Found by what most of its kind are: slow links, lost and crossed rails, lost uplinks, nodes cabled into two leaf
-    groups, nodes without a link, adapters without a host.
+    Found by what most of its kind are: slow links, lost and crossed rails, lost leaves and uplinks, nodes cabled into
+    two leaf groups, nodes without a link, adapters without a host.
 
     \b
     Examples:

@@ -126,6 +126,7 @@ class Cabling:
                 *findings,
                 *(Finding(fault=Fault.NO_LINK, says=f"{node} has no link.", nodes=node) for node in unattached),
                 *self._lost_rails(members),
+                *self._lost_leaves(members),
                 *self._crossed_rails(members),
                 *self._joined_groups(members),
                 *self._slow_links(),
@@ -190,6 +191,14 @@ class Cabling:
                 if (rails := len(self._leaves_of[node])) < usual:
                     says = f"{node} reaches {rails} of the {usual} leaves of its group."
                     yield Finding(fault=Fault.LOST_RAIL, says=says, nodes=node)
+
+    def _lost_leaves(self, groups: Sequence[_Group]) -> Iterator[Finding]:
+        """Leaf groups with fewer leaves than most: a leaf that is off takes a rail from all of its nodes."""
+        usual = _usual(len(leaves) for leaves, _ in groups)
+        for leaves, nodes in groups:
+            if len(leaves) < usual:
+                says = f"The leaf group of {fold_nodes(nodes)} has {len(leaves)} leaves, most have {usual}."
+                yield Finding(fault=Fault.LOST_LEAF, says=says, nodes=fold_nodes(nodes))
 
     def _crossed_rails(self, groups: Sequence[_Group]) -> Iterator[Finding]:
         """Adapters on a leaf where most have another name, while a leaf of theirs is in the same group."""

@@ -63,6 +63,7 @@ class Fault(StrEnum):
 
     NO_LINK = "no-link"
     LOST_RAIL = "lost-rail"
+    LOST_LEAF = "lost-leaf"
     CROSSED_RAIL = "crossed-rail"
     SLOW_LINK = "slow-link"
     LOST_UPLINK = "lost-uplink"
