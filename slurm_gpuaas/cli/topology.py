@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
@@ -13,7 +14,7 @@ from slurm_gpuaas.cli.output import print_json, print_table
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.faults import faults_of
 from slurm_gpuaas.domain.policy import expand_nodes
-from slurm_gpuaas.topology import ibnetdiscover, slurm_conf, slurm_yaml
+from slurm_gpuaas.topology import ibnetdiscover, slurm_conf, slurm_yaml, validation
 from slurm_gpuaas.topology.difference import compare
 from slurm_gpuaas.topology.fabric import Fabric
 from slurm_gpuaas.topology.problem import Problem, solve
@@ -174,6 +175,36 @@ def render(fabric: TextIO, form: str, plugin: slurm_yaml.Plugin, nodes: str | No
       gpuaas topology render fabric.json --plugin both
     """
     _put(FORMS[form](read_fabric(fabric), nodes=expand_nodes(nodes) if nodes else (), plugin=plugin), output)
+
+
+@group.command()
+@click.argument("file", type=TEXT)
+@click.option(
+    "--format", "form", type=click.Choice(list(FORMS)), help="Default: by the file's name, else topology.yaml."
+)
+@click.option("--nodes", help="All nodes of slurm.conf, to find those that are missing or unknown.")
+@click.option("--json", "as_json", is_flag=True, help="The problems as one JSON list.")
+def validate(file: TextIO, form: str | None, nodes: str | None, as_json: bool) -> None:
+    """What is wrong with FILE (topology.yaml or topology.conf), and what slurmctld would make of it; exits with 1 if
+    anything is.
+
+    Half of what can be wrong slurmctld takes in silence, and plans with a fabric that nobody meant. A file with which it
+    ends must never reach it: after a reconfigure it may be dead.
+
+    \b
+    Examples:
+      gpuaas topology validate /etc/slurm/gpuaas/topology.yaml --nodes 'b200-[001-129]'
+      gpuaas topology render fabric.json | gpuaas topology validate -
+    """
+    judge = validation.validate_conf if (form or _name(file, "")).endswith(".conf") else validation.validate_yaml
+    problems = judge(file.read(), nodes=expand_nodes(nodes) if nodes else ())
+    if as_json:
+        click.echo(json.dumps([asdict(problem) for problem in problems], indent=2))
+    else:
+        rows = [(problem.slurmctld, problem.says) for problem in problems]
+        print_table(["slurmctld", "what is wrong"], rows, empty="Nothing is wrong.")
+    if problems:
+        raise SystemExit(1)
 
 
 @group.command()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import subprocess
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -72,15 +72,18 @@ def oracle(instance: Instance, nodes: str, topology: str) -> Iterator[Oracle]:
         stop(process)
 
 
-def start(instance: Instance, nodes: str, topology: str, *, options: Sequence[str] = ()) -> subprocess.Popen[Any]:
-    """slurmctld in the foreground with these files and no memory of an earlier one."""
+def start(instance: Instance, nodes: str, topology: str, *, form: str = "topology.yaml") -> subprocess.Popen[Any]:
+    """slurmctld in the foreground with these files and no memory of an earlier one; `form` is the file's name."""
     instance.exec(["rm", "-rf", STATE])
     for folder in (STATE, FOLDER):
         instance.make_folder(folder, owner="slurm")
     host = instance.exec(["hostname"]).stdout.strip()
-    instance.write(CONF, _slurm_conf(host, nodes))
-    instance.write(f"{FOLDER}/topology.yaml", topology)
-    argv = ["slurmctld", "-D", "-c", "-f", CONF, *options]
+    plugin = "" if form == "topology.yaml" else f"topology/{'block' if 'BlockName' in topology else 'tree'}"
+    instance.write(CONF, _slurm_conf(host, nodes, plugin))
+    for other in ("topology.yaml", "topology.conf"):
+        instance.path(f"{FOLDER}/{other}").unlink(missing_ok=True)
+    instance.write(f"{FOLDER}/{form}", topology)
+    argv = ["slurmctld", "-D", "-c", "-f", CONF]
     return instance.popen(
         argv,
         "slurm",
@@ -100,7 +103,7 @@ def stop(process: subprocess.Popen[Any]) -> None:
         process.wait()
 
 
-def _slurm_conf(host: str, nodes: str) -> str:
+def _slurm_conf(host: str, nodes: str, plugin: str) -> str:
     return f"""\
 ClusterName=oracle
 SlurmctldHost={host}(127.0.0.1)
@@ -113,6 +116,7 @@ SlurmctldLogFile={LOG}
 ProctrackType=proctrack/linuxproc
 SelectType=select/cons_tres
 SelectTypeParameters=CR_CPU
+{f"TopologyPlugin={plugin}" if plugin else ""}
 SuspendProgram=/bin/true
 ResumeProgram=/bin/true
 MaxNodeCount={len(expand_nodes(nodes))}

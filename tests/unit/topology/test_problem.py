@@ -225,6 +225,23 @@ class TestCommands:
             }
         ]
 
+    def test_validate_says_what_slurmctld_would_make_of_a_file(self, tmp_path: Path) -> None:
+        file = tmp_path / "topology.conf"
+        file.write_text("SwitchName=a Nodes=n[1-4]\nSwitchName=b Nodes=n[4-8]\n")
+        result = CliRunner().invoke(group, ["validate", str(file), "--json"])
+        assert result.exit_code == 1
+        assert json.loads(result.stdout) == [
+            {
+                "slurmctld": "slurmctld warns",
+                "says": "2 switches have none above them (a, b): no job may span them.",
+            },
+            {"slurmctld": "slurmctld warns", "says": "Node n4 is in 2 places, a and b."},
+        ]
+        sound = self.run(
+            "validate", "-", text="- topology: t\n  tree:\n    switches:\n      - {switch: a, nodes: n1}\n"
+        )
+        assert sound == "Nothing is wrong.\n"
+
     def test_diff_says_what_changed(self, tmp_path: Path) -> None:
         before, after, text = tmp_path / "before.json", tmp_path / "after.json", REAL.read_text()
         self.run("import", "ibnetdiscover", "-", "-o", str(before), text=text)
