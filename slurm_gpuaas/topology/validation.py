@@ -165,13 +165,13 @@ def _of_tree(switches: Sequence[_Unit], nodes: Collection[NodeName], *, in_conf:
             yield _silent(f"Switch {switch.name} has neither nodes nor switches.")
         for child in expand_nodes(switch.children) if switch.children else ():
             parents[child].append(switch.name)
-    for child, above in parents.items():
-        if child not in known:
-            yield _ends(f"Switch {above[0]} names switch {child}, which is not described.")
-        elif child in above:
-            yield _ends(f"Switch {child} is its own parent.")
+    for name, above in parents.items():
+        if name not in known:
+            yield _ends(f"Switch {above[0]} names switch {name}, which is not described.")
+        elif name in above:
+            yield _ends(f"Switch {name} is its own parent.")
         elif len(above) > 1:
-            yield _silent(f"Switch {child} has {len(above)} parents, {' and '.join(above)}: only one of them counts.")
+            yield _silent(f"Switch {name} has {len(above)} parents, {' and '.join(above)}: only one of them counts.")
     for cycle in _cycles(parents):
         yield _ends(f"Switches {', '.join(cycle)} are above each other.")
     roots = [switch.name for switch in switches if switch.name not in parents]
