@@ -188,8 +188,8 @@ def validate(file: TextIO, form: str | None, nodes: str | None, as_json: bool) -
     """What is wrong with FILE (topology.yaml or topology.conf), and what slurmctld would make of it; exits with 1 if
     anything is.
 
-    Half of what can be wrong slurmctld takes in silence, and plans with a fabric that nobody meant. A file with which it
-    ends must never reach it: after a reconfigure it may be dead.
+    Half of what can be wrong slurmctld takes in silence, and plans with a fabric that nobody meant. A file with which
+    it ends must never reach it: after a reconfigure it may be dead.
 
     \b
     Examples:
