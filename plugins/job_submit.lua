@@ -237,8 +237,8 @@ end
 ------------------------------------------------------------------------------------------------------------------------
 -- Snapshot
 
--- The head of the snapshot in force, and what was looked up in it last: { hash=, partitions=, bypass=, gate=, buckets=,
--- index=, records= (where they begin), found= { kind = { name to what is known } }, kept= (how many) }. Only `file`, open
+-- The head of the snapshot in force, and what was looked up in it last: { hash=, partitions=, bypass=, gate=, segments=,
+-- buckets=, index=, records= (where they begin), found= { kind = { name to what is known } }, kept= (how many) }. Only `file`, open
 -- during a call, is of this call alone.
 local current = nil
 local complained_at = nil
@@ -280,6 +280,7 @@ local HEAD = {
   end,
   gate = function(into, f)
     into.gate = assert(f[2], "too short")
+    into.segments = f[3] == "segments"
   end,
   bypass = function(into, f)
     into.bypass[f[2]] = true
@@ -920,19 +921,31 @@ local function name_of(job)
   return names[uid]
 end
 
--- A guaranteed job waits for gpuaasd at the placement gate, which decides who gives way before Slurm's own preemption.
--- Arrays and heterogeneous jobs start task by task, so the gate does not take them.
-local function gated(licences, gate)
+-- Whether a list of licences names the gate's.
+local function asks(licences, gate)
   for one in string.gmatch(licences or "", "[^,|]+") do
     if string.match(one, "^%s*([^:=%s]*)") == gate then
-      return licences
+      return true
     end
   end
-  -- with "|" any one of the licences will do: another cannot be asked for beside them
-  if licences and string.find(licences, "|", 1, true) then
-    return licences
+  return false
+end
+
+-- A guaranteed job waits for gpuaasd at the placement gate, which decides who gives way before Slurm's own preemption.
+-- Arrays and heterogeneous jobs start task by task, so the gate does not take them. With "|" any one of the licences will
+-- do: another cannot be asked for beside them.
+local function to_gate(snap, job, sides, offset)
+  local licences = text(job.licenses)
+  local asked = asks(licences, snap.gate)
+  local single = not offset and not text(job.array_inx)
+  if not asked and single and sides:find("guaranteed", 1, true) and not (licences or ""):find("|", 1, true) then
+    job.licenses = (licences and licences .. "," or "") .. snap.gate .. ":1"
+    asked = true
   end
-  return (licences and licences .. "," or "") .. gate .. ":1"
+  -- topology/block refuses a set of nodes that is given without segments
+  if asked and snap.segments and not positive(job.segment_size, NO_VAL16) then
+    job.segment_size = 1
+  end
 end
 
 -- Whether a job would be considered at once if there were room.
@@ -974,11 +987,8 @@ local function submit(snap, job, part_list)
       put(job, LISTS[kind], list, typed(list, verdict.model))
     end
   end
-  if snap.gate and joined(verdict.sides):find("guaranteed", 1, true) then
-    if not offset and not text(job.array_inx) then
-      local licences = text(job.licenses)
-      put(job, "licenses", licences, gated(licences, snap.gate))
-    end
+  if snap.gate then
+    to_gate(snap, job, joined(verdict.sides), offset)
   end
   return ready(job) and advice(verdict)
 end

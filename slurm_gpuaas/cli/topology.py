@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import TextIO
 
@@ -13,7 +14,8 @@ from slurm_gpuaas.cli.output import print_json, print_table
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.faults import faults_of
 from slurm_gpuaas.domain.policy import expand_nodes
-from slurm_gpuaas.topology import ibnetdiscover, slurm_conf, slurm_yaml
+from slurm_gpuaas.topology import ibnetdiscover, slurm_conf, slurm_yaml, validation
+from slurm_gpuaas.topology.difference import compare
 from slurm_gpuaas.topology.fabric import Fabric
 from slurm_gpuaas.topology.problem import Problem, solve
 
@@ -29,6 +31,7 @@ def group() -> None:
     Examples:
       ibnetdiscover | gpuaas topology import ibnetdiscover - --nodes 'b200-[001-129]' -o fabric.json
       gpuaas topology show fabric.json
+      gpuaas topology check fabric.json
       gpuaas topology render fabric.json -o /etc/slurm/gpuaas/topology.yaml
     """
 
@@ -95,7 +98,55 @@ def show(fabric: TextIO, as_json: bool) -> None:
         f"{sum(spine.level > 1 for spine in known.spines)} switches above them."
     )
     for finding in known.findings:
-        click.echo(f"! {finding}")
+        click.echo(f"! {finding.says}")
+
+
+@group.command()
+@click.argument("fabric", type=TEXT)
+@click.option("--json", "as_json", is_flag=True, help="The findings as one JSON list.")
+def check(fabric: TextIO, as_json: bool) -> None:
+    """What is wrong in the cabling of FABRIC.json, and which nodes it touches; exits with 1 if anything is.
+
+    Found by what most of its kind are: slow links, lost and crossed rails, lost leaves and uplinks, nodes cabled into
+    two leaf groups, nodes without a link, adapters without a host.
+
+    \b
+    Examples:
+      ibnetdiscover | gpuaas topology import ibnetdiscover - | gpuaas topology check -
+      gpuaas topology check fabric.json --json | jq -r '.[].nodes'
+    """
+    known = read_fabric(fabric)
+    if as_json:
+        click.echo(json.dumps([finding.model_dump(mode="json") for finding in known.findings], indent=2))
+    else:
+        rows = [(finding.fault, finding.nodes or "-", finding.says) for finding in known.findings]
+        print_table(["fault", "node list", "what"], rows, empty="Nothing is wrong.")
+    if known.findings:
+        raise SystemExit(1)
+
+
+@group.command()
+@click.argument("before", type=TEXT)
+@click.argument("after", type=TEXT)
+@click.option("--json", "as_json", is_flag=True, help="The differences as one JSON document.")
+def diff(before: TextIO, after: TextIO, as_json: bool) -> None:
+    """What changed from BEFORE.json to AFTER.json: nodes that came, went or moved, findings that are new or gone. Exits
+    with 1 if anything did.
+
+    \b
+    Example:
+      gpuaas topology diff fabric.json fabric-today.json
+    """
+    found = compare(read_fabric(before), read_fabric(after))
+    if as_json:
+        print_json(found)
+    else:
+        for line in found.lines():
+            click.echo(line)
+        if not found:
+            click.echo("Nothing changed.")
+    if found:
+        raise SystemExit(1)
 
 
 @group.command()
@@ -103,9 +154,16 @@ def show(fabric: TextIO, as_json: bool) -> None:
 @click.option(
     "--format", "form", type=click.Choice(list(FORMS)), default="topology.yaml", show_default=True, help="Form."
 )
+@click.option(
+    "--plugin",
+    type=click.Choice(slurm_yaml.Plugin),
+    default=slurm_yaml.Plugin.TREE,
+    show_default=True,
+    help="Slurm's topology plugin that plans with it.",
+)
 @click.option("--nodes", help="All nodes of slurm.conf: those the fabric lacks are added apart, as Slurm demands.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output.")
-def render(fabric: TextIO, form: str, nodes: str | None, output: Path | None) -> None:
+def render(fabric: TextIO, form: str, plugin: slurm_yaml.Plugin, nodes: str | None, output: Path | None) -> None:
     """Write FABRIC.json as Slurm's topology.yaml (Slurm 25.05 and later) or topology.conf (every Slurm).
 
     gpuaasd reads topology.yaml, whichever of the two Slurm reads.
@@ -114,8 +172,39 @@ def render(fabric: TextIO, form: str, nodes: str | None, output: Path | None) ->
     Examples:
       gpuaas topology render fabric.json --nodes 'b200-[001-129]' -o /etc/slurm/gpuaas/topology.yaml
       gpuaas topology render fabric.json --format topology.conf -o /etc/slurm/topology.conf
+      gpuaas topology render fabric.json --plugin both
     """
-    _put(FORMS[form](read_fabric(fabric), nodes=expand_nodes(nodes) if nodes else ()), output)
+    _put(FORMS[form](read_fabric(fabric), nodes=expand_nodes(nodes) if nodes else (), plugin=plugin), output)
+
+
+@group.command()
+@click.argument("file", type=TEXT)
+@click.option(
+    "--format", "form", type=click.Choice(list(FORMS)), help="Default: by the file's name, else topology.yaml."
+)
+@click.option("--nodes", help="All nodes of slurm.conf, to find those that are missing or unknown.")
+@click.option("--json", "as_json", is_flag=True, help="The problems as one JSON list.")
+def validate(file: TextIO, form: str | None, nodes: str | None, as_json: bool) -> None:
+    """What is wrong with FILE (topology.yaml or topology.conf), and what slurmctld would make of it; exits with 1 if
+    anything is.
+
+    Half of what can be wrong slurmctld takes in silence, and plans with a fabric that nobody meant. A file with which
+    it ends must never reach it: after a reconfigure it may be dead.
+
+    \b
+    Examples:
+      gpuaas topology validate /etc/slurm/gpuaas/topology.yaml --nodes 'b200-[001-129]'
+      gpuaas topology render fabric.json | gpuaas topology validate -
+    """
+    judge = validation.validate_conf if (form or _name(file, "")).endswith(".conf") else validation.validate_yaml
+    problems = judge(file.read(), nodes=expand_nodes(nodes) if nodes else ())
+    if as_json:
+        click.echo(json.dumps([asdict(problem) for problem in problems], indent=2))
+    else:
+        rows = [(problem.slurmctld, problem.says) for problem in problems]
+        print_table(["slurmctld", "what is wrong"], rows, empty="Nothing is wrong.")
+    if problems:
+        raise SystemExit(1)
 
 
 @group.command()
@@ -178,7 +267,7 @@ def _invalid(file: TextIO, error: ValidationError) -> InvalidInput:
 
 def _write(fabric: Fabric, output: Path | None) -> None:
     for finding in fabric.findings:
-        click.echo(f"! {finding}", err=True)
+        click.echo(f"! {finding.says}", err=True)
     _put(json.dumps(fabric.model_dump(mode="json"), indent=2) + "\n", output)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from slurm_gpuaas.domain.errors import Unavailable
 from slurm_gpuaas.topology.placer import FabricPlacer
-from slurm_gpuaas.topology.slurm_yaml import parse
+from slurm_gpuaas.topology.slurm_yaml import Plugin, parse, plugin_of
 
 
 class FabricFile:
@@ -17,19 +17,26 @@ class FabricFile:
         self._lock = threading.Lock()
         self._stamp: tuple[int, int, int] | None = None
         self._placer: FabricPlacer | None = None
+        self._plugin = Plugin.TREE
+
+    def needs_segments(self) -> bool:
+        """Whether Slurm plans any job by blocks, as far as the file was read."""
+        return self._plugin is not Plugin.TREE
 
     def placer(self) -> FabricPlacer:
         """
         Raises:
             Unavailable: there is no such file (yet).
-            InvalidInput: it holds no tree.
+            InvalidInput: it holds neither tree nor blocks.
         """
         with self._lock:
             try:
                 status = self._path.stat()
                 stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
                 if self._placer is None or stamp != self._stamp:
-                    fabric = parse(self._path.read_text(encoding="utf-8"), source=str(self._path))
+                    text = self._path.read_text(encoding="utf-8")
+                    fabric = parse(text, source=str(self._path))
+                    self._plugin = plugin_of(text, source=str(self._path))
                     self._placer, self._stamp = FabricPlacer(fabric.arrays), stamp
             except OSError as error:
                 raise Unavailable(

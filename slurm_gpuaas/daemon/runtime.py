@@ -27,6 +27,7 @@ from slurm_gpuaas.quota.estimate_files import EstimatePublisher
 from slurm_gpuaas.quota.live import Scene
 from slurm_gpuaas.quota.publisher import VerdictPublisher
 from slurm_gpuaas.quota.reclaim import QuotaRulings, ReclaimController
+from slurm_gpuaas.quota.verdict import Gate
 from slurm_gpuaas.slurm.protocols import Accounting, Controller, LimitReader, Partitions
 from slurm_gpuaas.store import Store
 
@@ -118,11 +119,12 @@ def compose(
         wake=wake_health.set,
         requeued=wake_gate.set,
     )
+    fabric = FabricFile(config.slurm.topology_file)
     gate = PlacementGate(
         cluster=config.cluster,
         slurm=slurm,
         store=store,
-        placer=FabricFile(config.slurm.topology_file).placer,
+        placer=fabric.placer,
         partitions=lambda: nodes_by_partition(store.policy(), config.cluster),
         clock=clock,
         settings=GateSettings(
@@ -139,7 +141,7 @@ def compose(
         scene=scene,
         file=config.hook.snapshot,
         clock=clock,
-        gate=lambda: gate.license,
+        gate=lambda: Gate(license=gate.license, segments=fabric.needs_segments()) if gate.license else None,
     )
     reclaim = ReclaimController(
         cluster=config.cluster,

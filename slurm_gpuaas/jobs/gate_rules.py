@@ -11,10 +11,11 @@ quicker, a node broke) is let go of them: the gate never makes a job later by mo
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Final, Protocol
 
 from slurm_gpuaas.domain.giving_way import GivingWay
@@ -52,11 +53,13 @@ class Placer(Protocol):
         free: Collection[NodeName],
         among: Collection[NodeName],
         kept: Sequence[NodeName] = (),
+        mix: Mapping[int, int] = ...,
     ) -> Placement | None:
         """The best `count` nodes out of `free` (and all of `kept`, which the job stands on already), or None.
 
         Args:
             among: all nodes the job may ever run on; what is left over is judged against them.
+            mix: nodes that other waiting jobs ask for, and how many jobs ask for as many.
         """
         ...
 
@@ -99,6 +102,19 @@ class Picture:
     patience: timedelta
     grace: Mapping[PartitionName, timedelta] = field(default_factory=dict)
     rulings: Mapping[JobId, GivingWay] = field(default_factory=dict)
+
+    @cached_property
+    def waiting(self) -> Mapping[PartitionName, Mapping[int, int]]:
+        """Sizes of the jobs of each partition that wait for nodes only, and how many there are of each."""
+        sizes: dict[PartitionName, Counter[int]] = defaultdict(Counter)
+        for job in self.jobs:
+            if job.state is JobState.PENDING and job.priority and job.eligible is not None and job.eligible <= self.now:
+                sizes[job.partition][job.node_count] += 1
+        return sizes
+
+    def others(self, job: Job) -> Mapping[int, int]:
+        """The sizes that wait beside this job."""
+        return +(Counter(self.waiting.get(job.partition, {})) - Counter([job.node_count]))
 
     def occupied(self) -> set[NodeName]:
         """Nodes with a job on them."""
@@ -241,12 +257,13 @@ def _placed(
         return _part_of_a_node(job, ruling, clearing, picture, placer)
     among = picture.partitions[job.partition]
     room = [name for name in among if name in free and _is_whole(job.gpus, job.node_count, picture.nodes[name])]
-    placement = placer.place(job.node_count, free=room, among=among)
+    mix = picture.others(job)
+    placement = placer.place(job.node_count, free=room, among=among, mix=mix)
     if placement is not None:
         return Decision(job=job, placement=placement, reason=placement.why)
     if ruling and ruling.victims:
         theirs = _nodes_of(ruling.victims, among, picture).difference(clearing)
-        placement = placer.place(job.node_count, free=[*room, *sorted(theirs - set(room))], among=among)
+        placement = placer.place(job.node_count, free=[*room, *sorted(theirs - set(room))], among=among, mix=mix)
         if placement is not None:
             reason = f"{ruling.why} {placement.why}"
             return Decision(job=job, placement=placement, reason=reason, victims=ruling.victims)

@@ -40,7 +40,7 @@ class VerdictPublisher:
         scene: Callable[[], Scene],
         file: Path,
         clock: Clock,
-        gate: Callable[[], str | None] = lambda: None,
+        gate: Callable[[], verdict.Gate | None] = lambda: None,
         heartbeat: timedelta = timedelta(minutes=1),
         bypass: Iterable[UserName] = verdict.ADMINISTRATORS,
         mode: int = 0o640,

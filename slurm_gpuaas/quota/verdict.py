@@ -5,7 +5,8 @@ rest>`, then records of tab-separated fields, `-` for what is not limited or doe
 
     cluster    name, GPUs of a node (of the first pool)
     partition  name, GPU model, GPUs of a node, longest wall time in minutes, GPUs
-    gate       licence that guaranteed jobs get, so that gpuaasd decides who gives way for them (absent: no gate)
+    gate       licence that guaranteed jobs get, so that gpuaasd decides who gives way for them (absent: no gate), and
+               `segments` where Slurm takes a given set of nodes only with --segment
     bypass     user whom the hook lets pass
 
 and then what the hook looks up by name, in as many buckets as a last line of the head says:
@@ -61,6 +62,15 @@ class Standing:
     may_borrow: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gate:
+    """The placement gate: its licence, and whether jobs that are given nodes there must name segments
+    (topology/block refuses sets of nodes without)."""
+
+    license: str
+    segments: bool = False
+
+
 NOBODY_KNOWS: Final[Mapping[ProjectName, Standing]] = MappingProxyType({})
 
 
@@ -71,7 +81,7 @@ def body(
     *,
     left: Mapping[ProjectName, int | None] = NO_BUDGETS,
     bypass: Iterable[UserName] = ADMINISTRATORS,
-    gate: str | None = None,
+    gate: Gate | None = None,
     standing: Mapping[ProjectName, Standing] = NOBODY_KNOWS,
 ) -> str:
     """All records.
@@ -79,7 +89,7 @@ def body(
     Args:
         left: GPU-minutes that a new job of each project with a budget may ask for
             (`domain.budgets.Budget.startable_minutes`).
-        gate: licence of the placement gate; None adds none to jobs.
+        gate: None sends no job there.
         standing: what projects use now; no advice is given to jobs of a project that is absent.
     """
     entitled = entitlements(policy, cluster, moment)
@@ -114,7 +124,7 @@ def _digest(text: str) -> str:
 
 
 def _head(
-    policy: Policy, cluster: ClusterName, bypass: Iterable[UserName], gate: str | None
+    policy: Policy, cluster: ClusterName, bypass: Iterable[UserName], gate: Gate | None
 ) -> Iterator[tuple[str, ...]]:
     pools = [pool for pool in policy.pools if pool.cluster == cluster]
     yield "cluster", cluster, str(pools[0].gpus_per_node if pools else 0)
@@ -124,7 +134,7 @@ def _head(
             name = pool.partition_of(share.name)
             yield "partition", name, pool.model, str(pool.gpus_per_node), _minutes(pool.max_time), str(gpus)
     if gate is not None:
-        yield "gate", gate
+        yield ("gate", gate.license, "segments") if gate.segments else ("gate", gate.license)
     for user in sorted(set(bypass)):
         yield "bypass", user
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from functools import cached_property
 from typing import Literal, TypeVar
 
@@ -22,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
-from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
+from slurm_gpuaas.domain.policy import expand_nodes
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.intp]
@@ -57,6 +58,34 @@ class LeafGroup(BaseModel):
         return expand_nodes(self.nodes)
 
 
+class Fault(StrEnum):
+    """What is odd in the cabling or in the text it was read from."""
+
+    NO_LINK = "no-link"
+    LOST_RAIL = "lost-rail"
+    LOST_LEAF = "lost-leaf"
+    CROSSED_RAIL = "crossed-rail"
+    SLOW_LINK = "slow-link"
+    LOST_UPLINK = "lost-uplink"
+    JOINED_GROUPS = "joined-groups"
+    NO_HOST = "no-host"
+    NO_SWITCH = "no-switch"
+    TWO_KINDS = "two-kinds"
+    CUT_TEXT = "cut-text"
+    STRANGE_TEXT = "strange-text"
+
+
+class Finding(BaseModel):
+    """One fault: a sentence for people, the nodes that it touches as a node list, and where to look."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    fault: Fault
+    says: str = Field(max_length=1000)
+    nodes: str = ""
+    devices: tuple[str, ...] = Field(default=(), description="GUIDs, or names where none is known.")
+
+
 class Fabric(BaseModel):
     """A compute fabric. Leaf groups are in fabric order (pod by pod), which is also rank order.
 
@@ -70,7 +99,7 @@ class Fabric(BaseModel):
     source: str = Field(default="", max_length=300, description="What it was read from.")
     leaf_groups: tuple[LeafGroup, ...] = Field(min_length=1)
     spines: tuple[Switch, ...] = ()
-    findings: tuple[str, ...] = Field(default=(), description="What is odd in the cabling or in the text, for people.")
+    findings: tuple[Finding, ...] = ()
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Fabric:
@@ -139,131 +168,6 @@ class FabricArrays:
         mask = np.zeros(len(self.nodes), dtype=np.bool_)
         mask[[self.index[name] for name in names if name in self.index]] = True
         return mask
-
-
-class Cabling:
-    """Collects devices and links in any order; `fabric()` says what they amount to.
-
-    Hosts are known by name, switches by GUID. Linear in links, whatever they look like.
-    """
-
-    def __init__(self) -> None:
-        self.switch_names: dict[str, str] = {}
-        self._hosts_of: dict[str, set[NodeName]] = defaultdict(set)
-        self._leaves_of: dict[NodeName, set[str]] = defaultdict(set)
-        self._neighbours: dict[str, set[str]] = defaultdict(set)
-
-    def add_switch(self, guid: str, name: str) -> None:
-        self.switch_names[guid] = name[:128] or guid
-
-    def connect_host(self, node: NodeName, switch: str) -> None:
-        self.switch_names.setdefault(switch, switch)
-        self._hosts_of[switch].add(node)
-        self._leaves_of[node].add(switch)
-
-    def connect_switches(self, one: str, other: str) -> None:
-        for switch in (one, other):
-            self.switch_names.setdefault(switch, switch)
-        self._neighbours[one].add(other)
-        self._neighbours[other].add(one)
-
-    def fabric(self, source: str, nodes: Iterable[NodeName] = (), findings: Sequence[str] = ()) -> Fabric:
-        """The fabric of these links.
-
-        Args:
-            nodes: nodes that must be in it; those without a link stand in `UNATTACHED`.
-
-        Raises:
-            InvalidInput: no host at all has a link.
-        """
-        unattached = sorted(set(nodes) - self._leaves_of.keys(), key=natural)
-        if not self._leaves_of:
-            raise InvalidInput(
-                f"{source} names no host.",
-                way_out="Check that it is the whole output of `ibnetdiscover`, and that --nodes names its hosts.",
-            )
-        members = self._leaf_groups()
-        pod_of = self._pods(members)
-        pods: dict[int, list[int]] = defaultdict(list)
-        for number in range(len(members)):
-            pods[pod_of[number]].append(number)
-        groups: list[LeafGroup] = []
-        width = max(2, len(str(len(members))))
-        for pod_number, numbers in enumerate(sorted(pods.values()), start=1):
-            for number in numbers:
-                leaves, hosts = members[number]
-                groups.append(
-                    LeafGroup(
-                        name=f"leaf-{len(groups) + 1:0{width}d}",
-                        pod=f"pod-{pod_number:02d}",
-                        nodes=fold_nodes(hosts),
-                        switches=tuple(sorted(leaves)),
-                    )
-                )
-        if unattached:
-            groups.append(LeafGroup(name=UNATTACHED, pod=UNATTACHED, nodes=fold_nodes(unattached)))
-        return Fabric(
-            source=source,
-            leaf_groups=tuple(groups),
-            spines=self._spines(),
-            findings=(*findings, *self._lost_rails(members), *(f"{node} has no link." for node in unattached)),
-        )
-
-    def _leaf_groups(self) -> list[tuple[set[str], list[NodeName]]]:
-        """(leaf switches, nodes) per leaf group, ordered by first node name."""
-        found = []
-        for leaves in joined(self._hosts_of, self._leaves_of.values()):
-            hosts = {node for leaf in leaves for node in self._hosts_of[leaf]}
-            found.append((leaves, sorted(hosts, key=natural)))
-        return sorted(found, key=lambda group: natural(group[1][0]))
-
-    def _levels(self) -> dict[str, int]:
-        """Steps from the nearest leaf, per switch that can be reached from one."""
-        level = dict.fromkeys(self._hosts_of, 0)
-        frontier = list(level)
-        while frontier:
-            reached = []
-            for switch in frontier:
-                for other in self._neighbours.get(switch, ()):
-                    if other not in level:
-                        level[other] = level[switch] + 1
-                        reached.append(other)
-            frontier = reached
-        return level
-
-    def _spines(self) -> tuple[Switch, ...]:
-        spines = [
-            Switch(id=guid, name=self.switch_names[guid], level=min(level, 8))
-            for guid, level in self._levels().items()
-            if level
-        ]
-        return tuple(sorted(spines, key=lambda spine: (spine.level, natural(spine.name), spine.id)))
-
-    def _pods(self, groups: Sequence[tuple[set[str], list[NodeName]]]) -> list[int]:
-        """Pod of each leaf group: groups that share a spine, or are cabled leaf to leaf, are in one pod."""
-        group_of = {leaf: number for number, (leaves, _) in enumerate(groups) for leaf in leaves}
-        levels = self._levels()
-        reach: dict[str, set[int]] = defaultdict(set)
-        for leaf, number in group_of.items():
-            for other in self._neighbours.get(leaf, ()):
-                if levels[other] == 1:
-                    reach[other].add(number)
-                else:
-                    reach[min(leaf, other)].update((number, group_of[other]))
-        pod_of = [0] * len(groups)
-        for pod in joined(range(len(groups)), reach.values()):
-            for number in pod:
-                pod_of[number] = min(pod)
-        return pod_of
-
-    def _lost_rails(self, groups: Sequence[tuple[set[str], list[NodeName]]]) -> list[str]:
-        """A sentence per node that has fewer links than its leaf group has leaves."""
-        return [
-            f"{node} reaches {len(self._leaves_of[node])} of the {len(leaves)} leaves of its group."
-            for leaves, nodes in groups
-            for node in nodes
-            if len(self._leaves_of[node]) < len(leaves)
-        ]
 
 
 Item = TypeVar("Item", bound=Hashable)

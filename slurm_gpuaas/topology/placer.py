@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
+from typing import Final
 
 import numpy as np
 
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.placement import Placement
 from slurm_gpuaas.topology.fabric import BoolArray, FabricArrays, IntArray
-from slurm_gpuaas.topology.placement import Choice, Cost, Domain, Path, choose, runner_up
+from slurm_gpuaas.topology.placement import Choice, Cost, Domain, Path, Request, choose, runner_up
+
+NO_MIX: Final[Mapping[int, int]] = MappingProxyType({})
+"""Nobody else waits."""
 
 
 class FabricPlacer:
@@ -25,6 +30,7 @@ class FabricPlacer:
         free: Collection[NodeName],
         among: Collection[NodeName],
         kept: Sequence[NodeName] = (),
+        mix: Mapping[int, int] = NO_MIX,
     ) -> Placement | None:
         """The best `count` nodes; None where the fabric has not as many free ones.
 
@@ -32,17 +38,19 @@ class FabricPlacer:
             free: nodes that can be taken now.
             among: all nodes the job may run on (its partition's): a leaf group is whole when all of these are free.
             kept: nodes the job keeps; they count towards `count` and need not be free.
+            mix: nodes that other waiting jobs ask for, and how many jobs ask for as many.
         """
         fabric = self._fabric
         kept = [node for node in kept if node in fabric.index]
         keep = fabric.mask(kept)
         takeable = fabric.mask(free) & fabric.mask(among) & ~keep
         domains = self._domains(takeable, fabric.mask(among))
-        held = {fabric.paths[group] for group in fabric.group[keep]}
-        choice = choose(domains, count - len(kept), held=held)
+        held = frozenset(fabric.paths[group] for group in fabric.group[keep])
+        request = Request(count=count - len(kept), held=held, mix=mix)
+        choice = choose(domains, request)
         if choice is None:
             return None
-        other = runner_up(domains, count - len(kept), choice, held=held)
+        other = runner_up(domains, request, choice)
         cost = with_held(choice.cost, held)
         return Placement(
             nodes=tuple(fabric.nodes[i] for i in np.flatnonzero(keep | self._nodes(choice, takeable))),
@@ -102,7 +110,7 @@ def described(cost: Cost) -> str:
     pods, leaf_groups = cost.used
     broken = ", breaks a whole one" if cost.broken else ""
     where = plural(leaf_groups, "leaf group") + (f" in {plural(pods, 'pod')}" if pods > 1 else "")
-    return f"{where}{broken}, {cost.leftover} left over"
+    return f"{where}{broken}, {cost.leftover:.3g} left over"
 
 
 def plural(number: int, what: str) -> str:

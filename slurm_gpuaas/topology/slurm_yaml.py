@@ -1,13 +1,18 @@
-"""Reads and writes Slurm's topology.yaml (25.05 and later): the fabric as topology/tree sees it.
+"""Reads and writes Slurm's topology.yaml (25.05 and later): the fabric as topology/tree and topology/block see it.
 
 A leaf group becomes one leaf switch of Slurm, since eight rail leaves a node would not be a tree. With more than one
 pod, each pod is a switch between its leaf groups and the root. Nodes without a place in the fabric get a leaf without a
 parent: Slurm knows them (it refuses a job that names a node which the file lacks) and no job spans them and others.
+
+For topology/block a leaf group is a block. There are no larger blocks of blocks: with them Slurm refuses jobs that
+would fit. The base size is that of most leaf groups; smaller blocks are allowed from 25.05 on.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable
+from enum import StrEnum
 from typing import Annotated, Final
 
 import yaml
@@ -22,15 +27,41 @@ LONGEST_FILE: Final = 16_000_000
 TOPOLOGY: Final = "fabric"
 """Name of the topology; a partition could pick it with `Topology=fabric`."""
 
+BLOCKS: Final = "blocks"
+"""Name of the topology of blocks."""
 ROOT: Final = "root"
 
 
-def render(fabric: Fabric, *, nodes: Collection[NodeName] = ()) -> str:
+class Plugin(StrEnum):
+    """Slurm's topology plugin that shall plan with the file; `BOTH`: the cluster by its tree, and partitions by blocks
+    that say `Topology=blocks`."""
+
+    TREE = "tree"
+    BLOCK = "block"
+    BOTH = "both"
+
+
+def render(fabric: Fabric, *, nodes: Collection[NodeName] = (), plugin: Plugin = Plugin.TREE) -> str:
     """The file's text. `nodes` are all nodes of slurm.conf, if some may be missing in the fabric."""
-    lines = [f"- topology: {TOPOLOGY}", "  cluster_default: true", "  tree:", "    switches:"]
-    for name, key, members in switches(fabric, nodes=nodes):
-        lines += [f"      - switch: {name}", f"        {key}: {members}"]
+    lines = []
+    if plugin is not Plugin.BLOCK:
+        lines += [f"- topology: {TOPOLOGY}", "  cluster_default: true", "  tree:", "    switches:"]
+        for name, key, members in switches(fabric, nodes=nodes):
+            lines += [f"      - switch: {name}", f"        {key}: {members}"]
+    if plugin is not Plugin.TREE:
+        default = str(plugin is Plugin.BLOCK).lower()
+        lines += [f"- topology: {BLOCKS}", f"  cluster_default: {default}", "  block:"]
+        lines += [f"    block_sizes: [{block_size(fabric)}]", "    blocks:"]
+        for name, key, members in switches(fabric, nodes=nodes):
+            if key == "nodes":
+                lines += [f"      - block: {name}", f"        nodes: {members}"]
     return "\n".join(lines) + "\n"
+
+
+def block_size(fabric: Fabric) -> int:
+    """Nodes of the base block: as many as most leaf groups have, the larger number among equals."""
+    sizes = Counter(len(group.node_names) for group in fabric.leaf_groups if group.pod != UNATTACHED)
+    return max(sizes, key=lambda size: (sizes[size], size), default=1)
 
 
 def switches(fabric: Fabric, *, nodes: Collection[NodeName] = ()) -> list[tuple[str, str, str]]:
@@ -64,29 +95,68 @@ class _Tree(BaseModel):
     switches: tuple[_Switch, ...] = ()
 
 
+class _BlockRow(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    block: Annotated[str, BeforeValidator(str), Field(max_length=64)]
+    nodes: str | None = None
+
+
+class _Blocks(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    blocks: tuple[_BlockRow, ...] = ()
+
+
 class _Topology(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     topology: Annotated[str, BeforeValidator(str)] = ""
     cluster_default: bool = False
     tree: _Tree | None = None
+    block: _Blocks | None = None
 
 
 _FILE: Final[TypeAdapter[list[_Topology]]] = TypeAdapter(list[_Topology])
 
 
 def parse(text: str, *, source: str = "topology.yaml") -> Fabric:
-    """The fabric of the file's tree: the cluster's default topology, or the first that is a tree.
+    """The fabric of the file's tree: the cluster's default topology, or the first that is a tree; without a tree, of
+    its blocks, as leaf groups of one pod.
 
     The switches just above the leaves are the pods, unless there is one above all.
 
     Raises:
-        InvalidInput: not YAML, no tree in it, or a tree that is none (a cycle, two parents, an unknown child).
+        InvalidInput: not YAML, neither tree nor blocks in it, or a tree that is none (a cycle, two parents, an unknown
+            child).
     """
+    topologies = sorted(_read(text, source), key=lambda topology: not topology.cluster_default)
+    trees = [topology.tree for topology in topologies if topology.tree]
+    blocks = [topology.block for topology in topologies if topology.block]
+    if not trees and not blocks:
+        raise InvalidInput(
+            f"{source} holds neither tree nor blocks.", way_out="Give a file with a `tree:` of switches or a `block:`."
+        )
+    try:
+        return _fabric(trees[0].switches, source) if trees else _fabric_of_blocks(blocks[0].blocks, source)
+    except ValidationError as error:
+        what = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
+        raise InvalidInput(f"{source}: {what}", way_out="Correct the file.") from None
+
+
+def plugin_of(text: str, *, source: str = "topology.yaml") -> Plugin:
+    """Which of Slurm's plugins plan with the file. Raises InvalidInput where it is no topology.yaml."""
+    topologies = _read(text, source)
+    if not any(topology.block for topology in topologies):
+        return Plugin.TREE
+    return Plugin.BOTH if any(topology.tree for topology in topologies) else Plugin.BLOCK
+
+
+def _read(text: str, source: str) -> list[_Topology]:
     if len(text) > LONGEST_FILE:
         raise InvalidInput(f"{source} has {len(text)} characters.", way_out=f"At most {LONGEST_FILE} are read.")
     try:
-        topologies = _FILE.validate_python(yaml.safe_load(text))
+        return _FILE.validate_python(yaml.safe_load(text))
     except (yaml.YAMLError, RecursionError) as error:
         raise InvalidInput(f"{source} is not YAML: {str(error)[:300]}", way_out="Correct it.") from None
     except ValidationError as error:
@@ -94,14 +164,20 @@ def parse(text: str, *, source: str = "topology.yaml") -> Fabric:
             f"{source} is not a topology.yaml: {error.errors()[0]['msg']} at {error.errors()[0]['loc']}.",
             way_out="See Slurm's topology.yaml manual page for its form.",
         ) from None
-    trees = sorted((t for t in topologies if t.tree), key=lambda topology: not topology.cluster_default)
-    if not trees or not trees[0].tree:
-        raise InvalidInput(f"{source} holds no tree topology.", way_out="Give a file with a `tree:` of switches.")
-    try:
-        return _fabric(trees[0].tree.switches, source)
-    except ValidationError as error:
-        what = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
-        raise InvalidInput(f"{source}: {what}", way_out="Correct the file.") from None
+
+
+def _fabric_of_blocks(rows: Iterable[_BlockRow], source: str) -> Fabric:
+    groups = [
+        LeafGroup(
+            name=row.block,
+            pod=UNATTACHED if row.block == UNATTACHED else BLOCKS,
+            nodes=fold_nodes(expand_nodes(row.nodes)),
+            switches=(row.block,),
+        )
+        for row in rows
+        if row.nodes
+    ]
+    return Fabric(source=source, leaf_groups=tuple(sorted(groups, key=lambda group: group.pod == UNATTACHED)))
 
 
 def _fabric(switches: Iterable[_Switch], source: str) -> Fabric:

@@ -141,15 +141,23 @@ def topology_conf_for(cluster: Cluster) -> str:
     return slurm_conf.render(fabric_of(cluster))
 
 
-def start_fabric(instance: Instance) -> None:
-    """Run ibsim with the profile's fabric inside the instance and let opensm bring it up; again is without effect.
+def start_fabric(instance: Instance, *, cluster: Cluster | None = None, net: str | None = None) -> None:
+    """Run ibsim with a fabric inside the instance and let opensm bring it up; the same again is without effect.
+
+    Args:
+        cluster: whose fabric; the instance's own unless told otherwise.
+        net: its net file, where it is not `net_file(cluster)` (damaged).
 
     Raises:
         CommandFailed, ServiceFailed: ibsim or opensm did not do it.
     """
-    if not instance.path(NET_FILE).exists():
-        instance.write(NET_FILE, net_file(instance.cluster))
-    ports = 2 * sum(len(device.ports) for device in devices(instance.cluster)) + 10_000
+    cluster = cluster or instance.cluster
+    net = net or net_file(cluster)
+    path = instance.path(NET_FILE)
+    if not path.exists() or path.read_text() != net:
+        stop_fabric(instance)
+        instance.write(NET_FILE, net)
+    ports = 2 * sum(len(device.ports) for device in devices(cluster)) + 10_000
     instance.exec(
         [
             *("start-stop-daemon", "--start", "--quiet", "--oknodo", "--background", "--make-pidfile"),
@@ -160,6 +168,13 @@ def start_fabric(instance: Instance) -> None:
     )
     instance.wait_for("Readiness of ibsim", lambda: READY in instance.path(LOG).read_text(errors="replace"))
     _with_fabric(instance, "opensm", "--once", "--log_file", "/var/log/gpuaas/opensm.log", "--erase_log_file")
+
+
+def stop_fabric(instance: Instance) -> None:
+    """Nothing simulates a fabric any more."""
+    stop = ["start-stop-daemon", "--stop", "--quiet", "--oknodo", "--retry", "TERM/10/KILL/5", "--pidfile", PID_FILE]
+    instance.exec([*stop, "--exec", "/usr/bin/ibsim"], cwd="/")
+    instance.path(LOG).unlink(missing_ok=True)
 
 
 def discover(instance: Instance) -> str:

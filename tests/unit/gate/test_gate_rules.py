@@ -48,6 +48,13 @@ def brief(decisions: list[Decision]) -> list[tuple[int, str | None]]:
             [],
             [(1, "n5")],
         ),
+        ("what is left over is the least", [running(9, "n[4,7-8]"), gated(1, 1)], [], [(1, "n5")]),
+        (
+            "what is left over is for the pairs that wait",
+            [running(9, "n[4,7-8]"), gated(1, 1), make_job(2, node_count=2), make_job(3, node_count=2)],
+            [],
+            [(1, "n1")],
+        ),
         ("not enough free: opened", [running(9, "n[1-3,5-7]"), gated(1)], [], [(1, None)]),
         ("two jobs get two leaf groups", [gated(1), gated(2)], [], [(1, "n[1-4]"), (2, "n[5-8]")]),
         (

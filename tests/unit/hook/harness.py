@@ -26,7 +26,7 @@ NOW: Final = datetime(2026, 11, 22, 12, tzinfo=KST)
 UNSET: Final[dict[str, int]] = {
     **dict.fromkeys(("time_limit", "time_min", "min_nodes", "max_nodes", "num_tasks", "het_job_offset"), NO_VAL),
     **dict.fromkeys(("ntasks_per_node", "ntasks_per_socket", "ntasks_per_gpu", "ntasks_per_tres"), NO_VAL16),
-    **dict.fromkeys(("sockets_per_node", "cpus_per_task", "shared"), NO_VAL16),
+    **dict.fromkeys(("sockets_per_node", "cpus_per_task", "shared", "segment_size"), NO_VAL16),
 }
 """What Slurm's client leaves in a job description where the user said nothing."""
 
@@ -39,7 +39,7 @@ function slurm.log_error(...) errors[#errors + 1] = string.format(...) end
 function slurm.log_info(...) string.format(...) end
 now = 0
 os = { time = function() return now end, date = os.date }
-local NUMBERS = { time_limit = true, min_nodes = true, max_nodes = true }
+local NUMBERS = { time_limit = true, min_nodes = true, max_nodes = true, segment_size = true }
 local TEXTS = { account = true, licenses = true, partition = true, qos = true, tres_per_job = true,
                 tres_per_node = true, tres_per_socket = true, tres_per_task = true }
 function described(values)

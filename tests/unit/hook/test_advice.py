@@ -9,7 +9,7 @@ from typing import Any
 import lupa.lua54
 import pytest
 
-from tests.unit.hook.harness import HOOK, LUA, NO_VAL, RECORDS, REFUSED, Hook, project, snapshot_text
+from tests.unit.hook.harness import HOOK, LUA, NO_VAL, RECORDS, REFUSED, UNSET, Hook, project, snapshot_text
 
 SIZED = [
     ("cluster", "mini", 8),
@@ -110,6 +110,27 @@ def test_guaranteed_jobs_wait_at_the_gate(hook: Hook, why: str, job: dict[str, A
     assert hook.submit(**asked).job.get("licenses") == job.get("licenses"), "no gate, no licence"
     hook.snapshot.write_text(snapshot_text([*RECORDS, ("gate", "placement")]))
     assert hook.submit(**asked).job.get("licenses") == licences
+
+
+SEGMENTS: list[tuple[str, dict[str, Any], float | None]] = [
+    ("a job at the gate", {}, 1),
+    ("with segments of its own", {"segment_size": 4}, 4),
+    ("burst that asks for the gate", {"qos": "burst", "licenses": "placement:1"}, 1),
+    ("burst that does not", {"qos": "burst"}, None),
+    ("an array", {"array_inx": "0-3"}, None),
+]
+
+
+@pytest.mark.parametrize(("why", "job", "segment"), SEGMENTS, ids=[row[0] for row in SEGMENTS])
+def test_under_blocks_jobs_at_the_gate_name_segments(
+    hook: Hook, why: str, job: dict[str, Any], segment: float | None
+) -> None:
+    asked = {"user_name": "alice", "tres_per_job": "gres/gpu:8", **job}
+    unset = float(UNSET["segment_size"])
+    hook.snapshot.write_text(snapshot_text([*RECORDS, ("gate", "placement")]))
+    assert hook.submit(**asked).job["segment_size"] == job.get("segment_size", unset), "a tree needs none"
+    hook.snapshot.write_text(snapshot_text([*RECORDS, ("gate", "placement", "segments")]))
+    assert hook.submit(**asked).job["segment_size"] == (unset if segment is None else segment)
 
 
 KOREAN = [

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 
 from slurm_gpuaas.domain.names import ClusterName, ProjectName, UserName
 from slurm_gpuaas.domain.policy import Policy
-from slurm_gpuaas.quota.verdict import Standing, body, bucket_of, stamped
+from slurm_gpuaas.quota.verdict import Gate, Standing, body, bucket_of, stamped
 from tests.unit.policies import grant, member, policies, policy, pool, project
 
 NOW = datetime(2027, 1, 4, 9, 0, tzinfo=UTC)
@@ -71,7 +71,7 @@ def test_the_first_line_names_the_body() -> None:
 
 def test_gate_and_standing_are_told_where_known() -> None:
     standing = {ProjectName("vision"): Standing(guaranteed_in_use=8, burst_in_use=16, may_borrow=24)}
-    lines = body(policy(project(), grant()), MINI, NOW, gate="placement", standing=standing).splitlines()
+    lines = body(policy(project(), grant()), MINI, NOW, gate=Gate(license="placement"), standing=standing).splitlines()
     assert "gate\tplacement" in lines
     assert [line.split("\t")[14:] for line in lines if line.startswith("project")] == [["8", "16", "24"]]
     assert "gate" not in body(policy(project(), grant()), MINI, NOW)

@@ -10,7 +10,8 @@ import pytest
 from pydantic import ValidationError
 
 from slurm_gpuaas.domain.names import NodeName
-from slurm_gpuaas.topology.fabric import Cabling, Fabric, FabricArrays, LeafGroup, natural
+from slurm_gpuaas.topology.cabling import Cabling
+from slurm_gpuaas.topology.fabric import Fabric, FabricArrays, LeafGroup, natural
 from slurm_gpuaas.topology.rank import crossings, rank_order
 
 SCHEMA = Path(__file__).parents[3] / "docs" / "reference" / "fabric.schema.json"

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import random
+from collections import Counter
 from collections.abc import Sequence
-from itertools import combinations
+from itertools import combinations, product
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from slurm_gpuaas.topology.placement import Choice, Cost, Domain, choose, runner_up
+from slurm_gpuaas.topology.placement import Choice, Cost, Domain, Request, Slice, choose, runner_up
+from tests.unit.topology import slurm_tree
 
 
 def domains(*pods: str) -> list[Domain]:
@@ -68,13 +71,13 @@ def test_placement(
     expected: dict[str, int] | None,
     cost: tuple[tuple[int, ...], int, int] | None,
 ) -> None:
-    choice = choose(domains(*pods), count)
+    choice = choose(domains(*pods), Request(count=count))
     assert takes(choice) == expected, case
-    assert (choice and choice.cost) == (cost and Cost(*cost)), case
+    assert (choice and choice.cost) == (cost and Cost(cost[0], broken=cost[1], leftover=cost[2])), case
 
 
 def test_a_fabric_without_room_has_no_placement() -> None:
-    assert choose([], 1) is None
+    assert choose([], Request(count=1)) is None
 
 
 @pytest.mark.parametrize(
@@ -89,74 +92,123 @@ def test_a_fabric_without_room_has_no_placement() -> None:
 def test_replacement(case: str, pods: list[str], held: list[str], count: int, expected: dict[str, int]) -> None:
     known = domains(*pods)
     paths = [domain.path for domain in known if domain.path[-1] in held]
-    assert takes(choose(known, count, held=paths)) == expected, case
+    assert takes(choose(known, Request(count=count, held=frozenset(paths)))) == expected, case
 
 
 def test_the_gap_is_the_price_of_fewer_pods() -> None:
-    choice = choose(domains("a 2/4 b 2/4 c 2/4", "d 4/4", "e 2/4"), 6)
+    choice = choose(domains("a 2/4 b 2/4 c 2/4", "d 4/4", "e 2/4"), Request(count=6))
     assert choice is not None
     assert (choice.cost.used, choice.bound, choice.gap) == ((1, 3), (1, 2), (0, 1))
 
 
 def test_the_runner_up_is_the_best_choice_without_one_of_the_chosen() -> None:
     known = domains("a 4/4 b 3/4 c 2/4")
-    choice = choose(known, 2)
+    choice = choose(known, Request(count=2))
     assert choice is not None
     assert takes(choice) == {"c": 2}
-    assert takes(runner_up(known, 2, choice)) == {"b": 2}
+    assert takes(runner_up(known, Request(count=2), choice)) == {"b": 2}
 
 
-fabrics = st.lists(
-    st.lists(
-        st.integers(1, 4).flatmap(lambda size: st.tuples(st.integers(0, size), st.just(size))), min_size=1, max_size=4
-    ),
-    min_size=1,
-    max_size=3,
-).map(
-    lambda pods: [
-        Domain((f"p{p}", f"l{p}{leaf}"), free, size)
-        for p, pod in enumerate(pods)
-        for leaf, (free, size) in enumerate(pod)
-    ]
-)
+@st.composite
+def questions(draw: st.DrawFn) -> tuple[list[Domain], Request]:
+    """A small fabric of pods and leaf groups, and any form of request."""
+    known = []
+    for pod in range(draw(st.integers(1, 3))):
+        for leaf in range(draw(st.integers(1, 3))):
+            size = draw(st.integers(1, 4))
+            free = draw(st.integers(0, size))
+            risks = sorted(draw(st.lists(st.sampled_from([0.0, 0.1, 0.3]), min_size=free, max_size=free)))
+            ends = [draw(st.sampled_from([0.0, 60.0, 600.0]))] * free
+            sized = draw(st.sampled_from([size, size, None]))
+            known.append(
+                Domain(
+                    (f"p{pod}", f"l{leaf}"),
+                    free,
+                    sized,
+                    tuple(risks) if draw(st.booleans()) else (),
+                    tuple(ends) if draw(st.booleans()) else (),
+                )
+            )
+    slices: tuple[Slice, ...] = draw(
+        st.sampled_from([(), (), (), (Slice(0, 2),), (Slice(1, 2),), (Slice(1, 3),), (Slice(0, 4), Slice(1, 2))])
+    )
+    step = slices[0].size if slices else 1
+    request = Request(
+        count=draw(st.integers(1, max(1, 12 // step))) * step,
+        required=draw(st.sampled_from([None, None, 0, 1])),
+        slices=slices,
+        balanced=draw(st.booleans()),
+        held=frozenset(draw(st.lists(st.sampled_from([one.path for one in known]), max_size=2))),
+        mix=draw(st.sampled_from([{}, {1: 2, 2: 1}, {4: 1, 3: 1}])),
+    )
+    return known, request
 
 
-def best(known: Sequence[Domain], count: int) -> Cost | None:
-    """The optimum by looking at every set of domains."""
-    costs = []
+def best(known: Sequence[Domain], request: Request) -> Cost | None:
+    """The optimum by looking at everything that could be taken."""
     free = [domain for domain in known if domain.free]
-    for number in range(1, len(free) + 1):
-        for chosen in combinations(free, number):
-            leftover = sum(domain.free for domain in chosen) - count
-            if leftover < 0 or any(domain.free <= leftover for domain in chosen):
-                continue
-            broken = int(leftover > 0 and all(domain.whole for domain in chosen))
-            costs.append(Cost((len({domain.path[0] for domain in chosen}), number), broken, leftover))
-    return min(costs, default=None)
+    takes = product(*(range(domain.free + 1) for domain in free))
+    costs = (priced(list(zip(free, one, strict=True)), request) for one in takes if sum(one) == request.count)
+    return min((cost for cost in costs if cost), default=None)
 
 
-@settings(deadline=None, max_examples=300)
-@given(known=fabrics, count=st.integers(1, 20), order=st.randoms())
-def test_placement_is_valid_exact_and_blind_to_order(known: list[Domain], count: int, order: object) -> None:
-    choice = choose(known, count)
-    assert (choice and choice.cost) == best(known, count)
+def priced(takes: Sequence[tuple[Domain, int]], request: Request) -> Cost | None:
+    """What it costs, from the definition; None where the request forbids it."""
+    shares: Counter[tuple[str, ...]] = Counter()
+    for domain, places in takes:
+        for level in (1, 2):
+            shares[domain.path[:level]] += places
+    shares = +shares
+    if any(places % request.size_at(len(path) - 1) for path, places in shares.items()):
+        return None
+    if request.required is not None and sum(len(path) == request.required + 1 for path in shares) > 1:
+        return None
+    paid = {path[:level] for path in request.held for level in (1, 2)}
+    waiting = sum(size * number for size, number in request.mix.items())
+
+    def weight(left: int) -> float:
+        lost = sum(size * number * (left % size) for size, number in request.mix.items())
+        return round(lost * 1000 / waiting) / 1000 if request.mix else left
+
+    used = [(domain, places) for domain, places in takes if places]
+    return Cost(
+        used=tuple(sum(len(path) == level and path not in paid for path in shares) for level in (1, 2)),
+        imbalance=sum(places**2 for places in shares.values()) if request.balanced else 0,
+        broken=sum(domain.whole and places < domain.free for domain, places in used),
+        leftover=round(sum(weight(domain.free - places) for domain, places in used), 6),
+        risk=round(sum(sum(domain.risks[:places]) for domain, places in used) * request.count, 6),
+        ends=sum(sum(domain.ends[:places]) for domain, places in used),
+    )
+
+
+@settings(deadline=None, max_examples=400)
+@given(question=questions(), order=st.randoms())
+def test_placement_is_valid_exact_and_blind_to_order(
+    question: tuple[list[Domain], Request], order: random.Random
+) -> None:
+    known, request = question
+    choice = choose(known, request)
+    found = choice and choice.cost._replace(leftover=round(choice.cost.leftover, 6), risk=round(choice.cost.risk, 6))
+    assert found == best(known, request)
     shuffled = list(known)
-    order.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert choose(shuffled, count) == choice
+    order.shuffle(shuffled)
+    assert choose(shuffled, request) == choice
     if choice:
         free = {domain.path: domain.free for domain in known}
-        assert sum(places for _, places in choice.takes) == count
+        assert sum(places for _, places in choice.takes) == request.count
         assert all(0 < places <= free[path] for path, places in choice.takes)
-        assert len(choice.takes) == choice.cost.used[-1]
+        assert priced([(one, dict(choice.takes).get(one.path, 0)) for one in known], request) is not None
         assert min(choice.gap) >= 0
-        assert choice.gap[0] == 0
 
 
 @settings(deadline=None, max_examples=200)
-@given(known=fabrics, held=st.sets(st.integers(0, 11), max_size=3), count=st.integers(1, 6))
-def test_a_replacement_is_valid_and_adds_the_fewest_domains(known: list[Domain], held: set[int], count: int) -> None:
+@given(question=questions(), held=st.sets(st.integers(0, 11), max_size=3), count=st.integers(1, 6))
+def test_a_replacement_is_valid_and_adds_the_fewest_domains(
+    question: tuple[list[Domain], Request], held: set[int], count: int
+) -> None:
+    known, _ = question
     paths = {known[i].path for i in held if i < len(known)}
-    choice = choose(known, count, held=paths)
+    choice = choose(known, Request(count=count, held=frozenset(paths)))
     free = sum(domain.free for domain in known)
     assert (choice is None) == (free < count)
     if choice is None:
@@ -174,3 +226,15 @@ def test_a_replacement_is_valid_and_adds_the_fewest_domains(known: list[Domain],
         if sum(d.free for d in chosen) >= missing
     )
     assert choice.cost.used == fewest
+
+
+@settings(deadline=None, max_examples=400)
+@given(question=questions(), count=st.integers(1, 20))
+def test_placement_is_never_worse_than_slurms_tree(question: tuple[list[Domain], Request], count: int) -> None:
+    known, _ = question
+    theirs, ours = slurm_tree.takes(known, count), choose(known, Request(count=count))
+    assert (ours is None) == (theirs is None)
+    if ours and theirs:
+        cost = priced([(domain, theirs.get(domain.path, 0)) for domain in known], Request(count=count))
+        assert cost is not None
+        assert (*ours.cost.used, ours.cost.broken, ours.cost.leftover) <= (*cost.used, cost.broken, cost.leftover)

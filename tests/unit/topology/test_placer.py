@@ -26,6 +26,15 @@ def test_the_first_free_nodes_of_the_chosen_leaf_group() -> None:
     assert placed(2, "n[2-4,5-8]") == "n[2-3]"
 
 
+def test_what_is_left_over_is_judged_by_what_waits() -> None:
+    free = expand_nodes("n[1-3,5-6]")
+    fullest = PLACER.place(1, free=free, among=NODES)
+    for_pairs = PLACER.place(1, free=free, among=NODES, mix={2: 3})
+    assert fullest is not None
+    assert for_pairs is not None
+    assert (fold_nodes(fullest.nodes), fold_nodes(for_pairs.nodes)) == ("n5", "n1")
+
+
 def test_only_nodes_of_the_partition_are_taken_or_judged() -> None:
     """Of the partition's nodes, left is whole and right is broken."""
     assert placed(1, "n[1-2,5-8]", among="n[1-2,5-8]") == "n1"

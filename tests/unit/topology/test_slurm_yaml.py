@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.topology import slurm_conf
 from slurm_gpuaas.topology.fabric import Fabric, LeafGroup
-from slurm_gpuaas.topology.slurm_yaml import parse, render
+from slurm_gpuaas.topology.slurm_yaml import Plugin, parse, plugin_of, render
 
 
 def fabric(*groups: tuple[str, str, str]) -> Fabric:
@@ -43,6 +44,50 @@ def test_pods_are_a_level_of_their_own() -> None:
     assert [(spine.name, spine.level) for spine in parse(render(known)).spines] == [("p1", 1), ("p2", 1), ("root", 2)]
 
 
+def test_a_leaf_group_is_a_block_of_the_size_that_most_have() -> None:
+    known = fabric(("p", "a", "n[1-4]"), ("p", "b", "n[5-8]"), ("p", "c", "n9"))
+    assert render(known, nodes=[NodeName("x")], plugin=Plugin.BLOCK) == (
+        "- topology: blocks\n"
+        "  cluster_default: true\n"
+        "  block:\n"
+        "    block_sizes: [4]\n"
+        "    blocks:\n"
+        "      - block: a\n"
+        "        nodes: n[1-4]\n"
+        "      - block: b\n"
+        "        nodes: n[5-8]\n"
+        "      - block: c\n"
+        "        nodes: n9\n"
+        "      - block: unattached\n"
+        "        nodes: x\n"
+    )
+    both = render(known, plugin=Plugin.BOTH)
+    assert both.startswith(render(known))
+    assert "- topology: blocks\n  cluster_default: false\n" in both
+    assert [plugin_of(text) for text in (both, render(known), render(known, plugin=Plugin.BLOCK))] == [
+        Plugin.BOTH,
+        Plugin.TREE,
+        Plugin.BLOCK,
+    ]
+    blocks = parse(render(known, nodes=[NodeName("x")], plugin=Plugin.BLOCK))
+    assert shape(blocks) == [
+        ("blocks", "a", "n[1-4]"),
+        ("blocks", "b", "n[5-8]"),
+        ("blocks", "c", "n9"),
+        ("unattached", "unattached", "x"),
+    ]
+    assert shape(parse(both)) == [("root", "a", "n[1-4]"), ("root", "b", "n[5-8]"), ("root", "c", "n9")]
+
+
+def test_topology_conf_holds_a_tree_or_blocks() -> None:
+    known = fabric(("p", "a", "n[1-4]"), ("p", "b", "n[5-8]"))
+    assert slurm_conf.render(known, plugin=Plugin.BLOCK) == (
+        "BlockName=a Nodes=n[1-4]\nBlockName=b Nodes=n[5-8]\nBlockSizes=4\n"
+    )
+    with pytest.raises(InvalidInput, match="not both"):
+        slurm_conf.render(known, plugin=Plugin.BOTH)
+
+
 def test_every_node_of_slurm_conf_has_a_place() -> None:
     known = parse(render(fabric(("p", "a", "n1")), nodes=[NodeName("n1"), NodeName("n10"), NodeName("n9")]))
     assert shape(known) == [("root", "a", "n1"), ("unattached", "unattached", "n[9-10]")]
@@ -64,7 +109,7 @@ def switches(*rows: str) -> str:
         ("", "is not a topology.yaml"),
         ("- [", "is not YAML"),
         ("just: text", "is not a topology.yaml"),
-        ("- topology: t\n  flat: true\n", "holds no tree"),
+        ("- topology: t\n  flat: true\n", "holds neither tree nor blocks"),
         (switches("switch: a, nodes: n1", "switch: a, nodes: n2"), "switch a stands twice"),
         (
             switches("switch: a, nodes: n1", "switch: r, children: a", "switch: s, children: a"),

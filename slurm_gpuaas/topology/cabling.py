@@ -1,0 +1,291 @@
+"""From devices and links, in any order, to the fabric they amount to, and what is wrong with them.
+
+Hosts are known by name, switches by GUID. What is wrong is told by what most of its kind are: a link of less rate than
+most of its tier, a leaf with fewer uplinks than most leaves, an adapter on another rail than most of its name.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.policy import fold_nodes
+from slurm_gpuaas.topology.fabric import (
+    UNATTACHED,
+    Fabric,
+    Fault,
+    Finding,
+    LeafGroup,
+    Switch,
+    joined,
+    natural,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What a link trained at: lanes, and Gb/s of them all."""
+
+    name: str
+    gbps: float
+
+
+@dataclass(frozen=True, slots=True)
+class _HostCable:
+    node: NodeName
+    switch: str
+    adapter: str
+    rate: Rate | None
+
+
+@dataclass(frozen=True, slots=True)
+class _SwitchCable:
+    ends: frozenset[str]
+    rate: Rate | None
+
+
+_Group = tuple[set[str], list[NodeName]]
+"""Leaf switches and nodes of a leaf group."""
+
+
+class Cabling:
+    """Collects devices and links in any order; `fabric()` says what they amount to. Linear in links, whatever they
+    look like. A cable that is told twice, from both ends, is one where both name it alike.
+    """
+
+    def __init__(self) -> None:
+        self.switch_names: dict[str, str] = {}
+        self._hosts_of: dict[str, set[NodeName]] = defaultdict(set)
+        self._leaves_of: dict[NodeName, set[str]] = defaultdict(set)
+        self._neighbours: dict[str, set[str]] = defaultdict(set)
+        self._host_cables: dict[Hashable, _HostCable] = {}
+        self._switch_cables: dict[Hashable, _SwitchCable] = {}
+
+    def add_switch(self, guid: str, name: str) -> None:
+        self.switch_names[guid] = name[:128] or guid
+
+    def connect_host(
+        self, node: NodeName, switch: str, *, adapter: str = "", rate: Rate | None = None, cable: Hashable = None
+    ) -> None:
+        self.switch_names.setdefault(switch, switch)
+        self._hosts_of[switch].add(node)
+        self._leaves_of[node].add(switch)
+        self._host_cables[cable or (node, switch)] = _HostCable(node, switch, adapter, rate)
+
+    def connect_switches(self, one: str, other: str, *, rate: Rate | None = None, cable: Hashable = None) -> None:
+        self._switch_cables[cable or frozenset((one, other))] = _SwitchCable(frozenset((one, other)), rate)
+        for switch in (one, other):
+            self.switch_names.setdefault(switch, switch)
+        self._neighbours[one].add(other)
+        self._neighbours[other].add(one)
+
+    def fabric(self, source: str, nodes: Iterable[NodeName] = (), findings: Sequence[Finding] = ()) -> Fabric:
+        """The fabric of these links.
+
+        Args:
+            nodes: nodes that must be in it; those without a link stand in `UNATTACHED`.
+
+        Raises:
+            InvalidInput: no host at all has a link.
+        """
+        unattached = sorted(set(nodes) - self._leaves_of.keys(), key=natural)
+        if not self._leaves_of:
+            raise InvalidInput(
+                f"{source} names no host.",
+                way_out="Check that it is the whole output of `ibnetdiscover`, and that --nodes names its hosts.",
+            )
+        members = self._leaf_groups()
+        pod_of = self._pods(members)
+        pods: dict[int, list[int]] = defaultdict(list)
+        for number in range(len(members)):
+            pods[pod_of[number]].append(number)
+        groups: list[LeafGroup] = []
+        width = max(2, len(str(len(members))))
+        for pod_number, numbers in enumerate(sorted(pods.values()), start=1):
+            for number in numbers:
+                leaves, hosts = members[number]
+                groups.append(
+                    LeafGroup(
+                        name=f"leaf-{len(groups) + 1:0{width}d}",
+                        pod=f"pod-{pod_number:02d}",
+                        nodes=fold_nodes(hosts),
+                        switches=tuple(sorted(leaves)),
+                    )
+                )
+        if unattached:
+            groups.append(LeafGroup(name=UNATTACHED, pod=UNATTACHED, nodes=fold_nodes(unattached)))
+        return Fabric(
+            source=source,
+            leaf_groups=tuple(groups),
+            spines=self._spines(),
+            findings=(
+                *findings,
+                *(Finding(fault=Fault.NO_LINK, says=f"{node} has no link.", nodes=node) for node in unattached),
+                *self._lost_rails(members),
+                *self._lost_leaves(members),
+                *self._crossed_rails(members),
+                *self._joined_groups(members),
+                *self._slow_links(),
+                *self._lost_uplinks(members, pod_of),
+            ),
+        )
+
+    def _leaf_groups(self) -> list[_Group]:
+        """(leaf switches, nodes) per leaf group, ordered by first node name."""
+        found = []
+        for leaves in joined(self._hosts_of, self._leaves_of.values()):
+            hosts = {node for leaf in leaves for node in self._hosts_of[leaf]}
+            found.append((leaves, sorted(hosts, key=natural)))
+        return sorted(found, key=lambda group: natural(group[1][0]))
+
+    def _levels(self) -> dict[str, int]:
+        """Steps from the nearest leaf, per switch that can be reached from one."""
+        level = dict.fromkeys(self._hosts_of, 0)
+        frontier = list(level)
+        while frontier:
+            reached = []
+            for switch in frontier:
+                for other in self._neighbours.get(switch, ()):
+                    if other not in level:
+                        level[other] = level[switch] + 1
+                        reached.append(other)
+            frontier = reached
+        return level
+
+    def _spines(self) -> tuple[Switch, ...]:
+        spines = [
+            Switch(id=guid, name=self.switch_names[guid], level=min(level, 8))
+            for guid, level in self._levels().items()
+            if level
+        ]
+        return tuple(sorted(spines, key=lambda spine: (spine.level, natural(spine.name), spine.id)))
+
+    def _pods(self, groups: Sequence[_Group]) -> list[int]:
+        """Pod of each leaf group: groups that share a spine, or are cabled leaf to leaf, are in one pod."""
+        group_of = {leaf: number for number, (leaves, _) in enumerate(groups) for leaf in leaves}
+        levels = self._levels()
+        reach: dict[str, set[int]] = defaultdict(set)
+        for leaf, number in group_of.items():
+            for other in self._neighbours.get(leaf, ()):
+                if levels[other] == 1:
+                    reach[other].add(number)
+                else:
+                    reach[min(leaf, other)].update((number, group_of[other]))
+        pod_of = [0] * len(groups)
+        for pod in joined(range(len(groups)), reach.values()):
+            for number in pod:
+                pod_of[number] = min(pod)
+        return pod_of
+
+    # -- What is wrong
+
+    def _lost_rails(self, groups: Sequence[_Group]) -> Iterator[Finding]:
+        """Nodes with fewer links than most nodes of their leaf group have."""
+        for _, nodes in groups:
+            usual = _usual(len(self._leaves_of[node]) for node in nodes)
+            for node in nodes:
+                if (rails := len(self._leaves_of[node])) < usual:
+                    says = f"{node} reaches {rails} of the {usual} leaves of its group."
+                    yield Finding(fault=Fault.LOST_RAIL, says=says, nodes=node)
+
+    def _lost_leaves(self, groups: Sequence[_Group]) -> Iterator[Finding]:
+        """Leaf groups with fewer leaves than most: a leaf that is off takes a rail from all of its nodes."""
+        usual = _usual(len(leaves) for leaves, _ in groups)
+        for leaves, nodes in groups:
+            if len(leaves) < usual:
+                says = f"The leaf group of {fold_nodes(nodes)} has {len(leaves)} leaves, most have {usual}."
+                yield Finding(fault=Fault.LOST_LEAF, says=says, nodes=fold_nodes(nodes))
+
+    def _crossed_rails(self, groups: Sequence[_Group]) -> Iterator[Finding]:
+        """Adapters on a leaf where most have another name, while a leaf of theirs is in the same group."""
+        on: dict[str, Counter[str]] = defaultdict(Counter)
+        for cable in self._host_cables.values():
+            if cable.adapter:
+                on[cable.switch][cable.adapter] += 1
+        usual = {leaf: adapters.most_common(1)[0][0] for leaf, adapters in on.items()}
+        for leaves, _ in groups:
+            known = {usual[leaf] for leaf in leaves if leaf in usual}
+            for cable in sorted(self._host_cables.values(), key=lambda one: (natural(one.node), one.adapter)):
+                if cable.switch in leaves and cable.adapter in known and cable.adapter != usual[cable.switch]:
+                    says = (
+                        f"{cable.node} {cable.adapter} is cabled to {self._called(cable.switch)}, the leaf of "
+                        f"{usual[cable.switch]}."
+                    )
+                    yield Finding(fault=Fault.CROSSED_RAIL, says=says, nodes=cable.node, devices=(cable.switch,))
+
+    def _joined_groups(self, groups: Sequence[_Group]) -> Iterator[Finding]:
+        """Leaf groups with more leaves than most: a node cabled into two of them makes one of both."""
+        rails = _usual(len(self._leaves_of[node]) for _, nodes in groups for node in nodes)
+        for leaves, nodes in groups:
+            if len(leaves) <= rails:
+                continue
+            between = [node for node in nodes if len({self._unit(leaf) for leaf in self._leaves_of[node]}) > 1]
+            if between:
+                says = (
+                    f"{len(leaves)} leaves are one group, where others have {rails}: {fold_nodes(between)} is cabled "
+                    "to leaves of two."
+                )
+                yield Finding(fault=Fault.JOINED_GROUPS, says=says, nodes=fold_nodes(between))
+
+    def _unit(self, leaf: str) -> frozenset[str] | None:
+        """The leaves that most nodes of a leaf have."""
+        return _most(frozenset(self._leaves_of[node]) for node in sorted(self._hosts_of[leaf]))
+
+    def _slow_links(self) -> Iterator[Finding]:
+        """Links that trained at less than most of their tier; they are up and silent."""
+        usual = _most(cable.rate for cable in self._host_cables.values() if cable.rate)
+        for one in sorted(self._host_cables.values(), key=lambda one: (natural(one.node), one.adapter)):
+            if usual and one.rate and one.rate.gbps < usual.gbps:
+                where = f"{one.node} {one.adapter} to {self._called(one.switch)}"
+                says = f"{where} runs at {one.rate.name} ({one.rate.gbps:g} Gb/s), others at {usual.name}."
+                yield Finding(fault=Fault.SLOW_LINK, says=says, nodes=one.node, devices=(one.switch,))
+        usual = _most(cable.rate for cable in self._switch_cables.values() if cable.rate)
+        for other in sorted(self._switch_cables.values(), key=lambda other: sorted(other.ends)):
+            if usual and other.rate and other.rate.gbps < usual.gbps:
+                where = " to ".join(sorted(map(self._called, other.ends), key=natural))
+                says = f"{where} runs at {other.rate.name} ({other.rate.gbps:g} Gb/s), others at {usual.name}."
+                yield Finding(
+                    fault=Fault.SLOW_LINK, says=says, nodes=self._below(other.ends), devices=tuple(sorted(other.ends))
+                )
+
+    def _lost_uplinks(self, groups: Sequence[_Group], pod_of: Sequence[int]) -> Iterator[Finding]:
+        """Switches with fewer cables to other switches than most of their level and pod; pods may differ in size."""
+        cables: Counter[str] = Counter(end for cable in self._switch_cables.values() for end in cable.ends)
+        pod = {leaf: pod_of[number] for number, (leaves, _) in enumerate(groups) for leaf in leaves}
+        alike: dict[tuple[int, int], list[str]] = defaultdict(list)
+        for switch, level in self._levels().items():
+            pods = [pod[other] for other in self._neighbours.get(switch, ()) if other in pod] if level == 1 else []
+            alike[level, min(pods, default=-1)].append(switch)
+        for (level, _), switches in sorted(alike.items()):
+            usual = _usual(cables[one] for one in switches)
+            for one in sorted(switches, key=lambda one: (natural(self._called(one)), one)):
+                if cables[one] < usual:
+                    says = f"{self._called(one)} has {cables[one]} of {usual} {'links' if level else 'uplinks'}."
+                    yield Finding(fault=Fault.LOST_UPLINK, says=says, nodes=self._below({one}), devices=(one,))
+
+    def _called(self, switch: str) -> str:
+        return self.switch_names.get(switch, switch)
+
+    def _below(self, switches: Iterable[str]) -> str:
+        """Nodes of the leaves among these switches."""
+        nodes = {node for switch in switches for node in self._hosts_of.get(switch, ())}
+        return fold_nodes(sorted(nodes, key=natural)) if nodes else ""
+
+
+Value = TypeVar("Value", bound=Hashable)
+
+
+def _usual(numbers: Iterable[int]) -> int:
+    """The commonest number, the larger among equals; 0 of none."""
+    counts = Counter(numbers)
+    return max(counts, key=lambda number: (counts[number], number), default=0)
+
+
+def _most(values: Iterable[Value]) -> Value | None:
+    """The commonest; the first among equals; None of none."""
+    counts = Counter(values).most_common(1)
+    return counts[0][0] if counts else None
