@@ -942,8 +942,8 @@ local function to_gate(snap, job, sides, offset)
     job.licenses = (licences and licences .. "," or "") .. snap.gate .. ":1"
     asked = true
   end
-  -- topology/block refuses a set of nodes that is given without segments
-  if asked and snap.segments and not positive(job.segment_size, NO_VAL16) then
+  -- topology/block refuses a set of nodes that is given without segments; before 25.11 there is no such field
+  if asked and snap.segments and job.segment_size and not positive(job.segment_size, NO_VAL16) then
     job.segment_size = 1
   end
 end

@@ -11,7 +11,7 @@ import click
 from pydantic import ValidationError
 
 from slurm_gpuaas.cli.output import print_json, print_table
-from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.errors import ExitCode, InvalidInput
 from slurm_gpuaas.domain.faults import faults_of
 from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.topology import ibnetdiscover, slurm_conf, slurm_yaml, validation
@@ -122,7 +122,7 @@ def check(fabric: TextIO, as_json: bool) -> None:
         rows = [(finding.fault, finding.nodes or "-", finding.says) for finding in known.findings]
         print_table(["fault", "node list", "what"], rows, empty="Nothing is wrong.")
     if known.findings:
-        raise SystemExit(1)
+        raise SystemExit(ExitCode.FAILED)
 
 
 @group.command()
@@ -131,7 +131,7 @@ def check(fabric: TextIO, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="The differences as one JSON document.")
 def diff(before: TextIO, after: TextIO, as_json: bool) -> None:
     """What changed from BEFORE.json to AFTER.json: nodes that came, went or moved, findings that are new or gone. Exits
-    with 1 if anything did.
+    with 2 if anything did.
 
     \b
     Example:
@@ -146,7 +146,7 @@ def diff(before: TextIO, after: TextIO, as_json: bool) -> None:
         if not found:
             click.echo("Nothing changed.")
     if found:
-        raise SystemExit(1)
+        raise SystemExit(ExitCode.CHANGES_PENDING)
 
 
 @group.command()
@@ -204,7 +204,7 @@ def validate(file: TextIO, form: str | None, nodes: str | None, as_json: bool) -
         rows = [(problem.slurmctld, problem.says) for problem in problems]
         print_table(["slurmctld", "what is wrong"], rows, empty="Nothing is wrong.")
     if problems:
-        raise SystemExit(1)
+        raise SystemExit(ExitCode.FAILED)
 
 
 @group.command()

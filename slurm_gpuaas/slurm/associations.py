@@ -151,7 +151,9 @@ class _AssociationMax(Wire):
     tres: _AssociationTres = Field(default_factory=_AssociationTres)
 
 
-class _Association(Wire):
+class AssociationWire(Wire):
+    """One of slurmrestd's and of sacctmgr's JSON."""
+
     cluster: str
     account: str
     user: Text = ""
@@ -172,14 +174,14 @@ class _Association(Wire):
         return above.rpartition("/")[2] or ("root" if self.lineage else "")
 
 
-class _Associations(Answer):
-    associations: tuple[_Association, ...] = ()
+class AssociationsAnswer(Answer):
+    associations: tuple[AssociationWire, ...] = ()
 
 
 def from_json(text: str) -> list[Association]:
     """From what is printed for `JSON`. Raises SlurmRefused for anything else."""
     try:
-        rows = _Associations.model_validate_json(text).associations
+        rows = AssociationsAnswer.model_validate_json(text).associations
     except ValidationError as error:
         raise SlurmRefused(
             f"sacctmgr's associations are not understood: {error.error_count()} faults, first "
@@ -189,7 +191,7 @@ def from_json(text: str) -> list[Association]:
     return list(_converted(rows))
 
 
-def _converted(rows: Sequence[_Association]) -> Iterator[Association]:
+def _converted(rows: Sequence[AssociationWire]) -> Iterator[Association]:
     for row in rows:
         yield Association(
             cluster=row.cluster,

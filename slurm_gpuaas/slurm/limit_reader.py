@@ -17,6 +17,7 @@ from typing import Final, TypeVar
 from pydantic import Field
 
 from slurm_gpuaas.domain.names import AccountName, PartitionName, QosName, UserName
+from slurm_gpuaas.slurm.associations import AssociationsAnswer, AssociationWire
 from slurm_gpuaas.slurm.limit_records import (
     WHOLE,
     AssociationLimits,
@@ -86,7 +87,7 @@ class ScontrolLimits:
         self._scontrol = scontrol
 
     def memberships(self, user: UserName) -> tuple[Membership, ...]:
-        answer = self._wire.get(f"{_DB}/associations/", _AssociationsAnswer, {"user": user})
+        answer = self._wire.get(f"{_DB}/associations/", AssociationsAnswer, {"user": user})
         cluster = answer.meta.slurm.cluster
         return tuple(_membership(row) for row in answer.associations if row.cluster == cluster and row.user == user)
 
@@ -391,26 +392,7 @@ class _QosAnswer(Answer):
     qos: tuple[_Qos, ...] = ()
 
 
-class _Default(Wire):
-    qos: Text = ""
-
-
-class _Association(Wire):
-    cluster: str
-    account: str
-    user: Text = ""
-    partition: Text = ""
-    lineage: Text = ""
-    qos: tuple[str, ...] = ()
-    default: _Default = Field(default_factory=_Default)
-    is_default: bool = False
-
-
-class _AssociationsAnswer(Answer):
-    associations: tuple[_Association, ...] = ()
-
-
-def _membership(row: _Association) -> Membership:
+def _membership(row: AssociationWire) -> Membership:
     # /share/organisation/project/0-alice/
     path = [step for step in row.lineage.split("/") if step and not step.startswith("0-")]
     return Membership(

@@ -121,6 +121,13 @@ SEGMENTS: list[tuple[str, dict[str, Any], float | None]] = [
 ]
 
 
+def test_a_slurm_without_segments_is_asked_for_none(hook: Hook) -> None:
+    hook.snapshot.write_text(snapshot_text([*RECORDS, ("gate", "placement", "segments")]))
+    outcome = hook.submit(user_name="alice", tres_per_job="gres/gpu:8", segment_size=None)
+    assert (outcome.job.get("licenses"), outcome.job.get("segment_size")) == ("placement:1", None)
+    assert hook.complaints == []
+
+
 @pytest.mark.parametrize(("why", "job", "segment"), SEGMENTS, ids=[row[0] for row in SEGMENTS])
 def test_under_blocks_jobs_at_the_gate_name_segments(
     hook: Hook, why: str, job: dict[str, Any], segment: float | None

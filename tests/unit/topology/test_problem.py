@@ -252,7 +252,7 @@ class TestCommands:
         self.run("import", "ibnetdiscover", "-", "-o", str(after), text=changed)
         assert self.run("diff", str(before), str(before)) == "Nothing changed.\n"
         result = CliRunner().invoke(group, ["diff", str(before), str(after)])
-        assert result.exit_code == 1
+        assert result.exit_code == 2
         assert result.stdout.splitlines() == [
             "- b200-08",
             "~ b200-04: from leaf-01 to leaf-02",
