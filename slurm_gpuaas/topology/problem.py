@@ -139,7 +139,9 @@ def solve(problem: Problem) -> Answer:
 
 
 def _moments(problem: Problem) -> Sequence[float]:
-    """When a busy node gets free, within the wait."""
+    """When a busy node gets free, within the wait; of groups nobody knows how many of them do."""
+    if not _are_nodes(problem):
+        return ()
     ends = sorted(
         {
             row.ends_in_s
@@ -147,8 +149,8 @@ def _moments(problem: Problem) -> Sequence[float]:
             if row.usable and row.free == 0 and row.ends_in_s is not None and row.ends_in_s <= problem.request.wait_s
         }
     )
-    if not _are_nodes(problem) or len(ends) <= MOST_MOMENTS:
-        return ends if _are_nodes(problem) else ()
+    if len(ends) <= MOST_MOMENTS:
+        return ends
     return [ends[round(at * (len(ends) - 1) / (MOST_MOMENTS - 1))] for at in range(MOST_MOMENTS)]
 
 
