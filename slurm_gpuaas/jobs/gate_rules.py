@@ -117,8 +117,7 @@ class Picture:
         return +(Counter(self.waiting.get(job.partition, {})) - Counter([job.node_count]))
 
     def occupied(self) -> set[NodeName]:
-        """Nodes with a job on them."""
-        return {node for job in self.jobs if job.state in ON_NODES for node in job.nodes}
+        return occupied(self.jobs)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -207,7 +206,7 @@ def decide(picture: Picture, placer: Placer) -> list[Decision]:
     Jobs that run again come first and keep what is left of their nodes; then the highest priority."""
     pending = in_order(picture.jobs)
     occupied = picture.occupied()
-    free = {node.name for node in picture.nodes.values() if is_free(node) and node.name not in occupied}
+    free = free_nodes(picture.nodes.values(), occupied)
     # where somebody gives way: not free, and not to be given again either
     clearing = {node for nodes in promised(picture.jobs).values() for node in nodes}
     decisions: list[Decision] = []
@@ -235,6 +234,16 @@ def decide(picture: Picture, placer: Placer) -> list[Decision]:
 
 def _given(decision: Decision) -> set[NodeName]:
     return set(decision.placement.nodes) if decision.placement else set()
+
+
+def occupied(jobs: Iterable[Job]) -> set[NodeName]:
+    """Nodes with a job on them."""
+    return {node for job in jobs if job.state in ON_NODES for node in job.nodes}
+
+
+def free_nodes(nodes: Iterable[Node], taken: Collection[NodeName]) -> set[NodeName]:
+    """Nodes that a whole-node job could start on now, less those that are taken."""
+    return {node.name for node in nodes if is_free(node) and node.name not in taken}
 
 
 def is_free(node: Node) -> bool:
