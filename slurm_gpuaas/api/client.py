@@ -17,6 +17,7 @@ from slurm_gpuaas.api.models import (
     API,
     AuditView,
     BudgetStatus,
+    CapacityView,
     IncidentClose,
     IncidentView,
     NodeDrain,
@@ -153,6 +154,10 @@ class Client:
 
     def resume(self, node: str) -> NodeView:
         return self._send("POST", f"/nodes/{NodeName(node)}/resume", NodeView, None)
+
+    def capacity(self, *, partition: str | None = None, since: datetime | None = None) -> Sequence[CapacityView]:
+        """`since`: with what was kept from then on."""
+        return self._list("/capacity", CapacityView, partition=partition, since=since)
 
     def incidents(self, *, closed: bool = False, node: str | None = None) -> Sequence[IncidentView]:
         return self._list("/incidents", IncidentView, closed=closed or None, node=node)

@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from slurm_gpuaas.domain.capacity import Level
 from slurm_gpuaas.domain.incidents import Drain, EventKind, EventSource, IncidentState
 from slurm_gpuaas.domain.jobs import PlacementOutcome
 from slurm_gpuaas.domain.names import (
@@ -411,6 +412,62 @@ class IncidentView(Answer):
 
 class IncidentClose(Request):
     reason: str = Field(default="", max_length=500)
+
+
+# -- Capacity ----------------------------------------------------------------------------------------------------------
+
+
+class CapacityLevel(Answer):
+    """The most whole nodes that one job could get now within one domain of a level."""
+
+    level: Level
+    domain: str = Field(description="The first such domain; empty for the fabric, or when nothing is free.")
+    nodes: int
+    gpus: int
+
+
+class SizeCount(Answer):
+    """`count` things have exactly so many free."""
+
+    size: int
+    count: int
+
+
+class CapacityPoint(Answer):
+    """What was kept of one moment; sizes in whole nodes."""
+
+    at: datetime
+    nodes: int
+    free_nodes: int
+    free_gpus: int
+    largest_leaf_group: int
+    largest_pod: int
+    largest_fabric: int
+    compact: int
+    idle_leaf_groups: int
+    fragmentation: float
+    excess_leaf_groups: int
+
+
+class CapacityView(Answer):
+    """A partition now, as far as nodes go: a project's limits may allow less."""
+
+    partition: PartitionName
+    nodes: int = Field(description="In service.")
+    free_nodes: int = Field(description="That a job of whole nodes could have now.")
+    free_gpus: int = Field(description="With those on partly used nodes.")
+    largest: tuple[CapacityLevel, ...] = Field(description="Per level, from the bottom.")
+    compact: int = Field(
+        description="Largest of 1, 2, 4, ... nodes that get as few leaf groups as on the empty partition."
+    )
+    segments: tuple[SizeCount, ...] = Field(description="Leaf groups with so many free nodes.")
+    leaf_groups: int
+    idle_leaf_groups: int = Field(description="All of whose nodes in service are free.")
+    gpus_on_nodes: tuple[SizeCount, ...] = Field(description="Nodes with so many free GPUs.")
+    fragmentation: float = Field(description="Share of free nodes in leaf groups that are partly used, 0 to 1.")
+    excess_leaf_groups: int = Field(description="That running jobs use above what their sizes need.")
+    spread_jobs: int = Field(description="Running jobs that use more than that.")
+    history: tuple[CapacityPoint, ...] = Field(default=(), description="Where `since` was asked; oldest first.")
 
 
 # -- Placements, audit -------------------------------------------------------------------------------------------------

@@ -1,15 +1,18 @@
-"""`gpuaas topology`: the fabric and placements on it. Needs no daemon, no Slurm and no root."""
+"""`gpuaas topology`: the fabric and placements on it. All but `capacity` need no daemon, no Slurm and no root."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TextIO
 
 import click
 from pydantic import ValidationError
 
+from slurm_gpuaas.cli.capacity import Ago, print_capacity
+from slurm_gpuaas.cli.context import Session, as_json, pass_session
 from slurm_gpuaas.cli.output import print_json, print_table
 from slurm_gpuaas.domain.errors import ExitCode, InvalidInput
 from slurm_gpuaas.domain.faults import faults_of
@@ -33,6 +36,7 @@ def group() -> None:
       gpuaas topology show fabric.json
       gpuaas topology check fabric.json
       gpuaas topology render fabric.json -o /etc/slurm/gpuaas/topology.yaml
+      gpuaas topology capacity
     """
 
 
@@ -246,6 +250,37 @@ def place(file: TextIO, as_json: bool) -> None:
     rows = [("/".join(row.path), row.count) for row in answer.assignment]
     print_table(["domain", "#count"], rows, empty="Nothing.")
     click.echo(answer.why)
+
+
+@group.command()
+@click.option("--partition", help="Of this partition only.")
+@click.option("--since", type=Ago(), help="With what was kept of the time since then: 90m, 24h, 7d; at most 31d.")
+@as_json
+@pass_session
+def capacity(session: Session, partition: str | None, since: timedelta | None, as_json: bool) -> None:
+    """Show the largest job that could start now on each partition, per level, and how broken up free nodes are.
+
+    Asks gpuaasd. Counts nodes, not what a project's limits allow. `compact` is the largest of 1, 2, 4, ... nodes that
+    would get as few leaf groups as on the empty partition. Fragmentation is the share of the free nodes that are in
+    partly used leaf groups.
+
+    \b
+    Examples:
+      gpuaas topology capacity
+      gpuaas topology capacity --partition haein-own --since 24h
+      gpuaas topology capacity --json | jq '.[].largest'
+    """
+    with session.connect() as client:
+        found = client.capacity(partition=partition, since=None if since is None else datetime.now(UTC) - since)
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        click.echo("The policy has no partition on this cluster.")
+    for number, one in enumerate(found):
+        if number:
+            click.echo()
+        print_capacity(one, over_time=since is not None)
 
 
 def read_fabric(file: TextIO) -> Fabric:

@@ -18,6 +18,7 @@ from slurm_gpuaas.api.models import (
     API,
     AuditView,
     BudgetStatus,
+    CapacityView,
     IncidentClose,
     IncidentView,
     NodeDrain,
@@ -294,6 +295,16 @@ def _api(wiring: Wiring) -> APIRouter:
     def resume(name: str, who: Who, do: Do) -> NodeView:
         """Put a node back in service. Administrators."""
         return do.resume(who, name)
+
+    @router.get("/capacity")
+    def capacity(
+        who: Who,
+        do: Do,
+        partition: Annotated[str | None, Query(max_length=100)] = None,
+        since: Annotated[datetime | None, Query(description="With what was kept from then on.")] = None,
+    ) -> list[CapacityView]:
+        """The largest job that could start now on each partition, per level, and how broken up free nodes are."""
+        return do.capacity(partition=partition, since=since)
 
     @router.get("/incidents")
     def incidents(

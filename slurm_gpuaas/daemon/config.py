@@ -159,6 +159,13 @@ class GateConfig(Section):
     shadow: bool = Field(default=False, description="Log every decision, change nothing.")
 
 
+class CapacityConfig(Section):
+    """What could start now on each partition, kept over time (`gpuaas topology capacity --since`)."""
+
+    interval: Span = Field(default=timedelta(minutes=5), description="Time between two samples.")
+    keep: Span = Field(default=timedelta(days=30), description="Samples older than this are deleted.")
+
+
 class QuotaConfig(Section):
     """Who gives way when GPUs are wanted back."""
 
@@ -221,6 +228,7 @@ class Config(BaseSettings):
     hook: HookConfig = HookConfig()
     estimates: EstimatesConfig = EstimatesConfig()
     gate: GateConfig = GateConfig()
+    capacity: CapacityConfig = CapacityConfig()
     quota: QuotaConfig = QuotaConfig()
     health: HealthConfig = HealthConfig()
     metering: MeteringConfig = MeteringConfig()

@@ -1,4 +1,4 @@
-"""The placer of the fabric that topology.yaml describes now: the file is parsed again when it changed."""
+"""The fabric that topology.yaml describes now, and its placer: the file is parsed again when it changed."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from slurm_gpuaas.domain.errors import Unavailable
+from slurm_gpuaas.topology.fabric import FabricArrays
 from slurm_gpuaas.topology.placer import FabricPlacer
 from slurm_gpuaas.topology.slurm_yaml import Plugin, parse, plugin_of
 
@@ -16,7 +17,7 @@ class FabricFile:
         self._path = path
         self._lock = threading.Lock()
         self._stamp: tuple[int, int, int] | None = None
-        self._placer: FabricPlacer | None = None
+        self._fabric: FabricArrays | None = None
         self._plugin = Plugin.TREE
 
     def needs_segments(self) -> bool:
@@ -24,6 +25,10 @@ class FabricFile:
         return self._plugin is not Plugin.TREE
 
     def placer(self) -> FabricPlacer:
+        """Raises as `arrays` does."""
+        return FabricPlacer(self.arrays())
+
+    def arrays(self) -> FabricArrays:
         """
         Raises:
             Unavailable: there is no such file (yet).
@@ -33,14 +38,14 @@ class FabricFile:
             try:
                 status = self._path.stat()
                 stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-                if self._placer is None or stamp != self._stamp:
+                if self._fabric is None or stamp != self._stamp:
                     text = self._path.read_text(encoding="utf-8")
                     fabric = parse(text, source=str(self._path))
                     self._plugin = plugin_of(text, source=str(self._path))
-                    self._placer, self._stamp = FabricPlacer(fabric.arrays), stamp
+                    self._fabric, self._stamp = fabric.arrays, stamp
             except OSError as error:
                 raise Unavailable(
                     f"The fabric in {self._path} cannot be read: {os.strerror(error.errno or 0)}.",
                     way_out="Write it with `gpuaas topology render`, or set slurm.topology_file.",
                 ) from None
-            return self._placer
+            return self._fabric

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter as Count
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
+from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
@@ -12,7 +13,8 @@ from prometheus_client.registry import Collector
 
 from slurm_gpuaas import __version__
 from slurm_gpuaas.daemon.operations import OPEN_STATES, Operations
-from slurm_gpuaas.domain.errors import GpuaasError, Unavailable
+from slurm_gpuaas.domain.capacity import Capacity
+from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput, Unavailable
 from slurm_gpuaas.domain.incidents import IncidentState
 from slurm_gpuaas.domain.jobs import JobState
 from slurm_gpuaas.domain.usage import service_class
@@ -71,10 +73,10 @@ class _Readings(Collector):
             do = self._operations()
         except Unavailable:
             return
-        for read in (_driver, _agents, _snapshot_age, _hook_age, _incidents, _gpus, _budgets):
+        for read in (_driver, _agents, _snapshot_age, _hook_age, _incidents, _gpus, _budgets, _capacity):
             try:
                 yield from read(do)
-            except Unavailable:
+            except (Unavailable, InvalidInput):  # the latter: a topology.yaml that is none
                 continue
 
 
@@ -155,3 +157,38 @@ def _budgets(do: Operations) -> Iterator[GaugeMetricFamily]:
             if side is not None:
                 ratio.add_metric([name, unit], float(side.used_ratio))
     yield ratio
+
+
+def _capacity(do: Operations) -> Iterator[GaugeMetricFamily]:
+    found = do.capacities.now()
+    largest = GaugeMetricFamily(
+        "gpuaas_capacity_largest_nodes",
+        "Whole nodes of the largest job that could start now within one domain of the level.",
+        labels=["partition", "level"],
+    )
+    for one in found:
+        for level in one.largest:
+            largest.add_metric([one.partition, level.level.replace(" ", "_")], level.nodes)
+    yield largest
+    for name, description, value in CAPACITY:
+        gauge = GaugeMetricFamily(name, description, labels=["partition"])
+        for one in found:
+            gauge.add_metric([one.partition], value(one))
+        yield gauge
+
+
+CAPACITY: Final[Sequence[tuple[str, str, Callable[[Capacity], float]]]] = (
+    ("gpuaas_capacity_free_nodes", "Nodes that a whole-node job could have now.", lambda one: one.free_nodes),
+    ("gpuaas_capacity_free_gpus", "Free GPUs, with those on partly used nodes.", lambda one: one.free_gpus),
+    ("gpuaas_capacity_idle_leaf_groups", "Leaf groups that are wholly free.", lambda one: one.idle_leaf_groups),
+    (
+        "gpuaas_fragmentation_ratio",
+        "Share of the free nodes that are in partly used leaf groups.",
+        lambda one: one.fragmentation,
+    ),
+    (
+        "gpuaas_excess_leaf_groups",
+        "Leaf groups that running jobs use above what their sizes need.",
+        lambda one: one.excess_leaf_groups,
+    ),
+)

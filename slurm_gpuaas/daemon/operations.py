@@ -24,6 +24,7 @@ from slurm_gpuaas.api.models import (
     BudgetSide,
     BudgetStatus,
     BudgetView,
+    CapacityView,
     Change,
     ControllerStatus,
     DrainOwner,
@@ -45,7 +46,9 @@ from slurm_gpuaas.api.models import (
     UsageRow,
     WhoAmI,
 )
+from slurm_gpuaas.daemon.capacities import Capacities
 from slurm_gpuaas.daemon.identity import Identity
+from slurm_gpuaas.daemon.job_views import capacity_view
 from slurm_gpuaas.daemon.loop import Outcome
 from slurm_gpuaas.daemon.quota_views import explanation_view, quota_share
 from slurm_gpuaas.daemon.shared import SharedController
@@ -85,6 +88,8 @@ from slurm_gpuaas.store.budgets import read_budgets
 
 LONGEST_USAGE = timedelta(days=400)
 """Longest stretch of one usage question: a year with room."""
+LONGEST_CAPACITY = timedelta(days=31)
+"""Longest stretch of one capacity question: 9,000 samples of a partition at five minutes."""
 
 OPEN_STATES = tuple(state for state in IncidentState if state is not IncidentState.CLOSED)
 
@@ -128,6 +133,7 @@ class Operations:
     started_at: datetime
     agents_silent_after: timedelta
     scene: Callable[[], Scene]
+    capacities: Capacities
     outcomes: Callable[[], Sequence[Outcome]]
     driver: Callable[[], DriverStatus]
     hook_written: Callable[[], datetime | None]
@@ -464,6 +470,29 @@ class Operations:
 
     def _fresh(self, name: str) -> Node:
         return next((node for node in self.slurm.nodes() if node.name == name), None) or _no_node(name)
+
+    # -- Capacity
+
+    def capacity(self, *, partition: str | None, since: datetime | None) -> list[CapacityView]:
+        """All partitions of the policy, or one."""
+        now = self.clock.now()
+        moment = _aware(since)
+        if moment is not None and not timedelta(0) <= now - moment <= LONGEST_CAPACITY:
+            raise InvalidInput(
+                f"Capacity since {moment:%Y-%m-%d %H:%M %Z} cannot be answered.",
+                way_out=f"Ask for a moment of the last {LONGEST_CAPACITY.days} days.",
+            )
+        found = self.capacities.now()
+        if partition is not None:
+            found = tuple(one for one in found if one.partition == partition)
+            if not found:
+                known = ", ".join(nodes_by_partition(self.store.policy(), self.cluster))
+                raise NotFound(
+                    f"The policy has no partition {partition:.95} on this cluster.",
+                    way_out=f"Ask for one of {known}." if known else "Apply a policy with a pool of this cluster.",
+                )
+        kept = {} if moment is None else self.capacities.since(moment)
+        return [capacity_view(one, kept.get(one.partition, ())) for one in found]
 
     # -- Incidents
 

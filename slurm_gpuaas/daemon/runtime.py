@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
 import structlog
 
 from slurm_gpuaas.api.models import DriverStatus
+from slurm_gpuaas.daemon.capacities import Capacities
 from slurm_gpuaas.daemon.config import Config, OnDrift
 from slurm_gpuaas.daemon.fabric_file import FabricFile
 from slurm_gpuaas.daemon.identity import uid_of
@@ -17,6 +18,7 @@ from slurm_gpuaas.daemon.loop import ControllerLoop, Scheduled
 from slurm_gpuaas.daemon.operations import Agents, Operations, nodes_by_partition
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.clock import Clock
+from slurm_gpuaas.domain.names import NodeName, PartitionName
 from slurm_gpuaas.health.controller import HealthController, HealthSettings
 from slurm_gpuaas.jobs.gate import GateSettings, PlacementGate
 from slurm_gpuaas.jobs.gate_rules import promised
@@ -120,12 +122,25 @@ def compose(
         requeued=wake_gate.set,
     )
     fabric = FabricFile(config.slurm.topology_file)
+
+    def declared() -> Mapping[PartitionName, tuple[NodeName, ...]]:
+        return nodes_by_partition(store.policy(), config.cluster)
+
+    capacities = Capacities(
+        cluster=config.cluster,
+        shared=shared,
+        store=store,
+        partitions=declared,
+        fabric=fabric.arrays,
+        clock=clock,
+        keep=config.capacity.keep,
+    )
     gate = PlacementGate(
         cluster=config.cluster,
         slurm=slurm,
         store=store,
         placer=fabric.placer,
-        partitions=lambda: nodes_by_partition(store.policy(), config.cluster),
+        partitions=declared,
         clock=clock,
         settings=GateSettings(
             licenses=config.gate.licenses,
@@ -181,6 +196,7 @@ def compose(
             Scheduled("gate", gate.tick, config.gate.interval, wake_gate),
             Scheduled("reclaim", reclaim.tick, config.quota.interval),
             Scheduled("metering", meter, config.metering.interval),
+            Scheduled("capacity", capacities.sample, config.capacity.interval),
         ],
         clock=clock,
         observe=observe,
@@ -199,6 +215,7 @@ def compose(
         started_at=clock.now(),
         agents_silent_after=config.agents.silent_after,
         scene=scene,
+        capacities=capacities,
         outcomes=lambda: loop.outcomes,
         driver=driver,
         hook_written=lambda: publisher.written_at,

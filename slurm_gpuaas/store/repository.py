@@ -18,6 +18,7 @@ from sqlalchemy import ColumnElement, Engine, case, delete, event, func, insert
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
+from slurm_gpuaas.domain.capacity import CapacitySample
 from slurm_gpuaas.domain.errors import Conflict
 from slurm_gpuaas.domain.incidents import Incident, IncidentState, NodeEvent
 from slurm_gpuaas.domain.jobs import JobId, JobPlacement, PlacementOutcome
@@ -40,6 +41,7 @@ from slurm_gpuaas.store.known_budgets import KnownBudgets
 from slurm_gpuaas.store.known_sums import KnownSums, Stretch
 from slurm_gpuaas.store.session import Sessions
 from slurm_gpuaas.store.tables import (
+    CapacityRow,
     GrantRow,
     IncidentRow,
     JobPlacementRow,
@@ -264,6 +266,21 @@ class Store:
             rows = session.exec(select(JobPlacementRow).where(*wanted).order_by(*newest).limit(limit))
             return tuple(_placement(row) for row in rows)
 
+    # -- Capacity
+
+    def put_capacity(self, samples: Iterable[CapacitySample], *, forget_before: datetime) -> None:
+        """Keep samples, and delete all that are older than a moment."""
+        with self._sessions.writing() as session:
+            _upsert(session, CapacityRow, [asdict(sample) for sample in samples])
+            session.exec(delete(CapacityRow).where(col(CapacityRow.at) < forget_before))
+
+    def capacity(self, cluster: ClusterName, *, since: datetime) -> Sequence[CapacitySample]:
+        """Samples from a moment on, oldest first."""
+        wanted = (col(CapacityRow.cluster) == cluster, col(CapacityRow.at) >= since)
+        with self._sessions.reading() as session:
+            rows = session.exec(select(CapacityRow).where(*wanted).order_by(col(CapacityRow.at)))
+            return tuple(_capacity(row) for row in rows)
+
     # -- Usage
 
     def put_usage(self, records: Iterable[UsageRecord]) -> None:
@@ -438,6 +455,11 @@ def _placement(row: JobPlacementRow) -> JobPlacement:
         runner_up_cost=row.runner_up_cost,
         reason=row.reason,
     )
+
+
+def _capacity(row: CapacityRow) -> CapacitySample:
+    names: dict[str, Any] = {"cluster": ClusterName(row.cluster), "partition": PartitionName(row.partition)}
+    return CapacitySample(**row.model_dump() | names)
 
 
 def _usage_sums(session: Session, stretch: Stretch) -> Sequence[UsageSum]:

@@ -302,6 +302,27 @@ class JobPlacementRow(Table, table=True):
     reason: str
 
 
+class CapacityRow(Table, table=True):
+    """What could start on a partition at one moment; few a day, and the old ones are deleted."""
+
+    __tablename__ = "capacity_sample"
+    __table_args__ = (CheckConstraint("fragmentation BETWEEN 0 AND 1", name="fragmentation"),)
+
+    cluster: str = Field(primary_key=True, max_length=30)
+    partition: str = Field(primary_key=True, max_length=95)
+    at: datetime = Field(sa_column=Column(UtcDateTime(), primary_key=True))
+    nodes: int
+    free_nodes: int
+    free_gpus: int
+    largest_leaf_group: int
+    largest_pod: int
+    largest_fabric: int
+    compact: int
+    idle_leaf_groups: int
+    fragmentation: float
+    excess_leaf_groups: int
+
+
 class UsageRow(Table, table=True):
     __tablename__ = "usage_record"
     __table_args__ = (

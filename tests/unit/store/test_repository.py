@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from sqlalchemy.exc import IntegrityError, StatementError
 
 from slurm_gpuaas.domain.audit import AuditEntry
+from slurm_gpuaas.domain.capacity import CapacitySample
 from slurm_gpuaas.domain.errors import Conflict
 from slurm_gpuaas.domain.incidents import Drain, EventKind, EventSource, Incident, IncidentState, NodeEvent
 from slurm_gpuaas.domain.jobs import JobId, JobPlacement, PlacementOutcome
@@ -187,6 +188,34 @@ class TestPlacements:
         store.put_placement(again)
         assert store.placements(job_id=JobId(1)) == (again, first)
         assert store.placements(job_id=JobId(2)) == ()
+
+
+class TestCapacity:
+    def test_samples_come_back_oldest_first_and_old_ones_are_forgotten(self, store: Store) -> None:
+        def sample(hours: int, partition: str = "own") -> CapacitySample:
+            return CapacitySample(
+                cluster=ClusterName("mini"),
+                partition=PartitionName(partition),
+                at=NOW + timedelta(hours=hours),
+                nodes=8,
+                free_nodes=3,
+                free_gpus=30,
+                largest_leaf_group=2,
+                largest_pod=3,
+                largest_fabric=3,
+                compact=2,
+                idle_leaf_groups=0,
+                fragmentation=1 / 3,
+                excess_leaf_groups=1,
+            )
+
+        samples = [sample(2), sample(0), sample(1), sample(1, "gov")]
+        store.put_capacity(samples, forget_before=NOW)
+        store.put_capacity(samples[:1], forget_before=NOW)
+        assert [one.at for one in store.capacity(ClusterName("mini"), since=NOW)] == sorted(one.at for one in samples)
+        store.put_capacity((), forget_before=NOW + timedelta(hours=2))
+        assert store.capacity(ClusterName("mini"), since=NOW) == (sample(2),)
+        assert store.capacity(ClusterName("haein"), since=NOW) == ()
 
 
 class TestUsage:
