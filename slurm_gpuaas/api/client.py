@@ -20,6 +20,7 @@ from slurm_gpuaas.api.models import (
     CapacityView,
     IncidentClose,
     IncidentView,
+    JobWhy,
     NodeDrain,
     NodeView,
     PlacementView,
@@ -171,6 +172,9 @@ class Client:
 
     def placements(self, *, job: int | None = None, limit: int = 100) -> Sequence[PlacementView]:
         return self._list("/placements", PlacementView, job=job, limit=limit)
+
+    def job_why(self, job: int) -> JobWhy:
+        return self._get(f"/jobs/{job}/why", JobWhy)
 
     def audit(self, *, limit: int = 100, subject: str | None = None) -> Sequence[AuditView]:
         return self._list("/audit", AuditView, limit=limit, subject=subject)

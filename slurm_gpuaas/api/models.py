@@ -487,6 +487,37 @@ class PlacementView(Answer):
     reason: str
 
 
+class JobRoom(Answer):
+    """Room for a waiting job on the nodes of its partition, as far as nodes and GPUs go."""
+
+    whole: bool = Field(description="It takes whole nodes.")
+    nodes: int = Field(description="That it needs.")
+    gpus_per_node: int
+    free: int = Field(description="Nodes that have as much for it now.")
+    missing: int
+    enough_at: datetime | None = Field(
+        description="When there are enough by time limits, if nobody goes before it; null when these do not tell."
+    )
+
+
+class JobWhy(Answer):
+    """Why a job waits, or where it runs and why there."""
+
+    job: int
+    user: UserName
+    state: str
+    reason: str = Field(description="Slurm's word.")
+    partition: PartitionName
+    gpus: int
+    nodes: str = Field(description="Folded node list; empty while it waits.")
+    says: tuple[str, ...] = Field(description="Sentences for people.")
+    way_out: str
+    placement: PlacementView | None = Field(description="The placement gate's latest decision about it.")
+    room: JobRoom | None = Field(description="Only while it waits, and where it asks for GPUs.")
+    largest: tuple[CapacityLevel, ...] = Field(description="Largest job that could start in its partition now.")
+    quota: QuotaExplanation | None = Field(description="Where a limit holds it.")
+
+
 class AuditView(Answer):
     at: datetime
     actor: str

@@ -60,7 +60,7 @@ def summary(found: CapacityView) -> Iterator[str]:
         f"all; {found.idle_leaf_groups} of {found.leaf_groups} leaf groups are idle."
     )
     spread = (
-        f"leaf groups of running jobs above what their sizes need: {found.excess_leaf_groups} (jobs: {found.spread_jobs})"
+        f"running jobs: {found.excess_leaf_groups} leaf groups above what sizes need (jobs: {found.spread_jobs})"
         if found.spread_jobs
         else "no running job uses more leaf groups than it needs"
     )

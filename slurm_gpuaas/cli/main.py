@@ -30,7 +30,7 @@ GROUPS: Final[dict[str, tuple[str, str]]] = {
         "slurm_gpuaas.cli.incident:group",
         "Hardware incidents: what happened, what was done, on which evidence.",
     ),
-    "job": ("slurm_gpuaas.cli.job:group", "Submit jobs from templates."),
+    "job": ("slurm_gpuaas.cli.job:group", "Submit jobs from templates; why a job waits."),
     "node": ("slurm_gpuaas.cli.node:group", "Nodes as Slurm and the health controller see them."),
     "placement": ("slurm_gpuaas.cli.placement:group", "Where the placement gate put jobs, and why there."),
     "policy": (
@@ -42,7 +42,7 @@ GROUPS: Final[dict[str, tuple[str, str]]] = {
     "status": ("slurm_gpuaas.cli.status:status", "Is gpuaasd well, and how does it reach Slurm."),
     "template": ("slurm_gpuaas.cli.template:group", "List, show and render sbatch templates."),
     "testbed": ("slurm_gpuaas.cli.testbed:group", "Real Slurm with simulated GPUs on one machine."),
-    "topology": ("slurm_gpuaas.cli.topology:group", "Import, show, render and use the fabric's topology."),
+    "topology": ("slurm_gpuaas.cli.topology:group", "The fabric: import, check, render; what could start now."),
     "usage": ("slurm_gpuaas.cli.usage:usage", "GPU-hours used, by project."),
     "xid": ("slurm_gpuaas.cli.xid:group", "Decode XID and SXid lines."),
 }

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, FastAPI, Query, Request, Response
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp
@@ -21,6 +21,7 @@ from slurm_gpuaas.api.models import (
     CapacityView,
     IncidentClose,
     IncidentView,
+    JobWhy,
     NodeDrain,
     NodeView,
     PlacementView,
@@ -332,6 +333,11 @@ def _api(wiring: Wiring) -> APIRouter:
     ) -> list[PlacementView]:
         """Decisions of the placement gate, the newest first; researchers see those of their jobs."""
         return do.placements(who, job=job, limit=limit)
+
+    @router.get("/jobs/{job}/why")
+    def job_why(job: Annotated[int, Path(ge=1, le=2**31)], who: Who, do: Do) -> JobWhy:
+        """Why a job waits, or where it runs and why there; researchers ask about their own."""
+        return do.job_why(who, job)
 
     @router.get("/audit")
     def audit(

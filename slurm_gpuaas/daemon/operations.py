@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
-from math import floor
+from math import ceil, floor
 from typing import NoReturn
 
 from slurm_gpuaas import __version__
@@ -33,6 +33,7 @@ from slurm_gpuaas.api.models import (
     FieldChange,
     GrantView,
     IncidentView,
+    JobWhy,
     Membership,
     NodeView,
     PlacementView,
@@ -48,16 +49,16 @@ from slurm_gpuaas.api.models import (
 )
 from slurm_gpuaas.daemon.capacities import Capacities
 from slurm_gpuaas.daemon.identity import Identity
-from slurm_gpuaas.daemon.job_views import capacity_view
+from slurm_gpuaas.daemon.job_views import capacity_view, job_why_view, placement_view
 from slurm_gpuaas.daemon.loop import Outcome
 from slurm_gpuaas.daemon.quota_views import explanation_view, quota_share
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.budgets import Amount, Budget, pace_window, runs_dry
 from slurm_gpuaas.domain.clock import Clock
-from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound, Refused
+from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound, Refused, Unavailable
 from slurm_gpuaas.domain.incidents import Incident, IncidentState, NodeEvent
-from slurm_gpuaas.domain.jobs import JobId, JobState, ServiceClass
+from slurm_gpuaas.domain.jobs import Job, JobId, JobState, ServiceClass
 from slurm_gpuaas.domain.money import whole_won
 from slurm_gpuaas.domain.names import (
     AccountName,
@@ -70,10 +71,12 @@ from slurm_gpuaas.domain.names import (
     UserName,
 )
 from slurm_gpuaas.domain.nodes import OWNER_MARK, Node
-from slurm_gpuaas.domain.policy import KST, Member, Policy, PolicyDocument, fold_nodes
+from slurm_gpuaas.domain.policy import KST, Member, Policy, PolicyDocument
 from slurm_gpuaas.domain.usage import Window, service_class
 from slurm_gpuaas.health.controller import HealthController
 from slurm_gpuaas.health.incidents import is_reason_of
+from slurm_gpuaas.jobs import why
+from slurm_gpuaas.jobs.gate_rules import free_nodes, occupied, promised
 from slurm_gpuaas.metering.rules import Dimension, pricing, totals
 from slurm_gpuaas.quota.controller import PolicyController
 from slurm_gpuaas.quota.desired import burst_of, default_projects, guaranteed_qos
@@ -539,20 +542,64 @@ class Operations:
         if not who.administrator:
             own = {job.id for job in self.shared.jobs() if job.user == who.user}
             found = [placement for placement in found if placement.job_id in own]
-        return [
-            PlacementView(
-                job=placement.job_id,
-                restarts=placement.restarts,
-                decided_at=placement.decided_at,
-                outcome=placement.outcome,
-                nodes=fold_nodes(placement.nodes) if placement.nodes else "",
-                leaf_groups=placement.leaf_groups,
-                cost=placement.cost,
-                runner_up_cost=placement.runner_up_cost,
-                reason=placement.reason,
+        return [placement_view(placement) for placement in found]
+
+    def job_why(self, who: Identity, number: int) -> JobWhy:
+        """Researchers ask about their own jobs; of others they learn no more than of jobs that are not there."""
+        jobs = self.shared.jobs()
+        job = next((job for job in jobs if job.id == number and (who.administrator or job.user == who.user)), None)
+        if job is None:
+            raise NotFound(
+                f"slurmctld knows no job {number} that you may see.",
+                way_out=f"It forgets a job some minutes after its end; `sacct -j {number}` may still tell of it.",
             )
-            for placement in found
-        ]
+        placement = next(iter(self.store.placements(job_id=job.id, limit=1)), None)
+        if job.state is not JobState.PENDING:
+            return job_why_view(job, placement)
+        capacity, quota, untold = None, None, []
+        try:
+            capacity = next((one for one in self.capacities.now() if one.partition == job.partition), None)
+        except (Unavailable, InvalidInput) as error:
+            untold.append(f"How much one leaf group has free cannot be told: {error.message}")
+        try:
+            quota = self._limits_of(job) if why.limit_meaning(job.reason) else None
+        except (NotFound, InvalidInput) as error:
+            untold.append(f"What the limit is cannot be told: {error.message}")
+        room = self._room_for(job, jobs)
+        return job_why_view(job, placement, room=room, capacity=capacity, quota=quota, untold=untold)
+
+    def _room_for(self, job: Job, jobs: Sequence[Job]) -> why.Room | None:
+        names = nodes_by_partition(self.store.policy(), self.cluster).get(job.partition, ())
+        nodes = {node.name: node for node in self.shared.nodes()}
+        given = {name for other, names in promised(jobs).items() if other != job.id for name in names}
+        return why.room(
+            job,
+            now=self.clock.now(),
+            nodes=[nodes[name] for name in names if name in nodes],
+            jobs=jobs,
+            free=free_nodes(nodes.values(), occupied(jobs) | given),
+            promised=given,
+        )
+
+    def _limits_of(self, job: Job) -> QuotaExplanation:
+        """As if it were submitted now."""
+        policy, scene = self.store.policy(), self.scene()
+        names = nodes_by_partition(policy, self.cluster).get(job.partition, ())
+        nodes = [scene.nodes[name] for name in names if name in scene.nodes]
+        question = Question(
+            user=job.user,
+            account=job.account,
+            partition=job.partition,
+            gpus=job.gpus,
+            gpus_per_node=max((node.gpus for node in nodes), default=job.gpus),
+            model=job.model,
+            nodes=job.node_count,
+            minutes=None if job.time_limit is None else ceil(job.time_limit / timedelta(minutes=1)),
+            qos=job.qos,
+        )
+        burst = {other.qos for other in scene.jobs if service_class(other.qos) is ServiceClass.BURST}
+        guaranteed = {guaranteed_qos(ProjectName.as_slurm_says(job.account))}
+        return explanation_view(explain(self.limits, question, room_in(nodes, scene.jobs, burst), guaranteed))
 
     def audit(self, who: Identity, *, limit: int, subject: str | None) -> list[AuditView]:
         administrators_only(who, "read the audit trail")

@@ -1,13 +1,13 @@
-"""`gpuaas topology capacity` as people read it."""
+"""`gpuaas topology capacity` and `gpuaas job why` as people read them."""
 
 from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
 
-import pytest
-
 from slurm_gpuaas.cli.capacity import LEVELS, sparkline
+from slurm_gpuaas.domain.jobs import JobId
+from tests.fakes import make_job
 from tests.unit.cli.conftest import Run
 from tests.unit.daemon.site import RESEARCHER, Site
 from tests.unit.daemon.test_capacity import running, with_fabric
@@ -42,15 +42,41 @@ def test_over_time_it_is_a_line(run: Run, site: Site) -> None:
     assert len(own["history"]) == 2
 
 
-@pytest.mark.parametrize("since", ["1w", "0h", "24", "-1h", "9999999d", "99999d", "40d"])
-def test_a_time_that_cannot_be_meant_is_refused(run: Run, site: Site, since: str) -> None:
-    with_fabric(site)
-    printed = run("topology", "capacity", "--since", since)
-    assert printed.code == 3
-    assert any(way in printed.err for way in ("write e.g. 90m", "last 31 days", "from 1971"))
+def test_a_time_that_cannot_be_meant_is_refused(run: Run) -> None:
+    for since in ("1w", "0h", "24", "-1h", "9999999d", "99999d", "40d"):
+        printed = run("topology", "capacity", "--since", since)
+        assert printed.code == 3, since
+        assert any(way in printed.err for way in ("write e.g. 90m", "last 31 days", "from 1971")), since
 
 
 def test_a_long_time_is_told_in_means_of_equal_parts() -> None:
     line = sparkline([0.0] * 600 + [1.0] * 600)
     assert line == LEVELS[0] * 30 + LEVELS[-1] * 30
     assert sparkline([0.0]) == LEVELS[0]
+
+
+# -- job why
+
+
+def test_why_a_job_waits_is_sentences_with_the_limits_numbers(run: Run, site: Site) -> None:
+    with_fabric(site)
+    for job, node in ((7, "b200-001"), (8, "b200-002")):
+        running(site, job, node)
+    site.controller.job_by_id[JobId(9)] = make_job(9, partition="own", user="nobody", reason="QOSGrpGRES")
+    printed = run("job", "why", "9", uid=RESEARCHER)
+    assert printed.out.splitlines() == [
+        "Job 9 waits (QOSGrpGRES): running jobs with its QOS have together as much as the QOS allows.",
+        "It needs 1 whole node; partition own has 2 free: enough.",
+        "8 GPUs on 1 node as guaranteed-vision: waits with QOSGrpGRES.",
+        "QOS guaranteed-vision has GrpTRES gres/gpu=16, 16 in use; the job asks for 8.",
+        "As guaranteed-vision nothing of this shape would start now.",
+        "As burst-haein-own it would start now: --qos=burst-haein-own.",
+        "`gpuaas quota explain` shows the limit, and what would start.",
+    ]
+    assert json.loads(run("job", "why", "9", "--json").out)["room"]["missing"] == 0
+
+
+def test_an_unknown_job_is_one_sentence(run: Run, site: Site) -> None:
+    printed = run("job", "why", "12", uid=RESEARCHER)
+    assert (printed.code, printed.out) == (3, "")
+    assert printed.err.startswith("Error: slurmctld knows no job 12 that you may see. It forgets a job")
