@@ -37,7 +37,8 @@ def capacity(
         promised: nodes given to jobs that are about to start on them.
         running: the partition's jobs on nodes.
     """
-    groups = _Groups(fabric, nodes, free)
+    serving = frozenset(node.name for node in nodes if node.usable)
+    groups = _Groups(fabric, nodes, free, serving)
     tree = _trees(fabric)
     reached = groups.best(tree)
     gpus = Counter(_free_gpus(node, promised) for node in nodes)
@@ -46,7 +47,7 @@ def capacity(
     free_in_fabric = int(groups.free.sum())
     return Capacity(
         partition=partition,
-        nodes=sum(node.usable for node in nodes),
+        nodes=len(serving),
         free_nodes=sum(node.name in free for node in nodes),
         free_gpus=sum(count * number for count, number in gpus.items()),
         largest=(
@@ -68,11 +69,17 @@ def capacity(
 class _Groups:
     """Per leaf group: the partition's nodes, those that are free, their GPUs, and whether all in service are free."""
 
-    def __init__(self, fabric: FabricArrays, nodes: Collection[Node], free: Collection[NodeName]) -> None:
+    def __init__(
+        self,
+        fabric: FabricArrays,
+        nodes: Collection[Node],
+        free: Collection[NodeName],
+        serving: Collection[NodeName],
+    ) -> None:
         known = [node for node in nodes if node.name in fabric.index]
         at = np.array([fabric.group[fabric.index[node.name]] for node in known], dtype=np.intp)
         is_free: BoolArray = np.array([node.name in free for node in known], dtype=np.bool_)
-        usable: BoolArray = np.array([node.usable for node in known], dtype=np.bool_)
+        usable: BoolArray = np.array([node.name in serving for node in known], dtype=np.bool_)
         gpus = np.array([node.gpus for node in known], dtype=np.intp)
         number = len(fabric.paths)
         self.size: IntArray = np.bincount(at, minlength=number)
@@ -124,4 +131,5 @@ def _excess(fabric: FabricArrays, size: IntArray, running: Iterable[Job]) -> Ite
 
 def _free_gpus(node: Node, promised: Collection[NodeName]) -> int:
     """What a job of a few GPUs could have there."""
-    return 0 if NodeFlag.RESERVED in node.flags or node.name in promised else node.free_gpus
+    full = node.gpus_allocated >= node.gpus  # asked first: flags take most of the time of a large partition
+    return 0 if full or NodeFlag.RESERVED in node.flags or node.name in promised else node.free_gpus

@@ -27,6 +27,7 @@ def served(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[schemathesis.BaseSchema]:
     site = Site(tmp_path_factory.mktemp("site"))
+    site.describe_fabric()
     site.runtime.operations.policies.apply(POLICY, actor="test")
     yield schemathesis.openapi.from_asgi("/openapi.json", as_peer(site.api, request.param))
     site.store.close()

@@ -69,6 +69,16 @@ POLICY = Policy.of(
     ]
 )
 
+TOPOLOGY = """\
+- topology: fabric
+  cluster_default: true
+  tree:
+    switches:
+      - {switch: root, children: "leaf-[01-02]"}
+      - {switch: leaf-01, nodes: "b200-[001-002]"}
+      - {switch: leaf-02, nodes: "b200-[003-004]"}
+"""
+
 
 @dataclass
 class Site:
@@ -117,6 +127,10 @@ class Site:
             master_key=MASTER_KEY,
             clock=self.clock,
         )
+
+    def describe_fabric(self) -> None:
+        """Two leaf groups of two nodes; without it Slurm has no topology.yaml."""
+        (self.folder / "slurm" / "topology.yaml").write_text(TOPOLOGY)
 
     @cached_property
     def api(self) -> ASGIApp:

@@ -10,19 +10,9 @@ from tests.fakes import make_job
 from tests.unit.daemon.site import ADMINISTRATOR, RESEARCHER, Site
 from tests.unit.daemon.test_app import applied
 
-TOPOLOGY = """\
-- topology: fabric
-  cluster_default: true
-  tree:
-    switches:
-      - {switch: root, children: "leaf-[01-02]"}
-      - {switch: leaf-01, nodes: "b200-[001-002]"}
-      - {switch: leaf-02, nodes: "b200-[003-004]"}
-"""
-
 
 def with_fabric(site: Site) -> Site:
-    (site.folder / "slurm" / "topology.yaml").write_text(TOPOLOGY)
+    site.describe_fabric()
     return applied(site)
 
 
