@@ -175,6 +175,16 @@ def test_an_administrator_applies_and_a_researcher_sees_only_the_own(site: Site)
     assert len(site.read("node", "list", user="mallory")) == 8
     assert site.read("project", "list", user="mallory") == []
 
+    (gov,) = site.read("topology", "capacity", user="mallory")
+    assert [(one["level"], one["nodes"]) for one in gov["largest"]] == [("leaf group", 4), ("pod", 8), ("fabric", 8)]
+    argv = ["sbatch", "--parsable", "--hold", "--output=/dev/null", "--account=vision", "--partition=mini-gov"]
+    argv += ["--nodes=2", "--gpus-per-node=8", "--wrap=true"]
+    job = site.instance.exec(argv, user="alice", cwd="/tmp").stdout.strip()
+    why = site.read("job", "why", job, user="alice")
+    assert (why["reason"], why["room"]["nodes"], why["room"]["missing"]) == ("JobHeldUser", 2, 0)
+    assert site.gpuaas("job", "why", job, user="mallory").returncode == 3
+    site.instance.exec(["scancel", job])
+
 
 def test_drift_made_by_hand_is_shown_and_corrected(site: Site) -> None:
     site.start().leads()

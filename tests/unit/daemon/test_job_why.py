@@ -71,6 +71,13 @@ def test_a_placed_job_is_told_the_gates_reason_before_and_while_it_runs(site: Si
     assert (found["room"], found["way_out"]) == (None, "")
 
 
+def test_a_job_that_was_submitted_a_moment_ago_is_known(site: Site) -> None:
+    with_fabric(site)
+    site.http(RESEARCHER).get("/api/v1/capacity")
+    waiting(site, 9)
+    assert why(site, 9)["reason"] == "None"
+
+
 def test_of_others_jobs_a_researcher_learns_no_more_than_of_none(site: Site) -> None:
     with_fabric(site)
     waiting(site, 9, user="alice")
