@@ -75,7 +75,7 @@ def _bar(row: SizeCount, counts: Sequence[SizeCount]) -> str:
 def _print_history(found: CapacityView) -> None:
     points = found.history
     if not points:
-        click.echo("Nothing was kept of that time.")
+        click.echo("Nothing was kept of that time yet.")
         return
     click.echo(f"{len(points)} samples from {shown(points[0].at)} to {shown(points[-1].at)}:")
     series = (

@@ -265,6 +265,8 @@ def _roomy_at(node: Node, freed: Sequence[tuple[datetime | None, int]], gpus: in
     if gpus == node.gpus:
         return max(ends, default=now) if len(ends) == len(freed) else None
     free = node.gpus - node.gpus_allocated
+    if free >= gpus:  # its last job is being cleared away
+        return now
     for end, count in sorted((end, count) for end, count in freed if end is not None):
         free += count
         if free >= gpus:

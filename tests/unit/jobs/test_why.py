@@ -161,9 +161,10 @@ def test_nodes_out_of_service_reserved_or_given_to_others_are_no_room() -> None:
 
 def test_a_node_that_is_being_cleared_is_free_in_a_moment() -> None:
     nodes = [make_node(f"n{number}", flags=NodeFlag.COMPLETING) for number in range(1, 5)]
-    found = room_for(make_job(9), nodes=nodes)
-    assert found is not None
-    assert (found.free, found.enough_at) == (0, EPOCH)
+    for gpus in (2, 8):
+        found = room_for(make_job(9, gpus=gpus), nodes=nodes)
+        assert found is not None
+        assert (found.free, found.enough_at) == (0, EPOCH)
 
 
 def test_a_job_without_gpus_is_not_judged() -> None:
