@@ -1,4 +1,4 @@
-"""`gpuaas topology`: the fabric and placements on it. Needs no daemon, no Slurm and no root."""
+"""`gpuaas topology`: the fabric and placements on it. Needs no daemon, no Slurm and no root, but for `defrag`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TextIO
 import click
 from pydantic import ValidationError
 
+from slurm_gpuaas.cli.defrag import defrag
 from slurm_gpuaas.cli.output import print_json, print_table
 from slurm_gpuaas.domain.errors import ExitCode, InvalidInput
 from slurm_gpuaas.domain.faults import faults_of
@@ -33,7 +34,11 @@ def group() -> None:
       gpuaas topology show fabric.json
       gpuaas topology check fabric.json
       gpuaas topology render fabric.json -o /etc/slurm/gpuaas/topology.yaml
+      gpuaas topology defrag --plan --count 32
     """
+
+
+group.add_command(defrag)
 
 
 @group.group("import")

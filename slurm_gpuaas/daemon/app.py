@@ -18,6 +18,10 @@ from slurm_gpuaas.api.models import (
     API,
     AuditView,
     BudgetStatus,
+    DefragApplied,
+    DefragApply,
+    DefragPlan,
+    DefragTerms,
     IncidentClose,
     IncidentView,
     NodeDrain,
@@ -321,6 +325,16 @@ def _api(wiring: Wiring) -> APIRouter:
     ) -> list[PlacementView]:
         """Decisions of the placement gate, the newest first; researchers see those of their jobs."""
         return do.placements(who, job=job, limit=limit)
+
+    @router.post("/defrag/plan")
+    def defrag_plan(request: DefragTerms, who: Who, do: Do) -> DefragPlan:
+        """The fewest moves of running jobs that make room for a job of whole nodes. Administrators."""
+        return do.defrag_plan(who, request)
+
+    @router.post("/defrag/apply")
+    def defrag_apply(request: DefragApply, who: Who, do: Do) -> DefragApplied:
+        """Carry out a plan that still holds: its jobs are requeued. Administrators."""
+        return do.defrag_apply(who, request)
 
     @router.get("/audit")
     def audit(

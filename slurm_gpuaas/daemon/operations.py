@@ -26,6 +26,10 @@ from slurm_gpuaas.api.models import (
     BudgetView,
     Change,
     ControllerStatus,
+    DefragApplied,
+    DefragApply,
+    DefragPlan,
+    DefragTerms,
     DrainOwner,
     DriverStatus,
     EventView,
@@ -45,6 +49,7 @@ from slurm_gpuaas.api.models import (
     UsageRow,
     WhoAmI,
 )
+from slurm_gpuaas.daemon.defragmentation import Defragmenter
 from slurm_gpuaas.daemon.identity import Identity
 from slurm_gpuaas.daemon.loop import Outcome
 from slurm_gpuaas.daemon.quota_views import explanation_view, quota_share
@@ -123,6 +128,7 @@ class Operations:
     policies: PolicyController
     applied: Callable[[], None]
     health: HealthController
+    defragmenter: Defragmenter
     agents: Agents
     clock: Clock
     started_at: datetime
@@ -524,6 +530,15 @@ class Operations:
             )
             for placement in found
         ]
+
+    def defrag_plan(self, who: Identity, asked: DefragTerms) -> DefragPlan:
+        administrators_only(who, "plan moves of jobs")
+        return self.defragmenter.plan(asked)
+
+    def defrag_apply(self, who: Identity, asked: DefragApply) -> DefragApplied:
+        administrators_only(who, "move jobs")
+        self.defragmenter.apply(asked, actor=who.user)
+        return DefragApplied(jobs=tuple(move.job for move in asked.moves))
 
     def audit(self, who: Identity, *, limit: int, subject: str | None) -> list[AuditView]:
         administrators_only(who, "read the audit trail")
