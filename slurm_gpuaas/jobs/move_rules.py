@@ -7,7 +7,7 @@ Nothing tells when a job last wrote a checkpoint, so all of its run counts as lo
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence, Set
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -66,8 +66,8 @@ class Standing:
         given = [node for move in moves for node in move.to] + list(room)
         if taken := sorted(set(given) - left):
             return f"Node {taken[0]} is not free any more."
-        if len(given) != len(set(given)):
-            return "A node is given twice."
+        if len(given) != len(set(given)) or len(moves) != len({move.job for move in moves}):
+            return "A node or a job is named twice."
         return ""
 
 
@@ -115,7 +115,7 @@ def _stays(
     terms: Terms,
     now: datetime,
     *,
-    usable: Collection[NodeName],
+    usable: Set[NodeName],
     alone: bool,
 ) -> str:
     """Why the job may not be moved, or nothing."""
@@ -131,7 +131,7 @@ def _stays(
         return "a task of an array"
     if job.excluded_nodes or job.features or job.reservation or (job.required_nodes and Pin.of(job) is None):
         return "its user has a say in its nodes"
-    if not set(job.nodes) <= set(usable):
+    if not usable >= set(job.nodes):
         return "on a node that is out of service, reserved or promised"
     if not alone or job.gpus != sum(nodes[name].gpus for name in job.nodes):
         return "not on whole nodes"

@@ -3,7 +3,7 @@
 The room is decided first: as few pods, then leaf groups, as nodes that are free or could be made free allow. Then the
 fewest moves that make it, and among those the cheapest (`room.py`). Moved jobs are placed one after another, the
 largest first, outside the room. None ends on more leaf groups than it stands on: where placing them so would spread
-one, the program is solved again with their places in it; only where that has no solution are they spread.
+one, the program is solved again with their places in it; only where that finds no solution are they spread.
 """
 
 from __future__ import annotations

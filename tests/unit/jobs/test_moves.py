@@ -105,7 +105,7 @@ ROOM = expand_nodes("n[1-4]")
         ("Job 1 runs on other nodes now.", ORDER, ROOM, [burst(restarts=1)]),
         ("Node n5 is not free any more.", ORDER, ROOM, [burst(), burst(2, "n5")]),
         ("Node n4 is not free any more.", ORDER, ROOM, [burst(), burst(2, "n4")]),
-        ("A node is given twice.", ORDER, expand_nodes("n[1-5]"), [burst()]),
+        ("A node or a job is named twice.", ORDER, expand_nodes("n[1-5]"), [burst()]),
         ("Job 1 runs on 2 nodes, and is to go to 1.", replace(ORDER, to=expand_nodes("n5")), ROOM, [burst()]),
         ("Node x1 is not free any more.", ORDER, expand_nodes("x1"), [burst()]),
     ],
@@ -114,6 +114,11 @@ def test_a_plan_is_held_against_what_is_so_now(
     differs: str, order: MoveOrder, room: tuple[NodeName, ...], jobs: list[Job]
 ) -> None:
     assert seen(*jobs).differs([order], room) == differs
+
+
+def test_a_job_moves_once() -> None:
+    again = replace(ORDER, to=expand_nodes("n[7-8]"))
+    assert seen(burst()).differs([ORDER, again], ROOM) == "A node or a job is named twice."
 
 
 # -- Carrying out ------------------------------------------------------------------------------------------------------
