@@ -18,6 +18,11 @@ from slurm_gpuaas.api.models import (
     AuditView,
     BudgetStatus,
     CapacityView,
+    DefragApplied,
+    DefragApply,
+    DefragOrder,
+    DefragPlan,
+    DefragTerms,
     IncidentClose,
     IncidentView,
     JobWhy,
@@ -175,6 +180,15 @@ class Client:
 
     def job_why(self, job: int) -> JobWhy:
         return self._get(f"/jobs/{job}/why", JobWhy)
+
+    def defrag_plan(self, terms: DefragTerms) -> DefragPlan:
+        return self._send("POST", "/defrag/plan", DefragPlan, terms)
+
+    def defrag_apply(self, terms: DefragTerms, plan: DefragPlan) -> DefragApplied:
+        """Refused when the plan does not hold any more."""
+        moves = [move.model_dump(include=set(DefragOrder.model_fields)) for move in plan.moves]
+        request = _request(DefragApply, **terms.model_dump(), room=plan.room, moves=moves)
+        return self._send("POST", "/defrag/apply", DefragApplied, request, timeout=APPLY_TIMEOUT_S)
 
     def audit(self, *, limit: int = 100, subject: str | None = None) -> Sequence[AuditView]:
         return self._list("/audit", AuditView, limit=limit, subject=subject)

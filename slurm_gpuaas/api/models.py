@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from slurm_gpuaas.domain.capacity import Level
 from slurm_gpuaas.domain.incidents import Drain, EventKind, EventSource, IncidentState
-from slurm_gpuaas.domain.jobs import PlacementOutcome
+from slurm_gpuaas.domain.jobs import JobId, PlacementOutcome
 from slurm_gpuaas.domain.names import (
     GpuModel,
     GrantName,
@@ -516,6 +516,92 @@ class JobWhy(Answer):
     room: JobRoom | None = Field(description="Only while it waits, and where it asks for GPUs.")
     largest: tuple[CapacityLevel, ...] = Field(description="Largest job that could start in its partition now.")
     quota: QuotaExplanation | None = Field(description="Where a limit holds it.")
+
+
+# -- Making room -------------------------------------------------------------------------------------------------------
+
+
+class FabricLevel(StrEnum):
+    """From the top down."""
+
+    POD = "pod"
+    LEAF_GROUP = "leaf-group"
+
+
+class DefragTerms(Request):
+    """Room for a job of `count` whole nodes, and who may be moved for it."""
+
+    count: int = Field(ge=1, le=1_000_000)
+    partition: PartitionName | None = Field(default=None, description="By default the only one of the policy.")
+    level: FabricLevel | None = Field(default=None, description="One such domain must hold it all.")
+    guaranteed: bool = Field(default=False, description="Guaranteed jobs may be moved too.")
+    min_left_minutes: int = Field(
+        default=30, ge=0, le=1_000_000, description="A job whose time limit ends sooner is not moved."
+    )
+
+
+class FabricSpan(Answer):
+    pods: int
+    leaf_groups: int
+
+
+class DefragMove(Answer):
+    """One job that is requeued, and the nodes it goes to."""
+
+    job: JobId
+    user: str
+    account: str
+    restarts: int
+    gpus: int
+    nodes: str
+    to: str
+    leaf_groups_before: int
+    leaf_groups_after: int
+    lost_gpu_seconds: int = Field(description="Of its whole run: at most so much, less what it has checkpointed.")
+    why: str = Field(description="Why it may be moved.")
+
+
+class Staying(Answer):
+    why: str
+    jobs: int
+
+
+class DefragPlan(Answer):
+    """The fewest moves that make the room; among those the least that is lost."""
+
+    partition: PartitionName
+    count: int
+    reason: str = Field(description="Why no moves make the room; empty when they do.")
+    room: str = Field(description="Node list that is free for the job afterwards.")
+    span: FabricSpan | None = Field(description="What the room stands on; null without one.")
+    ideal: FabricSpan | None = Field(description="What it could stand on, were every usable node free.")
+    now: FabricSpan | None = Field(description="What the job could get without moves; null where it does not fit.")
+    moves: tuple[DefragMove, ...] = Field(description="In the order in which they are made.")
+    bound: int = Field(description="No plan has fewer moves.")
+    gap: int = Field(description="Moves above the bound; 0 = proven the fewest.")
+    lost_gpu_seconds: int
+    lost_bound: int = Field(description="No plan with as many moves loses less.")
+    staying: tuple[Staying, ...] = Field(description="Running jobs that may not be moved, by why.")
+
+
+class DefragOrder(Request):
+    """A move as it was planned: the job must still run on `nodes`, and have restarted as often."""
+
+    job: JobId
+    restarts: int = Field(ge=0, le=2**31)
+    nodes: str = Field(min_length=1, max_length=100_000)
+    to: str = Field(min_length=1, max_length=100_000)
+
+
+class DefragApply(DefragTerms):
+    """A plan to carry out, with the terms that it was made on; refused (409) unless it still holds."""
+
+    room: str = Field(min_length=1, max_length=100_000)
+    moves: tuple[DefragOrder, ...] = Field(min_length=1, max_length=10_000)
+
+
+class DefragApplied(Answer):
+    jobs: tuple[JobId, ...] = Field(description="Requeued; the placement gate puts them on their new nodes.")
 
 
 class AuditView(Answer):

@@ -1,4 +1,5 @@
-"""`gpuaas topology`: the fabric and placements on it. All but `capacity` need no daemon, no Slurm and no root."""
+"""`gpuaas topology`: the fabric and placements on it. Needs no daemon, no Slurm and no root, but for `capacity` and
+`defrag`, which ask gpuaasd."""
 
 from __future__ import annotations
 
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 
 from slurm_gpuaas.cli.capacity import Ago, print_capacity
 from slurm_gpuaas.cli.context import Session, as_json, pass_session
+from slurm_gpuaas.cli.defrag import defrag
 from slurm_gpuaas.cli.output import print_json, print_table
 from slurm_gpuaas.domain.errors import ExitCode, InvalidInput
 from slurm_gpuaas.domain.faults import faults_of
@@ -37,7 +39,11 @@ def group() -> None:
       gpuaas topology check fabric.json
       gpuaas topology render fabric.json -o /etc/slurm/gpuaas/topology.yaml
       gpuaas topology capacity
+      gpuaas topology defrag --plan --count 32
     """
+
+
+group.add_command(defrag)
 
 
 @group.group("import")

@@ -19,6 +19,10 @@ from slurm_gpuaas.api.models import (
     AuditView,
     BudgetStatus,
     CapacityView,
+    DefragApplied,
+    DefragApply,
+    DefragPlan,
+    DefragTerms,
     IncidentClose,
     IncidentView,
     JobWhy,
@@ -338,6 +342,16 @@ def _api(wiring: Wiring) -> APIRouter:
     def job_why(job: Annotated[int, Path(ge=1, le=2**31)], who: Who, do: Do) -> JobWhy:
         """Why a job waits, or where it runs and why there; researchers ask about their own."""
         return do.job_why(who, job)
+
+    @router.post("/defrag/plan")
+    def defrag_plan(request: DefragTerms, who: Who, do: Do) -> DefragPlan:
+        """The fewest moves of running jobs that make room for a job of whole nodes. Administrators."""
+        return do.defrag_plan(who, request)
+
+    @router.post("/defrag/apply")
+    def defrag_apply(request: DefragApply, who: Who, do: Do) -> DefragApplied:
+        """Carry out a plan that still holds: its jobs are requeued. Administrators."""
+        return do.defrag_apply(who, request)
 
     @router.get("/audit")
     def audit(

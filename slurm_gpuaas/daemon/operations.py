@@ -27,6 +27,10 @@ from slurm_gpuaas.api.models import (
     CapacityView,
     Change,
     ControllerStatus,
+    DefragApplied,
+    DefragApply,
+    DefragPlan,
+    DefragTerms,
     DrainOwner,
     DriverStatus,
     EventView,
@@ -48,6 +52,7 @@ from slurm_gpuaas.api.models import (
     WhoAmI,
 )
 from slurm_gpuaas.daemon.capacities import Capacities
+from slurm_gpuaas.daemon.defragmentation import Defragmenter
 from slurm_gpuaas.daemon.identity import Identity
 from slurm_gpuaas.daemon.job_views import capacity_view, job_why_view, placement_view
 from slurm_gpuaas.daemon.loop import Outcome
@@ -131,6 +136,7 @@ class Operations:
     policies: PolicyController
     applied: Callable[[], None]
     health: HealthController
+    defragmenter: Defragmenter
     agents: Agents
     clock: Clock
     started_at: datetime
@@ -602,6 +608,15 @@ class Operations:
         burst = {other.qos for other in scene.jobs if service_class(other.qos) is ServiceClass.BURST}
         guaranteed = {guaranteed_qos(ProjectName.as_slurm_says(job.account))}
         return explanation_view(explain(self.limits, question, room_in(nodes, scene.jobs, burst), guaranteed))
+
+    def defrag_plan(self, who: Identity, asked: DefragTerms) -> DefragPlan:
+        administrators_only(who, "plan moves of jobs")
+        return self.defragmenter.plan(asked)
+
+    def defrag_apply(self, who: Identity, asked: DefragApply) -> DefragApplied:
+        administrators_only(who, "move jobs")
+        self.defragmenter.apply(asked, actor=who.user)
+        return DefragApplied(jobs=tuple(move.job for move in asked.moves))
 
     def audit(self, who: Identity, *, limit: int, subject: str | None) -> list[AuditView]:
         administrators_only(who, "read the audit trail")

@@ -12,6 +12,7 @@ import structlog
 from slurm_gpuaas.api.models import DriverStatus
 from slurm_gpuaas.daemon.capacities import Capacities
 from slurm_gpuaas.daemon.config import Config, OnDrift
+from slurm_gpuaas.daemon.defragmentation import Defragmenter
 from slurm_gpuaas.daemon.fabric_file import FabricFile
 from slurm_gpuaas.daemon.identity import uid_of
 from slurm_gpuaas.daemon.loop import ControllerLoop, Scheduled
@@ -22,6 +23,7 @@ from slurm_gpuaas.domain.names import NodeName, PartitionName
 from slurm_gpuaas.health.controller import HealthController, HealthSettings
 from slurm_gpuaas.jobs.gate import GateSettings, PlacementGate
 from slurm_gpuaas.jobs.gate_rules import promised
+from slurm_gpuaas.jobs.mover import Mover
 from slurm_gpuaas.metering.controller import MeteringController
 from slurm_gpuaas.metering.warnings import BudgetWarnings
 from slurm_gpuaas.quota.controller import Failpoint, PolicyController, no_failpoint
@@ -210,6 +212,15 @@ def compose(
         policies=policies,
         applied=wake_hook.set,
         health=health,
+        defragmenter=Defragmenter(
+            cluster=config.cluster,
+            store=store,
+            slurm=slurm,
+            fabric=lambda: fabric.placer().fabric,
+            mover=Mover(slurm=slurm, audit=store.audit, clock=clock, requeued=wake_gate.set),
+            clock=clock,
+            shadow=config.gate.shadow,
+        ),
         agents=agents,
         clock=clock,
         started_at=clock.now(),

@@ -40,7 +40,8 @@ class ServiceClass(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """One job (or one array task). `nodes` is empty while pending; `reason` is Slurm's word, e.g. `Licenses`."""
+    """One job (or one array task). `nodes` is empty while pending; `reason` is Slurm's word, e.g. `Licenses`; `requeue`
+    says whether Slurm would requeue it: never an interactive one, whatever it was submitted with."""
 
     id: JobId
     name: str

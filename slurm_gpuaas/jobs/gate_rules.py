@@ -16,7 +16,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
-from typing import Final, Protocol
+from typing import Final, Protocol, Self
 
 from slurm_gpuaas.domain.giving_way import GivingWay
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState, PlacementOutcome, ServiceClass
@@ -137,29 +137,57 @@ class Pin:
 
     def written_to(self, comment: str) -> str:
         """The comment with this pin in place of an older one; what others wrote stays."""
+        return f"{without_pin(comment)} {self._text('placed')}".strip()
+
+    def _text(self, word: str) -> str:
         moment = self.at.astimezone(UTC).isoformat(timespec="seconds")
-        text = f"gpuaas:placed({fold_nodes(self.nodes)};{self.restarts};{moment})"
-        return f"{without_pin(comment)} {text}".strip()
+        return f"gpuaas:{word}({fold_nodes(self.nodes)};{self.restarts};{moment})"
 
     @classmethod
-    def of(cls, job: Job) -> Pin | None:
+    def of(cls, job: Job) -> Self | None:
         """None when the job's required nodes, if it has any, are its user's own."""
-        found = _PIN.search(job.admin_comment)
-        if found is None or asks(job) or not job.required_nodes:
+        pin = None if asks(job) or not job.required_nodes else cls._read(job.admin_comment, "placed")
+        return pin if pin is not None and pin.nodes == set(job.required_nodes) else None
+
+    @classmethod
+    def _read(cls, comment: str, word: str) -> Self | None:
+        found = next((note for note in _NOTE.finditer(comment) if note[1] == word), None)
+        if found is None:
             return None
         try:
-            nodes = frozenset(expand_nodes(found[1]))
-            pin = cls(nodes=nodes, restarts=int(found[2]), at=datetime.fromisoformat(found[3]))
+            nodes = frozenset(expand_nodes(found[2]))
+            pin = cls(nodes=nodes, restarts=int(found[3]), at=datetime.fromisoformat(found[4]))
         except ValueError:
             return None
-        return pin if pin.at.tzinfo and nodes == set(job.required_nodes) else None
+        return pin if pin.at.tzinfo else None
 
 
-_PIN: Final = re.compile(r"gpuaas:placed\(([^;()]{1,100000});(\d{1,9});([0-9T:+-]{1,40})\)")
+class Move(Pin):
+    """Nodes for a job's next run, noted beside its pin while it still runs: it is requeued right after. One that is not
+    (a crash in between) means nothing ten minutes later."""
+
+    def written_to(self, comment: str) -> str:
+        """The comment with this move in place of an older one; what others wrote stays, a pin too."""
+        rest = _NOTE.sub(lambda note: "" if note[1] == "move" else note[0], comment)
+        return f"{rest.strip()} {self._text('move')}".strip()
+
+    @classmethod
+    def of(cls, job: Job) -> Self | None:
+        """None unless the job was requeued once since the note."""
+        move = cls._read(job.admin_comment, "move")
+        return move if move is not None and job.restarts == move.restarts + 1 else None
+
+    def holds(self, now: datetime) -> bool:
+        return now - self.at <= MOVE_HOLDS
+
+
+MOVE_HOLDS: Final = timedelta(minutes=10)
+_NOTE: Final = re.compile(r"gpuaas:(placed|move)\(([^;()]{1,100000});(\d{1,9});([0-9T:+-]{1,40})\)")
 
 
 def without_pin(comment: str) -> str:
-    return _PIN.sub("", comment).strip()
+    """The comment without anything of ours: a new pin, or none, settles a move too."""
+    return _NOTE.sub("", comment).strip()
 
 
 def asks(job: Job) -> bool:
@@ -178,7 +206,7 @@ def _license_name(wanted: str) -> str:
 
 def concerned(job: Job) -> bool:
     """Whether the gate has to look at the job at all."""
-    return job.state is JobState.PENDING and (asks(job) or Pin.of(job) is not None)
+    return job.state is JobState.PENDING and (asks(job) or Pin.of(job) is not None or Move.of(job) is not None)
 
 
 def promised(jobs: Iterable[Job]) -> Mapping[JobId, frozenset[NodeName]]:
@@ -203,7 +231,7 @@ def _could_start(job: Job, now: datetime) -> bool:
 def decide(picture: Picture, placer: Placer) -> list[Decision]:
     """A decision for each job that needs one now; no node is given twice.
 
-    Jobs that run again come first and keep what is left of their nodes; then the highest priority."""
+    Jobs that run again come first and keep what is left of their nodes, or move; then the highest priority."""
     pending = in_order(picture.jobs)
     occupied = picture.occupied()
     free = free_nodes(picture.nodes.values(), occupied)
@@ -211,6 +239,14 @@ def decide(picture: Picture, placer: Placer) -> list[Decision]:
     clearing = {node for nodes in promised(picture.jobs).values() for node in nodes}
     decisions: list[Decision] = []
     again: list[tuple[Job, Pin]] = []
+    moved: set[JobId] = set()
+    for job in pending:
+        if (decision := _moved(job, occupied | clearing, picture, placer)) is not None:
+            decisions.append(decision)
+            moved.add(job.id)
+            occupied |= _given(decision)
+    free -= occupied
+    pending = [job for job in pending if job.id not in moved]
     for job in pending:
         if (pin := Pin.of(job)) is None or job.priority == 0:  # a held job keeps nobody from its nodes
             continue
@@ -393,6 +429,22 @@ def _survivors(pin: Pin, occupied: Collection[NodeName], picture: Picture) -> li
         for name in sorted(pin.nodes)
         if name in picture.nodes and picture.nodes[name].usable and name not in occupied
     ]
+
+
+def _moved(job: Job, taken: Collection[NodeName], picture: Picture, placer: Placer) -> Decision | None:
+    """The job was requeued to make room: onto the nodes noted for it. None where it was not, or they are not there any
+    more; then it is treated as one that runs again, or left to Slurm."""
+    move = Move.of(job)
+    if move is None or job.priority == 0 or _is_limited(job) or not move.holds(picture.now):
+        return None
+    kept = _survivors(move, taken, picture)
+    if len(kept) < len(move.nodes):
+        return None
+    among = picture.partitions.get(job.partition, ())
+    placement = placer.place(len(kept), free=(), among=among, kept=kept)
+    if placement is None:
+        return None
+    return Decision(job=job, placement=placement, reason=f"Moved to make room: {placement.why}", again=True)
 
 
 def _replaced(

@@ -347,7 +347,7 @@ def _job(job: Any) -> tuple[object, ...]:
         job.eligible_time,
         job.start_time,
         limit if isinstance(limit, int) else None,
-        bool(job.is_requeueable),
+        bool(job.is_requeueable and job.is_batch_job),
         job.requeue_count or 0,
         _text(job, "admin_comment"),
         job.array_id,

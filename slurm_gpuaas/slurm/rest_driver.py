@@ -73,6 +73,7 @@ class _Job(Wire):
     start_time: Number = Field(default_factory=Number)
     time_limit: Number = Field(default_factory=Number)
     requeue: bool = False
+    batch_flag: bool = True
     restart_cnt: int = 0
     admin_comment: Text = ""
     array_job_id: Number = Field(default_factory=Number)
@@ -357,7 +358,7 @@ def _job(row: _Job) -> Job:
         eligible=row.eligible_time.value,
         started=row.start_time.value,
         time_limit_minutes=row.time_limit.value,
-        requeue=row.requeue,
+        requeue=row.requeue and row.batch_flag,
         restarts=row.restart_cnt,
         admin_comment=row.admin_comment,
         array_job_id=row.array_job_id.value,

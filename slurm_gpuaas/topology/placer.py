@@ -23,6 +23,10 @@ class FabricPlacer:
     def __init__(self, fabric: FabricArrays) -> None:
         self._fabric = fabric
 
+    @property
+    def fabric(self) -> FabricArrays:
+        return self._fabric
+
     def place(
         self,
         count: int,

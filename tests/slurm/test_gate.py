@@ -11,12 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from slurm_gpuaas.api.models import DefragApply, DefragOrder, DefragTerms, Staying
+from slurm_gpuaas.daemon.defragmentation import Defragmenter
 from slurm_gpuaas.domain.clock import SystemClock
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState, PlacementOutcome
 from slurm_gpuaas.domain.names import ClusterName, NodeName, PartitionName
-from slurm_gpuaas.domain.policy import expand_nodes
+from slurm_gpuaas.domain.policy import Policy, Pool, expand_nodes
 from slurm_gpuaas.jobs.gate import RESERVATION, GateSettings, PlacementGate, change_for
 from slurm_gpuaas.jobs.gate_rules import Decision
+from slurm_gpuaas.jobs.mover import Mover
 from slurm_gpuaas.slurm.records import JobChange
 from slurm_gpuaas.slurm.rest_driver import RestController
 from slurm_gpuaas.slurm.rest_wire import RestAddress, RestWire
@@ -220,6 +223,58 @@ def test_without_a_spare_a_requeued_job_goes_wherever_slurm_finds_room(bench: Be
         assert bench.job(job).required_nodes == ()
         bench.slurm.cancel(other)
         assert NodeName("b200-02") not in bench.nodes_of(job)
+
+
+POLICY = Policy.of(
+    [
+        Pool.model_validate(
+            {
+                "name": "mini",
+                "cluster": "mini",
+                "model": "b200",
+                "shares": [{"name": "own", "nodes": "b200-[01-08]", "partition": PARTITION}],
+            }
+        )
+    ]
+)
+
+
+def test_jobs_that_make_room_run_again_on_the_nodes_of_the_plan(bench: Bench) -> None:
+    """One that the gate placed and one that Slurm did; an interactive one stays where it is: Slurm requeues none."""
+    bench.store.replace_policy(POLICY, actor="test", at=datetime.now(UTC))
+    gate = bench.gate()
+    gate.tick()
+    interactive = ["salloc", "--no-shell", f"--partition={PARTITION}", "--nodes=1", "--gpus-per-node=8", "--exclusive"]
+    bench.mini.exec(interactive)
+    with bench.drained("b200-[01-04]"):
+        moved = [bench.submit(1, gated=False)]
+        bench.nodes_of(moved[0])
+        moved.append(bench.submit(1))
+        gate.tick()
+        assert bench.nodes_of(moved[1]) == expand_nodes("b200-06")
+    bench.mini.wait_for("Nodes in service", lambda: all(node.usable for node in bench.slurm.nodes()))
+    fabric = slurm_yaml.parse(bench.mini.path(TOPOLOGY).read_text())
+    clock = SystemClock()
+    defragmenter = Defragmenter(
+        cluster=ClusterName("mini"),
+        store=bench.store,
+        slurm=bench.slurm,
+        fabric=lambda: fabric.arrays,
+        mover=Mover(slurm=bench.slurm, audit=bench.store.audit, clock=clock),
+        clock=clock,
+        shadow=False,
+    )
+    terms = DefragTerms(count=4, guaranteed=True)
+    plan = defragmenter.plan(terms)
+    assert (plan.room, plan.gap, {move.job for move in plan.moves}) == ("b200-[05-08]", 0, {*moved})
+    assert plan.staying == (Staying(why="interactive or --no-requeue", jobs=1),)
+    orders = [move.model_dump(include=set(DefragOrder.model_fields)) for move in plan.moves]
+    defragmenter.apply(DefragApply.model_validate({**dict(terms), "room": plan.room, "moves": orders}), actor="root")
+    bench.mini.wait_for("Requeues", lambda: all(bench.job(job).restarts == 1 for job in moved))
+    gate.tick()
+    for move in plan.moves:
+        assert bench.nodes_of(move.job) == expand_nodes(move.to)
+        assert "gpuaas:move" not in bench.job(move.job).admin_comment
 
 
 INTERLEAVED = """\

@@ -103,6 +103,12 @@ def test_documents_that_contradict_each_other_are_refused_with_all_faults(site: 
         ("GET", "/incidents", None),
         ("GET", "/incidents/i1", None),
         ("POST", "/incidents/i1/close", {}),
+        ("POST", "/defrag/plan", {"count": 2}),
+        (
+            "POST",
+            "/defrag/apply",
+            {"count": 1, "room": "a1", "moves": [{"job": 1, "restarts": 0, "nodes": "a1", "to": "a2"}]},
+        ),
         ("GET", "/audit", None),
     ],
     ids=lambda value: str(value),

@@ -15,7 +15,8 @@ from slurm_gpuaas.domain.names import NodeName, PartitionName, QosName
 from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
 from slurm_gpuaas.domain.policy import fold_nodes
 from slurm_gpuaas.jobs import gate_rules
-from slurm_gpuaas.jobs.gate_rules import Decision, Pin, decide, without_gate, without_pin
+from slurm_gpuaas.jobs.gate import change_for
+from slurm_gpuaas.jobs.gate_rules import Decision, Move, Pin, decide, without_gate, without_pin
 from tests.fakes import EPOCH, make_job, make_node
 from tests.unit.gate.scene import GATED, NODES, PLACER, gated, names, picture, pinned
 
@@ -232,6 +233,90 @@ def test_a_requeued_job_with_nodes_of_its_users_choice_is_left_alone() -> None:
 def test_for_a_moment_after_a_requeue_slurm_calls_it_a_one_node_job() -> None:
     job = replace(pinned(1, "n[1-4]", restarts=1), node_count=1)
     assert brief(decide(picture([job], [make_node("n3", flags=DRAINED)]), PLACER)) == [(1, "n[1-2,4-5]")]
+
+
+def moving(job: Job, to: str, *, seen: int = 0) -> Job:
+    """The job with a note to move, written when it had restarted `seen` times."""
+    note = Move(nodes=frozenset(names(to)), restarts=seen, at=EPOCH)
+    return replace(job, admin_comment=note.written_to(job.admin_comment))
+
+
+PLACED = pinned(1, "n[1-2]", restarts=1)
+UNPLACED = make_job(1, node_count=2, restarts=1)
+
+
+@pytest.mark.parametrize(
+    ("rule", "jobs", "nodes", "minutes", "expected"),
+    [
+        ("a placed job goes where it was told", [moving(PLACED, "n[7-8]")], [], 0, [(1, "n[7-8]")]),
+        ("so does one that Slurm placed", [moving(UNPLACED, "n[7-8]")], [], 0, [(1, "n[7-8]")]),
+        (
+            "and one that still asks for the gate's licence",
+            [moving(replace(UNPLACED, licenses=GATED), "n[7-8]")],
+            [],
+            0,
+            [(1, "n[7-8]")],
+        ),
+        (
+            "also where another job is just leaving",
+            [moving(PLACED, "n[7-8]")],
+            [make_node("n7", base=NodeBase.ALLOCATED, flags=NodeFlag.COMPLETING)],
+            0,
+            [(1, "n[7-8]")],
+        ),
+        (
+            "nobody else gets those nodes",
+            [moving(PLACED, "n[7-8]"), pinned(2, "n[7-8]", restarts=1), gated(3, 4)],
+            [],
+            0,
+            [(1, "n[7-8]"), (2, "n[5-6]"), (3, "n[1-4]")],
+        ),
+        ("ten minutes old it still holds", [moving(PLACED, "n[7-8]")], [], 10, [(1, "n[7-8]")]),
+        ("older, the job keeps its survivors", [moving(PLACED, "n[7-8]")], [], 11, [(1, "n[1-2]")]),
+        ("older, an unplaced job is left to Slurm", [moving(UNPLACED, "n[7-8]")], [], 11, []),
+        (
+            "one of an earlier run means nothing",
+            [moving(replace(PLACED, restarts=2), "n[7-8]")],
+            [],
+            0,
+            [(1, "n[1-2]")],
+        ),
+        ("a node that is taken: its survivors", [moving(PLACED, "n[7-8]"), running(9, "n8")], [], 0, [(1, "n[1-2]")]),
+        (
+            "a node that is promised: its survivors",
+            [moving(PLACED, "n[7-8]"), pinned(2, "n8")],
+            [],
+            0,
+            [(1, "n[1-2]")],
+        ),
+        (
+            "a node that left service: its survivors",
+            [moving(PLACED, "n[7-8]")],
+            [make_node("n8", flags=DRAINED)],
+            0,
+            [(1, "n[1-2]")],
+        ),
+        ("a node that the fabric does not know", [moving(PLACED, "n[8-9]")], [], 0, [(1, "n[1-2]")]),
+        ("a held job waits", [moving(replace(UNPLACED, priority=0), "n[7-8]")], [], 0, []),
+        ("a limit: Slurm's", [moving(replace(UNPLACED, reason="QOSGrpGRES"), "n[7-8]")], [], 0, []),
+    ],
+)
+def test_a_job_that_was_requeued_to_make_room(
+    rule: str, jobs: list[Job], nodes: list[Node], minutes: int, expected: list[tuple[int, str | None]]
+) -> None:
+    seen = picture(jobs, nodes, later=timedelta(minutes=minutes))
+    assert brief(decide(seen, PLACER)) == expected, rule
+
+
+def test_a_job_that_moved_keeps_no_note_of_it() -> None:
+    job = moving(replace(PLACED, admin_comment="ticket 7 " + PLACED.admin_comment), "n[7-8]")
+    assert Pin.of(job) == Pin.of(PLACED), "the note stands beside the pin"
+    (decision,) = decide(picture([job]), PLACER)
+    assert decision.reason.startswith("Moved to make room: ")
+    comment = change_for(decision, EPOCH).admin_comment
+    assert comment is not None
+    assert comment.startswith("ticket 7 gpuaas:placed(n[7-8];1;")
+    assert "gpuaas:move" not in comment
 
 
 @pytest.mark.parametrize(
