@@ -70,6 +70,8 @@ class Job:
     excluded_nodes: tuple[NodeName, ...] = ()
     features: str = ""
     """What its user asks of nodes (`--constraint`)."""
+    comment: str = ""
+    """Its user's own words (`--comment`)."""
 
     @property
     def chooses(self) -> bool:
@@ -83,6 +85,8 @@ class PlacementOutcome(StrEnum):
     PINNED = "pinned"
     OPENED = "opened"
     """Let go without nodes of its own: Slurm places it."""
+    WAITING = "waiting"
+    """Waits for a better place, with nodes that are kept for it until a moment."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,14 +21,18 @@ from slurm_gpuaas.domain.giving_way import GivingWay
 from slurm_gpuaas.domain.jobs import Job, JobId, JobPlacement, PlacementOutcome
 from slurm_gpuaas.domain.names import ClusterName, NodeName, PartitionName
 from slurm_gpuaas.domain.nodes import Node
-from slurm_gpuaas.domain.policy import fold_nodes
+from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
 from slurm_gpuaas.jobs import gate_rules
-from slurm_gpuaas.jobs.gate_rules import LICENSE, Decision, Picture, Pin, Placer, asking, promised
+from slurm_gpuaas.jobs.gate_rules import LICENSE, Decision, Kept, Picture, Pin, Placer, asking, promised
 from slurm_gpuaas.slurm.protocols import Controller, SlurmRefused
 from slurm_gpuaas.slurm.records import JobChange, Reservation
 
 ACTOR: Final = "gpuaasd/gate"
 RESERVATION: Final = "gpuaas-placement-gate"
+KEPT: Final = "gpuaas-wait-"
+"""Before a job's number: the reservation of nodes that are kept for it while it waits for better ones."""
+KEPT_FOR: Final = timedelta(minutes=1)
+"""How long nobody else may be on them, once the wait is over and nobody has ended it: gpuaasd is dead."""
 LICENSE_ONLY: Final = "LICENSE_ONLY"
 RESTART_AFTER: Final = timedelta(seconds=2)
 """A run that starts in the second in which the one before it was ended fails for good: slurmd has revoked the job's
@@ -65,12 +69,14 @@ class GateSettings:
     licenses: how many of the gate's licence slurm.conf declares; all of them are held.
     hold: the licences are held this long beyond the last good tick.
     patience: a job that does not start on its nodes in this time is let go of them.
+    longest_wait: no job waits longer than this for better nodes, whatever its user allows.
     shadow: decide and log, change nothing, hold nothing.
     """
 
     licenses: int = 1_000_000
     hold: timedelta = timedelta(minutes=3)
     patience: timedelta = timedelta(seconds=8)
+    longest_wait: timedelta = timedelta(minutes=30)
     shadow: bool = False
 
 
@@ -116,6 +122,7 @@ class PlacementGate:
     placer: the placer of the fabric as it is now; asked for once a tick with work to do.
     partitions: nodes of each partition that the policy declares.
     quota: who gives way to guaranteed jobs.
+    risks: probability that a node fails a job, of nodes where it is above the others'.
     """
 
     name = "gate"
@@ -131,6 +138,7 @@ class PlacementGate:
         clock: Clock,
         settings: GateSettings,
         quota: Quota = NOBODY,
+        risks: Callable[[], Mapping[NodeName, float]] = dict,
     ) -> None:
         self._cluster = cluster
         self._slurm = slurm
@@ -140,6 +148,7 @@ class PlacementGate:
         self._clock = clock
         self._settings = settings
         self._quota = quota
+        self._risks = risks
         self._told: dict[JobId, str] = {}
         self._held_until: datetime | None = None
 
@@ -153,15 +162,23 @@ class PlacementGate:
     def tick(self) -> None:
         """Decide about every waiting job, then extend the hold. Nothing is extended after a failure: see the module."""
         jobs = self._slurm.jobs()
-        stuck = [decision.job.id for decision in self._decisions(jobs) if not self._carry_out(decision)]
+        reservations = self._slurm.reservations()
+        kept = kept_nodes(reservations)
+        decisions = self._decisions(jobs, kept)
+        if not self._settings.shadow:
+            # First of all: a job that is given its nodes could not start on them, and of one that went nobody needs them.
+            waiting = {decision.job.id for decision in decisions if decision.until}
+            for job in kept.keys() - waiting:
+                self._slurm.delete_reservation(f"{KEPT}{job}")
+        stuck = [decision.job.id for decision in decisions if not self._carry_out(decision, kept)]
         if stuck:
             log.warning("gate.not-extended", jobs=stuck, why="Slurm refused to open them; the hold runs out instead.")
         elif not self._settings.shadow:
-            self._extend()
+            self._extend(reservations)
 
     # -- deciding
 
-    def _decisions(self, jobs: Sequence[Job]) -> list[Decision]:
+    def _decisions(self, jobs: Sequence[Job], kept: Mapping[JobId, Kept]) -> list[Decision]:
         present = {job.id for job in jobs}
         self._told = {job: reason for job, reason in self._told.items() if job in present}
         if not any(map(gate_rules.concerned, jobs)):
@@ -178,14 +195,19 @@ class PlacementGate:
             rulings=self._quota.rulings(
                 now=now, jobs=jobs, nodes=nodes, promised=promised(jobs), pending=asking(jobs, now)
             ),
+            kept=kept,
+            longest_wait=self._settings.longest_wait,
+            risks=self._risks(),
         )
         return gate_rules.decide(picture, self._placer())
 
     # -- acting
 
-    def _carry_out(self, decision: Decision) -> bool:
+    def _carry_out(self, decision: Decision, kept: Mapping[JobId, Kept]) -> bool:
         """False when Slurm would not even open the job."""
         job = decision.job
+        if decision.until and job.id in kept:
+            return True
         if self._settings.shadow:
             if self._told.get(job.id) != decision.reason:
                 self._told[job.id] = decision.reason
@@ -193,13 +215,20 @@ class PlacementGate:
             return True
         self._record(decision)
         try:
-            self._slurm.update_job(job.id, change_for(decision, self._clock.now()))
+            if decision.until and decision.placement:
+                self._slurm.put_reservation(kept_for(job, decision.placement.nodes, decision.until))
+            else:
+                self._slurm.update_job(job.id, change_for(decision, self._clock.now()))
         except SlurmRefused as refusal:
             log.warning("gate.refused", job=job.id, outcome=decision.outcome, refusal=refusal.message)
             if decision.placement is None:
                 return False
+            if decision.until:
+                reason = f"Slurm would not keep nodes for it ({refusal.message}): {decision.placement.why}"
+                return self._carry_out(replace(decision, until=None, reason=reason), kept)
             reason = f"Slurm refused the nodes: {refusal.message}"
-            return self._carry_out(replace(decision, placement=None, reason=reason, clears_pin=Pin.of(job) is not None))
+            opened = replace(decision, placement=None, reason=reason, clears_pin=Pin.of(job) is not None)
+            return self._carry_out(opened, kept)
         log.info("gate.decided", job=job.id, outcome=decision.outcome, why=decision.reason)
         return True
 
@@ -227,9 +256,9 @@ class PlacementGate:
             if not again:
                 self._store.audit.append(audit_of(decision, record))
 
-    def _extend(self) -> None:
+    def _extend(self, reservations: Sequence[Reservation]) -> None:
         """Keep the licences held until `hold` from now."""
-        current = next((one for one in self._slurm.reservations() if one.name == RESERVATION), None)
+        current = next((one for one in reservations if one.name == RESERVATION), None)
         wanted = hold_wanted(current, self._clock.now(), self._settings)
         if wanted:
             self._slurm.put_reservation(wanted)
@@ -253,6 +282,25 @@ def change_for(decision: Decision, now: datetime) -> JobChange:
     )
 
 
+def kept_for(job: Job, nodes: Sequence[NodeName], until: datetime) -> Reservation:
+    """Nobody else may be on the nodes from `until` on; before, jobs that end in time may."""
+    return Reservation(
+        name=f"{KEPT}{job.id}",
+        start=until.replace(microsecond=0),
+        duration=KEPT_FOR,
+        users=("root",),
+        nodes=fold_nodes(nodes),
+    )
+
+
+def kept_nodes(reservations: Sequence[Reservation]) -> dict[JobId, Kept]:
+    return {
+        JobId(int(number)): Kept(frozenset(expand_nodes(one.nodes)), one.start)
+        for one in reservations
+        if one.name.startswith(KEPT) and (number := one.name.removeprefix(KEPT)).isdecimal() and one.nodes
+    }
+
+
 def hold_wanted(current: Reservation | None, now: datetime, settings: GateSettings) -> Reservation | None:
     """The reservation to write, or None while the present one has more than two thirds of its time left."""
     end = current.start + current.duration if current else now
@@ -270,8 +318,15 @@ def hold_wanted(current: Reservation | None, now: datetime, settings: GateSettin
     )
 
 
+ACTIONS: Final = {
+    PlacementOutcome.PINNED: "job.place",
+    PlacementOutcome.OPENED: "job.open",
+    PlacementOutcome.WAITING: "job.wait",
+}
+
+
 def audit_of(decision: Decision, record: JobPlacement) -> AuditEntry:
-    action = {PlacementOutcome.PINNED: "job.place", PlacementOutcome.OPENED: "job.open"}[record.outcome]
+    action = ACTIONS[record.outcome]
     evidence: dict[str, str | int | float | bool | None] = {
         "user": decision.job.user,
         "wanted": decision.job.node_count,

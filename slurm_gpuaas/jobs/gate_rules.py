@@ -1,7 +1,7 @@
 """What the placement gate does with each waiting job. Pure: a picture of the cluster in, decisions out.
 
-A job at the gate asks for a licence that our reservation holds. It gets nodes only when its whole set is free now;
-otherwise it is opened at once without nodes, because a job that waits for a licence gets no backfill reservation and
+A job at the gate asks for a licence that our reservation holds. It gets nodes only when its whole set is free now, or
+waits a while for a better one where its user allows that, with the set kept for it; otherwise it is opened at once without nodes, because a job that waits for a licence gets no backfill reservation and
 everybody passes it. One whose guarantee is in use stays: it could not start anyway, and once let go Slurm would choose
 who gives way to it. For a guaranteed job the quota core rules who gives way: the job gets their nodes, and Slurm
 preempts there whoever is burst. A job that got nodes and does not start on them soon (a limit holds it, somebody was
@@ -22,7 +22,7 @@ from slurm_gpuaas.domain.giving_way import GivingWay
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState, PlacementOutcome, ServiceClass
 from slurm_gpuaas.domain.names import NodeName, PartitionName
 from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
-from slurm_gpuaas.domain.placement import Placement
+from slurm_gpuaas.domain.placement import Placement, Surroundings
 from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
 from slurm_gpuaas.domain.usage import service_class
 
@@ -53,20 +53,21 @@ class Placer(Protocol):
         free: Collection[NodeName],
         among: Collection[NodeName],
         kept: Sequence[NodeName] = (),
-        mix: Mapping[int, int] = ...,
+        around: Surroundings = ...,
     ) -> Placement | None:
         """The best `count` nodes out of `free` (and all of `kept`, which the job stands on already), or None.
 
         Args:
             among: all nodes the job may ever run on; what is left over is judged against them.
-            mix: nodes that other waiting jobs ask for, and how many jobs ask for as many.
+            around: what else is weighed.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What to do with a job: pin it to the nodes of `placement`, or open it without nodes (`placement` is None).
+    """What to do with a job: pin it to the nodes of `placement`, open it without nodes (`placement` is None), or keep
+    these nodes for it `until` a moment while it waits for better ones.
 
     `reason` is for people; `clears_pin` says that nodes we gave it before are to be taken back; `again` that it ran
     before and need not wait for Slurm's requeue delay; `victims` give way on its nodes.
@@ -78,10 +79,21 @@ class Decision:
     clears_pin: bool = False
     again: bool = False
     victims: tuple[JobId, ...] = ()
+    until: datetime | None = None
 
     @property
     def outcome(self) -> PlacementOutcome:
+        if self.until:
+            return PlacementOutcome.WAITING
         return PlacementOutcome.PINNED if self.placement else PlacementOutcome.OPENED
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Nodes that are kept for a job which waits for better ones: from `until` on nobody else may be on them."""
+
+    nodes: frozenset[NodeName]
+    until: datetime
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +105,9 @@ class Picture:
         patience: how long a job may wait on the nodes it was given.
         grace: how long whoever gives way in a partition may take to end.
         rulings: who gives way to waiting guaranteed jobs; a job without one is none of the quota core's.
+        kept: nodes kept for jobs that wait for better ones.
+        longest_wait: no job waits longer for better nodes.
+        risks: probability that a node fails a job, where it is known to be above the others'.
     """
 
     now: datetime
@@ -102,6 +117,9 @@ class Picture:
     patience: timedelta
     grace: Mapping[PartitionName, timedelta] = field(default_factory=dict)
     rulings: Mapping[JobId, GivingWay] = field(default_factory=dict)
+    kept: Mapping[JobId, Kept] = field(default_factory=dict)
+    longest_wait: timedelta = timedelta(0)
+    risks: Mapping[NodeName, float] = field(default_factory=dict)
 
     @cached_property
     def waiting(self) -> Mapping[PartitionName, Mapping[int, int]]:
@@ -115,6 +133,46 @@ class Picture:
     def others(self, job: Job) -> Mapping[int, int]:
         """The sizes that wait beside this job."""
         return +(Counter(self.waiting.get(job.partition, {})) - Counter([job.node_count]))
+
+    @cached_property
+    def ends(self) -> Mapping[NodeName, float]:
+        """Seconds from now until the jobs on a node end by their time limits."""
+        ends: dict[NodeName, float] = {}
+        for job in self.jobs:
+            if job.state in ON_NODES and job.started is not None and job.time_limit is not None:
+                left = max((job.started + job.time_limit - self.now).total_seconds(), 0.0)
+                ends.update((node, max(left, ends.get(node, 0.0))) for node in job.nodes)
+        return ends
+
+    def around(self, job: Job) -> Surroundings:
+        runs = None if job.time_limit is None else job.time_limit.total_seconds()
+        return Surroundings(mix=self.others(job), risks=self.risks, ends=self.ends, runs_s=runs)
+
+    def lent(self, job: Job) -> set[NodeName]:
+        """Nodes that are kept for others and that the job would not leave in time."""
+        ends = None if job.time_limit is None else self.now + job.time_limit
+        return {
+            node
+            for other, kept in self.kept.items()
+            if other != job.id and (ends is None or ends > kept.until)
+            for node in kept.nodes
+        }
+
+    @cached_property
+    def first(self) -> Mapping[PartitionName, JobId]:
+        """Of the jobs that wait for nodes, the next one of each partition and those it shares nodes with."""
+        waiting = [job for job in self.jobs if self._waits_for_nodes(job)]
+        found = {}
+        for partition, nodes in self.partitions.items():
+            own = set(nodes)
+            near = {other for other, others in self.partitions.items() if not own.isdisjoint(others)}
+            if rivals := [job for job in waiting if job.partition in near]:
+                found[partition] = min(rivals, key=_order).id
+        return found
+
+    def _waits_for_nodes(self, job: Job) -> bool:
+        pending = job.state is JobState.PENDING and _could_start(job, self.now) and not _is_limited(job)
+        return pending and Pin.of(job) is None
 
     def occupied(self) -> set[NodeName]:
         return occupied(self.jobs)
@@ -221,7 +279,11 @@ def asking(jobs: Iterable[Job], now: datetime) -> list[Job]:
 
 
 def in_order(jobs: Iterable[Job]) -> list[Job]:
-    return sorted(filter(concerned, jobs), key=lambda job: (-job.priority, job.submitted, job.id))
+    return sorted(filter(concerned, jobs), key=_order)
+
+
+def _order(job: Job) -> tuple[int, datetime, JobId]:
+    return -job.priority, job.submitted, job.id
 
 
 def _could_start(job: Job, now: datetime) -> bool:
@@ -301,14 +363,20 @@ def _placed(
     if not _takes_whole_nodes(job, picture):
         return _part_of_a_node(job, ruling, clearing, picture, placer)
     among = picture.partitions[job.partition]
-    room = [name for name in among if name in free and _is_whole(job.gpus, job.node_count, picture.nodes[name])]
-    mix = picture.others(job)
-    placement = placer.place(job.node_count, free=room, among=among, mix=mix)
+    fitting = [
+        name for name in among if name in picture.nodes and _is_whole(job.gpus, job.node_count, picture.nodes[name])
+    ]
+    lent = picture.lent(job)
+    room = [name for name in fitting if name in free and name not in lent]
+    around = picture.around(job)
+    placement = placer.place(job.node_count, free=room, among=among, around=around)
+    if waiting := _waiting(job, placement, fitting, picture, placer):
+        return waiting
     if placement is not None:
         return Decision(job=job, placement=placement, reason=placement.why)
     if ruling and ruling.victims:
         theirs = _nodes_of(ruling.victims, among, picture).difference(clearing)
-        placement = placer.place(job.node_count, free=[*room, *sorted(theirs - set(room))], among=among, mix=mix)
+        placement = placer.place(job.node_count, free=[*room, *sorted(theirs - set(room))], among=among, around=around)
         if placement is not None:
             reason = f"{ruling.why} {placement.why}"
             return Decision(job=job, placement=placement, reason=reason, victims=ruling.victims)
@@ -316,11 +384,73 @@ def _placed(
     return Decision(job=job, placement=None, reason=reason)
 
 
+WAITS: Final = re.compile(r"(?:^|\s)gpuaas:wait=([0-9]{1,6})([smh])(?:\s|$)")
+UNITS: Final = {"s": 1, "m": 60, "h": 3600}
+WORTH: Final = 0.05
+"""A job waits for better nodes no longer than this part of its time limit: what a good place saves is of that order
+(Arnold, arXiv 2509.15940: +10.6 % end to end from alignment at 9,600 GPUs)."""
+LEAD: Final = timedelta(seconds=2)
+"""A wait ends so long before nobody else may be on the nodes, so that the job can have them in time."""
+
+
+def allowed_wait(job: Job) -> timedelta:
+    """How long its user lets the job wait for better nodes: `--comment="gpuaas:wait=10m"`."""
+    found = WAITS.search(job.comment)
+    return timedelta(seconds=int(found[1]) * UNITS[found[2]]) if found else timedelta(0)
+
+
+def longest_wait(allowed: timedelta, limit: timedelta | None, longest: timedelta) -> timedelta:
+    """What it pays to wait: see `WORTH`."""
+    return min(allowed, longest) if limit is None else min(allowed, longest, limit * WORTH)
+
+
+def could_be_better(placement: Placement, ideal: Placement) -> bool:
+    """Whether fewer pods or leaf groups would hold the job if all nodes in service were free, or no whole leaf group
+    need be broken."""
+    return (placement.pods, placement.leaf_groups) > (ideal.pods, ideal.leaf_groups) or placement.broken > 0
+
+
+def _waiting(
+    job: Job, placement: Placement | None, fitting: Collection[NodeName], picture: Picture, placer: Placer
+) -> Decision | None:
+    """The job waits for better nodes, or goes on doing so; None where it does not.
+
+    Only the next job of its partition may: another one would wait for who is before it, too. Of one node all are alike.
+    """
+    kept = picture.kept.get(job.id)
+    wait = longest_wait(allowed_wait(job), job.time_limit, picture.longest_wait)
+    until = kept.until if kept else picture.now + wait
+    if job.node_count < 2 or picture.now >= until - LEAD or picture.first.get(job.partition) != job.id:
+        return None
+    if placement is None and kept is None:
+        return None
+    if placement is not None:
+        usable = [name for name in fitting if picture.nodes[name].usable]
+        ideal = placer.place(job.node_count, free=usable, among=picture.partitions[job.partition])
+        if ideal is None or not could_be_better(placement, ideal):
+            return None
+    seconds = (until - picture.now).total_seconds()
+    why = placement.why if placement else "its nodes are lent until then."
+    return Decision(
+        job=job, placement=placement, reason=f"It waits {seconds:.0f} s at most for better than {why}", until=until
+    )
+
+
 def _part_of_a_node(
     job: Job, ruling: GivingWay | None, clearing: Collection[NodeName], picture: Picture, placer: Placer
 ) -> Decision:
-    """A job of a few GPUs is Slurm's to place, but for whom it takes them from."""
+    """A job of a few GPUs goes where they fit tightest, best on a node in use; if nobody has them free, to whom they
+    are taken from."""
     among = [name for name in picture.partitions[job.partition] if name in picture.nodes]
+    closed = picture.lent(job).union(clearing)
+    fitting = {
+        name: gpus
+        for name in among
+        if name not in closed and (gpus := picture.nodes[name].free_gpus) >= max(job.gpus, 1)
+    }
+    room = [name for name, gpus in fitting.items() if gpus == min(fitting.values())]
+    if job.node_count == 1 and (placement := placer.place(1, free=room, among=among, around=picture.around(job))):
+        return Decision(job=job, placement=placement, reason=placement.why)
     if not any(picture.nodes[name].free_gpus >= job.gpus for name in among) and ruling and ruling.victims:
         freed: Counter[NodeName] = Counter()
         for victim in picture.jobs:

@@ -59,6 +59,7 @@ JOB_FIELDS: Final = (
     "reservation",
     "excluded_nodes",
     "features",
+    "comment",
 )
 RESERVATION_FIELDS: Final = ("name", "start", "end", "users", "nodes", "licenses", "flags")
 
@@ -355,6 +356,7 @@ def _job(job: Any) -> tuple[object, ...]:
         _text(job, "reservation"),
         _text(job, "excluded_nodes"),
         _text(job, "constraints"),
+        _text(job, "comment"),
     )
 
 

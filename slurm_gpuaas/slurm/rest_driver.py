@@ -82,6 +82,7 @@ class _Job(Wire):
     resv_name: Text = ""
     excluded_nodes: Text = ""
     features: Text = ""
+    comment: Text = ""
 
 
 class _JobsAnswer(Answer):
@@ -366,6 +367,7 @@ def _job(row: _Job) -> Job:
         reservation=row.resv_name,
         excluded_nodes=row.excluded_nodes,
         features=row.features,
+        comment=row.comment,
     )
 
 

@@ -137,6 +137,7 @@ def job(
     reservation: str,
     excluded_nodes: str,
     features: str,
+    comment: str,
 ) -> Job:
     """Times are UNIX seconds. A pending job's start time is Slurm's estimate, so it is not `started`."""
     known = next((_JOB_STATES[word] for word in state if word in _JOB_STATES), JobState.PENDING)
@@ -169,6 +170,7 @@ def job(
         reservation=reservation,
         excluded_nodes=node_names(excluded_nodes),
         features=features,
+        comment=comment,
     )
 
 

@@ -27,6 +27,7 @@ from slurm_gpuaas.domain.policy import expand_nodes
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.intp]
+FloatArray = NDArray[np.float64]
 
 
 UNATTACHED = "unattached"

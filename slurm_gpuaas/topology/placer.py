@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from types import MappingProxyType
-from typing import Final
 
 import numpy as np
 
 from slurm_gpuaas.domain.names import NodeName
-from slurm_gpuaas.domain.placement import Placement
-from slurm_gpuaas.topology.fabric import BoolArray, FabricArrays, IntArray
+from slurm_gpuaas.domain.placement import NOTHING_AROUND, Placement, Surroundings
+from slurm_gpuaas.topology.fabric import BoolArray, FabricArrays, FloatArray, IntArray
 from slurm_gpuaas.topology.placement import Choice, Cost, Domain, Path, Request, choose, runner_up
-
-NO_MIX: Final[Mapping[int, int]] = MappingProxyType({})
-"""Nobody else waits."""
 
 
 class FabricPlacer:
@@ -34,7 +29,7 @@ class FabricPlacer:
         free: Collection[NodeName],
         among: Collection[NodeName],
         kept: Sequence[NodeName] = (),
-        mix: Mapping[int, int] = NO_MIX,
+        around: Surroundings = NOTHING_AROUND,
     ) -> Placement | None:
         """The best `count` nodes; None where the fabric has not as many free ones.
 
@@ -42,48 +37,86 @@ class FabricPlacer:
             free: nodes that can be taken now.
             among: all nodes the job may run on (its partition's): a leaf group is whole when all of these are free.
             kept: nodes the job keeps; they count towards `count` and need not be free.
-            mix: nodes that other waiting jobs ask for, and how many jobs ask for as many.
+            around: what else is weighed.
         """
         fabric = self._fabric
         kept = [node for node in kept if node in fabric.index]
         keep = fabric.mask(kept)
         takeable = fabric.mask(free) & fabric.mask(among) & ~keep
-        domains = self._domains(takeable, fabric.mask(among))
+        risks = self._values(around.risks)
+        domains = self._domains(takeable, fabric.mask(among), risks, self._misses(around))
         held = frozenset(fabric.paths[group] for group in fabric.group[keep])
-        request = Request(count=count - len(kept), held=held, mix=mix)
+        request = Request(count=count - len(kept), held=held, mix=around.mix)
         choice = choose(domains, request)
         if choice is None:
             return None
         other = runner_up(domains, request, choice)
         cost = with_held(choice.cost, held)
         return Placement(
-            nodes=tuple(fabric.nodes[i] for i in np.flatnonzero(keep | self._nodes(choice, takeable))),
+            nodes=tuple(fabric.nodes[i] for i in np.flatnonzero(keep | self._nodes(choice, takeable, risks))),
             pods=cost.used[0],
             leaf_groups=cost.used[1],
+            broken=cost.broken,
             cost=score(cost),
             gap=sum(choice.gap),
             runner_up_cost=score(with_held(other.cost, held)) if other else None,
             why=explained(choice, other, held),
         )
 
-    def _domains(self, takeable: BoolArray, among: BoolArray) -> list[Domain]:
+    def _domains(
+        self, takeable: BoolArray, among: BoolArray, risks: FloatArray | None, misses: FloatArray | None
+    ) -> list[Domain]:
         fabric = self._fabric
         groups = len(fabric.paths)
         free = np.bincount(fabric.group[takeable], minlength=groups)
         size = np.bincount(fabric.group[among], minlength=groups)
-        return [Domain(fabric.paths[g], int(free[g]), int(size[g])) for g in range(groups) if free[g]]
+        risky: dict[int, tuple[float, ...]] = {}
+        if risks is not None:
+            for group in np.unique(fabric.group[takeable & (risks > 0)]):
+                risky[group] = tuple(np.sort(risks[takeable & (fabric.group == group)]).tolist())
+        return [
+            Domain(
+                fabric.paths[g],
+                int(free[g]),
+                int(size[g]),
+                risky.get(g, ()),
+                () if misses is None else (float(misses[g]),) * int(free[g]),
+            )
+            for g in range(groups)
+            if free[g]
+        ]
 
-    def _nodes(self, choice: Choice, takeable: BoolArray) -> BoolArray:
-        """The first takeable nodes of each leaf group."""
+    def _values(self, values: Mapping[NodeName, float]) -> FloatArray | None:
+        """Per node, 0 where none is named; None where there are none at all."""
+        known = [(self._fabric.index[node], value) for node, value in values.items() if node in self._fabric.index]
+        if not known:
+            return None
+        array = np.zeros(len(self._fabric.nodes))
+        numbers, figures = zip(*known, strict=True)
+        array[list(numbers)] = figures
+        return array
+
+    def _misses(self, around: Surroundings) -> FloatArray | None:
+        """Seconds between the job's end and the last one of each leaf group's jobs; 0 where none runs."""
+        ends = None if around.runs_s is None else self._values(around.ends)
+        if ends is None or around.runs_s is None:
+            return None
+        last = np.zeros(len(self._fabric.paths))
+        np.maximum.at(last, self._fabric.group, ends)
+        return np.where(last > 0, np.abs(last - around.runs_s), 0.0)
+
+    def _nodes(self, choice: Choice, takeable: BoolArray, risks: FloatArray | None) -> BoolArray:
+        """Takeable nodes of each leaf group: the least risky, then the first."""
         fabric = self._fabric
-        take = np.zeros(len(fabric.paths), dtype=np.intp)
         number: dict[Path, int] = {path: group for group, path in enumerate(fabric.paths)}
+        chosen = np.zeros(len(takeable), dtype=np.bool_)
         for path, places in choice.takes:
-            take[number[path]] = places
-        before: IntArray = np.cumsum(takeable) - takeable
-        first: IntArray = before[np.searchsorted(fabric.group, np.arange(len(fabric.paths)))]
-        nth: BoolArray = takeable & (before - first[fabric.group] < take[fabric.group])
-        return nth
+            first, after = np.searchsorted(fabric.group, (number[path], number[path] + 1))
+            nodes: IntArray = first + np.flatnonzero(takeable[first:after])
+            if risks is not None:
+                nodes = nodes[np.argsort(risks[nodes], kind="stable")]
+            chosen[nodes[:places]] = True
+        return chosen
 
 
 def with_held(cost: Cost, held: Collection[Path]) -> Cost:
@@ -114,7 +147,8 @@ def described(cost: Cost) -> str:
     pods, leaf_groups = cost.used
     broken = ", breaks a whole one" if cost.broken else ""
     where = plural(leaf_groups, "leaf group") + (f" in {plural(pods, 'pod')}" if pods > 1 else "")
-    return f"{where}{broken}, {cost.leftover:.3g} left over"
+    risk = f", {cost.risk:.2g} nodes at risk" if cost.risk else ""
+    return f"{where}{broken}, {cost.leftover:.3g} left over{risk}"
 
 
 def plural(number: int, what: str) -> str:

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.placement import Surroundings
 from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
 from slurm_gpuaas.topology.fabric import FabricArrays
 from slurm_gpuaas.topology.placer import FabricPlacer
@@ -29,7 +30,7 @@ def test_the_first_free_nodes_of_the_chosen_leaf_group() -> None:
 def test_what_is_left_over_is_judged_by_what_waits() -> None:
     free = expand_nodes("n[1-3,5-6]")
     fullest = PLACER.place(1, free=free, among=NODES)
-    for_pairs = PLACER.place(1, free=free, among=NODES, mix={2: 3})
+    for_pairs = PLACER.place(1, free=free, among=NODES, around=Surroundings(mix={2: 3}))
     assert fullest is not None
     assert for_pairs is not None
     assert (fold_nodes(fullest.nodes), fold_nodes(for_pairs.nodes)) == ("n5", "n1")

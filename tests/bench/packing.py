@@ -1,0 +1,207 @@
+"""An event simulator of a cluster of whole-node jobs: in which order jobs start is its own rule, where is a side's to say.
+
+Jobs start in the order of their coming, and later ones fill in where they do not keep the first from the start that
+time limits promise it (EASY backfill). A side may let the first job wait for a better place, for a bounded time; the
+nodes that it could have are kept for it: meanwhile others get them only if they end in time. What is counted are leaf
+groups.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+import random
+import statistics
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.topology.fabric import FabricArrays
+
+DAY: Final = 86_400.0
+SHARES: Final[Mapping[int, float]] = {
+    1: 10, 2: 4, 4: 6, 8: 7, 16: 7, 32: 18, 64: 18, 128: 18, 256: 12,
+}  # fmt: skip
+"""Nodes of a job, and its share of all node-hours in per cent: most jobs are of one node, two thirds of the hours are
+those of jobs of 32 nodes (256 GPUs) and more, as training clusters are used."""
+MEAN_RUN: Final = 4 * 3600.0
+SPREAD: Final = 1.2
+"""Of the logarithm of run times."""
+TO_THE_LIMIT: Final = 0.3
+"""Share of jobs that run until their time limit; others end after a fifth to the whole of it."""
+BIG: Final = 16
+"""Nodes from which on a job's leaf groups are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A job: when it comes, its nodes, how long it runs and may run; all in seconds."""
+
+    at: float
+    nodes: int
+    runs: float
+    limit: float
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Nodes for a job, and how many seconds it may wait for better ones."""
+
+    nodes: Sequence[NodeName]
+    wait: float = 0.0
+
+
+Side = Callable[[Arrival, Collection[NodeName], Mapping[int, int]], Place]
+"""Chooses nodes for a job: which are free, and the sizes of the jobs that wait beside it."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Hold:
+    """The first job waits until then, and finds these nodes free."""
+
+    job: Arrival
+    until: float
+    nodes: frozenset[NodeName]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """Of jobs that came after the cluster had filled.
+
+    Args:
+        broken: leaf groups that were wholly free and are left partly used, summed over starts.
+        excess: leaf groups above the fewest that the size needs, summed over jobs of `BIG` nodes and more.
+        waits: seconds from coming to start.
+        busy: node-seconds.
+    """
+
+    broken: int = 0
+    excess: int = 0
+    waits: list[float] = field(default_factory=list)
+    busy: float = 0.0
+
+    @property
+    def mean_wait(self) -> float:
+        return statistics.fmean(self.waits)
+
+
+def arrivals(nodes: int, *, load: float, days: float, chance: random.Random) -> list[Arrival]:
+    """Jobs that ask for exactly `load` of the nodes' time."""
+    sizes = list(SHARES)
+    weights = [SHARES[size] / size for size in sizes]
+    mean = sum(SHARES.values()) / sum(weights)
+    number = round(load * nodes * days * DAY / (mean * MEAN_RUN))
+    drawn = [
+        (chance.uniform(0, days * DAY), chance.choices(sizes, weights)[0], chance.lognormvariate(0, SPREAD))
+        for _ in range(number)
+    ]
+    scale = load * nodes * days * DAY / sum(size * runs for _, size, runs in drawn)
+    return [
+        Arrival(
+            at, size, runs * scale, runs * scale / (1 if chance.random() < TO_THE_LIMIT else chance.uniform(0.2, 1))
+        )
+        for at, size, runs in sorted(drawn)
+    ]
+
+
+class Cluster:
+    """One run of the simulator.
+
+    Args:
+        warm: seconds after which jobs are counted.
+    """
+
+    def __init__(self, fabric: FabricArrays, side: Side, *, warm: float) -> None:
+        self._fabric = fabric
+        self._side = side
+        self._warm = warm
+        self._free = set(fabric.nodes)
+        self._size = Counter(fabric.group.tolist())
+        self._largest = max(self._size.values())
+        self._waiting: list[Arrival] = []
+        self._running: list[tuple[float, int, float, Sequence[NodeName]]] = []  # end, number, end by limit, nodes
+        self._hold: _Hold | None = None
+        self._started = 0
+        self.outcome = Outcome()
+
+    def run(self, coming: Sequence[Arrival], told: Callable[[int], object] = lambda started: None) -> Outcome:
+        """Until the last job has come. `told` hears how many have started."""
+        for arrival in coming:
+            while (moment := self._next()) <= arrival.at:
+                while self._running and self._running[0][0] <= moment:
+                    self._free.update(heapq.heappop(self._running)[-1])
+                self._start_what_may(moment)
+            self._waiting.append(arrival)
+            self._start_what_may(arrival.at)
+            told(self._started)
+        return self.outcome
+
+    def _next(self) -> float:
+        """When something ends, be it a job or a wait."""
+        ends = self._running[0][0] if self._running else math.inf
+        return min(ends, self._hold.until if self._hold else math.inf)
+
+    def _start_what_may(self, now: float) -> None:
+        while self._waiting and self._waiting[0].nodes <= len(self._free) and self._starts(self._waiting[0], now):
+            pass
+        if not self._waiting or not self._free:
+            return
+        if self._hold:
+            promised, spare = self._hold.until, len(self._free - self._hold.nodes)
+        else:
+            promised, spare = self._promise(self._waiting[0])
+        for job in self._waiting[1:]:
+            if job.nodes > len(self._free):
+                continue
+            if now + job.limit <= promised:
+                self._start(job, self._place(job, self._free).nodes, now)
+            elif job.nodes <= spare:
+                spare -= job.nodes
+                kept = self._hold.nodes if self._hold else frozenset()
+                self._start(job, self._place(job, self._free - kept).nodes, now)
+
+    def _starts(self, job: Arrival, now: float) -> bool:
+        """Start the first job, or let it wait."""
+        place = self._place(job, self._free)
+        if self._hold is None and place.wait:
+            self._hold = _Hold(job, now + place.wait, frozenset(place.nodes))
+        if self._hold and place.wait and now < self._hold.until:
+            return False
+        self._hold = None
+        self._start(job, place.nodes, now)
+        return True
+
+    def _place(self, job: Arrival, free: Collection[NodeName]) -> Place:
+        place = self._side(job, free, Counter(other.nodes for other in self._waiting if other is not job))
+        if len(place.nodes) != job.nodes or not self._free.issuperset(place.nodes):
+            raise AssertionError(f"A job of {job.nodes} nodes was placed on {place.nodes}.")
+        return place
+
+    def _promise(self, first: Arrival) -> tuple[float, int]:
+        """When by time limits the first job starts, and how many nodes are over then."""
+        there = len(self._free)
+        for ends, nodes in sorted((ends, len(nodes)) for _, _, ends, nodes in self._running):
+            there += nodes
+            if there >= first.nodes:
+                return ends, there - first.nodes
+        raise AssertionError(f"{first.nodes} nodes are more than the cluster has.")
+
+    def _start(self, job: Arrival, nodes: Sequence[NodeName], now: float) -> None:
+        self._waiting.remove(job)
+        if job.at >= self._warm:
+            self._count(job, nodes, now)
+        self._free.difference_update(nodes)
+        self._started += 1
+        heapq.heappush(self._running, (now + job.runs, self._started, now + job.limit, nodes))
+
+    def _count(self, job: Arrival, nodes: Sequence[NodeName], now: float) -> None:
+        fabric, outcome = self._fabric, self.outcome
+        free = Counter(int(fabric.group[fabric.index[node]]) for node in self._free)
+        used = Counter(int(fabric.group[fabric.index[node]]) for node in nodes)
+        outcome.waits.append(now - job.at)
+        outcome.busy += job.nodes * job.runs
+        outcome.broken += sum(free[group] == self._size[group] > number for group, number in used.items())
+        if job.nodes >= BIG:
+            outcome.excess += len(used) - -(-job.nodes // self._largest)
