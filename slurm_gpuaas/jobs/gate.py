@@ -166,7 +166,7 @@ class PlacementGate:
         kept = kept_nodes(reservations)
         decisions = self._decisions(jobs, kept)
         if not self._settings.shadow:
-            # First of all: a job that is given its nodes could not start on them, and of one that went nobody needs them.
+            # First: a job that is given its nodes could not start on them; one that has gone needs them no more.
             waiting = {decision.job.id for decision in decisions if decision.until}
             for job in kept.keys() - waiting:
                 self._slurm.delete_reservation(f"{KEPT}{job}")

@@ -1,11 +1,12 @@
 """What the placement gate does with each waiting job. Pure: a picture of the cluster in, decisions out.
 
-A job at the gate asks for a licence that our reservation holds. It gets nodes only when its whole set is free now, or
-waits a while for a better one where its user allows that, with the set kept for it; otherwise it is opened at once without nodes, because a job that waits for a licence gets no backfill reservation and
-everybody passes it. One whose guarantee is in use stays: it could not start anyway, and once let go Slurm would choose
-who gives way to it. For a guaranteed job the quota core rules who gives way: the job gets their nodes, and Slurm
-preempts there whoever is burst. A job that got nodes and does not start on them soon (a limit holds it, somebody was
-quicker, a node broke) is let go of them: the gate never makes a job later by more than `patience`.
+A job at the gate asks for a licence that our reservation holds. It gets nodes only when its whole set is free now, and
+waits for a better one if its user allows that, with the set kept for it. Otherwise it is opened at once without nodes,
+because a job that waits for a licence gets no backfill reservation and everybody passes it. One whose guarantee is in
+use stays: it could not start anyway, and once let go Slurm would choose who gives way to it. For a guaranteed job the
+quota core rules who gives way: the job gets their nodes, and Slurm preempts there whoever is burst. A job that got
+nodes and does not start on them soon (a limit holds it, somebody was quicker, a node broke) is let go of them: the gate
+never makes a job later by more than `patience` and what its user allows.
 """
 
 from __future__ import annotations
@@ -325,8 +326,9 @@ def decide(picture: Picture, placer: Placer) -> list[Decision]:
     for job in pending:
         if asks(job) and (decision := _placed(job, free, clearing, picture, placer)):
             decisions.append(decision)
-            free -= _given(decision)
-            clearing |= _given(decision)
+            if decision.until is None or job.id not in picture.kept:  # what is kept already is lent
+                free -= _given(decision)
+                clearing |= _given(decision)
     return decisions
 
 
@@ -375,7 +377,7 @@ def _placed(
     if placement is not None:
         return Decision(job=job, placement=placement, reason=placement.why)
     if ruling and ruling.victims:
-        theirs = _nodes_of(ruling.victims, among, picture).difference(clearing)
+        theirs = _nodes_of(ruling.victims, among, picture).difference(clearing, lent)
         placement = placer.place(job.node_count, free=[*room, *sorted(theirs - set(room))], among=among, around=around)
         if placement is not None:
             reason = f"{ruling.why} {placement.why}"

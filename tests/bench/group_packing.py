@@ -1,6 +1,6 @@
 """A week of jobs at load 0.9 on 957 nodes, placed by us and by a real slurmctld's topology/tree.
 
-Both sides see the same jobs in one simulator (`packing`); Slurm's side is asked with `sbatch --test-only` about the very
+Both sides see the same jobs in one simulator (`packing`); Slurm's side is asked with `sbatch --test-only` about the
 state of the simulated cluster at each start. Slurm says where only: when is the simulator's, so that both wait alike.
 """
 

@@ -1,4 +1,4 @@
-"""An event simulator of a cluster of whole-node jobs: in which order jobs start is its own rule, where is a side's to say.
+"""An event simulator of a cluster of whole-node jobs: it says in which order they start, a side says where.
 
 Jobs start in the order of their coming, and later ones fill in where they do not keep the first from the start that
 time limits promise it (EASY backfill). A side may let the first job wait for a better place, for a bounded time; the

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -98,7 +99,7 @@ def test_without_waiting_jobs_a_tick_reads_jobs_and_its_reservation(slurm: FakeC
 def test_shadow_changes_nothing(slurm: FakeController, store: FakeStore) -> None:
     job = submit(slurm)
     gate(slurm, store, GateSettings(shadow=True)).tick()
-    assert slurm.calls == ["jobs", "nodes"]
+    assert slurm.calls == ["jobs", "reservations", "nodes"]
     assert slurm.job_by_id[job].licenses == GATED
     assert not store.rows
 
@@ -168,6 +169,70 @@ def test_nodes_that_slurm_refuses_open_the_job(slurm: FakeController, store: Fak
     assert slurm.job_by_id[job].licenses == ""
     assert slurm.job_by_id[job].required_nodes == ()
     assert store.placements(job_id=job)[0].outcome is PlacementOutcome.OPENED
+
+
+class TestWait:
+    """n1, n2, n7 and n8 are in use: four free nodes are of two leaf groups, and its user lets the job wait."""
+
+    UNTIL = EPOCH + timedelta(minutes=10)
+
+    def waits(self, slurm: FakeController, store: FakeStore) -> PlacementGate:
+        for number, nodes in ((8, "n[1-2]"), (9, "n[7-8]")):
+            slurm.job_by_id[JobId(number)] = make_job(number, node_count=2)
+            slurm.start(number, list(names(nodes)))
+        job = gated(1, time_limit=timedelta(hours=10))
+        slurm.job_by_id[JobId(1)] = replace(job, comment="gpuaas:wait=10m")
+        controller = gate(slurm, store)
+        controller.tick()
+        return controller
+
+    def test_nodes_are_kept_for_it_and_told_once(self, slurm: FakeController, store: FakeStore) -> None:
+        controller = self.waits(slurm, store)
+        kept = slurm.reservation_by_name["gpuaas-wait-1"]
+        assert (kept.nodes, kept.start, kept.licenses) == ("n[3-6]", self.UNTIL, "")
+        assert slurm.job_by_id[JobId(1)].licenses == GATED, "it stays at the gate"
+        assert store.rows[JobId(1), 0].outcome is PlacementOutcome.WAITING
+        slurm.calls.clear()
+        controller.tick()
+        assert set(slurm.calls) == {"jobs", "nodes", "reservations"}
+        assert [entry.action for entry in store.entries] == ["job.wait"]
+
+    def test_a_better_place_ends_the_wait(self, slurm: FakeController, store: FakeStore) -> None:
+        controller = self.waits(slurm, store)
+        slurm.finish(9)
+        slurm.calls.clear()
+        controller.tick()
+        assert slurm.job_by_id[JobId(1)].required_nodes == names("n[5-8]")
+        assert "gpuaas-wait-1" not in slurm.reservation_by_name
+        assert slurm.calls.index("delete_reservation") < slurm.calls.index("update_job"), "or it could not start"
+
+    def test_at_the_end_it_gets_what_was_kept(self, slurm: FakeController, store: FakeStore) -> None:
+        controller = self.waits(slurm, store)
+        slurm.clock.at += timedelta(minutes=10)
+        controller.tick()
+        assert slurm.job_by_id[JobId(1)].required_nodes == names("n[3-6]")
+
+    def test_of_a_job_that_went_nothing_is_kept(self, slurm: FakeController, store: FakeStore) -> None:
+        controller = self.waits(slurm, store)
+        slurm.cancel(JobId(1))
+        controller.tick()
+        assert slurm.reservation_by_name.keys() == {RESERVATION}
+
+    def test_another_daemon_goes_on_with_the_wait(self, slurm: FakeController, store: FakeStore) -> None:
+        self.waits(slurm, store)
+        slurm.clock.at += timedelta(minutes=4)
+        gate(slurm, FakeStore()).tick()
+        assert slurm.reservation_by_name["gpuaas-wait-1"].start == self.UNTIL
+
+    def test_nodes_that_slurm_would_not_keep_are_given_at_once(self, slurm: FakeController, store: FakeStore) -> None:
+        def refuse(method: str) -> None:
+            if method == "put_reservation":
+                slurm.before = lambda method: None
+                raise SlurmRefused("Requested nodes are busy")
+
+        slurm.before = refuse
+        self.waits(slurm, store)
+        assert slurm.job_by_id[JobId(1)].required_nodes == names("n[3-6]")
 
 
 class Killed(BaseException):

@@ -16,7 +16,7 @@ from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
 from slurm_gpuaas.domain.policy import fold_nodes
 from slurm_gpuaas.jobs import gate_rules
 from slurm_gpuaas.jobs.gate import change_for
-from slurm_gpuaas.jobs.gate_rules import Decision, Move, Pin, decide, without_gate, without_pin
+from slurm_gpuaas.jobs.gate_rules import Decision, Kept, Move, Pin, decide, without_gate, without_pin
 from tests.fakes import EPOCH, make_job, make_node
 from tests.unit.gate.scene import GATED, NODES, PLACER, gated, names, picture, pinned
 
@@ -82,7 +82,22 @@ def brief(decisions: list[Decision]) -> list[tuple[int, str | None]]:
         ("a job that asks for features is opened", [replace(gated(1), features="gen5")], [], [(1, None)]),
         ("a job that a limit holds is opened", [replace(gated(1), reason="QOSGrpGRES")], [], [(1, None)]),
         ("an unknown partition is opened", [gated(1, partition="all")], [], [(1, None)]),
-        ("part of a node is Slurm's to pack", [gated(1, 1, gpus=2)], [], [(1, None)]),
+        (
+            "a few GPUs go where they fit tightest",
+            [gated(1, 1, gpus=2)],
+            [
+                make_node("n3", base=NodeBase.MIXED, gpus_allocated=4),
+                make_node("n7", base=NodeBase.MIXED, gpus_allocated=6),
+            ],
+            [(1, "n7")],
+        ),
+        (
+            "on an idle node, one of a leaf group that is broken already",
+            [running(9, "n6"), gated(1, 1, gpus=2)],
+            [make_node("n6", base=NodeBase.ALLOCATED, gpus_allocated=8)],
+            [(1, "n5")],
+        ),
+        ("a few GPUs on several nodes are Slurm's to pack", [gated(1, 2, gpus=4)], [], [(1, None)]),
         ("a held job stays at the gate", [gated(1, priority=0)], [], []),
         (
             "a held job keeps nobody from the nodes it was given",
@@ -167,7 +182,7 @@ def ruling(job: int, *victims: int, waits: bool = False) -> GivingWay:
         ("but not where Slurm could take somebody else",
          [*(replace(job, gpus=16, qos=BURST_QOS) for job in (*BURST, running(7, "n[5-8]"))), gated(1, 1, gpus=2)],
          [ruling(1, 9)], [(1, None)]),
-        ("unless one has room for it", [BURST[0], gated(1, 1, gpus=2)], [ruling(1, 8)], [(1, None)]),
+        ("free GPUs come before victims", [BURST[0], gated(1, 1, gpus=2)], [ruling(1, 8)], [(1, "n5")]),
     ],
 )  # fmt: skip
 def test_who_gives_way_is_the_quota_cores_word(
@@ -188,11 +203,81 @@ def test_who_gives_way_is_the_quota_cores_word(
         assert bool(one.victims) == bool(gets & taken), "victims are named exactly when their nodes are given"
 
 
+MINUTES_10 = timedelta(minutes=10)
+SPREAD = [running(8, "n[1-2]"), running(9, "n[7-8]")]
+"""What is free, n3 to n6, is of two leaf groups."""
+
+
+def patient(count: int = 4, wait: str = "10m", hours: int = 10, priority: int = 1) -> Job:
+    job = gated(1, count, time_limit=timedelta(hours=hours), priority=priority)
+    return replace(job, comment=f"run 7 gpuaas:wait={wait}")
+
+
+@pytest.mark.parametrize(
+    ("rule", "jobs", "kept", "later", "expected"),
+    [
+        ("two leaf groups, one would do: it waits", [*SPREAD, patient()], "", 0, ("n[3-6]", 600)),
+        ("its user allows no wait", [*SPREAD, gated(1)], "", 0, ("n[3-6]", None)),
+        ("no longer than its user allows", [*SPREAD, patient(wait="90s")], "", 0, ("n[3-6]", 90)),
+        ("no longer than a twentieth of its time", [*SPREAD, patient(hours=1)], "", 0, ("n[3-6]", 180)),
+        ("no longer than the site allows", [*SPREAD, patient(wait="9h")], "", 0, ("n[3-6]", 1200)),
+        ("what is free is as good as it gets", [SPREAD[0], patient()], "", 0, ("n[5-8]", None)),
+        ("a whole leaf group would be broken", [SPREAD[0], running(9, "n3"), patient(count=3)], "", 0, ("n[5-7]", 600)),
+        ("of one node all are alike", [SPREAD[0], running(9, "n[3-4]"), patient(count=1)], "", 0, ("n5", None)),
+        ("it goes on waiting", [*SPREAD, patient()], "n[3-6]", 300, ("n[3-6]", 300)),
+        ("what it could have is lent meanwhile", [*SPREAD, running(7, "n3"), patient()], "n[3-6]", 300, (None, 300)),
+        ("a better place has come", [SPREAD[0], patient()], "n[3-6]", 300, ("n[5-8]", None)),
+        ("its wait is over", [*SPREAD, patient()], "n[3-6]", 599, ("n[3-6]", None)),
+        ("over, and a node is not back", [*SPREAD, running(7, "n3"), patient()], "n[3-6]", 599, (None, None)),
+        (
+            "another job is next: it goes at once",
+            [*SPREAD, patient(), make_job(2, node_count=9, priority=5, reason="Resources")],
+            "",
+            0,
+            ("n[3-6]", None),
+        ),
+        (
+            "one that a limit holds is not next",
+            [*SPREAD, patient(), make_job(2, node_count=9, priority=5, reason="QOSGrpGRES")],
+            "",
+            0,
+            ("n[3-6]", 600),
+        ),
+    ],
+)
+def test_a_job_waits_for_better_nodes_within_its_users_bound(
+    rule: str, jobs: list[Job], kept: str, later: int, expected: tuple[str | None, int | None]
+) -> None:
+    seen = picture(jobs, later=timedelta(seconds=later))
+    holds = {JobId(1): Kept(frozenset(names(kept)), EPOCH + MINUTES_10)} if kept else {}
+    (decision,) = decide(replace(seen, kept=holds, longest_wait=timedelta(minutes=20)), PLACER)
+    seconds = round((decision.until - seen.now).total_seconds()) if decision.until else None
+    nodes = fold_nodes(decision.placement.nodes) if decision.placement else None
+    assert (nodes, seconds) == expected, rule
+
+
+def test_nodes_kept_for_one_job_are_lent_to_those_who_end_in_time() -> None:
+    kept = {JobId(1): Kept(frozenset(names("n[3-6]")), EPOCH + MINUTES_10)}
+    for limit, nodes in ((timedelta(minutes=9), "n[3-4]"), (timedelta(hours=1), None), (None, None)):
+        jobs = [*SPREAD, patient(priority=9), gated(2, 2, time_limit=limit)]
+        waits, other = decide(replace(picture(jobs), kept=kept, longest_wait=MINUTES_10), PLACER)
+        assert waits.until
+        assert brief([other]) == [(2, nodes)], limit
+
+
+def test_nodes_that_fail_least_are_taken() -> None:
+    seen = replace(picture([gated(1, 2)]), risks={names("n1")[0]: 0.2})
+    (decision,) = decide(seen, PLACER)
+    assert brief([decision]) == [(1, "n[2-3]")]
+    (decision,) = decide(replace(seen, jobs=[gated(1, 4)]), PLACER)
+    assert brief([decision]) == [(1, "n[5-8]")]
+
+
 def test_a_job_whose_victims_are_in_their_grace_time_keeps_its_nodes() -> None:
     jobs = [running(9, "n[1-4]"), pinned(1, "n[1-4]", reason="Resources")]
-    patient = {PartitionName("own"): timedelta(seconds=20)}
+    grace = {PartitionName("own"): timedelta(seconds=20)}
     for later, kept in ((27, True), (29, False)):
-        seen = replace(picture(jobs, later=timedelta(seconds=later)), grace=patient)
+        seen = replace(picture(jobs, later=timedelta(seconds=later)), grace=grace)
         assert (decide(seen, PLACER) == []) is kept
 
 

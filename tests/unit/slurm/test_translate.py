@@ -108,7 +108,7 @@ def test_names_that_we_would_never_give_are_read_as_slurm_says_them() -> None:
         state=("PENDING",), reason="Priority", nodes="", node_count=1, tres_requested="cpu=1", tres_allocated="",
         licenses="", priority=1, submitted=1, eligible=None, started=1_900_000_000, time_limit_minutes=None,
         requeue=True, restarts=0, admin_comment="", array_job_id=None, required_nodes="", reservation="",
-        excluded_nodes="", features="",
+        excluded_nodes="", features="", comment="",
     )  # fmt: skip
     assert (job.user, job.account, job.qos, job.partition) == ("Bob.Smith", "Physics", "own,burst", "GPU,Debug")
     assert job.started is None, "a pending job's start is an estimate"
