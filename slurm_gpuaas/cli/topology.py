@@ -14,13 +14,19 @@ from slurm_gpuaas.cli.output import print_json, print_table
 from slurm_gpuaas.domain.errors import ExitCode, InvalidInput
 from slurm_gpuaas.domain.faults import faults_of
 from slurm_gpuaas.domain.policy import expand_nodes
-from slurm_gpuaas.topology import ibnetdiscover, slurm_conf, slurm_yaml, validation
+from slurm_gpuaas.topology import iblinkinfo, ibnetdiscover, slurm_conf, slurm_yaml, validation
 from slurm_gpuaas.topology.difference import compare
 from slurm_gpuaas.topology.fabric import Fabric
 from slurm_gpuaas.topology.problem import Problem, solve
 
 FORMS = {"topology.yaml": slurm_yaml.render, "topology.conf": slurm_conf.render}
 TEXT = click.File("r", encoding="utf-8", errors="replace")
+NODES = click.option(
+    "--nodes", help="The cluster's nodes; other hosts of the fabric are left out. Default: every host."
+)
+OUTPUT = click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output."
+)
 
 
 @click.group("topology")
@@ -43,8 +49,8 @@ def import_() -> None:
 
 @import_.command("ibnetdiscover")
 @click.argument("file", type=TEXT)
-@click.option("--nodes", help="The cluster's nodes; other hosts of the fabric are left out. Default: every host.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output.")
+@NODES
+@OUTPUT
 def from_ibnetdiscover(file: TextIO, nodes: str | None, output: Path | None) -> None:
     """From the output of the real `ibnetdiscover` in FILE (- for standard input).
 
@@ -59,9 +65,27 @@ def from_ibnetdiscover(file: TextIO, nodes: str | None, output: Path | None) -> 
     _write(ibnetdiscover.parse(file.read(), nodes=wanted, source=_name(file, "ibnetdiscover")), output)
 
 
+@import_.command("iblinkinfo")
+@click.argument("file", type=TEXT)
+@NODES
+@OUTPUT
+def from_iblinkinfo(file: TextIO, nodes: str | None, output: Path | None) -> None:
+    """From the output of the real `iblinkinfo`, with or without -l, in FILE (- for standard input).
+
+    It gives the fabric that ibnetdiscover gives. Prefer -l where adapters have no names of their own.
+
+    \b
+    Examples:
+      iblinkinfo -l | gpuaas topology import iblinkinfo - --nodes 'b200-[001-129]' -o fabric.json
+      gpuaas topology import iblinkinfo saved.txt > fabric.json
+    """
+    wanted = expand_nodes(nodes) if nodes else ()
+    _write(iblinkinfo.parse(file.read(), nodes=wanted, source=_name(file, "iblinkinfo")), output)
+
+
 @import_.command("topology.yaml")
 @click.argument("file", type=TEXT)
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output.")
+@OUTPUT
 def from_topology_yaml(file: TextIO, output: Path | None) -> None:
     """From the tree in Slurm's topology.yaml in FILE (- for standard input).
 
@@ -162,7 +186,7 @@ def diff(before: TextIO, after: TextIO, as_json: bool) -> None:
     help="Slurm's topology plugin that plans with it.",
 )
 @click.option("--nodes", help="All nodes of slurm.conf: those the fabric lacks are added apart, as Slurm demands.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output.")
+@OUTPUT
 def render(fabric: TextIO, form: str, plugin: slurm_yaml.Plugin, nodes: str | None, output: Path | None) -> None:
     """Write FABRIC.json as Slurm's topology.yaml (Slurm 25.05 and later) or topology.conf (every Slurm).
 

@@ -96,7 +96,7 @@ class Cabling:
         if not self._leaves_of:
             raise InvalidInput(
                 f"{source} names no host.",
-                way_out="Check that it is the whole output of `ibnetdiscover`, and that --nodes names its hosts.",
+                way_out="Check that it is all that ibnetdiscover or iblinkinfo printed, and --nodes names its hosts.",
             )
         members = self._leaf_groups()
         pod_of = self._pods(members)
@@ -207,15 +207,17 @@ class Cabling:
             if cable.adapter:
                 on[cable.switch][cable.adapter] += 1
         usual = {leaf: adapters.most_common(1)[0][0] for leaf, adapters in on.items()}
+        known: dict[str, set[str]] = {}
         for leaves, _ in groups:
-            known = {usual[leaf] for leaf in leaves if leaf in usual}
-            for cable in sorted(self._host_cables.values(), key=lambda one: (natural(one.node), one.adapter)):
-                if cable.switch in leaves and cable.adapter in known and cable.adapter != usual[cable.switch]:
-                    says = (
-                        f"{cable.node} {cable.adapter} is cabled to {self._called(cable.switch)}, the leaf of "
-                        f"{usual[cable.switch]}."
-                    )
-                    yield Finding(fault=Fault.CROSSED_RAIL, says=says, nodes=cable.node, devices=(cable.switch,))
+            here = {usual[leaf] for leaf in leaves if leaf in usual}
+            known.update((leaf, here) for leaf in leaves)
+        for cable in sorted(self._host_cables.values(), key=lambda one: (natural(one.node), one.adapter)):
+            if cable.adapter in known[cable.switch] and cable.adapter != usual[cable.switch]:
+                says = (
+                    f"{cable.node} {cable.adapter} is cabled to {self._called(cable.switch)}, the leaf of "
+                    f"{usual[cable.switch]}."
+                )
+                yield Finding(fault=Fault.CROSSED_RAIL, says=says, nodes=cable.node, devices=(cable.switch,))
 
     def _joined_groups(self, groups: Sequence[_Group]) -> Iterator[Finding]:
         """Leaf groups with more leaves than most: a node cabled into two of them makes one of both."""
