@@ -13,10 +13,13 @@ from pydantic import ValidationError
 from slurm_gpuaas.cli.output import print_json, print_table
 from slurm_gpuaas.domain.errors import ExitCode, InvalidInput
 from slurm_gpuaas.domain.faults import faults_of
+from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import expand_nodes
-from slurm_gpuaas.topology import iblinkinfo, ibnetdiscover, slurm_conf, slurm_yaml, validation
+from slurm_gpuaas.topology import iblinkinfo, ibnetdiscover, ibstat, slurm_conf, slurm_yaml, validation
 from slurm_gpuaas.topology.difference import compare
+from slurm_gpuaas.topology.discovery import Discovery
 from slurm_gpuaas.topology.fabric import Fabric
+from slurm_gpuaas.topology.ibstat import Reports
 from slurm_gpuaas.topology.problem import Problem, solve
 
 FORMS = {"topology.yaml": slurm_yaml.render, "topology.conf": slurm_conf.render}
@@ -26,6 +29,13 @@ NODES = click.option(
 )
 OUTPUT = click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output."
+)
+IBSTAT = click.option(
+    "--ibstat",
+    "reports",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Files NODE or NODE.txt, what `ibstat` printed there: adapters go by GUID, not by description.",
 )
 
 
@@ -50,8 +60,9 @@ def import_() -> None:
 @import_.command("ibnetdiscover")
 @click.argument("file", type=TEXT)
 @NODES
+@IBSTAT
 @OUTPUT
-def from_ibnetdiscover(file: TextIO, nodes: str | None, output: Path | None) -> None:
+def from_ibnetdiscover(file: TextIO, nodes: str | None, reports: Path | None, output: Path | None) -> None:
     """From the output of the real `ibnetdiscover` in FILE (- for standard input).
 
     What is odd in the cabling or the text is said on standard error and kept in fabric.json.
@@ -59,28 +70,51 @@ def from_ibnetdiscover(file: TextIO, nodes: str | None, output: Path | None) -> 
     \b
     Examples:
       ibnetdiscover | gpuaas topology import ibnetdiscover - --nodes 'b200-[001-129]' -o fabric.json
-      gpuaas topology import ibnetdiscover saved.txt > fabric.json
+      gpuaas topology import ibnetdiscover saved.txt --ibstat ibstat.d > fabric.json
     """
-    wanted = expand_nodes(nodes) if nodes else ()
-    _write(ibnetdiscover.parse(file.read(), nodes=wanted, source=_name(file, "ibnetdiscover")), output)
+    found = ibnetdiscover.read(file.read())
+    _write(_fabric(found, _name(file, "ibnetdiscover"), nodes, reports), output)
 
 
 @import_.command("iblinkinfo")
 @click.argument("file", type=TEXT)
 @NODES
+@IBSTAT
 @OUTPUT
-def from_iblinkinfo(file: TextIO, nodes: str | None, output: Path | None) -> None:
+def from_iblinkinfo(file: TextIO, nodes: str | None, reports: Path | None, output: Path | None) -> None:
     """From the output of the real `iblinkinfo`, with or without -l, in FILE (- for standard input).
 
-    It gives the fabric that ibnetdiscover gives. Prefer -l where adapters have no names of their own.
+    It gives the fabric that ibnetdiscover gives.
 
     \b
     Examples:
       iblinkinfo -l | gpuaas topology import iblinkinfo - --nodes 'b200-[001-129]' -o fabric.json
-      gpuaas topology import iblinkinfo saved.txt > fabric.json
+      gpuaas topology import iblinkinfo saved.txt --ibstat ibstat.d > fabric.json
     """
+    _write(_fabric(iblinkinfo.read(file.read()), _name(file, "iblinkinfo"), nodes, reports), output)
+
+
+def _fabric(found: Discovery, source: str, nodes: str | None, folder: Path | None) -> Fabric:
     wanted = expand_nodes(nodes) if nodes else ()
-    _write(iblinkinfo.parse(file.read(), nodes=wanted, source=_name(file, "iblinkinfo")), output)
+    return found.fabric(source, nodes=wanted, reports=_reports(folder) if folder else {})
+
+
+def _reports(folder: Path) -> Reports:
+    """
+    Raises:
+        InvalidInput: the folder holds no report, or a file that cannot be read or is named after no node.
+    """
+    reports = {}
+    try:
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and not path.name.startswith("."):
+                node = NodeName(path.name.removesuffix(".txt"))
+                reports[node] = ibstat.parse(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError as error:
+        raise InvalidInput(f"{error.filename} cannot be read: {error.strerror}.", way_out="Allow it.") from None
+    if not reports:
+        raise InvalidInput(f"{folder} holds no file.", way_out="Write what `ibstat` prints on NODE to a file NODE.txt.")
+    return reports
 
 
 @import_.command("topology.yaml")

@@ -1,22 +1,26 @@
 """What a discovery tool told, by GUID, and the fabric that it amounts to: whose the adapters are, and which count.
 
 The readers of `ibnetdiscover` and `iblinkinfo` end here. A device is told apart by GUID, never by description; a host's
-name comes from there (`b200-001 mlx5_0`), since the tools' output holds no other.
+name comes from there (`b200-001 mlx5_0`), since the tools' output holds no other, unless the nodes' own `ibstat` tells.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.policy import fold_nodes
 from slurm_gpuaas.topology.cabling import Cabling, Rate
-from slurm_gpuaas.topology.fabric import Fabric, Fault, Finding
+from slurm_gpuaas.topology.fabric import Fabric, Fault, Finding, natural
+from slurm_gpuaas.topology.ibstat import Owned, Port, Reports, check, owners
 
+NONE: Final[Reports] = MappingProxyType({})
 MOST_FINDINGS: Final = 50
 LONGEST_LINE: Final = 1_000
 """Characters read of a line; the tools write 300 at most."""
@@ -70,43 +74,90 @@ class Discovery:
         described: devices with a record of their own, by GUID.
         mentioned: devices at the far end of a cable, by GUID.
         findings: what was odd in the text.
+        by_port: adapters go by the GUID of their port, not by their own.
     """
 
     described: Mapping[str, Device]
     mentioned: Mapping[str, Device]
     links: Sequence[Link]
     findings: Sequence[Finding]
+    by_port: bool = False
 
-    def fabric(self, source: str, *, nodes: Collection[NodeName] = ()) -> Fabric:
+    def fabric(self, source: str, *, nodes: Collection[NodeName] = (), reports: Reports = NONE) -> Fabric:
         """The fabric of these devices. Linear in devices and links.
 
         Args:
             nodes: the cluster's nodes. Given, other hosts are left out and each of these is in the fabric; absent,
                 every host of the text is a node.
+            reports: what `ibstat` says on nodes. An adapter in there belongs to that node, whatever its description.
 
         Raises:
             InvalidInput: no host at all.
         """
         wanted = frozenset(nodes)
+        reports = {_as_wanted(node, wanted): ports for node, ports in reports.items()}
         findings = list(self.findings)
         if undescribed := len(self.mentioned.keys() - self.described.keys()):
             says = f"{undescribed} devices are known from their cables only: the file may be cut."
             findings.append(Finding(fault=Fault.CUT_TEXT, says=says))
-        return self._cabled(wanted, findings).fabric(source, wanted, _few(findings))
-
-    def _cabled(self, wanted: Collection[NodeName], findings: list[Finding]) -> Cabling:
-        cabling = Cabling()
         devices = {**self.mentioned, **self.described}
-        hosts: dict[str, NodeName] = {}
+        hosts = self._hosts(devices, wanted, reports, findings)
+        cabling = self._cabled(devices, hosts, findings)
+        return cabling.fabric(source, wanted, [*_few(findings), *self._reported(devices, wanted, reports)])
+
+    def _hosts(
+        self,
+        devices: Mapping[str, Device],
+        wanted: Collection[NodeName],
+        reports: Reports,
+        findings: list[Finding],
+    ) -> Mapping[str, Owned]:
+        """Whose each adapter is."""
+        owner, twice = owners(reports, self._guid_of)
+        findings += twice
+        hosts: dict[str, Owned] = {}
+        for guid, device in sorted(devices.items()):
+            if device.kind is not Kind.ADAPTER:
+                continue
+            if owned := owner.get(guid):
+                named = host_of(device.description, wanted or reports.keys())
+                if named and named != owned.node:
+                    says = f"Adapter {guid} is in {owned.node}, but calls itself {device.description!r}."
+                    findings.append(Finding(fault=Fault.TWO_HOSTS, says=says, nodes=owned.node, devices=(guid,)))
+                if not wanted or owned.node in wanted:
+                    hosts[guid] = owned
+            elif host := host_of(device.description, wanted):
+                hosts[guid] = Owned(host, device.adapter)
+            elif not wanted:
+                says = f"Adapter {guid} names no host: {device.description!r}."
+                findings.append(Finding(fault=Fault.NO_HOST, says=says, devices=(guid,)))
+        return hosts
+
+    def _reported(
+        self, devices: Mapping[str, Device], wanted: Collection[NodeName], reports: Reports
+    ) -> Iterator[Finding]:
+        """What the nodes' own reports say is wrong, and the nodes without one."""
+        if not reports:
+            return
+        if lacking := sorted(set(wanted) - reports.keys(), key=natural):
+            says = f"{len(lacking)} nodes have no ibstat: their adapters are known by description only."
+            yield Finding(fault=Fault.NO_REPORT, says=says, nodes=fold_nodes(lacking))
+        links: dict[tuple[str, int], Rate | None] = {}
+        for link in self.links:
+            for end in (link.near, link.far):
+                if devices[end.device].kind is Kind.ADAPTER:
+                    links[end] = links.get(end) or link.rate
+        ours = {node: ports for node, ports in reports.items() if not wanted or node in wanted}
+        yield from check(ours, self._guid_of, links)
+
+    def _guid_of(self, port: Port) -> str:
+        return port.guid if self.by_port else port.node_guid
+
+    def _cabled(self, devices: Mapping[str, Device], hosts: Mapping[str, Owned], findings: list[Finding]) -> Cabling:
+        cabling = Cabling()
         for guid, device in sorted(devices.items()):
             if device.kind is Kind.SWITCH:
                 cabling.add_switch(guid, device.description)
-            elif device.kind is Kind.ADAPTER:
-                if host := host_of(device.description, wanted):
-                    hosts[guid] = host
-                elif not wanted:
-                    says = f"Adapter {guid} names no host: {device.description!r}."
-                    findings.append(Finding(fault=Fault.NO_HOST, says=says, devices=(guid,)))
         for link in self.links:
             one, other = link.near.device, link.far.device
             ends = frozenset((link.near, link.far))
@@ -121,7 +172,8 @@ class Discovery:
                     says = f"A cable between {one} and {other} joins no switch."
                     findings.append(Finding(fault=Fault.NO_SWITCH, says=says, devices=(one, other)))
             if one in hosts and devices[other].kind is Kind.SWITCH:
-                cabling.connect_host(hosts[one], other, adapter=devices[one].adapter, rate=link.rate, cable=ends)
+                node, adapter = hosts[one]
+                cabling.connect_host(node, other, adapter=adapter, rate=link.rate, cable=ends)
         return cabling
 
 
@@ -131,6 +183,10 @@ def _few(findings: list[Finding]) -> list[Finding]:
         return findings
     rest = Finding(fault=findings[MOST_FINDINGS].fault, says=f"{more} more findings like those before.")
     return [*findings[:MOST_FINDINGS], rest]
+
+
+def _as_wanted(node: NodeName, wanted: Collection[NodeName]) -> NodeName:
+    return node if node in wanted else short(node, wanted) or node
 
 
 def guid_of(digits: str) -> str:

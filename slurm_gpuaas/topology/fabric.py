@@ -70,6 +70,8 @@ class Fault(StrEnum):
     JOINED_GROUPS = "joined-groups"
     NO_HOST = "no-host"
     NO_SWITCH = "no-switch"
+    NO_REPORT = "no-report"
+    TWO_HOSTS = "two-hosts"
     TWO_KINDS = "two-kinds"
     CUT_TEXT = "cut-text"
     STRANGE_TEXT = "strange-text"

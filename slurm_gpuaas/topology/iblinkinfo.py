@@ -100,7 +100,11 @@ def read(text: str) -> Discovery:
         findings.append(Finding(fault=Fault.STRANGE_TEXT, says=says))
     kinds = {**_guessed(links), **kinds}
     return Discovery(
-        described=_devices(names, kinds), mentioned=_devices(mentioned, kinds), links=links, findings=findings
+        described=_devices(names, kinds),
+        mentioned=_devices(mentioned, kinds),
+        links=links,
+        findings=findings,
+        by_port=True,
     )
 
 
