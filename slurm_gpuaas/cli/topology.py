@@ -130,6 +130,19 @@ def from_topology_yaml(file: TextIO, output: Path | None) -> None:
     _write(slurm_yaml.parse(file.read(), source=_name(file, "topology.yaml")), output)
 
 
+@import_.command("topology.conf")
+@click.argument("file", type=TEXT)
+@OUTPUT
+def from_topology_conf(file: TextIO, output: Path | None) -> None:
+    """From the tree or the blocks in Slurm's topology.conf in FILE (- for standard input).
+
+    \b
+    Example:
+      gpuaas topology import topology.conf /etc/slurm/topology.conf | gpuaas topology render -
+    """
+    _write(slurm_conf.parse(file.read(), source=_name(file, "topology.conf")), output)
+
+
 @group.command()
 @click.argument("fabric", type=TEXT)
 @click.option("--json", "as_json", is_flag=True, help="The fabric as one JSON document.")

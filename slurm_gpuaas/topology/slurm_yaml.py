@@ -81,7 +81,9 @@ def switches(fabric: Fabric, *, nodes: Collection[NodeName] = ()) -> list[tuple[
     return rows
 
 
-class _Switch(BaseModel):
+class SwitchRow(BaseModel):
+    """A switch as the file describes it."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     switch: Annotated[str, BeforeValidator(str), Field(max_length=64)]
@@ -92,10 +94,12 @@ class _Switch(BaseModel):
 class _Tree(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    switches: tuple[_Switch, ...] = ()
+    switches: tuple[SwitchRow, ...] = ()
 
 
-class _BlockRow(BaseModel):
+class BlockRow(BaseModel):
+    """A block as the file describes it."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     block: Annotated[str, BeforeValidator(str), Field(max_length=64)]
@@ -105,7 +109,7 @@ class _BlockRow(BaseModel):
 class _Blocks(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    blocks: tuple[_BlockRow, ...] = ()
+    blocks: tuple[BlockRow, ...] = ()
 
 
 class _Topology(BaseModel):
@@ -133,12 +137,17 @@ def parse(text: str, *, source: str = "topology.yaml") -> Fabric:
     topologies = sorted(_read(text, source), key=lambda topology: not topology.cluster_default)
     trees = [topology.tree for topology in topologies if topology.tree]
     blocks = [topology.block for topology in topologies if topology.block]
-    if not trees and not blocks:
+    return fabric_of(trees[0].switches if trees else None, blocks[0].blocks if blocks else None, source)
+
+
+def fabric_of(switches: Iterable[SwitchRow] | None, blocks: Iterable[BlockRow] | None, source: str) -> Fabric:
+    """The fabric of a tree; without one, of blocks. `parse` says more, and what it raises."""
+    if switches is None and blocks is None:
         raise InvalidInput(
-            f"{source} holds neither tree nor blocks.", way_out="Give a file with a `tree:` of switches or a `block:`."
+            f"{source} holds neither tree nor blocks.", way_out="Give a file with a tree of switches or with blocks."
         )
     try:
-        return _fabric(trees[0].switches, source) if trees else _fabric_of_blocks(blocks[0].blocks, source)
+        return _fabric(switches, source) if switches is not None else _fabric_of_blocks(blocks or (), source)
     except ValidationError as error:
         what = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise InvalidInput(f"{source}: {what}", way_out="Correct the file.") from None
@@ -166,7 +175,7 @@ def _read(text: str, source: str) -> list[_Topology]:
         ) from None
 
 
-def _fabric_of_blocks(rows: Iterable[_BlockRow], source: str) -> Fabric:
+def _fabric_of_blocks(rows: Iterable[BlockRow], source: str) -> Fabric:
     groups = [
         LeafGroup(
             name=row.block,
@@ -180,7 +189,7 @@ def _fabric_of_blocks(rows: Iterable[_BlockRow], source: str) -> Fabric:
     return Fabric(source=source, leaf_groups=tuple(sorted(groups, key=lambda group: group.pod == UNATTACHED)))
 
 
-def _fabric(switches: Iterable[_Switch], source: str) -> Fabric:
+def _fabric(switches: Iterable[SwitchRow], source: str) -> Fabric:
     nodes: dict[str, str] = {}
     parent: dict[str, str] = {}
     names: set[str] = set()

@@ -135,3 +135,46 @@ def test_a_file_that_cannot_be_read_says_why(text: str, fault: str) -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     with suppress(InvalidInput):
         parse(text)
+
+
+class TestTopologyConf:
+    @pytest.mark.parametrize("plugin", [Plugin.TREE, Plugin.BLOCK])
+    def test_what_we_write_we_read_as_in_the_other_form(self, plugin: Plugin) -> None:
+        known = fabric(
+            ("p1", "a", "n[1-4]"), ("p1", "b", "n5"), ("p2", "c", "n[6-9]"), ("unattached", "unattached", "x")
+        )
+        text = slurm_conf.render(known, plugin=plugin)
+        assert slurm_conf.parse(text, source="") == parse(render(known, plugin=plugin), source="")
+
+    def test_as_people_write_it(self) -> None:
+        text = (
+            "# the fabric\n"
+            "switchname=r SWITCHES=a,b LinkSpeed=400000  # root\n\n"
+            "SwitchName=a \\\n   Nodes=n[1-2],\\\nn[3-4]\n"
+            "SwitchName=b Nodes=n5 \\"
+        )
+        assert shape(slurm_conf.parse(text)) == [("r", "a", "n[1-4]"), ("r", "b", "n5")]
+
+    @pytest.mark.parametrize(
+        ("text", "fault"),
+        [
+            ("", "holds neither tree nor blocks"),
+            ("SwitchName=a Nodes=n1\nhello\n", "line 2 is not understood: 'hello'"),
+            ("SwitchName=a Nodes=n1 Colour=red\n", "line 1 is not understood"),
+            ("Nodes=n1\n", "line 1 is not understood"),
+            ("SwitchName=a Nodes=n1\nSwitchName=a Nodes=n2\n", "switch a stands twice"),
+            ("SwitchName=a Nodes=n1\nSwitchName=r Switches=a,b\n", "child b is no switch"),
+            (f"SwitchName={'a' * 65} Nodes=n1\n", "line 1: the name has more than 64 characters"),
+            ("SwitchName=a Nodes=n[1-\n", "is not a node list"),
+            ("BlockName=a Nodes=n1\nBlockName=b Nodes=n1\nBlockSizes=1\n", "Node n1 is in leaf groups"),
+            ("SwitchName=a/b Nodes=n1\n", "String should match pattern"),
+        ],
+    )
+    def test_a_file_that_cannot_be_read_says_why(self, text: str, fault: str) -> None:
+        with pytest.raises(InvalidInput, match=fault):
+            slurm_conf.parse(text)
+
+    @given(st.text(alphabet=st.sampled_from("SwitchName=ab Nodes[1-4],\\\n#\0")))
+    def test_any_text_is_read_or_refused(self, text: str) -> None:
+        with suppress(InvalidInput):
+            slurm_conf.parse(text)
