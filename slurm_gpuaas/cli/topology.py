@@ -14,11 +14,11 @@ from slurm_gpuaas.cli.output import print_json, print_table
 from slurm_gpuaas.domain.errors import ExitCode, InvalidInput
 from slurm_gpuaas.domain.faults import faults_of
 from slurm_gpuaas.domain.names import NodeName
-from slurm_gpuaas.domain.policy import expand_nodes
+from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
 from slurm_gpuaas.topology import iblinkinfo, ibnetdiscover, ibstat, slurm_conf, slurm_yaml, validation
 from slurm_gpuaas.topology.difference import compare
 from slurm_gpuaas.topology.discovery import Discovery
-from slurm_gpuaas.topology.fabric import Fabric
+from slurm_gpuaas.topology.fabric import Fabric, LeafGroup, natural
 from slurm_gpuaas.topology.ibstat import Reports
 from slurm_gpuaas.topology.problem import Problem, solve
 
@@ -36,6 +36,12 @@ IBSTAT = click.option(
     type=click.Path(exists=True, file_okay=False, path_type=Path),
     metavar="DIR",
     help="Files NODE or NODE.txt, what `ibstat` printed there: adapters go by GUID, not by description.",
+)
+
+RAILS = click.option(
+    "--rails",
+    metavar="ADAPTERS",
+    help="Adapters of the compute fabric, such as mlx5_0,mlx5_3; others (storage) are left out. Default: all.",
 )
 
 
@@ -61,8 +67,11 @@ def import_() -> None:
 @click.argument("file", type=TEXT)
 @NODES
 @IBSTAT
+@RAILS
 @OUTPUT
-def from_ibnetdiscover(file: TextIO, nodes: str | None, reports: Path | None, output: Path | None) -> None:
+def from_ibnetdiscover(
+    file: TextIO, nodes: str | None, reports: Path | None, rails: str | None, output: Path | None
+) -> None:
     """From the output of the real `ibnetdiscover` in FILE (- for standard input).
 
     What is odd in the cabling or the text is said on standard error and kept in fabric.json.
@@ -73,15 +82,18 @@ def from_ibnetdiscover(file: TextIO, nodes: str | None, reports: Path | None, ou
       gpuaas topology import ibnetdiscover saved.txt --ibstat ibstat.d > fabric.json
     """
     found = ibnetdiscover.read(file.read())
-    _write(_fabric(found, _name(file, "ibnetdiscover"), nodes, reports), output)
+    _write(_fabric(found, _name(file, "ibnetdiscover"), nodes, reports, rails), output)
 
 
 @import_.command("iblinkinfo")
 @click.argument("file", type=TEXT)
 @NODES
 @IBSTAT
+@RAILS
 @OUTPUT
-def from_iblinkinfo(file: TextIO, nodes: str | None, reports: Path | None, output: Path | None) -> None:
+def from_iblinkinfo(
+    file: TextIO, nodes: str | None, reports: Path | None, rails: str | None, output: Path | None
+) -> None:
     """From the output of the real `iblinkinfo`, with or without -l, in FILE (- for standard input).
 
     It gives the fabric that ibnetdiscover gives.
@@ -91,12 +103,16 @@ def from_iblinkinfo(file: TextIO, nodes: str | None, reports: Path | None, outpu
       iblinkinfo -l | gpuaas topology import iblinkinfo - --nodes 'b200-[001-129]' -o fabric.json
       gpuaas topology import iblinkinfo saved.txt --ibstat ibstat.d > fabric.json
     """
-    _write(_fabric(iblinkinfo.read(file.read()), _name(file, "iblinkinfo"), nodes, reports), output)
+    _write(_fabric(iblinkinfo.read(file.read()), _name(file, "iblinkinfo"), nodes, reports, rails), output)
 
 
-def _fabric(found: Discovery, source: str, nodes: str | None, folder: Path | None) -> Fabric:
-    wanted = expand_nodes(nodes) if nodes else ()
-    return found.fabric(source, nodes=wanted, reports=_reports(folder) if folder else {})
+def _fabric(found: Discovery, source: str, nodes: str | None, folder: Path | None, rails: str | None) -> Fabric:
+    return found.fabric(
+        source,
+        nodes=expand_nodes(nodes) if nodes else (),
+        reports=_reports(folder) if folder else {},
+        rails=frozenset((rails or "").replace(",", " ").split()),
+    )
 
 
 def _reports(folder: Path) -> Reports:
@@ -159,9 +175,10 @@ def show(fabric: TextIO, as_json: bool) -> None:
         print_json(known)
         return
     rows = [
-        (group.pod, group.name, len(group.node_names), len(group.switches), group.nodes) for group in known.leaf_groups
+        (group.pod, group.name, len(group.node_names), len(group.switches), _rails(group), group.nodes)
+        for group in known.leaf_groups
     ]
-    print_table(["pod", "leaf group", "#nodes", "#leaf switches", "node list"], rows, empty="No leaf group.")
+    print_table(["pod", "leaf group", "#nodes", "#leaf switches", "rails", "node list"], rows, empty="No leaf group.")
     nodes = sum(len(group.node_names) for group in known.leaf_groups)
     click.echo(
         f"{nodes} nodes, {len(known.leaf_groups)} leaf groups, {len(known.pods)} pods, "
@@ -170,6 +187,11 @@ def show(fabric: TextIO, as_json: bool) -> None:
     )
     for finding in known.findings:
         click.echo(f"! {finding.says}")
+
+
+def _rails(group: LeafGroup) -> str:
+    names = sorted({rail for rail in group.rails if NodeName.pattern.fullmatch(rail)}, key=natural)
+    return fold_nodes(names) if names else "-"
 
 
 @group.command()

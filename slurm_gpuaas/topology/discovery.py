@@ -50,6 +50,11 @@ class Device:
         """The last word of a description, such as mlx5_0."""
         return self.description.strip().rpartition(" ")[2]
 
+    @property
+    def is_aggregation(self) -> bool:
+        """SHARP's end inside a switch, which shows as an adapter: "Mellanox Technologies Aggregation Node"."""
+        return self.kind is Kind.ADAPTER and "Aggregation Node" in self.description
+
 
 class End(NamedTuple):
     """One end of a cable: a device's GUID, and its port."""
@@ -83,16 +88,19 @@ class Discovery:
     findings: Sequence[Finding]
     by_port: bool = False
 
-    def fabric(self, source: str, *, nodes: Collection[NodeName] = (), reports: Reports = NONE) -> Fabric:
+    def fabric(
+        self, source: str, *, nodes: Collection[NodeName] = (), reports: Reports = NONE, rails: Collection[str] = ()
+    ) -> Fabric:
         """The fabric of these devices. Linear in devices and links.
 
         Args:
             nodes: the cluster's nodes. Given, other hosts are left out and each of these is in the fabric; absent,
                 every host of the text is a node.
             reports: what `ibstat` says on nodes. An adapter in there belongs to that node, whatever its description.
+            rails: names of the adapters that are the compute fabric; absent, all are.
 
         Raises:
-            InvalidInput: no host at all.
+            InvalidInput: no host at all, or none with an adapter of these.
         """
         wanted = frozenset(nodes)
         reports = {_as_wanted(node, wanted): ports for node, ports in reports.items()}
@@ -102,8 +110,17 @@ class Discovery:
             findings.append(Finding(fault=Fault.CUT_TEXT, says=says))
         devices = {**self.mentioned, **self.described}
         hosts = self._hosts(devices, wanted, reports, findings)
+        if rails:
+            hosts = {guid: owned for guid, owned in hosts.items() if owned.adapter in rails}
+            unknown = sorted(set(rails) - {owned.adapter for owned in hosts.values()}, key=natural)
+            if not hosts:
+                raise InvalidInput(
+                    f"{source}: no node has an adapter {' or '.join(unknown)[:200]}.",
+                    way_out="Name adapters as the text does, such as mlx5_0.",
+                )
+            findings += (Finding(fault=Fault.NO_LINK, says=f"No node has an adapter {one:.200}.") for one in unknown)
         cabling = self._cabled(devices, hosts, findings)
-        return cabling.fabric(source, wanted, [*_few(findings), *self._reported(devices, wanted, reports)])
+        return cabling.fabric(source, wanted, [*_few(findings), *self._reported(devices, wanted, reports, rails)])
 
     def _hosts(
         self,
@@ -117,7 +134,7 @@ class Discovery:
         findings += twice
         hosts: dict[str, Owned] = {}
         for guid, device in sorted(devices.items()):
-            if device.kind is not Kind.ADAPTER:
+            if device.kind is not Kind.ADAPTER or device.is_aggregation:
                 continue
             if owned := owner.get(guid):
                 named = host_of(device.description, wanted or reports.keys())
@@ -134,7 +151,7 @@ class Discovery:
         return hosts
 
     def _reported(
-        self, devices: Mapping[str, Device], wanted: Collection[NodeName], reports: Reports
+        self, devices: Mapping[str, Device], wanted: Collection[NodeName], reports: Reports, rails: Collection[str]
     ) -> Iterator[Finding]:
         """What the nodes' own reports say is wrong, and the nodes without one."""
         if not reports:
@@ -148,7 +165,7 @@ class Discovery:
                 if devices[end.device].kind is Kind.ADAPTER:
                     links[end] = links.get(end) or link.rate
         ours = {node: ports for node, ports in reports.items() if not wanted or node in wanted}
-        yield from check(ours, self._guid_of, links)
+        yield from check(ours, self._guid_of, links, rails)
 
     def _guid_of(self, port: Port) -> str:
         return port.guid if self.by_port else port.node_guid
@@ -171,9 +188,13 @@ class Discovery:
                 case _:
                     says = f"A cable between {one} and {other} joins no switch."
                     findings.append(Finding(fault=Fault.NO_SWITCH, says=says, devices=(one, other)))
-            if one in hosts and devices[other].kind is Kind.SWITCH:
+            if devices[one].kind is not Kind.ADAPTER or devices[other].kind is not Kind.SWITCH:
+                continue
+            if one in hosts:
                 node, adapter = hosts[one]
                 cabling.connect_host(node, other, adapter=adapter, rate=link.rate, cable=ends)
+            elif not devices[one].is_aggregation:
+                cabling.connect_other(other)
         return cabling
 
 

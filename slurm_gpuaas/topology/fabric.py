@@ -52,6 +52,10 @@ class LeafGroup(BaseModel):
     pod: str = Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     nodes: str = Field(description="Folded node list as Slurm writes it.")
     switches: tuple[str, ...] = Field(default=(), description="Leaf switches: GUIDs, or names where none is known.")
+    rails: tuple[str, ...] = Field(
+        default=(),
+        description="The adapter of most nodes on each leaf switch, in their order; empty where none is known.",
+    )
 
     @cached_property
     def node_names(self) -> tuple[NodeName, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -112,6 +112,7 @@ def check(
     reports: Reports,
     guid_of: Callable[[Port], str],
     links: Mapping[tuple[str, int], Rate | None],
+    rails: Collection[str] = (),
 ) -> Iterator[Finding]:
     """Ports that are down, that the fabric lacks, or that run at less than most of their name.
 
@@ -120,10 +121,13 @@ def check(
 
     Args:
         links: rates of the fabric's links by the adapter's GUID and port.
+        rails: the adapters that count; absent, all do.
     """
     alike: dict[tuple[str, int], list[tuple[NodeName, Port]]] = defaultdict(list)
     for node, ports in sorted(reports.items(), key=lambda item: natural(item[0])):
         for port in ports:
+            if rails and port.adapter not in rails:
+                continue
             alike[port.adapter, port.number].append((node, port))
     for _, same in sorted(alike.items()):
         linked = [port for _, port in same if port.state == UP and (guid_of(port), port.number) in links]
