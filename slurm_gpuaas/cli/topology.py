@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -15,7 +15,7 @@ from slurm_gpuaas.domain.errors import ExitCode, InvalidInput
 from slurm_gpuaas.domain.faults import faults_of
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
-from slurm_gpuaas.topology import iblinkinfo, ibnetdiscover, ibstat, slurm_conf, slurm_yaml, validation
+from slurm_gpuaas.topology import iblinkinfo, ibnetdiscover, ibstat, nvidia_smi, slurm_conf, slurm_yaml, validation
 from slurm_gpuaas.topology.difference import compare
 from slurm_gpuaas.topology.discovery import Discovery
 from slurm_gpuaas.topology.fabric import Fabric, LeafGroup, natural
@@ -44,6 +44,13 @@ RAILS = click.option(
     help="Adapters of the compute fabric, such as mlx5_0,mlx5_3; others (storage) are left out. Default: all.",
 )
 
+TOPO = click.option(
+    "--topo",
+    type=TEXT,
+    metavar="FILE",
+    help="What `nvidia-smi topo -m` printed on a node, instead of --rails: each GPU's nearest adapter is a rail.",
+)
+
 
 @click.group("topology")
 def group() -> None:
@@ -68,9 +75,10 @@ def import_() -> None:
 @NODES
 @IBSTAT
 @RAILS
+@TOPO
 @OUTPUT
 def from_ibnetdiscover(
-    file: TextIO, nodes: str | None, reports: Path | None, rails: str | None, output: Path | None
+    file: TextIO, nodes: str | None, reports: Path | None, rails: str | None, topo: TextIO | None, output: Path | None
 ) -> None:
     """From the output of the real `ibnetdiscover` in FILE (- for standard input).
 
@@ -79,10 +87,10 @@ def from_ibnetdiscover(
     \b
     Examples:
       ibnetdiscover | gpuaas topology import ibnetdiscover - --nodes 'b200-[001-129]' -o fabric.json
-      gpuaas topology import ibnetdiscover saved.txt --ibstat ibstat.d > fabric.json
+      gpuaas topology import ibnetdiscover saved.txt --ibstat ibstat.d --topo topo.txt > fabric.json
     """
     found = ibnetdiscover.read(file.read())
-    _write(_fabric(found, _name(file, "ibnetdiscover"), nodes, reports, rails), output)
+    _write(_fabric(found, _name(file, "ibnetdiscover"), nodes, reports, rails, topo), output)
 
 
 @import_.command("iblinkinfo")
@@ -90,9 +98,10 @@ def from_ibnetdiscover(
 @NODES
 @IBSTAT
 @RAILS
+@TOPO
 @OUTPUT
 def from_iblinkinfo(
-    file: TextIO, nodes: str | None, reports: Path | None, rails: str | None, output: Path | None
+    file: TextIO, nodes: str | None, reports: Path | None, rails: str | None, topo: TextIO | None, output: Path | None
 ) -> None:
     """From the output of the real `iblinkinfo`, with or without -l, in FILE (- for standard input).
 
@@ -101,17 +110,32 @@ def from_iblinkinfo(
     \b
     Examples:
       iblinkinfo -l | gpuaas topology import iblinkinfo - --nodes 'b200-[001-129]' -o fabric.json
-      gpuaas topology import iblinkinfo saved.txt --ibstat ibstat.d > fabric.json
+      gpuaas topology import iblinkinfo saved.txt --rails mlx5_0,mlx5_3,mlx5_4,mlx5_5 > fabric.json
     """
-    _write(_fabric(iblinkinfo.read(file.read()), _name(file, "iblinkinfo"), nodes, reports, rails), output)
+    _write(_fabric(iblinkinfo.read(file.read()), _name(file, "iblinkinfo"), nodes, reports, rails, topo), output)
 
 
-def _fabric(found: Discovery, source: str, nodes: str | None, folder: Path | None, rails: str | None) -> Fabric:
+def _fabric(
+    found: Discovery, source: str, nodes: str | None, folder: Path | None, rails: str | None, topo: TextIO | None
+) -> Fabric:
+    """
+    Raises:
+        InvalidInput: two answers to which adapters count, or none in the matrix.
+    """
+    adapters = frozenset((rails or "").replace(",", " ").split())
+    if topo:
+        if adapters:
+            raise InvalidInput("--rails and --topo both say which adapters count.", way_out="Give one of them.")
+        matrix = nvidia_smi.parse(topo.read(), source=_name(topo, "nvidia-smi topo -m"))
+        adapters = frozenset(matrix.rails())
+        if not adapters:
+            raise InvalidInput(f"{_name(topo, 'The matrix')} holds no adapter.", way_out="Name them with --rails.")
+        found = replace(found, findings=[*found.findings, *matrix.findings()])
     return found.fabric(
         source,
         nodes=expand_nodes(nodes) if nodes else (),
         reports=_reports(folder) if folder else {},
-        rails=frozenset((rails or "").replace(",", " ").split()),
+        rails=adapters,
     )
 
 

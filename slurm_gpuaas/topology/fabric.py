@@ -76,6 +76,7 @@ class Fault(StrEnum):
     NO_SWITCH = "no-switch"
     NO_REPORT = "no-report"
     TWO_HOSTS = "two-hosts"
+    NVLINK_DOWN = "nvlink-down"
     TWO_KINDS = "two-kinds"
     CUT_TEXT = "cut-text"
     STRANGE_TEXT = "strange-text"
