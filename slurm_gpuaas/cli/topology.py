@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypedDict, TypeVar, Unpack
 
 import click
 from pydantic import ValidationError
@@ -15,7 +16,16 @@ from slurm_gpuaas.domain.errors import ExitCode, InvalidInput
 from slurm_gpuaas.domain.faults import faults_of
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
-from slurm_gpuaas.topology import iblinkinfo, ibnetdiscover, ibstat, nvidia_smi, slurm_conf, slurm_yaml, validation
+from slurm_gpuaas.topology import (
+    iblinkinfo,
+    ibnetdiscover,
+    ibstat,
+    nvidia_smi,
+    nvlink,
+    slurm_conf,
+    slurm_yaml,
+    validation,
+)
 from slurm_gpuaas.topology.difference import compare
 from slurm_gpuaas.topology.discovery import Discovery
 from slurm_gpuaas.topology.fabric import Fabric, LeafGroup, natural
@@ -24,11 +34,11 @@ from slurm_gpuaas.topology.problem import Problem, solve
 
 FORMS = {"topology.yaml": slurm_yaml.render, "topology.conf": slurm_conf.render}
 TEXT = click.File("r", encoding="utf-8", errors="replace")
-NODES = click.option(
-    "--nodes", help="The cluster's nodes; other hosts of the fabric are left out. Default: every host."
-)
 OUTPUT = click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output."
+)
+NODES = click.option(
+    "--nodes", help="The cluster's nodes; other hosts of the fabric are left out. Default: every host."
 )
 IBSTAT = click.option(
     "--ibstat",
@@ -37,19 +47,38 @@ IBSTAT = click.option(
     metavar="DIR",
     help="Files NODE or NODE.txt, what `ibstat` printed there: adapters go by GUID, not by description.",
 )
-
 RAILS = click.option(
     "--rails",
     metavar="ADAPTERS",
     help="Adapters of the compute fabric, such as mlx5_0,mlx5_3; others (storage) are left out. Default: all.",
 )
-
 TOPO = click.option(
     "--topo",
     type=TEXT,
     metavar="FILE",
     help="What `nvidia-smi topo -m` printed on a node, instead of --rails: each GPU's nearest adapter is a rail.",
 )
+NVLINK = click.option(
+    "--nvlink",
+    type=TEXT,
+    metavar="FILE",
+    help="NVLink domains: lines of `gpuaas-agent --print-nvlink`, or NODE, cluster UUID and clique of nvidia-smi.",
+)
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+class Known(TypedDict):
+    """What the operator knows besides the text."""
+
+    nodes: str | None
+    reports: Path | None
+    rails: str | None
+    topo: TextIO | None
+    nvlink: TextIO | None
+
+
+def _discovery_options(command: Command) -> Command:
+    return NODES(IBSTAT(RAILS(TOPO(NVLINK(command)))))
 
 
 @click.group("topology")
@@ -72,14 +101,9 @@ def import_() -> None:
 
 @import_.command("ibnetdiscover")
 @click.argument("file", type=TEXT)
-@NODES
-@IBSTAT
-@RAILS
-@TOPO
+@_discovery_options
 @OUTPUT
-def from_ibnetdiscover(
-    file: TextIO, nodes: str | None, reports: Path | None, rails: str | None, topo: TextIO | None, output: Path | None
-) -> None:
+def from_ibnetdiscover(file: TextIO, output: Path | None, **known: Unpack[Known]) -> None:
     """From the output of the real `ibnetdiscover` in FILE (- for standard input).
 
     What is odd in the cabling or the text is said on standard error and kept in fabric.json.
@@ -89,20 +113,14 @@ def from_ibnetdiscover(
       ibnetdiscover | gpuaas topology import ibnetdiscover - --nodes 'b200-[001-129]' -o fabric.json
       gpuaas topology import ibnetdiscover saved.txt --ibstat ibstat.d --topo topo.txt > fabric.json
     """
-    found = ibnetdiscover.read(file.read())
-    _write(_fabric(found, _name(file, "ibnetdiscover"), nodes, reports, rails, topo), output)
+    _write(_fabric(ibnetdiscover.read(file.read()), _name(file, "ibnetdiscover"), **known), output)
 
 
 @import_.command("iblinkinfo")
 @click.argument("file", type=TEXT)
-@NODES
-@IBSTAT
-@RAILS
-@TOPO
+@_discovery_options
 @OUTPUT
-def from_iblinkinfo(
-    file: TextIO, nodes: str | None, reports: Path | None, rails: str | None, topo: TextIO | None, output: Path | None
-) -> None:
+def from_iblinkinfo(file: TextIO, output: Path | None, **known: Unpack[Known]) -> None:
     """From the output of the real `iblinkinfo`, with or without -l, in FILE (- for standard input).
 
     It gives the fabric that ibnetdiscover gives.
@@ -112,31 +130,30 @@ def from_iblinkinfo(
       iblinkinfo -l | gpuaas topology import iblinkinfo - --nodes 'b200-[001-129]' -o fabric.json
       gpuaas topology import iblinkinfo saved.txt --rails mlx5_0,mlx5_3,mlx5_4,mlx5_5 > fabric.json
     """
-    _write(_fabric(iblinkinfo.read(file.read()), _name(file, "iblinkinfo"), nodes, reports, rails, topo), output)
+    _write(_fabric(iblinkinfo.read(file.read()), _name(file, "iblinkinfo"), **known), output)
 
 
-def _fabric(
-    found: Discovery, source: str, nodes: str | None, folder: Path | None, rails: str | None, topo: TextIO | None
-) -> Fabric:
+def _fabric(found: Discovery, source: str, **known: Unpack[Known]) -> Fabric:
     """
     Raises:
         InvalidInput: two answers to which adapters count, or none in the matrix.
     """
-    adapters = frozenset((rails or "").replace(",", " ").split())
-    if topo:
-        if adapters:
+    rails = frozenset((known["rails"] or "").replace(",", " ").split())
+    if topo := known["topo"]:
+        if rails:
             raise InvalidInput("--rails and --topo both say which adapters count.", way_out="Give one of them.")
         matrix = nvidia_smi.parse(topo.read(), source=_name(topo, "nvidia-smi topo -m"))
-        adapters = frozenset(matrix.rails())
-        if not adapters:
+        rails = frozenset(matrix.rails())
+        if not rails:
             raise InvalidInput(f"{_name(topo, 'The matrix')} holds no adapter.", way_out="Name them with --rails.")
         found = replace(found, findings=[*found.findings, *matrix.findings()])
-    return found.fabric(
+    fabric = found.fabric(
         source,
-        nodes=expand_nodes(nodes) if nodes else (),
-        reports=_reports(folder) if folder else {},
-        rails=adapters,
+        nodes=expand_nodes(known["nodes"]) if known["nodes"] else (),
+        reports=_reports(known["reports"]) if known["reports"] else {},
+        rails=rails,
     )
+    return nvlink.add(fabric, known["nvlink"].read()) if known["nvlink"] else fabric
 
 
 def _reports(folder: Path) -> Reports:
@@ -209,6 +226,8 @@ def show(fabric: TextIO, as_json: bool) -> None:
         f"{sum(spine.level == 1 for spine in known.spines)} spines, "
         f"{sum(spine.level > 1 for spine in known.spines)} switches above them."
     )
+    for domain in known.nvlink_domains:
+        click.echo(f"NVLink domain {domain.name}: {domain.nodes}")
     for finding in known.findings:
         click.echo(f"! {finding.says}")
 
@@ -273,14 +292,14 @@ def diff(before: TextIO, after: TextIO, as_json: bool) -> None:
 )
 @click.option(
     "--plugin",
-    type=click.Choice(slurm_yaml.Plugin),
-    default=slurm_yaml.Plugin.TREE,
+    type=click.Choice([plugin.value for plugin in slurm_yaml.Plugin]),
+    default=slurm_yaml.Plugin.TREE.value,
     show_default=True,
     help="Slurm's topology plugin that plans with it.",
 )
 @click.option("--nodes", help="All nodes of slurm.conf: those the fabric lacks are added apart, as Slurm demands.")
 @OUTPUT
-def render(fabric: TextIO, form: str, plugin: slurm_yaml.Plugin, nodes: str | None, output: Path | None) -> None:
+def render(fabric: TextIO, form: str, plugin: str, nodes: str | None, output: Path | None) -> None:
     """Write FABRIC.json as Slurm's topology.yaml (Slurm 25.05 and later) or topology.conf (every Slurm).
 
     gpuaasd reads topology.yaml, whichever of the two Slurm reads.
@@ -291,7 +310,8 @@ def render(fabric: TextIO, form: str, plugin: slurm_yaml.Plugin, nodes: str | No
       gpuaas topology render fabric.json --format topology.conf -o /etc/slurm/topology.conf
       gpuaas topology render fabric.json --plugin both
     """
-    _put(FORMS[form](read_fabric(fabric), nodes=expand_nodes(nodes) if nodes else (), plugin=plugin), output)
+    wanted = expand_nodes(nodes) if nodes else ()
+    _put(FORMS[form](read_fabric(fabric), nodes=wanted, plugin=slurm_yaml.Plugin(plugin)), output)
 
 
 @group.command()

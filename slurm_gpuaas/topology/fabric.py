@@ -62,6 +62,21 @@ class LeafGroup(BaseModel):
         return expand_nodes(self.nodes)
 
 
+class NvlinkDomain(BaseModel):
+    """Nodes whose GPUs reach each other over NVLink: a rack, where NVLink leaves the node at all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(
+        max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Cluster UUID, dot, clique id."
+    )
+    nodes: str = Field(description="Folded node list as Slurm writes it.")
+
+    @cached_property
+    def node_names(self) -> tuple[NodeName, ...]:
+        return expand_nodes(self.nodes)
+
+
 class Fault(StrEnum):
     """What is odd in the cabling or in the text it was read from."""
 
@@ -107,6 +122,7 @@ class Fabric(BaseModel):
     leaf_groups: tuple[LeafGroup, ...] = Field(min_length=1)
     spines: tuple[Switch, ...] = ()
     findings: tuple[Finding, ...] = ()
+    nvlink_domains: tuple[NvlinkDomain, ...] = ()
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Fabric:
@@ -131,6 +147,14 @@ class Fabric(BaseModel):
                     f"Leaf group {group.name} of pod {group.pod} stands apart from its pod.",
                     way_out="List leaf groups pod by pod.",
                 )
+        domains: dict[NodeName, str] = {}
+        for domain in self.nvlink_domains:
+            for node in domain.node_names:
+                if domains.setdefault(node, domain.name) != domain.name:
+                    raise InvalidInput(
+                        f"Node {node} is in NVLink domains {domains[node]} and {domain.name}.",
+                        way_out="Take it out of one of them.",
+                    )
         return self
 
     @cached_property

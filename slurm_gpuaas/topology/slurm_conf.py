@@ -20,6 +20,7 @@ from slurm_gpuaas.topology.slurm_yaml import (
     Plugin,
     SwitchRow,
     block_size,
+    blocks,
     fabric_of,
     switches,
 )
@@ -33,16 +34,18 @@ def render(fabric: Fabric, *, nodes: Collection[NodeName] = (), plugin: Plugin =
 
     Raises InvalidInput for both plugins at once.
     """
-    rows = switches(fabric, nodes=nodes)
     if plugin is Plugin.BOTH:
         raise InvalidInput(
             "topology.conf holds a tree or blocks, not both.",
             way_out="Choose one with --plugin, or write topology.yaml (Slurm 25.05 and later).",
         )
     if plugin is Plugin.BLOCK:
-        blocks = "".join(f"BlockName={name} Nodes={members}\n" for name, key, members in rows if key == "nodes")
-        return f"{blocks}BlockSizes={block_size(fabric)}\n"
-    return "".join(f"SwitchName={name} {_WORDS[key]}={members}\n" for name, key, members in rows)
+        found = blocks(fabric, nodes=nodes)
+        body = "".join(f"BlockName={name} Nodes={members}\n" for name, members in found)
+        return f"{body}BlockSizes={block_size(found)}\n"
+    return "".join(
+        f"SwitchName={name} {_WORDS[key]}={members}\n" for name, key, members in switches(fabric, nodes=nodes)
+    )
 
 
 class Line(NamedTuple):
@@ -79,7 +82,7 @@ def parse(text: str, *, source: str = "topology.conf") -> Fabric:
     if len(text) > LONGEST_FILE:
         raise InvalidInput(f"{source} has {len(text)} characters.", way_out=f"At most {LONGEST_FILE} are read.")
     tree: list[SwitchRow] = []
-    blocks: list[BlockRow] = []
+    block_rows: list[BlockRow] = []
     for line in lines(text):
         words = line.words
         try:
@@ -87,7 +90,7 @@ def parse(text: str, *, source: str = "topology.conf") -> Fabric:
                 children, nodes = words.get("switches"), words.get("nodes")
                 tree.append(SwitchRow(switch=words["switchname"], children=children, nodes=nodes))
             elif words and "blockname" in words:
-                blocks.append(BlockRow(block=words["blockname"], nodes=words.get("nodes")))
+                block_rows.append(BlockRow(block=words["blockname"], nodes=words.get("nodes")))
             elif words is None or "blocksizes" not in words:
                 raise InvalidInput(
                     f"{source}: line {line.number} is not understood: {line.text[:80]!r}.",
@@ -97,4 +100,4 @@ def parse(text: str, *, source: str = "topology.conf") -> Fabric:
             raise InvalidInput(
                 f"{source}: line {line.number}: the name has more than 64 characters.", way_out="Choose a shorter one."
             ) from None
-    return fabric_of(tree or None, blocks or None, source)
+    return fabric_of(tree or None, block_rows or None, source)

@@ -4,8 +4,9 @@ A leaf group becomes one leaf switch of Slurm, since eight rail leaves a node wo
 pod, each pod is a switch between its leaf groups and the root. Nodes without a place in the fabric get a leaf without a
 parent: Slurm knows them (it refuses a job that names a node which the file lacks) and no job spans them and others.
 
-For topology/block a leaf group is a block. There are no larger blocks of blocks: with them Slurm refuses jobs that
-would fit. The base size is that of most leaf groups; smaller blocks are allowed from 25.05 on.
+For topology/block an NVLink domain of several nodes is a block, and so is what domains leave of a leaf group. There are
+no larger blocks of blocks: with them Slurm refuses jobs that would fit. The base size is that of most blocks; smaller
+blocks are allowed from 25.05 on.
 """
 
 from __future__ import annotations
@@ -51,16 +52,27 @@ def render(fabric: Fabric, *, nodes: Collection[NodeName] = (), plugin: Plugin =
     if plugin is not Plugin.TREE:
         default = str(plugin is Plugin.BLOCK).lower()
         lines += [f"- topology: {BLOCKS}", f"  cluster_default: {default}", "  block:"]
-        lines += [f"    block_sizes: [{block_size(fabric)}]", "    blocks:"]
-        for name, key, members in switches(fabric, nodes=nodes):
-            if key == "nodes":
-                lines += [f"      - block: {name}", f"        nodes: {members}"]
+        rows = blocks(fabric, nodes=nodes)
+        lines += [f"    block_sizes: [{block_size(rows)}]", "    blocks:"]
+        for name, members in rows:
+            lines += [f"      - block: {name}", f"        nodes: {members}"]
     return "\n".join(lines) + "\n"
 
 
-def block_size(fabric: Fabric) -> int:
-    """Nodes of the base block: as many as most leaf groups have, the larger number among equals."""
-    sizes = Counter(len(group.node_names) for group in fabric.leaf_groups if group.pod != UNATTACHED)
+def blocks(fabric: Fabric, *, nodes: Collection[NodeName] = ()) -> list[tuple[str, str]]:
+    """Name and nodes of each block, as a host list."""
+    domains = [domain for domain in fabric.nvlink_domains if len(domain.node_names) > 1]
+    inside = {node for domain in domains for node in domain.node_names}
+    rows = [(domain.name, domain.nodes) for domain in domains]
+    for name, key, members in switches(fabric, nodes=nodes):
+        if key == "nodes" and (left := [node for node in expand_nodes(members) if node not in inside]):
+            rows.append((name, fold_nodes(left)))
+    return rows
+
+
+def block_size(rows: Iterable[tuple[str, str]]) -> int:
+    """Nodes of the base block: as many as most blocks have, the larger number among equals."""
+    sizes = Counter(len(expand_nodes(members)) for name, members in rows if name != UNATTACHED)
     return max(sizes, key=lambda size: (sizes[size], size), default=1)
 
 
@@ -136,8 +148,8 @@ def parse(text: str, *, source: str = "topology.yaml") -> Fabric:
     """
     topologies = sorted(_read(text, source), key=lambda topology: not topology.cluster_default)
     trees = [topology.tree for topology in topologies if topology.tree]
-    blocks = [topology.block for topology in topologies if topology.block]
-    return fabric_of(trees[0].switches if trees else None, blocks[0].blocks if blocks else None, source)
+    found = [topology.block for topology in topologies if topology.block]
+    return fabric_of(trees[0].switches if trees else None, found[0].blocks if found else None, source)
 
 
 def fabric_of(switches: Iterable[SwitchRow] | None, blocks: Iterable[BlockRow] | None, source: str) -> Fabric:

@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.topology import slurm_conf
-from slurm_gpuaas.topology.fabric import Fabric, LeafGroup
+from slurm_gpuaas.topology.fabric import Fabric, LeafGroup, NvlinkDomain
 from slurm_gpuaas.topology.slurm_yaml import Plugin, parse, plugin_of, render
+from slurm_gpuaas.topology.validation import validate_yaml
+
+UUID = "9c6f5af3-53bf-49b5-a436-b66766c413c3"
 
 
 def fabric(*groups: tuple[str, str, str]) -> Fabric:
@@ -77,6 +80,30 @@ def test_a_leaf_group_is_a_block_of_the_size_that_most_have() -> None:
         ("unattached", "unattached", "x"),
     ]
     assert shape(parse(both)) == [("root", "a", "n[1-4]"), ("root", "b", "n[5-8]"), ("root", "c", "n9")]
+
+
+def test_an_nvlink_domain_of_several_nodes_is_a_block_and_so_is_what_it_leaves() -> None:
+    known = fabric(("p", "a", "n[1-4]"), ("p", "b", "n[5-9]")).model_copy(
+        update={
+            "nvlink_domains": (
+                NvlinkDomain(name=f"{UUID}.1", nodes="n[1-3]"),
+                NvlinkDomain(name=f"{UUID}.2", nodes="n[4-6]"),
+                NvlinkDomain(name=f"{UUID}.3", nodes="n7"),
+            )
+        }
+    )
+    text = render(known, nodes=[NodeName("x")], plugin=Plugin.BLOCK)
+    assert shape(parse(text)) == [
+        ("blocks", f"{UUID}.1", "n[1-3]"),
+        ("blocks", f"{UUID}.2", "n[4-6]"),
+        ("blocks", "b", "n[7-9]"),
+        ("unattached", "unattached", "x"),
+    ]
+    assert "block_sizes: [3]" in text
+    assert validate_yaml(text) == []
+    conf = slurm_conf.render(known, nodes=[NodeName("x")], plugin=Plugin.BLOCK)
+    assert slurm_conf.parse(conf, source="") == parse(text, source="")
+    assert render(known) == render(fabric(("p", "a", "n[1-4]"), ("p", "b", "n[5-9]"))), "the tree is of switches"
 
 
 def test_topology_conf_holds_a_tree_or_blocks() -> None:
