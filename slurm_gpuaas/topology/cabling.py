@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
@@ -24,6 +24,8 @@ from slurm_gpuaas.topology.fabric import (
     joined,
     natural,
 )
+
+LONGEST_LIST: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +221,7 @@ class Cabling:
         usual = _usual(len(leaves) for leaves, _ in groups)
         for leaves, nodes in groups:
             if len(leaves) < usual:
-                says = f"The leaf group of {fold_nodes(nodes)} has {len(leaves)} leaves, most have {usual}."
+                says = f"The leaf group of {_named(nodes)} has {len(leaves)} leaves, most have {usual}."
                 yield Finding(fault=Fault.LOST_LEAF, says=says, nodes=fold_nodes(nodes))
 
     def _crossed_rails(self, groups: Sequence[_Group]) -> Iterator[Finding]:
@@ -252,7 +254,7 @@ class Cabling:
                 yield Finding(fault=Fault.JOINED_GROUPS, says=says, nodes=fold_nodes(nodes))
             elif between:
                 says = (
-                    f"{len(leaves)} leaves are one group, where others have {rails}: {fold_nodes(between)} is cabled "
+                    f"{len(leaves)} leaves are one group, where others have {rails}: {_named(between)} is cabled "
                     "to leaves of two."
                 )
                 yield Finding(fault=Fault.JOINED_GROUPS, says=says, nodes=fold_nodes(between))
@@ -305,6 +307,12 @@ class Cabling:
 
 
 Value = TypeVar("Value", bound=Hashable)
+
+
+def _named(nodes: Sequence[NodeName]) -> str:
+    """As a node list that fits into a sentence, whatever nodes are called."""
+    folded = fold_nodes(nodes)
+    return folded if len(folded) <= LONGEST_LIST else f"{folded[:LONGEST_LIST]}... ({len(nodes)} nodes)"
 
 
 def _usual(numbers: Iterable[int]) -> int:

@@ -139,14 +139,14 @@ class Discovery:
             if owned := owner.get(guid):
                 named = host_of(device.description, wanted or reports.keys())
                 if named and named != owned.node:
-                    says = f"Adapter {guid} is in {owned.node}, but calls itself {device.description!r}."
+                    says = f"Adapter {guid} is in {owned.node}, but calls itself {device.description!r:.200}."
                     findings.append(Finding(fault=Fault.TWO_HOSTS, says=says, nodes=owned.node, devices=(guid,)))
                 if not wanted or owned.node in wanted:
                     hosts[guid] = owned
             elif host := host_of(device.description, wanted):
                 hosts[guid] = Owned(host, device.adapter)
             elif not wanted:
-                says = f"Adapter {guid} names no host: {device.description!r}."
+                says = f"Adapter {guid} names no host: {device.description!r:.200}."
                 findings.append(Finding(fault=Fault.NO_HOST, says=says, devices=(guid,)))
         return hosts
 

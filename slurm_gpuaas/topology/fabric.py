@@ -128,7 +128,8 @@ class Fabric(BaseModel):
     def _is_consistent(self) -> Fabric:
         seen: dict[NodeName, str] = {}
         names: set[str] = set()
-        pods: list[str] = []
+        pods: set[str] = set()
+        pod = ""
         for group in self.leaf_groups:
             if group.name in names:
                 raise InvalidInput(f"Two leaf groups are named {group.name}.", way_out="Rename one.")
@@ -140,13 +141,12 @@ class Fabric(BaseModel):
                         way_out="A node belongs to one leaf group: take it out of one of them.",
                     )
                 seen[node] = group.name
-            if group.pod not in pods:
-                pods.append(group.pod)
-            elif pods[-1] != group.pod:
+            if group.pod in pods and group.pod != pod:
                 raise InvalidInput(
                     f"Leaf group {group.name} of pod {group.pod} stands apart from its pod.",
                     way_out="List leaf groups pod by pod.",
                 )
+            pods.add(pod := group.pod)
         domains: dict[NodeName, str] = {}
         for domain in self.nvlink_domains:
             for node in domain.node_names:

@@ -177,9 +177,9 @@ def stop_fabric(instance: Instance) -> None:
     instance.path(LOG).unlink(missing_ok=True)
 
 
-def discover(instance: Instance) -> str:
-    """What the real ibnetdiscover prints of the running fabric."""
-    return _with_fabric(instance, "ibnetdiscover")
+def discover(instance: Instance, *tool: str) -> str:
+    """What the real ibnetdiscover, or the tool named instead, prints of the running fabric."""
+    return _with_fabric(instance, *(tool or ("ibnetdiscover",)))
 
 
 def _with_fabric(instance: Instance, *argv: str) -> str:
