@@ -211,6 +211,14 @@ def command(path: Path, nodes: str | None, once: bool, print_key: str | None, pr
         click.echo(node_key(read_master_key(_master_key(path)), NodeName(print_key)).hex())
         return
     config = Config.load(path)
+    names = expand_nodes(nodes) if nodes else (NodeName(socket.gethostname().partition(".")[0]),)
+    if print_nvlink:
+        from slurm_gpuaas.agent.nvml import nvlink_registrations
+
+        for name in names:
+            for registration in nvlink_registrations(_prepare_nvml(config, name)):
+                click.echo(f"{name}: {registration}")
+        return
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -220,14 +228,6 @@ def command(path: Path, nodes: str | None, once: bool, print_key: str | None, pr
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[config.log_level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    names = expand_nodes(nodes) if nodes else (NodeName(socket.gethostname().partition(".")[0]),)
-    if print_nvlink:
-        from slurm_gpuaas.agent.nvml import nvlink_registrations
-
-        for name in names:
-            for registration in nvlink_registrations(_prepare_nvml(config, name)):
-                click.echo(f"{name}: {registration}")
-        return
     _raise_file_limit()
     agent = Agent(config, names)
     if once:

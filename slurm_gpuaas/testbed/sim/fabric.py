@@ -166,7 +166,8 @@ def start_fabric(instance: Instance, *, cluster: Cluster | None = None, net: str
         ],
         cwd="/",
     )
-    instance.wait_for("Readiness of ibsim", lambda: READY in instance.path(LOG).read_text(errors="replace"))
+    log = instance.path(LOG)  # start-stop-daemon returns before it is there
+    instance.wait_for("Readiness of ibsim", lambda: log.exists() and READY in log.read_text(errors="replace"))
     _with_fabric(instance, "opensm", "--once", "--log_file", "/var/log/gpuaas/opensm.log", "--erase_log_file")
 
 
