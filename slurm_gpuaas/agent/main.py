@@ -113,7 +113,7 @@ class Agent:
         from slurm_gpuaas.agent.nvml import NvmlSource  # the binding is needed only where NVML is watched
 
         threading.stack_size(STACK_BYTES)
-        sources = [NvmlSource(agent, prepare=self._prepare_nvml(agent.node)) for agent in self._agents]
+        sources = [NvmlSource(agent, prepare=_prepare_nvml(self._config, agent.node)) for agent in self._agents]
         for source in sources:
             source.start()
         threading.stack_size(0)
@@ -121,12 +121,6 @@ class Agent:
         for source in sources:
             source.wait_until_listed(NVML_START_S)
         return sources
-
-    def _prepare_nvml(self, node: NodeName) -> Callable[[], None]:
-        if not self._simulated:
-            return lambda: None
-        folder = os.fsencode(self._hardware(node))
-        return lambda: ctypes.CDLL("libnvidia-ml.so.1").gpuaasSimSelectNode(folder)
 
     def _kernel_logs(self) -> list[tuple[NodeAgent, KernelLog]]:
         if self._config.kernel_log is None:
@@ -167,6 +161,14 @@ class Agent:
                         _read_written(inotify, files)
 
 
+def _prepare_nvml(config: Config, node: NodeName) -> Callable[[], None]:
+    """To be called in the thread that uses NVML, first."""
+    if config.simulated_hardware is None:
+        return lambda: None
+    folder = os.fsencode(config.simulated_hardware / node)
+    return lambda: ctypes.CDLL("libnvidia-ml.so.1").gpuaasSimSelectNode(folder)
+
+
 def _read_written(inotify: Inotify, files: Mapping[int, tuple[NodeAgent, KernelLog]]) -> None:
     written = inotify.read()
     for number in files if written is None else written:
@@ -193,8 +195,9 @@ def _read(agent: NodeAgent, kernel_log: KernelLog) -> None:
 )
 @click.option("--once", is_flag=True, help="Report what the kernel log holds and end.")
 @click.option("--print-key", metavar="NODE", help="Print the key of a node, made from the master key, and end.")
+@click.option("--print-nvlink", is_flag=True, help="Print what each GPU says of its NVLink domain, and end.")
 @click.version_option(__version__, prog_name="gpuaas-agent")
-def command(path: Path, nodes: str | None, once: bool, print_key: str | None) -> None:
+def command(path: Path, nodes: str | None, once: bool, print_key: str | None, print_nvlink: bool) -> None:
     """Watch this node's GPUs and report hardware events to gpuaasd.
 
     \b
@@ -202,11 +205,20 @@ def command(path: Path, nodes: str | None, once: bool, print_key: str | None) ->
       gpuaas-agent                                   watch this node
       gpuaas-agent --once                            report what happened since the last run, and end
       gpuaas-agent --print-key b200-001 | ssh b200-001 'umask 077; cat > /etc/gpuaas/agent.key'
+      clush -aN gpuaas-agent --print-nvlink > nvlink.txt      for gpuaas topology import --nvlink
     """
     if print_key is not None:
         click.echo(node_key(read_master_key(_master_key(path)), NodeName(print_key)).hex())
         return
     config = Config.load(path)
+    names = expand_nodes(nodes) if nodes else (NodeName(socket.gethostname().partition(".")[0]),)
+    if print_nvlink:
+        from slurm_gpuaas.agent.nvml import nvlink_registrations
+
+        for name in names:
+            for registration in nvlink_registrations(_prepare_nvml(config, name)):
+                click.echo(f"{name}: {registration}")
+        return
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -217,7 +229,7 @@ def command(path: Path, nodes: str | None, once: bool, print_key: str | None) ->
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
     _raise_file_limit()
-    agent = Agent(config, expand_nodes(nodes) if nodes else (NodeName(socket.gethostname().partition(".")[0]),))
+    agent = Agent(config, names)
     if once:
         sys.exit(ExitCode.OK if agent.once() else ExitCode.UNAVAILABLE)
 

@@ -1,4 +1,4 @@
-"""NVML as a source: waits for critical XID events in NVIDIA's library, through NVIDIA's own binding.
+"""NVML as a source: critical XID events, waited for in NVIDIA's library through its own binding; and NVLink domains.
 
 One thread a node blocks in nvmlEventSetWait; it costs nothing while nothing happens. Trouble with NVML is logged and
 tried again: the kernel log is read all the same.
@@ -6,14 +6,17 @@ tried again: the kernel log is read all the same.
 
 from __future__ import annotations
 
+import ctypes
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
+from uuid import UUID
 
 import pynvml
 import structlog
 
 from slurm_gpuaas.agent.node import Gpu, NodeAgent
+from slurm_gpuaas.domain.errors import Unavailable
 
 WAIT_MS: Final = 60_000
 """Longest single wait in NVML; only the stop of the thread depends on it."""
@@ -23,6 +26,9 @@ LOST_PAUSE_S: Final = 1.0
 
 _ACTIONS: Final = {0: "None", 1: "GPU Reset", 2: "Node Reboot", 3: "Drain P2P", 4: "Drain and Reset"}
 """nvmlDeviceGpuRecoveryAction_t in the words of XID 154."""
+
+_STATES: Final = {0: "Not Supported", 1: "Not Started", 2: "In Progress", 3: "Completed"}
+"""nvmlGpuFabricState_t in the words of nvidia-smi."""
 
 log = structlog.get_logger(__name__)
 
@@ -117,6 +123,36 @@ class NvmlSource:
 def list_gpus() -> dict[str, Gpu]:
     """The GPUs that answer, by PCI address."""
     return {gpu.pci: gpu for gpu, _handle in _handles()}
+
+
+def nvlink_registrations(prepare: Callable[[], None]) -> list[str]:
+    """What each GPU that answers says of its NVLink domain, in the words of nvidia-smi: cluster UUID, clique, state and
+    status.
+
+    Args:
+        prepare: called before NVML is initialised.
+
+    Raises:
+        Unavailable: NVML does not work here.
+    """
+    try:
+        prepare()
+        pynvml.nvmlInit()
+        registrations = [_registration(handle) for _gpu, handle in _handles()]
+        pynvml.nvmlShutdown()
+    except (OSError, pynvml.NVMLError) as error:
+        raise Unavailable(f"NVML does not work here: {error}.", way_out="Load NVIDIA's driver.") from None
+    return registrations
+
+
+def _registration(handle: Any) -> str:
+    info = pynvml.c_nvmlGpuFabricInfo_v2_t()
+    try:
+        pynvml.nvmlDeviceGetGpuFabricInfoV(handle, ctypes.byref(info))
+    except pynvml.NVMLError:  # a driver that does not know it, or a GPU without NVLink
+        return "N/A, N/A, N/A, N/A"
+    status = "Success" if info.status == pynvml.NVML_SUCCESS else f"Error {info.status}"
+    return f"{UUID(bytes=bytes(info.clusterUuid))}, {info.cliqueId}, {_STATES.get(info.state, info.state)}, {status}"
 
 
 def recovery_action(handle: Any) -> str | None:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from collections.abc import Callable
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TextIO
+from typing import TextIO, TypedDict, TypeVar, Unpack
 
 import click
 from pydantic import ValidationError
@@ -18,14 +19,71 @@ from slurm_gpuaas.cli.defrag import defrag
 from slurm_gpuaas.cli.output import print_json, print_table
 from slurm_gpuaas.domain.errors import ExitCode, InvalidInput
 from slurm_gpuaas.domain.faults import faults_of
-from slurm_gpuaas.domain.policy import expand_nodes
-from slurm_gpuaas.topology import ibnetdiscover, slurm_conf, slurm_yaml, validation
+from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
+from slurm_gpuaas.topology import (
+    iblinkinfo,
+    ibnetdiscover,
+    ibstat,
+    nvidia_smi,
+    nvlink,
+    slurm_conf,
+    slurm_yaml,
+    validation,
+)
 from slurm_gpuaas.topology.difference import compare
-from slurm_gpuaas.topology.fabric import Fabric
+from slurm_gpuaas.topology.discovery import Discovery
+from slurm_gpuaas.topology.fabric import Fabric, LeafGroup, natural
+from slurm_gpuaas.topology.ibstat import Reports
 from slurm_gpuaas.topology.problem import Problem, solve
 
 FORMS = {"topology.yaml": slurm_yaml.render, "topology.conf": slurm_conf.render}
 TEXT = click.File("r", encoding="utf-8", errors="replace")
+OUTPUT = click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output."
+)
+NODES = click.option(
+    "--nodes", help="The cluster's nodes; other hosts of the fabric are left out. Default: every host."
+)
+IBSTAT = click.option(
+    "--ibstat",
+    "reports",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    metavar="DIR",
+    help="Files NODE or NODE.txt, what `ibstat` printed there: adapters go by GUID, not by description.",
+)
+RAILS = click.option(
+    "--rails",
+    metavar="ADAPTERS",
+    help="Adapters of the compute fabric, such as mlx5_0,mlx5_3; others (storage) are left out. Default: all.",
+)
+TOPO = click.option(
+    "--topo",
+    type=TEXT,
+    metavar="FILE",
+    help="What `nvidia-smi topo -m` printed on a node, instead of --rails: each GPU's nearest adapter is a rail.",
+)
+NVLINK = click.option(
+    "--nvlink",
+    type=TEXT,
+    metavar="FILE",
+    help="NVLink domains: lines of `gpuaas-agent --print-nvlink`, or NODE, cluster UUID and clique of nvidia-smi.",
+)
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+class Known(TypedDict):
+    """What the operator knows besides the text."""
+
+    nodes: str | None
+    reports: Path | None
+    rails: str | None
+    topo: TextIO | None
+    nvlink: TextIO | None
+
+
+def _discovery_options(command: Command) -> Command:
+    return NODES(IBSTAT(RAILS(TOPO(NVLINK(command)))))
 
 
 @click.group("topology")
@@ -53,9 +111,9 @@ def import_() -> None:
 
 @import_.command("ibnetdiscover")
 @click.argument("file", type=TEXT)
-@click.option("--nodes", help="The cluster's nodes; other hosts of the fabric are left out. Default: every host.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output.")
-def from_ibnetdiscover(file: TextIO, nodes: str | None, output: Path | None) -> None:
+@_discovery_options
+@OUTPUT
+def from_ibnetdiscover(file: TextIO, output: Path | None, **known: Unpack[Known]) -> None:
     """From the output of the real `ibnetdiscover` in FILE (- for standard input).
 
     What is odd in the cabling or the text is said on standard error and kept in fabric.json.
@@ -63,15 +121,72 @@ def from_ibnetdiscover(file: TextIO, nodes: str | None, output: Path | None) -> 
     \b
     Examples:
       ibnetdiscover | gpuaas topology import ibnetdiscover - --nodes 'b200-[001-129]' -o fabric.json
-      gpuaas topology import ibnetdiscover saved.txt > fabric.json
+      gpuaas topology import ibnetdiscover saved.txt --ibstat ibstat.d --topo topo.txt > fabric.json
     """
-    wanted = expand_nodes(nodes) if nodes else ()
-    _write(ibnetdiscover.parse(file.read(), nodes=wanted, source=_name(file, "ibnetdiscover")), output)
+    _write(_fabric(ibnetdiscover.read(file.read()), _name(file, "ibnetdiscover"), **known), output)
+
+
+@import_.command("iblinkinfo")
+@click.argument("file", type=TEXT)
+@_discovery_options
+@OUTPUT
+def from_iblinkinfo(file: TextIO, output: Path | None, **known: Unpack[Known]) -> None:
+    """From the output of the real `iblinkinfo`, with or without -l, in FILE (- for standard input).
+
+    It gives the fabric that ibnetdiscover gives.
+
+    \b
+    Examples:
+      iblinkinfo -l | gpuaas topology import iblinkinfo - --nodes 'b200-[001-129]' -o fabric.json
+      gpuaas topology import iblinkinfo saved.txt --rails mlx5_0,mlx5_3,mlx5_4,mlx5_5 > fabric.json
+    """
+    _write(_fabric(iblinkinfo.read(file.read()), _name(file, "iblinkinfo"), **known), output)
+
+
+def _fabric(found: Discovery, source: str, **known: Unpack[Known]) -> Fabric:
+    """
+    Raises:
+        InvalidInput: two answers to which adapters count, or none in the matrix.
+    """
+    rails = frozenset((known["rails"] or "").replace(",", " ").split())
+    if topo := known["topo"]:
+        if rails:
+            raise InvalidInput("--rails and --topo both say which adapters count.", way_out="Give one of them.")
+        matrix = nvidia_smi.parse(topo.read(), source=_name(topo, "nvidia-smi topo -m"))
+        rails = frozenset(matrix.rails())
+        if not rails:
+            raise InvalidInput(f"{_name(topo, 'The matrix')} holds no adapter.", way_out="Name them with --rails.")
+        found = replace(found, findings=[*found.findings, *matrix.findings()])
+    fabric = found.fabric(
+        source,
+        nodes=expand_nodes(known["nodes"]) if known["nodes"] else (),
+        reports=_reports(known["reports"]) if known["reports"] else {},
+        rails=rails,
+    )
+    return nvlink.add(fabric, known["nvlink"].read()) if known["nvlink"] else fabric
+
+
+def _reports(folder: Path) -> Reports:
+    """
+    Raises:
+        InvalidInput: the folder holds no report, or a file that cannot be read or is named after no node.
+    """
+    reports = {}
+    try:
+        for path in sorted(folder.iterdir()):
+            if path.is_file() and not path.name.startswith("."):
+                node = NodeName(path.name.removesuffix(".txt"))
+                reports[node] = ibstat.parse(path.read_text(encoding="utf-8", errors="replace"))
+    except OSError as error:
+        raise InvalidInput(f"{error.filename} cannot be read: {error.strerror}.", way_out="Allow it.") from None
+    if not reports:
+        raise InvalidInput(f"{folder} holds no file.", way_out="Write what `ibstat` prints on NODE to a file NODE.txt.")
+    return reports
 
 
 @import_.command("topology.yaml")
 @click.argument("file", type=TEXT)
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output.")
+@OUTPUT
 def from_topology_yaml(file: TextIO, output: Path | None) -> None:
     """From the tree in Slurm's topology.yaml in FILE (- for standard input).
 
@@ -80,6 +195,19 @@ def from_topology_yaml(file: TextIO, output: Path | None) -> None:
       gpuaas topology import topology.yaml /etc/slurm/topology.yaml -o fabric.json
     """
     _write(slurm_yaml.parse(file.read(), source=_name(file, "topology.yaml")), output)
+
+
+@import_.command("topology.conf")
+@click.argument("file", type=TEXT)
+@OUTPUT
+def from_topology_conf(file: TextIO, output: Path | None) -> None:
+    """From the tree or the blocks in Slurm's topology.conf in FILE (- for standard input).
+
+    \b
+    Example:
+      gpuaas topology import topology.conf /etc/slurm/topology.conf | gpuaas topology render -
+    """
+    _write(slurm_conf.parse(file.read(), source=_name(file, "topology.conf")), output)
 
 
 @group.command()
@@ -98,17 +226,25 @@ def show(fabric: TextIO, as_json: bool) -> None:
         print_json(known)
         return
     rows = [
-        (group.pod, group.name, len(group.node_names), len(group.switches), group.nodes) for group in known.leaf_groups
+        (group.pod, group.name, len(group.node_names), len(group.switches), _rails(group), group.nodes)
+        for group in known.leaf_groups
     ]
-    print_table(["pod", "leaf group", "#nodes", "#leaf switches", "node list"], rows, empty="No leaf group.")
+    print_table(["pod", "leaf group", "#nodes", "#leaf switches", "rails", "node list"], rows, empty="No leaf group.")
     nodes = sum(len(group.node_names) for group in known.leaf_groups)
     click.echo(
         f"{nodes} nodes, {len(known.leaf_groups)} leaf groups, {len(known.pods)} pods, "
         f"{sum(spine.level == 1 for spine in known.spines)} spines, "
         f"{sum(spine.level > 1 for spine in known.spines)} switches above them."
     )
+    for domain in known.nvlink_domains:
+        click.echo(f"NVLink domain {domain.name}: {domain.nodes}")
     for finding in known.findings:
         click.echo(f"! {finding.says}")
+
+
+def _rails(group: LeafGroup) -> str:
+    names = sorted({rail for rail in group.rails if NodeName.pattern.fullmatch(rail)}, key=natural)
+    return fold_nodes(names) if names else "-"
 
 
 @group.command()
@@ -166,14 +302,14 @@ def diff(before: TextIO, after: TextIO, as_json: bool) -> None:
 )
 @click.option(
     "--plugin",
-    type=click.Choice(slurm_yaml.Plugin),
-    default=slurm_yaml.Plugin.TREE,
+    type=click.Choice([plugin.value for plugin in slurm_yaml.Plugin]),
+    default=slurm_yaml.Plugin.TREE.value,
     show_default=True,
     help="Slurm's topology plugin that plans with it.",
 )
 @click.option("--nodes", help="All nodes of slurm.conf: those the fabric lacks are added apart, as Slurm demands.")
-@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output.")
-def render(fabric: TextIO, form: str, plugin: slurm_yaml.Plugin, nodes: str | None, output: Path | None) -> None:
+@OUTPUT
+def render(fabric: TextIO, form: str, plugin: str, nodes: str | None, output: Path | None) -> None:
     """Write FABRIC.json as Slurm's topology.yaml (Slurm 25.05 and later) or topology.conf (every Slurm).
 
     gpuaasd reads topology.yaml, whichever of the two Slurm reads.
@@ -184,7 +320,8 @@ def render(fabric: TextIO, form: str, plugin: slurm_yaml.Plugin, nodes: str | No
       gpuaas topology render fabric.json --format topology.conf -o /etc/slurm/topology.conf
       gpuaas topology render fabric.json --plugin both
     """
-    _put(FORMS[form](read_fabric(fabric), nodes=expand_nodes(nodes) if nodes else (), plugin=plugin), output)
+    wanted = expand_nodes(nodes) if nodes else ()
+    _put(FORMS[form](read_fabric(fabric), nodes=wanted, plugin=slurm_yaml.Plugin(plugin)), output)
 
 
 @group.command()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Final, TypeVar
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
@@ -24,6 +24,8 @@ from slurm_gpuaas.topology.fabric import (
     joined,
     natural,
 )
+
+LONGEST_LIST: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class Cabling:
         self._neighbours: dict[str, set[str]] = defaultdict(set)
         self._host_cables: dict[Hashable, _HostCable] = {}
         self._switch_cables: dict[Hashable, _SwitchCable] = {}
+        self._serves_others: set[str] = set()
 
     def add_switch(self, guid: str, name: str) -> None:
         self.switch_names[guid] = name[:128] or guid
@@ -75,6 +78,10 @@ class Cabling:
         self._hosts_of[switch].add(node)
         self._leaves_of[node].add(switch)
         self._host_cables[cable or (node, switch)] = _HostCable(node, switch, adapter, rate)
+
+    def connect_other(self, switch: str) -> None:
+        """An adapter that is not of the compute fabric is cabled to the switch."""
+        self._serves_others.add(switch)
 
     def connect_switches(self, one: str, other: str, *, rate: Rate | None = None, cable: Hashable = None) -> None:
         self._switch_cables[cable or frozenset((one, other))] = _SwitchCable(frozenset((one, other)), rate)
@@ -96,7 +103,7 @@ class Cabling:
         if not self._leaves_of:
             raise InvalidInput(
                 f"{source} names no host.",
-                way_out="Check that it is the whole output of `ibnetdiscover`, and that --nodes names its hosts.",
+                way_out="Check that it is all that ibnetdiscover or iblinkinfo printed, and --nodes names its hosts.",
             )
         members = self._leaf_groups()
         pod_of = self._pods(members)
@@ -104,6 +111,7 @@ class Cabling:
         for number in range(len(members)):
             pods[pod_of[number]].append(number)
         groups: list[LeafGroup] = []
+        rails = self._rails()
         width = max(2, len(str(len(members))))
         for pod_number, numbers in enumerate(sorted(pods.values()), start=1):
             for number in numbers:
@@ -114,6 +122,7 @@ class Cabling:
                         pod=f"pod-{pod_number:02d}",
                         nodes=fold_nodes(hosts),
                         switches=tuple(sorted(leaves)),
+                        rails=tuple(rails.get(leaf, "")[:64] for leaf in sorted(leaves)) if rails else (),
                     )
                 )
         if unattached:
@@ -143,18 +152,25 @@ class Cabling:
         return sorted(found, key=lambda group: natural(group[1][0]))
 
     def _levels(self) -> dict[str, int]:
-        """Steps from the nearest leaf, per switch that can be reached from one."""
+        """Steps from the nearest leaf, per switch that can be reached from one; leaves of storage or login hosts, which
+        hang on the same spines, are no core.
+        """
         level = dict.fromkeys(self._hosts_of, 0)
         frontier = list(level)
         while frontier:
             reached = []
             for switch in frontier:
                 for other in self._neighbours.get(switch, ()):
-                    if other not in level:
+                    if other not in level and not (level[switch] and other in self._serves_others):
                         level[other] = level[switch] + 1
                         reached.append(other)
             frontier = reached
         return level
+
+    def _inner_cables(self) -> list[_SwitchCable]:
+        """Cables between switches of the fabric: none to a storage leaf."""
+        levels = self._levels()
+        return [cable for cable in self._switch_cables.values() if cable.ends <= levels.keys()]
 
     def _spines(self) -> tuple[Switch, ...]:
         spines = [
@@ -181,6 +197,14 @@ class Cabling:
                 pod_of[number] = min(pod)
         return pod_of
 
+    def _rails(self) -> dict[str, str]:
+        """The adapter that most nodes of a leaf have on it, per leaf where they have names."""
+        on: dict[str, Counter[str]] = defaultdict(Counter)
+        for cable in self._host_cables.values():
+            if cable.adapter:
+                on[cable.switch][cable.adapter] += 1
+        return {leaf: adapters.most_common(1)[0][0] for leaf, adapters in on.items()}
+
     # -- What is wrong
 
     def _lost_rails(self, groups: Sequence[_Group]) -> Iterator[Finding]:
@@ -197,25 +221,23 @@ class Cabling:
         usual = _usual(len(leaves) for leaves, _ in groups)
         for leaves, nodes in groups:
             if len(leaves) < usual:
-                says = f"The leaf group of {fold_nodes(nodes)} has {len(leaves)} leaves, most have {usual}."
+                says = f"The leaf group of {_named(nodes)} has {len(leaves)} leaves, most have {usual}."
                 yield Finding(fault=Fault.LOST_LEAF, says=says, nodes=fold_nodes(nodes))
 
     def _crossed_rails(self, groups: Sequence[_Group]) -> Iterator[Finding]:
         """Adapters on a leaf where most have another name, while a leaf of theirs is in the same group."""
-        on: dict[str, Counter[str]] = defaultdict(Counter)
-        for cable in self._host_cables.values():
-            if cable.adapter:
-                on[cable.switch][cable.adapter] += 1
-        usual = {leaf: adapters.most_common(1)[0][0] for leaf, adapters in on.items()}
+        usual = self._rails()
+        known: dict[str, set[str]] = {}
         for leaves, _ in groups:
-            known = {usual[leaf] for leaf in leaves if leaf in usual}
-            for cable in sorted(self._host_cables.values(), key=lambda one: (natural(one.node), one.adapter)):
-                if cable.switch in leaves and cable.adapter in known and cable.adapter != usual[cable.switch]:
-                    says = (
-                        f"{cable.node} {cable.adapter} is cabled to {self._called(cable.switch)}, the leaf of "
-                        f"{usual[cable.switch]}."
-                    )
-                    yield Finding(fault=Fault.CROSSED_RAIL, says=says, nodes=cable.node, devices=(cable.switch,))
+            here = {usual[leaf] for leaf in leaves if leaf in usual}
+            known.update((leaf, here) for leaf in leaves)
+        for cable in sorted(self._host_cables.values(), key=lambda one: (natural(one.node), one.adapter)):
+            if cable.adapter in known[cable.switch] and cable.adapter != usual[cable.switch]:
+                says = (
+                    f"{cable.node} {cable.adapter} is cabled to {self._called(cable.switch)}, the leaf of "
+                    f"{usual[cable.switch]}."
+                )
+                yield Finding(fault=Fault.CROSSED_RAIL, says=says, nodes=cable.node, devices=(cable.switch,))
 
     def _joined_groups(self, groups: Sequence[_Group]) -> Iterator[Finding]:
         """Leaf groups with more leaves than most: a node cabled into two of them makes one of both."""
@@ -224,9 +246,15 @@ class Cabling:
             if len(leaves) <= rails:
                 continue
             between = [node for node in nodes if len({self._unit(leaf) for leaf in self._leaves_of[node]}) > 1]
-            if between:
+            if 2 * len(between) >= len(nodes):
                 says = (
-                    f"{len(leaves)} leaves are one group, where others have {rails}: {fold_nodes(between)} is cabled "
+                    f"{len(leaves)} leaves are one group, where a node has {rails}: half of its nodes or more are "
+                    "cabled to leaves of two. Is a storage network among them? Name the compute adapters with --rails."
+                )
+                yield Finding(fault=Fault.JOINED_GROUPS, says=says, nodes=fold_nodes(nodes))
+            elif between:
+                says = (
+                    f"{len(leaves)} leaves are one group, where others have {rails}: {_named(between)} is cabled "
                     "to leaves of two."
                 )
                 yield Finding(fault=Fault.JOINED_GROUPS, says=says, nodes=fold_nodes(between))
@@ -243,8 +271,9 @@ class Cabling:
                 where = f"{one.node} {one.adapter} to {self._called(one.switch)}"
                 says = f"{where} runs at {one.rate.name} ({one.rate.gbps:g} Gb/s), others at {usual.name}."
                 yield Finding(fault=Fault.SLOW_LINK, says=says, nodes=one.node, devices=(one.switch,))
-        usual = _most(cable.rate for cable in self._switch_cables.values() if cable.rate)
-        for other in sorted(self._switch_cables.values(), key=lambda other: sorted(other.ends)):
+        inner = self._inner_cables()
+        usual = _most(cable.rate for cable in inner if cable.rate)
+        for other in sorted(inner, key=lambda other: sorted(other.ends)):
             if usual and other.rate and other.rate.gbps < usual.gbps:
                 where = " to ".join(sorted(map(self._called, other.ends), key=natural))
                 says = f"{where} runs at {other.rate.name} ({other.rate.gbps:g} Gb/s), others at {usual.name}."
@@ -254,10 +283,11 @@ class Cabling:
 
     def _lost_uplinks(self, groups: Sequence[_Group], pod_of: Sequence[int]) -> Iterator[Finding]:
         """Switches with fewer cables to other switches than most of their level and pod; pods may differ in size."""
-        cables: Counter[str] = Counter(end for cable in self._switch_cables.values() for end in cable.ends)
+        levels = self._levels()
+        cables: Counter[str] = Counter(end for cable in self._inner_cables() for end in cable.ends)
         pod = {leaf: pod_of[number] for number, (leaves, _) in enumerate(groups) for leaf in leaves}
         alike: dict[tuple[int, int], list[str]] = defaultdict(list)
-        for switch, level in self._levels().items():
+        for switch, level in levels.items():
             pods = [pod[other] for other in self._neighbours.get(switch, ()) if other in pod] if level == 1 else []
             alike[level, min(pods, default=-1)].append(switch)
         for (level, _), switches in sorted(alike.items()):
@@ -277,6 +307,12 @@ class Cabling:
 
 
 Value = TypeVar("Value", bound=Hashable)
+
+
+def _named(nodes: Sequence[NodeName]) -> str:
+    """As a node list that fits into a sentence, whatever nodes are called."""
+    folded = fold_nodes(nodes)
+    return folded if len(folded) <= LONGEST_LIST else f"{folded[:LONGEST_LIST]}... ({len(nodes)} nodes)"
 
 
 def _usual(numbers: Iterable[int]) -> int:

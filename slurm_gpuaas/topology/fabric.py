@@ -53,6 +53,25 @@ class LeafGroup(BaseModel):
     pod: str = Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     nodes: str = Field(description="Folded node list as Slurm writes it.")
     switches: tuple[str, ...] = Field(default=(), description="Leaf switches: GUIDs, or names where none is known.")
+    rails: tuple[str, ...] = Field(
+        default=(),
+        description="The adapter of most nodes on each leaf switch, in their order; empty where none is known.",
+    )
+
+    @cached_property
+    def node_names(self) -> tuple[NodeName, ...]:
+        return expand_nodes(self.nodes)
+
+
+class NvlinkDomain(BaseModel):
+    """Nodes whose GPUs reach each other over NVLink: a rack, where NVLink leaves the node at all."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(
+        max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Cluster UUID, dot, clique id."
+    )
+    nodes: str = Field(description="Folded node list as Slurm writes it.")
 
     @cached_property
     def node_names(self) -> tuple[NodeName, ...]:
@@ -71,6 +90,9 @@ class Fault(StrEnum):
     JOINED_GROUPS = "joined-groups"
     NO_HOST = "no-host"
     NO_SWITCH = "no-switch"
+    NO_REPORT = "no-report"
+    TWO_HOSTS = "two-hosts"
+    NVLINK_DOWN = "nvlink-down"
     TWO_KINDS = "two-kinds"
     CUT_TEXT = "cut-text"
     STRANGE_TEXT = "strange-text"
@@ -101,12 +123,14 @@ class Fabric(BaseModel):
     leaf_groups: tuple[LeafGroup, ...] = Field(min_length=1)
     spines: tuple[Switch, ...] = ()
     findings: tuple[Finding, ...] = ()
+    nvlink_domains: tuple[NvlinkDomain, ...] = ()
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Fabric:
         seen: dict[NodeName, str] = {}
         names: set[str] = set()
-        pods: list[str] = []
+        pods: set[str] = set()
+        pod = ""
         for group in self.leaf_groups:
             if group.name in names:
                 raise InvalidInput(f"Two leaf groups are named {group.name}.", way_out="Rename one.")
@@ -118,13 +142,20 @@ class Fabric(BaseModel):
                         way_out="A node belongs to one leaf group: take it out of one of them.",
                     )
                 seen[node] = group.name
-            if group.pod not in pods:
-                pods.append(group.pod)
-            elif pods[-1] != group.pod:
+            if group.pod in pods and group.pod != pod:
                 raise InvalidInput(
                     f"Leaf group {group.name} of pod {group.pod} stands apart from its pod.",
                     way_out="List leaf groups pod by pod.",
                 )
+            pods.add(pod := group.pod)
+        domains: dict[NodeName, str] = {}
+        for domain in self.nvlink_domains:
+            for node in domain.node_names:
+                if domains.setdefault(node, domain.name) != domain.name:
+                    raise InvalidInput(
+                        f"Node {node} is in NVLink domains {domains[node]} and {domain.name}.",
+                        way_out="Take it out of one of them.",
+                    )
         return self
 
     @cached_property

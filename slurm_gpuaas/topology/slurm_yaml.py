@@ -4,8 +4,9 @@ A leaf group becomes one leaf switch of Slurm, since eight rail leaves a node wo
 pod, each pod is a switch between its leaf groups and the root. Nodes without a place in the fabric get a leaf without a
 parent: Slurm knows them (it refuses a job that names a node which the file lacks) and no job spans them and others.
 
-For topology/block a leaf group is a block. There are no larger blocks of blocks: with them Slurm refuses jobs that
-would fit. The base size is that of most leaf groups; smaller blocks are allowed from 25.05 on.
+For topology/block an NVLink domain of several nodes is a block, and so is what domains leave of a leaf group. There are
+no larger blocks of blocks: with them Slurm refuses jobs that would fit. The base size is that of most blocks; smaller
+blocks are allowed from 25.05 on.
 """
 
 from __future__ import annotations
@@ -51,16 +52,27 @@ def render(fabric: Fabric, *, nodes: Collection[NodeName] = (), plugin: Plugin =
     if plugin is not Plugin.TREE:
         default = str(plugin is Plugin.BLOCK).lower()
         lines += [f"- topology: {BLOCKS}", f"  cluster_default: {default}", "  block:"]
-        lines += [f"    block_sizes: [{block_size(fabric)}]", "    blocks:"]
-        for name, key, members in switches(fabric, nodes=nodes):
-            if key == "nodes":
-                lines += [f"      - block: {name}", f"        nodes: {members}"]
+        rows = blocks(fabric, nodes=nodes)
+        lines += [f"    block_sizes: [{block_size(rows)}]", "    blocks:"]
+        for name, members in rows:
+            lines += [f"      - block: {name}", f"        nodes: {members}"]
     return "\n".join(lines) + "\n"
 
 
-def block_size(fabric: Fabric) -> int:
-    """Nodes of the base block: as many as most leaf groups have, the larger number among equals."""
-    sizes = Counter(len(group.node_names) for group in fabric.leaf_groups if group.pod != UNATTACHED)
+def blocks(fabric: Fabric, *, nodes: Collection[NodeName] = ()) -> list[tuple[str, str]]:
+    """Name and nodes of each block, as a host list."""
+    domains = [domain for domain in fabric.nvlink_domains if len(domain.node_names) > 1]
+    inside = {node for domain in domains for node in domain.node_names}
+    rows = [(domain.name, domain.nodes) for domain in domains]
+    for name, key, members in switches(fabric, nodes=nodes):
+        if key == "nodes" and (left := [node for node in expand_nodes(members) if node not in inside]):
+            rows.append((name, fold_nodes(left)))
+    return rows
+
+
+def block_size(rows: Iterable[tuple[str, str]]) -> int:
+    """Nodes of the base block: as many as most blocks have, the larger number among equals."""
+    sizes = Counter(len(expand_nodes(members)) for name, members in rows if name != UNATTACHED)
     return max(sizes, key=lambda size: (sizes[size], size), default=1)
 
 
@@ -81,7 +93,9 @@ def switches(fabric: Fabric, *, nodes: Collection[NodeName] = ()) -> list[tuple[
     return rows
 
 
-class _Switch(BaseModel):
+class SwitchRow(BaseModel):
+    """A switch as the file describes it."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     switch: Annotated[str, BeforeValidator(str), Field(max_length=64)]
@@ -92,10 +106,12 @@ class _Switch(BaseModel):
 class _Tree(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    switches: tuple[_Switch, ...] = ()
+    switches: tuple[SwitchRow, ...] = ()
 
 
-class _BlockRow(BaseModel):
+class BlockRow(BaseModel):
+    """A block as the file describes it."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     block: Annotated[str, BeforeValidator(str), Field(max_length=64)]
@@ -105,7 +121,7 @@ class _BlockRow(BaseModel):
 class _Blocks(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
-    blocks: tuple[_BlockRow, ...] = ()
+    blocks: tuple[BlockRow, ...] = ()
 
 
 class _Topology(BaseModel):
@@ -132,13 +148,18 @@ def parse(text: str, *, source: str = "topology.yaml") -> Fabric:
     """
     topologies = sorted(_read(text, source), key=lambda topology: not topology.cluster_default)
     trees = [topology.tree for topology in topologies if topology.tree]
-    blocks = [topology.block for topology in topologies if topology.block]
-    if not trees and not blocks:
+    found = [topology.block for topology in topologies if topology.block]
+    return fabric_of(trees[0].switches if trees else None, found[0].blocks if found else None, source)
+
+
+def fabric_of(switches: Iterable[SwitchRow] | None, blocks: Iterable[BlockRow] | None, source: str) -> Fabric:
+    """The fabric of a tree; without one, of blocks. `parse` says more, and what it raises."""
+    if switches is None and blocks is None:
         raise InvalidInput(
-            f"{source} holds neither tree nor blocks.", way_out="Give a file with a `tree:` of switches or a `block:`."
+            f"{source} holds neither tree nor blocks.", way_out="Give a file with a tree of switches or with blocks."
         )
     try:
-        return _fabric(trees[0].switches, source) if trees else _fabric_of_blocks(blocks[0].blocks, source)
+        return _fabric(switches, source) if switches is not None else _fabric_of_blocks(blocks or (), source)
     except ValidationError as error:
         what = error.errors(include_url=False)[0]["msg"].removeprefix("Value error, ")
         raise InvalidInput(f"{source}: {what}", way_out="Correct the file.") from None
@@ -166,7 +187,7 @@ def _read(text: str, source: str) -> list[_Topology]:
         ) from None
 
 
-def _fabric_of_blocks(rows: Iterable[_BlockRow], source: str) -> Fabric:
+def _fabric_of_blocks(rows: Iterable[BlockRow], source: str) -> Fabric:
     groups = [
         LeafGroup(
             name=row.block,
@@ -180,7 +201,7 @@ def _fabric_of_blocks(rows: Iterable[_BlockRow], source: str) -> Fabric:
     return Fabric(source=source, leaf_groups=tuple(sorted(groups, key=lambda group: group.pod == UNATTACHED)))
 
 
-def _fabric(switches: Iterable[_Switch], source: str) -> Fabric:
+def _fabric(switches: Iterable[SwitchRow], source: str) -> Fabric:
     nodes: dict[str, str] = {}
     parent: dict[str, str] = {}
     names: set[str] = set()

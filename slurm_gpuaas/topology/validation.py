@@ -18,6 +18,7 @@ import yaml
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
+from slurm_gpuaas.topology import slurm_conf
 
 LONGEST_NAME: Final = 64
 MOST_BLOCK_LEVELS: Final = 16
@@ -79,20 +80,16 @@ def validate_conf(text: str, *, nodes: Collection[NodeName] = ()) -> list[Proble
     """The same of a topology.conf, whose one topology is the default."""
     one = _Topology(default=True)
     found: list[Problem] = []
-    for number, raw in enumerate(text.splitlines(), start=1):
-        line = raw.partition("#")[0].split()
-        words = dict(word.partition("=")[::2] for word in line)
-        known = {key.lower(): value for key, value in words.items()}
-        unknown = known.keys() - {"switchname", "switches", "nodes", "linkspeed", "blockname", "blocksizes"}
-        if unknown or any("=" not in word for word in line):
-            found.append(_ends(f"Line {number} is not understood: {raw.strip()[:80]!r}."))
+    for line in slurm_conf.lines(text):
+        known = line.words
+        if known is None:
+            found.append(_ends(f"Line {line.number} is not understood: {line.text[:80]!r}."))
         elif "switchname" in known:
-            one.switches = [
-                *(one.switches or []),
-                _Unit(known["switchname"], known.get("switches"), known.get("nodes")),
-            ]
+            one.switches = one.switches or []
+            one.switches.append(_Unit(known["switchname"], known.get("switches"), known.get("nodes")))
         elif "blockname" in known:
-            one.blocks = [*(one.blocks or []), _Unit(known["blockname"], None, known.get("nodes"))]
+            one.blocks = one.blocks or []
+            one.blocks.append(_Unit(known["blockname"], None, known.get("nodes")))
         elif "blocksizes" in known:
             sizes = known["blocksizes"].split(",")
             one.block_sizes = [int(size) if size.isdecimal() else 0 for size in sizes]

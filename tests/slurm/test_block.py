@@ -11,7 +11,7 @@ import pytest
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import fold_nodes
 from slurm_gpuaas.testbed.instance import Instance
-from slurm_gpuaas.topology.fabric import Fabric, LeafGroup
+from slurm_gpuaas.topology.fabric import Fabric, LeafGroup, NvlinkDomain
 from slurm_gpuaas.topology.placer import FabricPlacer
 from slurm_gpuaas.topology.slurm_yaml import Plugin, render
 from tests.slurm.oracle import Oracle, oracle
@@ -23,7 +23,14 @@ FABRIC = Fabric(
     leaf_groups=tuple(
         LeafGroup(name=f"rack-{block + 1}", pod="pod-01", nodes=fold_nodes(NODES[block * SIZE : (block + 1) * SIZE]))
         for block in range(BLOCKS)
-    )
+    ),
+    nvlink_domains=tuple(
+        NvlinkDomain(
+            name=f"9c6f5af3-53bf-49b5-a436-b66766c413c3.{4026 + block}",
+            nodes=fold_nodes(NODES[block * SIZE : (block + 1) * SIZE]),
+        )
+        for block in range(BLOCKS)
+    ),
 )
 REQUESTS = 120
 

@@ -1,4 +1,4 @@
-"""The fabric on the testbed: real ibsim, opensm and ibnetdiscover, and topology.yaml in a real slurmctld."""
+"""The fabric on the testbed: ibsim, opensm, ibnetdiscover and iblinkinfo, and topology.yaml in slurmctld, all real."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.testbed.profiles import profile
 from slurm_gpuaas.testbed.sim.fabric import discover, fabric_of, start_fabric, topology_for
-from slurm_gpuaas.topology import ibnetdiscover, slurm_yaml
+from slurm_gpuaas.topology import iblinkinfo, ibnetdiscover, slurm_yaml
 
 pytestmark = pytest.mark.slurm
 
@@ -31,6 +31,8 @@ def test_the_real_tools_read_the_fabric_that_the_profile_describes(mini: Instanc
     assert read.findings == ()
     assert [group.nodes for group in read.leaf_groups] == ["b200-[01-04]", "b200-[05-08]"]
     assert {len(group.switches) for group in read.leaf_groups} == {8}
+    for tool in (["iblinkinfo"], ["iblinkinfo", "-l"]):
+        assert iblinkinfo.parse(discover(mini, *tool), nodes=nodes, source=read.source) == read
 
 
 def test_starting_the_fabric_again_changes_nothing(mini: Instance) -> None:

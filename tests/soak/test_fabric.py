@@ -11,6 +11,7 @@ from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.testbed.profiles import Cluster, profile
 from slurm_gpuaas.testbed.sim.fabric import discover, fabric_of, net_file, start_fabric
+from slurm_gpuaas.topology import iblinkinfo
 from slurm_gpuaas.topology.ibnetdiscover import parse
 from tests.slurm.conftest import mini, minis
 from tests.unit.topology.damage import DAMAGES
@@ -30,6 +31,7 @@ def test_what_the_real_tools_read_of_damaged_fabrics(mini: Instance, cluster: Cl
     read = parse(sound, nodes=nodes)
     assert read.findings == ()
     assert read.leaf_groups == fabric_of(cluster).leaf_groups
+    assert iblinkinfo.parse(discover(mini, "iblinkinfo", "-l"), nodes=nodes, source=read.source) == read
     wrong = []
     for damage in DAMAGES:
         if damage.in_text:

@@ -166,7 +166,8 @@ def start_fabric(instance: Instance, *, cluster: Cluster | None = None, net: str
         ],
         cwd="/",
     )
-    instance.wait_for("Readiness of ibsim", lambda: READY in instance.path(LOG).read_text(errors="replace"))
+    log = instance.path(LOG)  # start-stop-daemon returns before it is there
+    instance.wait_for("Readiness of ibsim", lambda: log.exists() and READY in log.read_text(errors="replace"))
     _with_fabric(instance, "opensm", "--once", "--log_file", "/var/log/gpuaas/opensm.log", "--erase_log_file")
 
 
@@ -177,9 +178,9 @@ def stop_fabric(instance: Instance) -> None:
     instance.path(LOG).unlink(missing_ok=True)
 
 
-def discover(instance: Instance) -> str:
-    """What the real ibnetdiscover prints of the running fabric."""
-    return _with_fabric(instance, "ibnetdiscover")
+def discover(instance: Instance, *tool: str) -> str:
+    """What the real ibnetdiscover, or the tool named instead, prints of the running fabric."""
+    return _with_fabric(instance, *(tool or ("ibnetdiscover",)))
 
 
 def _with_fabric(instance: Instance, *argv: str) -> str:

@@ -85,13 +85,12 @@ def create_node_files(run_dir: Path, nodes: Iterable[str], model: str, cluster: 
     UUIDs and serials follow from cluster, node and index, so a testbed's GPUs keep their identity over restarts.
     """
     kind = _model(model)
-    fabric = uuid.uuid5(uuid.NAMESPACE_DNS, f"{cluster}.fabric.gpuaas")
     same = (
         f"name {kind.name}\ntemperature 34\nmemory_temperature 36\npower 145000\npower_limit {kind.power_limit}\n"
         f"utilisation 0\nmemory_utilisation 0\nmemory_total {kind.memory_mib << 20}\n"
         f"memory_reserved {kind.reserved_mib << 20}\nmemory_used 0\necc_enabled 1\n"
         f"nvlink_count {kind.nvlinks}\nnvlink_version {kind.nvlink_version}\n"
-        f"fabric_uuid {fabric}\nfabric_state 3\nfabric_clique 0\nrecovery_action 0\nlost 0"
+        f"fabric_state 3\nfabric_clique 0\nrecovery_action 0\nlost 0"
     ).splitlines()
     common = [
         "".join(f"gpu.{gpu}.{line}\n" for line in (*same, f"minor {gpu}", f"pci 0000{pci_address(gpu).upper()}.0"))
@@ -103,11 +102,15 @@ def create_node_files(run_dir: Path, nodes: Iterable[str], model: str, cluster: 
     for node in nodes:
         folder = run_dir / node
         folder.mkdir(parents=True, exist_ok=True)
+        fabric = uuid.uuid5(uuid.NAMESPACE_DNS, f"{node}.{cluster}.fabric.gpuaas")  # NVLink does not leave the node
         state = [f"driver_version {DRIVER}\nnvml_version 13.{DRIVER}\ncuda_version 13000\ngpu.count {GPUS_PER_NODE}\n"]
         for gpu in range(GPUS_PER_NODE):
             digest = hashlib.sha256(f"{cluster}/{node}/{gpu}".encode()).digest()
             serial = 1_650_000_000_000 + int.from_bytes(digest[16:21]) % 9_999_999_999
-            state.append(f"{common[gpu]}gpu.{gpu}.uuid GPU-{uuid.UUID(bytes=digest[:16])}\ngpu.{gpu}.serial {serial}\n")
+            state.append(
+                f"{common[gpu]}gpu.{gpu}.uuid GPU-{uuid.UUID(bytes=digest[:16])}\ngpu.{gpu}.serial {serial}\n"
+                f"gpu.{gpu}.fabric_uuid {fabric}\n"
+            )
         (folder / "nvml.state").write_text("".join(state))
         (folder / "nvml.events").write_text("")
         (folder / "kmsg").write_text(boot_line)

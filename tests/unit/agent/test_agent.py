@@ -26,10 +26,12 @@ from slurm_gpuaas.agent.node import Progress
 from slurm_gpuaas.api.node_events import NODE_EVENTS_PATH, NodeEventBatch
 from slurm_gpuaas.api.signing import Nonces, node_key, verify
 from slurm_gpuaas.domain.clock import SystemClock
-from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
+from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput, Unavailable
 from slurm_gpuaas.domain.incidents import EventSource, NodeEvent
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.testbed.sim import SimulatedNode, create_node_files
+from slurm_gpuaas.topology import nvlink
+from slurm_gpuaas.topology.fabric import Fabric, LeafGroup, NvlinkDomain
 from tests.simulated import NODES
 
 MASTER = bytes(range(32))
@@ -417,6 +419,33 @@ def test_a_key_that_others_can_read_is_refused(config: Config) -> None:
     config.master_key.chmod(0o644)
     with pytest.raises(InvalidInput, match="mode 0644: others can read it"):
         once(config)
+
+
+def test_the_command_prints_what_gpus_say_of_their_nvlink_domain(
+    nvml: ctypes.CDLL, tmp_path: Path, config: Config, node: SimulatedNode
+) -> None:
+    path = tmp_path / "agent.yaml"
+    path.write_text(yaml.safe_dump({"simulated_hardware": str(config.simulated_hardware)}))
+    rack = "9c6f5af3-53bf-49b5-a436-b66766c413c3"
+    for gpu in range(8):
+        node.set(gpu, {"fabric_clique": "4026", "fabric_uuid": rack})
+    node.set(1, {"fabric_state": "2"})
+    result = CliRunner().invoke(main.command, ["--config", str(path), "--nodes", ",".join(NODES), "--print-nvlink"])
+    lines = result.output.splitlines()
+    assert lines[:2] == [f"b200-001: {rack}, 4026, Completed, Success", f"b200-001: {rack}, 4026, In Progress, Success"]
+    assert [line[:8] for line in lines] == ["b200-001"] * 8 + ["b200-002"] * 8
+    fabric = nvlink.add(Fabric(leaf_groups=(LeafGroup(name="a", pod="p", nodes="b200-[001-002]"),)), result.output)
+    (domain, other) = fabric.nvlink_domains
+    assert domain == NvlinkDomain(name=f"{rack}.4026", nodes="b200-001")
+    assert other.nodes == "b200-002"
+    assert [finding.says for finding in fabric.findings] == ["7 of the 8 GPUs of b200-001 are in its NVLink domain."]
+
+
+def test_without_nvml_the_command_says_so(nvml: ctypes.CDLL, tmp_path: Path, config: Config) -> None:
+    path = tmp_path / "agent.yaml"
+    path.write_text(yaml.safe_dump({"simulated_hardware": str(config.simulated_hardware)}))
+    result = CliRunner().invoke(main.command, ["--config", str(path), "--nodes", "b200-999", "--print-nvlink"])
+    assert isinstance(result.exception, Unavailable)
 
 
 def test_the_command_prints_a_nodes_key(tmp_path: Path, config: Config) -> None:

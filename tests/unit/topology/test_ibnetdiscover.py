@@ -146,5 +146,18 @@ class TestHostile:
         parse(REAL + "\n" + "\n".join([line] * 50))
         assert time.process_time() - began < 2
 
+    def test_names_that_no_sentence_would_hold(self) -> None:
+        text = REAL.replace('"S-b83fd20301000070"', '"S-b83fd203010000f0"')
+        for node in range(1, 9):
+            text = text.replace(f"b200-0{node} ", f"{'abcdefgh'[node - 1] * 60} ")
+        hosts = [f"{chr(97 + n % 26) * 50}-{n * 7919 % 1000}-x{n}" for n in range(60)]
+        crowd = "".join(
+            f'\n\nCa\t1 "H-{0xF000 + n:016x}"\t# "{host} mlx5_0"\n[1]\t"S-00000000000000aa"[{n + 1}]\n'
+            for n, host in enumerate(hosts)
+        )
+        fabric = parse(f'{text}{crowd}\n\nCa\t1 "H-1"\t# "{chr(0xE0001) * 200}"\n')
+        assert any("... (60 nodes) has 1 leaves" in says for says in said(fabric))
+        assert any("names no host" in says for says in said(fabric))
+
     def test_a_switch_with_a_name_of_digits(self) -> None:
         parse(REAL.replace("spine-01-01", "9" * 200))

@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.topology import slurm_conf
-from slurm_gpuaas.topology.fabric import Fabric, LeafGroup
+from slurm_gpuaas.topology.fabric import Fabric, LeafGroup, NvlinkDomain
 from slurm_gpuaas.topology.slurm_yaml import Plugin, parse, plugin_of, render
+from slurm_gpuaas.topology.validation import validate_yaml
+
+UUID = "9c6f5af3-53bf-49b5-a436-b66766c413c3"
 
 
 def fabric(*groups: tuple[str, str, str]) -> Fabric:
@@ -79,6 +82,30 @@ def test_a_leaf_group_is_a_block_of_the_size_that_most_have() -> None:
     assert shape(parse(both)) == [("root", "a", "n[1-4]"), ("root", "b", "n[5-8]"), ("root", "c", "n9")]
 
 
+def test_an_nvlink_domain_of_several_nodes_is_a_block_and_so_is_what_it_leaves() -> None:
+    known = fabric(("p", "a", "n[1-4]"), ("p", "b", "n[5-9]")).model_copy(
+        update={
+            "nvlink_domains": (
+                NvlinkDomain(name=f"{UUID}.1", nodes="n[1-3]"),
+                NvlinkDomain(name=f"{UUID}.2", nodes="n[4-6]"),
+                NvlinkDomain(name=f"{UUID}.3", nodes="n7"),
+            )
+        }
+    )
+    text = render(known, nodes=[NodeName("x")], plugin=Plugin.BLOCK)
+    assert shape(parse(text)) == [
+        ("blocks", f"{UUID}.1", "n[1-3]"),
+        ("blocks", f"{UUID}.2", "n[4-6]"),
+        ("blocks", "b", "n[7-9]"),
+        ("unattached", "unattached", "x"),
+    ]
+    assert "block_sizes: [3]" in text
+    assert validate_yaml(text) == []
+    conf = slurm_conf.render(known, nodes=[NodeName("x")], plugin=Plugin.BLOCK)
+    assert slurm_conf.parse(conf, source="") == parse(text, source="")
+    assert render(known) == render(fabric(("p", "a", "n[1-4]"), ("p", "b", "n[5-9]"))), "the tree is of switches"
+
+
 def test_topology_conf_holds_a_tree_or_blocks() -> None:
     known = fabric(("p", "a", "n[1-4]"), ("p", "b", "n[5-8]"))
     assert slurm_conf.render(known, plugin=Plugin.BLOCK) == (
@@ -135,3 +162,46 @@ def test_a_file_that_cannot_be_read_says_why(text: str, fault: str) -> None:
 def test_any_text_is_read_or_refused(text: str) -> None:
     with suppress(InvalidInput):
         parse(text)
+
+
+class TestTopologyConf:
+    @pytest.mark.parametrize("plugin", [Plugin.TREE, Plugin.BLOCK])
+    def test_what_we_write_we_read_as_in_the_other_form(self, plugin: Plugin) -> None:
+        known = fabric(
+            ("p1", "a", "n[1-4]"), ("p1", "b", "n5"), ("p2", "c", "n[6-9]"), ("unattached", "unattached", "x")
+        )
+        text = slurm_conf.render(known, plugin=plugin)
+        assert slurm_conf.parse(text, source="") == parse(render(known, plugin=plugin), source="")
+
+    def test_as_people_write_it(self) -> None:
+        text = (
+            "# the fabric\n"
+            "switchname=r SWITCHES=a,b LinkSpeed=400000  # root\n\n"
+            "SwitchName=a \\\n   Nodes=n[1-2],\\\nn[3-4]\n"
+            "SwitchName=b Nodes=n5 \\"
+        )
+        assert shape(slurm_conf.parse(text)) == [("r", "a", "n[1-4]"), ("r", "b", "n5")]
+
+    @pytest.mark.parametrize(
+        ("text", "fault"),
+        [
+            ("", "holds neither tree nor blocks"),
+            ("SwitchName=a Nodes=n1\nhello\n", "line 2 is not understood: 'hello'"),
+            ("SwitchName=a Nodes=n1 Colour=red\n", "line 1 is not understood"),
+            ("Nodes=n1\n", "line 1 is not understood"),
+            ("SwitchName=a Nodes=n1\nSwitchName=a Nodes=n2\n", "switch a stands twice"),
+            ("SwitchName=a Nodes=n1\nSwitchName=r Switches=a,b\n", "child b is no switch"),
+            (f"SwitchName={'a' * 65} Nodes=n1\n", "line 1: the name has more than 64 characters"),
+            ("SwitchName=a Nodes=n[1-\n", "is not a node list"),
+            ("BlockName=a Nodes=n1\nBlockName=b Nodes=n1\nBlockSizes=1\n", "Node n1 is in leaf groups"),
+            ("SwitchName=a/b Nodes=n1\n", "String should match pattern"),
+        ],
+    )
+    def test_a_file_that_cannot_be_read_says_why(self, text: str, fault: str) -> None:
+        with pytest.raises(InvalidInput, match=fault):
+            slurm_conf.parse(text)
+
+    @given(st.text(alphabet=st.sampled_from("SwitchName=ab Nodes[1-4],\\\n#\0")))
+    def test_any_text_is_read_or_refused(self, text: str) -> None:
+        with suppress(InvalidInput):
+            slurm_conf.parse(text)

@@ -1,0 +1,234 @@
+"""What a discovery tool told, by GUID, and the fabric that it amounts to: whose the adapters are, and which count.
+
+The readers of `ibnetdiscover` and `iblinkinfo` end here. A device is told apart by GUID, never by description; a host's
+name comes from there (`b200-001 mlx5_0`), since the tools' output holds no other, unless the nodes' own `ibstat` tells.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.policy import fold_nodes
+from slurm_gpuaas.topology.cabling import Cabling, Rate
+from slurm_gpuaas.topology.fabric import Fabric, Fault, Finding, natural
+from slurm_gpuaas.topology.ibstat import Owned, Port, Reports, check, owners
+
+NONE: Final[Reports] = MappingProxyType({})
+MOST_FINDINGS: Final = 50
+LONGEST_LINE: Final = 1_000
+"""Characters read of a line; the tools write 300 at most."""
+HOST: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})\s+\S+")
+LANE_GBPS: Final = {
+    "SDR": 2.5, "DDR": 5.0, "QDR": 10.0, "FDR10": 10.3125, "FDR": 14.0625, "EDR": 25.78125, "HDR": 53.125,
+    "NDR": 106.25, "XDR": 212.5,
+}  # fmt: skip
+"""Signalling rate of a lane (InfiniBand Architecture Specification, and iblinkinfo's words for it)."""
+
+
+class Kind(StrEnum):
+    """In the words of ibnetdiscover."""
+
+    SWITCH = "Switch"
+    ADAPTER = "Ca"
+    ROUTER = "Rt"
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    kind: Kind
+    description: str = ""
+
+    @property
+    def adapter(self) -> str:
+        """The last word of a description, such as mlx5_0."""
+        return self.description.strip().rpartition(" ")[2]
+
+    @property
+    def is_aggregation(self) -> bool:
+        """SHARP's end inside a switch, which shows as an adapter: "Mellanox Technologies Aggregation Node"."""
+        return self.kind is Kind.ADAPTER and "Aggregation Node" in self.description
+
+
+class End(NamedTuple):
+    """One end of a cable: a device's GUID, and its port."""
+
+    device: str
+    port: int
+
+
+class Link(NamedTuple):
+    """A cable as one end tells it."""
+
+    near: End
+    far: End
+    rate: Rate | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discovery:
+    """What a text told.
+
+    Args:
+        described: devices with a record of their own, by GUID.
+        mentioned: devices at the far end of a cable, by GUID.
+        findings: what was odd in the text.
+        by_port: adapters go by the GUID of their port, not by their own.
+    """
+
+    described: Mapping[str, Device]
+    mentioned: Mapping[str, Device]
+    links: Sequence[Link]
+    findings: Sequence[Finding]
+    by_port: bool = False
+
+    def fabric(
+        self, source: str, *, nodes: Collection[NodeName] = (), reports: Reports = NONE, rails: Collection[str] = ()
+    ) -> Fabric:
+        """The fabric of these devices. Linear in devices and links.
+
+        Args:
+            nodes: the cluster's nodes. Given, other hosts are left out and each of these is in the fabric; absent,
+                every host of the text is a node.
+            reports: what `ibstat` says on nodes. An adapter in there belongs to that node, whatever its description.
+            rails: names of the adapters that are the compute fabric; absent, all are.
+
+        Raises:
+            InvalidInput: no host at all, or none with an adapter of these.
+        """
+        wanted = frozenset(nodes)
+        reports = {_as_wanted(node, wanted): ports for node, ports in reports.items()}
+        findings = list(self.findings)
+        if undescribed := len(self.mentioned.keys() - self.described.keys()):
+            says = f"{undescribed} devices are known from their cables only: the file may be cut."
+            findings.append(Finding(fault=Fault.CUT_TEXT, says=says))
+        devices = {**self.mentioned, **self.described}
+        hosts = self._hosts(devices, wanted, reports, findings)
+        if rails:
+            hosts = {guid: owned for guid, owned in hosts.items() if owned.adapter in rails}
+            unknown = sorted(set(rails) - {owned.adapter for owned in hosts.values()}, key=natural)
+            if not hosts:
+                raise InvalidInput(
+                    f"{source}: no node has an adapter {' or '.join(unknown)[:200]}.",
+                    way_out="Name adapters as the text does, such as mlx5_0.",
+                )
+            findings += (Finding(fault=Fault.NO_LINK, says=f"No node has an adapter {one:.200}.") for one in unknown)
+        cabling = self._cabled(devices, hosts, findings)
+        return cabling.fabric(source, wanted, [*_few(findings), *self._reported(devices, wanted, reports, rails)])
+
+    def _hosts(
+        self,
+        devices: Mapping[str, Device],
+        wanted: Collection[NodeName],
+        reports: Reports,
+        findings: list[Finding],
+    ) -> Mapping[str, Owned]:
+        """Whose each adapter is."""
+        owner, twice = owners(reports, self._guid_of)
+        findings += twice
+        hosts: dict[str, Owned] = {}
+        for guid, device in sorted(devices.items()):
+            if device.kind is not Kind.ADAPTER or device.is_aggregation:
+                continue
+            if owned := owner.get(guid):
+                named = host_of(device.description, wanted or reports.keys())
+                if named and named != owned.node:
+                    says = f"Adapter {guid} is in {owned.node}, but calls itself {device.description!r:.200}."
+                    findings.append(Finding(fault=Fault.TWO_HOSTS, says=says, nodes=owned.node, devices=(guid,)))
+                if not wanted or owned.node in wanted:
+                    hosts[guid] = owned
+            elif host := host_of(device.description, wanted):
+                hosts[guid] = Owned(host, device.adapter)
+            elif not wanted:
+                says = f"Adapter {guid} names no host: {device.description!r:.200}."
+                findings.append(Finding(fault=Fault.NO_HOST, says=says, devices=(guid,)))
+        return hosts
+
+    def _reported(
+        self, devices: Mapping[str, Device], wanted: Collection[NodeName], reports: Reports, rails: Collection[str]
+    ) -> Iterator[Finding]:
+        """What the nodes' own reports say is wrong, and the nodes without one."""
+        if not reports:
+            return
+        if lacking := sorted(set(wanted) - reports.keys(), key=natural):
+            says = f"{len(lacking)} nodes have no ibstat: their adapters are known by description only."
+            yield Finding(fault=Fault.NO_REPORT, says=says, nodes=fold_nodes(lacking))
+        links: dict[tuple[str, int], Rate | None] = {}
+        for link in self.links:
+            for end in (link.near, link.far):
+                if devices[end.device].kind is Kind.ADAPTER:
+                    links[end] = links.get(end) or link.rate
+        ours = {node: ports for node, ports in reports.items() if not wanted or node in wanted}
+        yield from check(ours, self._guid_of, links, rails)
+
+    def _guid_of(self, port: Port) -> str:
+        return port.guid if self.by_port else port.node_guid
+
+    def _cabled(self, devices: Mapping[str, Device], hosts: Mapping[str, Owned], findings: list[Finding]) -> Cabling:
+        cabling = Cabling()
+        for guid, device in sorted(devices.items()):
+            if device.kind is Kind.SWITCH:
+                cabling.add_switch(guid, device.description)
+        for link in self.links:
+            one, other = link.near.device, link.far.device
+            ends = frozenset((link.near, link.far))
+            match devices[one].kind, devices[other].kind:
+                case Kind.SWITCH, Kind.SWITCH:
+                    cabling.connect_switches(one, other, rate=link.rate, cable=ends)
+                case Kind.SWITCH, Kind.ADAPTER:
+                    one, other = other, one
+                case Kind.ADAPTER, Kind.SWITCH:
+                    pass
+                case _:
+                    says = f"A cable between {one} and {other} joins no switch."
+                    findings.append(Finding(fault=Fault.NO_SWITCH, says=says, devices=(one, other)))
+            if devices[one].kind is not Kind.ADAPTER or devices[other].kind is not Kind.SWITCH:
+                continue
+            if one in hosts:
+                node, adapter = hosts[one]
+                cabling.connect_host(node, other, adapter=adapter, rate=link.rate, cable=ends)
+            elif not devices[one].is_aggregation:
+                cabling.connect_other(other)
+        return cabling
+
+
+def _few(findings: list[Finding]) -> list[Finding]:
+    more = len(findings) - MOST_FINDINGS
+    if more <= 0:
+        return findings
+    rest = Finding(fault=findings[MOST_FINDINGS].fault, says=f"{more} more findings like those before.")
+    return [*findings[:MOST_FINDINGS], rest]
+
+
+def _as_wanted(node: NodeName, wanted: Collection[NodeName]) -> NodeName:
+    return node if node in wanted else short(node, wanted) or node
+
+
+def guid_of(digits: str) -> str:
+    """As all our readers write it: 16 hex digits."""
+    return digits.lower().rjust(16, "0")
+
+
+def host_of(description: str, wanted: Collection[NodeName]) -> NodeName | None:
+    """The host in a node description of the form `HOST DEVICE`; with `wanted`, also a bare host name of it."""
+    found = HOST.fullmatch(description.strip().removeprefix("'").removesuffix("'"))
+    name = found[1] if found else description.strip()
+    try:
+        node = NodeName(name)
+    except InvalidInput:
+        return None
+    if wanted:
+        return node if node in wanted else short(node, wanted)
+    return node if found else None
+
+
+def short(node: NodeName, wanted: Collection[NodeName]) -> NodeName | None:
+    """The host name before the first dot, where Slurm knows the node by that."""
+    bare = NodeName(node.partition(".")[0])
+    return bare if bare in wanted else None
