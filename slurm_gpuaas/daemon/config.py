@@ -107,7 +107,8 @@ class SlurmConfig(Section):
         description="Include file of slurm.conf that gpuaasd writes its partitions to.",
     )
     topology_file: Path = Field(
-        default=Path("/etc/slurm/gpuaas/topology.yaml"), description="Slurm's topology.yaml; read for placement."
+        default=Path("/etc/slurm/gpuaas/topology.yaml"),
+        description="Slurm's topology.yaml; read for placement, written by `gpuaas topology apply`.",
     )
 
 
@@ -157,6 +158,30 @@ class GateConfig(Section):
         description="A job that does not start on its nodes in this time is let go of them.",
     )
     shadow: bool = Field(default=False, description="Log every decision, change nothing.")
+
+
+class OnChange(StrEnum):
+    APPLY = "apply"
+    REPORT = "report"
+
+
+class TopologyConfig(Section):
+    """Following the hardware."""
+
+    fabric_file: Path | None = Field(
+        default=None,
+        description="fabric.json that is read from the cables anew now and then. Absent = no fabric is followed.",
+    )
+    interval: Span = Field(
+        default=timedelta(minutes=1), description="Time between two comparisons of the fabric with Slurm's topology."
+    )
+    on_change: OnChange = Field(
+        default=OnChange.REPORT,
+        description="What to do with nodes that moved between leaf groups: `apply` or only `report` it.",
+    )
+    most_moves: int = Field(
+        default=8, ge=1, description="More nodes than these at a time, and any other change, are only reported."
+    )
 
 
 class QuotaConfig(Section):
@@ -221,6 +246,7 @@ class Config(BaseSettings):
     hook: HookConfig = HookConfig()
     estimates: EstimatesConfig = EstimatesConfig()
     gate: GateConfig = GateConfig()
+    topology: TopologyConfig = TopologyConfig()
     quota: QuotaConfig = QuotaConfig()
     health: HealthConfig = HealthConfig()
     metering: MeteringConfig = MeteringConfig()

@@ -104,7 +104,7 @@ class Move:
         )
 
     def __str__(self) -> str:
-        return f"{fold_nodes(self.nodes)}: from {_named(self.before)} to {_named(self.after)}"
+        return f"{fold_nodes(self.nodes)}: from {named(self.before)} to {named(self.after)}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +175,7 @@ def _changes(before: Sequence[_Outline], after: Sequence[_Outline]) -> Iterator[
             yield f"~ topology {name}: its kind, order, levels, block sizes or default"
 
 
-def _named(units: Units) -> str:
+def named(units: Units) -> str:
     """One name where all topologies give the same."""
     names = {unit.unit for unit in units}
     return names.pop() if len(names) == 1 else ", ".join(map(str, units)) or "nowhere"

@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -99,8 +99,8 @@ class TopologyController:
             raise NotFound(f"There is no {self._before}: nothing was applied yet.")
         return self.wanted(text)
 
-    def apply(self, wanted: Wanted) -> Plan:
-        """Returns what was done: as planned, unless somebody was quicker.
+    def apply(self, wanted: Wanted) -> Wanted:
+        """Returns it with what was done: as planned, unless somebody was quicker.
 
         Raises:
             NotTaken: slurmctld refused it or does not show it; the file is as it was before, and slurmctld too unless
@@ -120,7 +120,7 @@ class TopologyController:
                     f"slurmctld does not take the topology: {error.message} {self._undone(todo, before)}",
                     way_out=error.way_out or "Look into slurmctld's log.",
                 ) from error
-            return todo
+            return replace(wanted, plan=todo)
 
     def _judged(self, text: str, nodes: Sequence[NodeName]) -> Wanted:
         problems = validate_yaml(text, nodes=nodes)

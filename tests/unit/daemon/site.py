@@ -27,7 +27,7 @@ from slurm_gpuaas.domain.names import AccountName
 from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, Pool, Project
 from slurm_gpuaas.slurm.records import Account, AccountingState
 from slurm_gpuaas.store import Store
-from tests.fakes import FakeAccounting, FakeClock, FakeController, FakeLimits, FakePartitions, make_node
+from tests.fakes import FakeAccounting, FakeClock, FakeController, FakeLimits, FakePartitions, FakeTopologies, make_node
 
 ADMINISTRATOR = 0
 RESEARCHER = 65534
@@ -83,6 +83,7 @@ class Site:
         partitions = FakePartitions()
         self.limits = FakeLimits(self.accounting, self.controller, partitions)
         (self.folder / "slurm").mkdir()
+        self.topologies = FakeTopologies(self.folder / "slurm" / "topology.yaml")
         config = Config.model_validate(
             {
                 "cluster": "mini",
@@ -105,6 +106,7 @@ class Site:
             accounting=self.accounting,
             partitions=partitions,
             limits=self.limits,
+            topologies=self.topologies,
             driver=lambda: DriverStatus(name="fake", fallback=False, reason=""),
             clock=self.clock,
             observe=self.metrics.observe_tick,

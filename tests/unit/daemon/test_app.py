@@ -98,6 +98,8 @@ def test_documents_that_contradict_each_other_are_refused_with_all_faults(site: 
         ("GET", "/policy", None),
         ("POST", "/policy/plan", {}),
         ("PUT", "/policy", {"documents": []}),
+        ("POST", "/topology/plan", {}),
+        ("PUT", "/topology", {}),
         ("POST", f"/nodes/{NODE}/drain", {"reason": "because"}),
         ("POST", f"/nodes/{NODE}/resume", None),
         ("GET", "/incidents", None),
