@@ -22,6 +22,7 @@ from slurm_gpuaas.topology.fabric import Fabric, invalid, parse_fabric
 from slurm_gpuaas.topology.problem import Problem, solve
 
 FORMS = {"topology.yaml": slurm_yaml.render, "topology.conf": slurm_conf.render}
+PLUGINS = [plugin.value for plugin in slurm_yaml.Plugin]
 TEXT = click.File("r", encoding="utf-8", errors="replace")
 
 
@@ -158,14 +159,14 @@ def diff(before: TextIO, after: TextIO, as_json: bool) -> None:
 )
 @click.option(
     "--plugin",
-    type=click.Choice(slurm_yaml.Plugin),
-    default=slurm_yaml.Plugin.TREE,
+    type=click.Choice(PLUGINS),
+    default=slurm_yaml.Plugin.TREE.value,
     show_default=True,
     help="Slurm's topology plugin that plans with it.",
 )
 @click.option("--nodes", help="All nodes of slurm.conf: those the fabric lacks are added apart, as Slurm demands.")
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output.")
-def render(fabric: TextIO, form: str, plugin: slurm_yaml.Plugin, nodes: str | None, output: Path | None) -> None:
+def render(fabric: TextIO, form: str, plugin: str, nodes: str | None, output: Path | None) -> None:
     """Write FABRIC.json as Slurm's topology.yaml (Slurm 25.05 and later) or topology.conf (every Slurm).
 
     gpuaasd reads topology.yaml, whichever of the two Slurm reads.
@@ -176,7 +177,8 @@ def render(fabric: TextIO, form: str, plugin: slurm_yaml.Plugin, nodes: str | No
       gpuaas topology render fabric.json --format topology.conf -o /etc/slurm/topology.conf
       gpuaas topology render fabric.json --plugin both
     """
-    _put(FORMS[form](read_fabric(fabric), nodes=expand_nodes(nodes) if nodes else (), plugin=plugin), output)
+    wanted = expand_nodes(nodes) if nodes else ()
+    _put(FORMS[form](read_fabric(fabric), nodes=wanted, plugin=slurm_yaml.Plugin(plugin)), output)
 
 
 @group.command()
@@ -214,7 +216,7 @@ def validate(file: TextIO, form: str | None, nodes: str | None, as_json: bool) -
 @click.option("--undo", is_flag=True, help="Instead of FILE: what topology.yaml said before its last change.")
 @click.option(
     "--plugin",
-    type=click.Choice(slurm_yaml.Plugin),
+    type=click.Choice(PLUGINS),
     help="Slurm's topology plugin that a fabric.json is written for. Default: what plans now.",
 )
 @click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing; exit with 2 if it would.")
@@ -225,7 +227,7 @@ def apply(
     session: Session,
     file: TextIO | None,
     undo: bool,
-    plugin: slurm_yaml.Plugin | None,
+    plugin: str | None,
     dry_run: bool,
     yes: bool,
     as_json: bool,
@@ -308,7 +310,7 @@ def place(file: TextIO, as_json: bool) -> None:
     click.echo(answer.why)
 
 
-def _request(file: TextIO | None, undo: bool, plugin: slurm_yaml.Plugin | None) -> TopologyRequest:
+def _request(file: TextIO | None, undo: bool, plugin: str | None) -> TopologyRequest:
     if (file is None) is not undo:
         raise InvalidInput("It is not clear what to apply.", way_out="Name a FILE, or give --undo.")
     if file is None:
@@ -319,7 +321,7 @@ def _request(file: TextIO | None, undo: bool, plugin: slurm_yaml.Plugin | None) 
     text = file.read(slurm_yaml.LONGEST_FILE + 1)
     if len(text) > slurm_yaml.LONGEST_FILE:
         raise InvalidInput(f"{_name(file, 'The input')} has more than {slurm_yaml.LONGEST_FILE} characters.")
-    return TopologyRequest(text=text, form=form, plugin=None if plugin is None else plugin.value)
+    return TopologyRequest.model_validate({"text": text, "form": form, "plugin": plugin})
 
 
 def _print_plan(plan: TopologyPlan, *, err: bool = False) -> None:

@@ -457,8 +457,10 @@ class Operations:
             reconfigure=wanted.plan.reconfigure,
             changes=wanted.plan.changes,
             warnings=tuple(problem.says for problem in wanted.warnings),
-            jobs=tuple(
-                int(job.id) for job in self.shared.jobs() if job.state is JobState.RUNNING and moved & set(job.nodes)
+            jobs=()
+            if not moved
+            else tuple(
+                int(job.id) for job in self.slurm.jobs() if job.state is JobState.RUNNING and moved & set(job.nodes)
             ),
         )
 

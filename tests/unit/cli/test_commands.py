@@ -365,6 +365,7 @@ def cabled(site: Site, run: Run) -> Site:
     fabric = fabric_file(site, "b200-[001-002]", "b200-[003-004]")
     site.topologies.file.write_text(run("topology", "render", str(fabric)).out)
     site.topologies.reload()
+    site.controller.after = lambda method: site.topologies.reload() if method == "reconfigure" else None
     return site
 
 
@@ -386,6 +387,15 @@ def test_a_topology_is_shown_applied_and_undone(run: Run, cabled: Site) -> None:
 
     assert run("topology", "apply", "--undo", "--yes").code == 0
     assert cabled.topologies.file.read_text() == before
+
+
+@pytest.mark.parametrize("plugin", ["tree", "block", "both"])
+def test_a_topology_is_written_for_each_plugin(run: Run, cabled: Site, plugin: str) -> None:
+    fabric = str(fabric_file(cabled, "b200-[001-002]", "b200-[003-004]"))
+    text = run("topology", "render", fabric, "--plugin", plugin).out
+    assert ("tree:" in text, "block:" in text) == (plugin != "block", plugin != "tree")
+    assert run("topology", "apply", fabric, "--plugin", plugin, "--yes").code == 0
+    assert cabled.topologies.file.read_text() == text
 
 
 def test_a_topology_yaml_is_applied_as_it_is(run: Run, cabled: Site) -> None:
