@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
 from slurm_gpuaas.slurm.records import TopologyUnit
@@ -184,6 +185,25 @@ def named(units: Units) -> str:
 # -- The names that Slurm knows ----------------------------------------------------------------------------------------
 
 
+def of_slurm(fabric: Fabric, nodes: Collection[NodeName]) -> Fabric:
+    """Without hosts that are no nodes of Slurm (storage, login), and without leaf groups that have no other.
+
+    Raises:
+        InvalidInput: there is nothing else in it.
+    """
+    kept = [
+        LeafGroup(name=group.name, pod=group.pod, nodes=fold_nodes(members), switches=group.switches)
+        for group in fabric.leaf_groups
+        if (members := [node for node in group.node_names if node in nodes])
+    ]
+    if not kept:
+        raise InvalidInput(
+            f"None of the fabric's hosts is one of Slurm's {len(nodes)} nodes.",
+            way_out="Compare the names in fabric.json with those of `sinfo`.",
+        )
+    return Fabric(source=fabric.source, leaf_groups=tuple(kept), spines=fabric.spines, findings=fabric.findings)
+
+
 def as_known(fabric: Fabric, known: Fabric, *, nodes: Collection[NodeName]) -> Fabric:
     """The fabric in the names and in the order that Slurm knows, so that one cable moved is one node moved.
 
@@ -241,7 +261,7 @@ def _names(new: Mapping[str, Collection[NodeName]], old: Mapping[str, Collection
     reserved = taken | old.keys() | {ROOT, BLOCKS, UNATTACHED}
     for name in new:
         if name not in given:
-            free = (f"{name}-{number}" for number in range(2, len(new) + len(old) + 3))
+            free = (f"{name[:50]}-{number}" for number in range(2, len(new) + len(old) + 3))
             given[name] = name if name not in reserved else next(one for one in free if one not in reserved)
             reserved.add(given[name])
     return given

@@ -19,7 +19,7 @@ from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.slurm.files import no_access, write_atomically
 from slurm_gpuaas.slurm.protocols import Controller, SlurmRefused, SlurmUnavailable, Topologies
 from slurm_gpuaas.topology import slurm_yaml
-from slurm_gpuaas.topology.applying import Layout, Plan, as_known, plan
+from slurm_gpuaas.topology.applying import Layout, Plan, as_known, of_slurm, plan
 from slurm_gpuaas.topology.fabric import Fabric
 from slurm_gpuaas.topology.slurm_yaml import Plugin
 from slurm_gpuaas.topology.validation import Problem, Slurmctld, validate_yaml
@@ -75,10 +75,11 @@ class TopologyController:
             plugin: None: those that plan now.
 
         Raises:
-            InvalidInput: slurmctld would end with it, or misread it in silence.
+            InvalidInput: slurmctld would end with it, or misread it in silence; or it has no node of Slurm.
         """
         now = self._topologies.read()
         nodes = self._nodes()
+        fabric = of_slurm(fabric, frozenset(nodes))
         if any(one.units for one in Layout.of(now, source="slurmctld's topology").outlines):
             fabric = as_known(fabric, slurm_yaml.parse(now, source="slurmctld's topology"), nodes=nodes)
         plugin = plugin or slurm_yaml.plugin_of(now, source="slurmctld's topology")

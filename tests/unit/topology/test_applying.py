@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from slurm_gpuaas.domain.policy import expand_nodes
+from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
 from slurm_gpuaas.topology.applying import Layout, as_known, plan
 from slurm_gpuaas.topology.fabric import Fabric
 from slurm_gpuaas.topology.slurm_yaml import Plugin, parse, render
@@ -142,6 +144,31 @@ def test_a_new_leaf_group_gets_a_name_of_its_own_behind_those_that_are_known() -
 def test_nodes_without_a_link_that_were_nowhere_stay_apart() -> None:
     fresh = fabric(*names(KNOWN), ("unattached", "unattached", "n[13-14]"))
     assert names(as_known(fresh, KNOWN, nodes=(*ALL, *expand_nodes("n[13-14]")))) == names(fresh)
+
+
+@st.composite
+def fabrics(draw: st.DrawFn) -> Fabric:
+    """Nodes n1 to n12, each in one of up to six leaf groups of three pods or in none."""
+    where = draw(st.lists(st.integers(0, 6), min_size=len(ALL), max_size=len(ALL)))
+    members = {number: [node for node, at in zip(ALL, where, strict=True) if at == number] for number in range(7)}
+    names = draw(st.permutations(["leaf-01", "leaf-02", "leaf-03", "a", "b", "root-2"]))
+    rows = [(f"pod-{(n - 1) // 2}", names[n - 1], fold_nodes(members[n])) for n in range(1, 7) if members[n]]
+    if members[0] or not rows:
+        rows.append(("unattached", "unattached", fold_nodes(members[0])))
+    return fabric(*rows)
+
+
+@given(fabrics(), fabrics())
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_cabled_every_node_has_one_place_and_the_names_settle(fresh: Fabric, known: Fabric) -> None:
+    found = as_known(fresh, known, nodes=ALL)
+    assert {*fresh.arrays.nodes} <= {*found.arrays.nodes}
+    placed = {node: group.name for group in found.leaf_groups for node in group.node_names}
+    for group in fresh.leaf_groups:
+        if group.pod != "unattached":
+            assert len({placed[node] for node in group.node_names}) == 1, "nodes of one leaf group stay together"
+    again = as_known(fresh, found, nodes=ALL)
+    assert names(again) == names(found)
 
 
 @pytest.mark.parametrize("plugin", Plugin)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from slurm_gpuaas.domain.errors import InvalidInput, NotFound
+from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.slurm.protocols import SlurmRefused
 from slurm_gpuaas.topology.controller import NotTaken, TopologyController
@@ -124,8 +125,19 @@ def test_a_file_that_slurmctld_would_misread_is_never_written(site: Site) -> Non
 
 
 def test_what_only_earns_a_warning_is_said_and_applied(site: Site) -> None:
-    wanted = site.controller.wanted_of(groups("n[1-4]", "n[5-8]", *REST, "n17"))
-    assert any("n17" in problem.says for problem in wanted.warnings)
+    """A node without a link stands apart, and no job may span it and others."""
+    site.slurm.node_by_name[NodeName("n17")] = make_node("n17")
+    controller = site.controller
+    wanted = controller.wanted_of(OLD, site.plugin)
+    assert any("unattached" in problem.says for problem in wanted.warnings)
+    controller.apply(wanted)
+    assert "unattached\n        nodes: n17" in site.file.read_text()
+
+
+def test_hosts_that_are_no_nodes_of_slurm_are_left_out(site: Site) -> None:
+    assert not site.controller.wanted_of(groups("n[1-4]", "n[5-8],login-1", *REST, "storage-[1-4]")).plan
+    with pytest.raises(InvalidInput, match="None of the fabric's hosts is one of Slurm's 16 nodes"):
+        site.controller.wanted_of(groups("storage-[1-4]"))
 
 
 @pytest.mark.parametrize(("fabric", "call"), [(MOVED, "move"), (LEAF_MORE, "reconfigure")])
