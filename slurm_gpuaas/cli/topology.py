@@ -16,7 +16,7 @@ from slurm_gpuaas.cli.context import Session, as_json, pass_session
 from slurm_gpuaas.cli.output import print_json, print_table
 from slurm_gpuaas.domain.errors import ExitCode, InvalidInput
 from slurm_gpuaas.domain.policy import expand_nodes
-from slurm_gpuaas.topology import ibnetdiscover, slurm_conf, slurm_yaml, validation
+from slurm_gpuaas.topology import ibnetdiscover, picture, slurm_conf, slurm_yaml, validation
 from slurm_gpuaas.topology.difference import compare
 from slurm_gpuaas.topology.fabric import Fabric, invalid, parse_fabric
 from slurm_gpuaas.topology.problem import Problem, solve
@@ -78,15 +78,25 @@ def from_topology_yaml(file: TextIO, output: Path | None) -> None:
 @group.command()
 @click.argument("fabric", type=TEXT)
 @click.option("--json", "as_json", is_flag=True, help="The fabric as one JSON document.")
-def show(fabric: TextIO, as_json: bool) -> None:
+@click.option("--svg", "as_svg", is_flag=True, help="A picture, with what the findings touch.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="For --svg. Default: standard output."
+)
+def show(fabric: TextIO, as_json: bool, as_svg: bool, output: Path | None) -> None:
     """Leaf groups, pods and findings of FABRIC.json.
 
     \b
     Examples:
       gpuaas topology show fabric.json
       gpuaas topology show fabric.json --json | jq .findings
+      gpuaas topology show fabric.json --svg -o fabric.svg
     """
+    if (as_json and as_svg) or (output and not as_svg):
+        raise InvalidInput("--json and --svg are two forms, and -o is for --svg.", way_out="Give one of them.")
     known = read_fabric(fabric)
+    if as_svg:
+        _put(picture.draw(known), output)
+        return
     if as_json:
         print_json(known)
         return
@@ -357,7 +367,7 @@ def _put(text: str, output: Path | None) -> None:
         click.echo(text, nl=False)
         return
     try:
-        output.write_text(text)
+        output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InvalidInput(f"{output} cannot be written: {error.strerror}.", way_out="Choose another file.") from None
 

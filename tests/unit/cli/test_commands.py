@@ -414,3 +414,11 @@ def test_a_topology_that_is_not_named_is_asked_for(run: Run, cabled: Site, argum
     fabric = str(fabric_file(cabled, "b200-[001-004]"))
     words = [fabric if word == "FILE" else word for word in arguments]
     assert run("topology", "apply", *words, "--yes").code == 3
+
+
+def test_a_fabric_is_drawn(run: Run, site: Site) -> None:
+    fabric = fabric_file(site, "b200-[001-002]", "b200-[003-004]")
+    picture = site.folder / "fabric.svg"
+    assert run("topology", "show", str(fabric), "--svg", "-o", str(picture)).code == 0
+    assert "4 nodes, 2 leaf groups, 1 pod" in picture.read_text()
+    assert run("topology", "show", str(fabric), "--svg", "--json").code == 3
