@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, Unavailable
 from slurm_gpuaas.store import Store
 from slurm_gpuaas.topology.applying import Plan
-from slurm_gpuaas.topology.controller import TopologyController
+from slurm_gpuaas.topology.controller import NotTaken, TopologyController
 from slurm_gpuaas.topology.fabric import Fabric, parse_fabric
 
 ACTOR: Final = "gpuaasd/fabric"
@@ -44,6 +44,8 @@ class FabricFollower:
         self._clock = clock
         self._settings = settings
         self._told = ""
+        self._not_taken = ""
+        """What slurmctld was last told in vain; it is not told so again."""
 
     def tick(self) -> None:
         """
@@ -56,12 +58,16 @@ class FabricFollower:
         if not wanted.plan:
             self._told = ""
             return
-        if not (self._settings.apply and self._may_apply(wanted.plan)):
+        if wanted.text == self._not_taken or not self._may_apply(wanted.plan):
             self._tell(wanted.plan)
-        done = self._topology.apply(wanted)
+        try:
+            done = self._topology.apply(wanted)
+        except NotTaken:
+            self._not_taken = wanted.text
+            raise
         self._store.audit.append(entry(self._clock, ACTOR, self._topology.file, done.plan))
 
-    def _tell(self, plan: Plan) -> None:
+    def _tell(self, plan: Plan) -> NoReturn:
         """In the audit trail once, in the log and `gpuaas status` as long as it is so."""
         lines = list(plan.lines()) or [f"{self._topology.file} says something else"]
         if (told := "; ".join(lines)) != self._told:
@@ -74,7 +80,7 @@ class FabricFollower:
         )
 
     def _may_apply(self, plan: Plan) -> bool:
-        return not plan.reconfigure and len(plan.moved) <= self._settings.most_moves
+        return self._settings.apply and not plan.reconfigure and len(plan.moved) <= self._settings.most_moves
 
     def _read(self) -> Fabric:
         try:

@@ -75,6 +75,8 @@ class Site:
     folder: Path
     clock: FakeClock = field(default_factory=FakeClock)
     ready: list[str] = field(default_factory=list)
+    more: dict[str, object] = field(default_factory=dict)
+    """Sections of the configuration."""
 
     def __post_init__(self) -> None:
         names = [f"b200-00{number}" for number in range(1, 5)]
@@ -95,6 +97,7 @@ class Site:
                 "hook": {"snapshot": self.folder / "snapshot"},
                 "estimates": {"folder": self.folder / "estimates"},
                 "metering": {"begin": self.clock.at - timedelta(days=1)},
+                **self.more,
             }
         )
         self.store = Store.open(f"sqlite:///{self.folder}/gpuaas.db")

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, Unavailable
+from slurm_gpuaas.slurm.protocols import SlurmRefused
 from slurm_gpuaas.store import Store
+from slurm_gpuaas.topology.controller import NotTaken
 from slurm_gpuaas.topology.fabric import Fabric
 from slurm_gpuaas.topology.follower import FabricFollower, FollowSettings
 from tests.fakes import FakeClock
@@ -78,6 +80,25 @@ def test_what_a_person_must_decide_is_told_and_left(
             one.tick()
     assert site.settled(OLD)
     assert [action for action, _ in audited(store)] == ["topology.differs"], "once"
+
+
+def test_what_slurmctld_did_not_take_is_not_tried_again_until_the_cables_change(site: Site, store: Store) -> None:
+    def refuse(method: str) -> None:
+        if method == "move":
+            raise SlurmRefused("scontrol said: no.")
+
+    site.topologies.before = refuse
+    cable(site, MOVED)
+    one = follower(site, store)
+    with pytest.raises(NotTaken):
+        one.tick()
+    with pytest.raises(Conflict):
+        one.tick()
+    assert site.topologies.calls.count("move") == 1
+    site.topologies.before = site.step
+    cable(site, groups("n[1-4,8]", "n[5-7]", "n[9-12]", "n[13-16]"))
+    one.tick()
+    assert site.topologies.moved == [("n8", "fabric:leaf-1")]
 
 
 def test_a_slurm_that_was_changed_by_hand_is_brought_back(site: Site, store: Store) -> None:
