@@ -13,11 +13,15 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import yaml
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState
 from slurm_gpuaas.domain.names import AccountName, GpuModel, NodeName, PartitionName, QosName, UserName
 from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
+from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
 from slurm_gpuaas.slurm.limit_reader import weights
 from slurm_gpuaas.slurm.limit_records import (
     AssociationLimits,
@@ -37,6 +41,7 @@ from slurm_gpuaas.slurm.records import (
     PartitionSpec,
     Qos,
     Reservation,
+    TopologyUnit,
     Transaction,
     UserAssociation,
 )
@@ -181,6 +186,43 @@ class FakePartitions(_Calls):
         with self._call("delete"):
             for name in names:
                 self.by_name.pop(name, None)
+
+
+class FakeTopologies(_Calls):
+    """`Topologies` of a slurmctld that reads `file` when it is told to (`reload`). `text` is what it plans with."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.file = file
+        self.text = file.read_text() if file.exists() else ""
+        self.moved: list[tuple[str, str]] = []
+        """Node list and units of each update."""
+
+    def reload(self) -> None:
+        self.text = self.file.read_text()
+
+    def read(self) -> str:
+        with self._call("read"):
+            return self.text
+
+    def move(self, nodes: Sequence[NodeName], units: Sequence[TopologyUnit]) -> None:
+        with self._call("move"):
+            topologies = yaml.safe_load(self.text)
+            assert {unit.topology for unit in units} == {one["topology"] for one in topologies}, "a topology lost nodes"
+            for one in topologies:
+                (wanted,) = (unit.unit for unit in units if unit.topology == one["topology"])
+                rows = one["tree"]["switches"] if "tree" in one else one["block"]["blocks"]
+                places = {row.get("switch", row.get("block")): row for row in rows}
+                if wanted not in places:
+                    raise SlurmRefused("scontrol said: Requested topology configuration is not available.")
+                for name, row in places.items():
+                    if "children" not in row:
+                        held = set(expand_nodes(row["nodes"])) if row["nodes"] else set()
+                        assert name != wanted or not held & set(nodes), "an identical update"
+                        held = held | set(nodes) if name == wanted else held - set(nodes)
+                        row["nodes"] = fold_nodes(held) if held else None
+            self.text = yaml.safe_dump(topologies, sort_keys=False)
+            self.moved.append((fold_nodes(nodes), ",".join(map(str, units))))
 
 
 class FakeController(_Calls):

@@ -40,6 +40,8 @@ from slurm_gpuaas.api.models import (
     QuotaFinding,
     QuotaShare,
     Status,
+    TopologyPlan,
+    TopologyRequest,
     Usage,
     WhoAmI,
 )
@@ -174,6 +176,12 @@ class Client:
     def close_incident(self, incident: str, reason: str) -> IncidentView:
         path = f"/incidents/{_segment(incident)}/close"
         return self._send("POST", path, IncidentView, _request(IncidentClose, reason=reason))
+
+    def plan_topology(self, request: TopologyRequest) -> TopologyPlan:
+        return self._send("POST", "/topology/plan", TopologyPlan, request, timeout=APPLY_TIMEOUT_S)
+
+    def apply_topology(self, request: TopologyRequest) -> TopologyPlan:
+        return self._send("PUT", "/topology", TopologyPlan, request, timeout=APPLY_TIMEOUT_S)
 
     def placements(self, *, job: int | None = None, limit: int = 100) -> Sequence[PlacementView]:
         return self._list("/placements", PlacementView, job=job, limit=limit)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -468,6 +469,50 @@ class CapacityView(Answer):
     excess_leaf_groups: int = Field(description="That running jobs use above what their sizes need.")
     spread_jobs: int = Field(description="Running jobs that use more than that.")
     history: tuple[CapacityPoint, ...] = Field(default=(), description="Where `since` was asked; oldest first.")
+
+
+# -- Topology ----------------------------------------------------------------------------------------------------------
+
+
+class TopologyForm(StrEnum):
+    FABRIC = "fabric.json"
+    YAML = "topology.yaml"
+
+
+class TopologyRequest(Request):
+    """The topology that Slurm shall plan with."""
+
+    text: str | None = Field(
+        default=None, max_length=16_000_000, description="Absent: what the file said before its last change."
+    )
+    form: TopologyForm = Field(default=TopologyForm.FABRIC, description="Of the text.")
+    plugin: Literal["tree", "block", "both"] | None = Field(
+        default=None, description="What a fabric.json is written for; absent: what plans now."
+    )
+
+
+class TopologyMove(Answer):
+    """Nodes that go from one leaf switch or block to another."""
+
+    nodes: str = Field(description="Folded node list.")
+    before: str
+    after: str
+
+
+class TopologyPlan(Answer):
+    """How Slurm gets there, or got there. All empty: it plans so already."""
+
+    file: str
+    write: bool = Field(description="The file says something else.")
+    moves: tuple[TopologyMove, ...]
+    reconfigure: bool = Field(description="slurmctld reads its files again; without it, moves are dynamic updates.")
+    changes: tuple[str, ...] = Field(description="What changes beside the places of nodes.")
+    warnings: tuple[str, ...] = Field(description="What is odd and does no harm.")
+    jobs: tuple[int, ...] = Field(description="Jobs that run on nodes that move; they go on.")
+
+    @property
+    def pending(self) -> bool:
+        return self.write or bool(self.moves) or self.reconfigure
 
 
 # -- Placements, audit -------------------------------------------------------------------------------------------------

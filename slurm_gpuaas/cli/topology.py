@@ -1,9 +1,10 @@
-"""`gpuaas topology`: the fabric and placements on it. Needs no daemon, no Slurm and no root, but for `capacity` and
-`defrag`, which ask gpuaasd."""
+"""`gpuaas topology`: the fabric and placements on it. Needs no daemon, no Slurm and no root; `apply`, `capacity` and
+`defrag` ask gpuaasd."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
@@ -13,12 +14,12 @@ from typing import TextIO, TypedDict, TypeVar, Unpack
 import click
 from pydantic import ValidationError
 
+from slurm_gpuaas.api.models import TopologyForm, TopologyPlan, TopologyRequest
 from slurm_gpuaas.cli.capacity import Ago, print_capacity
 from slurm_gpuaas.cli.context import Session, as_json, pass_session
 from slurm_gpuaas.cli.defrag import defrag
 from slurm_gpuaas.cli.output import print_json, print_table
 from slurm_gpuaas.domain.errors import ExitCode, InvalidInput
-from slurm_gpuaas.domain.faults import faults_of
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
 from slurm_gpuaas.topology import (
@@ -27,17 +28,19 @@ from slurm_gpuaas.topology import (
     ibstat,
     nvidia_smi,
     nvlink,
+    picture,
     slurm_conf,
     slurm_yaml,
     validation,
 )
 from slurm_gpuaas.topology.difference import compare
 from slurm_gpuaas.topology.discovery import Discovery
-from slurm_gpuaas.topology.fabric import Fabric, LeafGroup, natural
+from slurm_gpuaas.topology.fabric import Fabric, LeafGroup, invalid, natural, parse_fabric
 from slurm_gpuaas.topology.ibstat import Reports
 from slurm_gpuaas.topology.problem import Problem, solve
 
 FORMS = {"topology.yaml": slurm_yaml.render, "topology.conf": slurm_conf.render}
+PLUGINS = [plugin.value for plugin in slurm_yaml.Plugin]
 TEXT = click.File("r", encoding="utf-8", errors="replace")
 OUTPUT = click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output."
@@ -96,6 +99,7 @@ def group() -> None:
       gpuaas topology show fabric.json
       gpuaas topology check fabric.json
       gpuaas topology render fabric.json -o /etc/slurm/gpuaas/topology.yaml
+      gpuaas topology apply fabric.json --dry-run
       gpuaas topology capacity
       gpuaas topology defrag --plan --count 32
     """
@@ -213,15 +217,25 @@ def from_topology_conf(file: TextIO, output: Path | None) -> None:
 @group.command()
 @click.argument("fabric", type=TEXT)
 @click.option("--json", "as_json", is_flag=True, help="The fabric as one JSON document.")
-def show(fabric: TextIO, as_json: bool) -> None:
+@click.option("--svg", "as_svg", is_flag=True, help="A picture, with what the findings touch.")
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="For --svg. Default: standard output."
+)
+def show(fabric: TextIO, as_json: bool, as_svg: bool, output: Path | None) -> None:
     """Leaf groups, pods and findings of FABRIC.json.
 
     \b
     Examples:
       gpuaas topology show fabric.json
       gpuaas topology show fabric.json --json | jq .findings
+      gpuaas topology show fabric.json --svg -o fabric.svg
     """
+    if (as_json and as_svg) or (output and not as_svg):
+        raise InvalidInput("--json and --svg are two forms, and -o is for --svg.", way_out="Give one of them.")
     known = read_fabric(fabric)
+    if as_svg:
+        _put(picture.draw(known), output)
+        return
     if as_json:
         print_json(known)
         return
@@ -302,7 +316,7 @@ def diff(before: TextIO, after: TextIO, as_json: bool) -> None:
 )
 @click.option(
     "--plugin",
-    type=click.Choice([plugin.value for plugin in slurm_yaml.Plugin]),
+    type=click.Choice(PLUGINS),
     default=slurm_yaml.Plugin.TREE.value,
     show_default=True,
     help="Slurm's topology plugin that plans with it.",
@@ -355,6 +369,64 @@ def validate(file: TextIO, form: str | None, nodes: str | None, as_json: bool) -
 
 
 @group.command()
+@click.argument("file", type=TEXT, required=False)
+@click.option("--undo", is_flag=True, help="Instead of FILE: what topology.yaml said before its last change.")
+@click.option(
+    "--plugin",
+    type=click.Choice(PLUGINS),
+    help="Slurm's topology plugin that a fabric.json is written for. Default: what plans now.",
+)
+@click.option("--dry-run", is_flag=True, help="Show what would change, and change nothing; exit with 2 if it would.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@as_json
+@pass_session
+def apply(
+    session: Session,
+    file: TextIO | None,
+    undo: bool,
+    plugin: str | None,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Bring Slurm to the fabric in FILE: a fabric.json, or by its name a topology.yaml. gpuaasd does it, running jobs
+    go on, and if slurmctld does not take it all is as before.
+
+    Nodes that moved between leaf groups take a dynamic update each; anything else takes a reconfigure. Leaf groups and
+    pods of a fabric.json keep the names under which Slurm knows most of their nodes.
+
+    \b
+    Examples:
+      gpuaas topology apply fabric.json --dry-run
+      gpuaas topology apply fabric.json --yes --json
+      gpuaas topology apply --undo
+    """
+    request = _request(file, undo, plugin)
+    with session.connect() as client:
+        if dry_run or not yes:
+            if not dry_run and not sys.stdin.isatty():
+                raise InvalidInput("Nobody can be asked here.", way_out="Give --yes, or look first with --dry-run.")
+            planned = client.plan_topology(request)
+            if dry_run and as_json:
+                print_json(planned)
+            else:
+                _print_plan(planned, err=as_json)
+            if dry_run and planned.pending:
+                raise SystemExit(ExitCode.CHANGES_PENDING)
+            if dry_run:
+                return
+            if planned.pending:
+                click.confirm("Apply this?", abort=True, err=as_json)
+        done = client.apply_topology(request)
+    if as_json:
+        print_json(done)
+    elif yes:
+        _print_plan(done)
+    elif done.pending:
+        click.echo("Applied.")
+
+
+@group.command()
 def schema() -> None:
     """Print the JSON Schema of fabric.json.
 
@@ -382,7 +454,7 @@ def place(file: TextIO, as_json: bool) -> None:
     try:
         problem = Problem.model_validate_json(file.read())
     except ValidationError as error:
-        raise _invalid(file, error) from None
+        raise invalid(_name(file, "standard input"), error) from None
     answer = solve(problem)
     if as_json:
         print_json(answer)
@@ -426,21 +498,40 @@ def capacity(session: Session, partition: str | None, since: timedelta | None, a
         print_capacity(one, over_time=since is not None)
 
 
+def _request(file: TextIO | None, undo: bool, plugin: str | None) -> TopologyRequest:
+    if (file is None) is not undo:
+        raise InvalidInput("It is not clear what to apply.", way_out="Name a FILE, or give --undo.")
+    if file is None:
+        return TopologyRequest()
+    form = TopologyForm.YAML if _name(file, "").endswith((".yaml", ".yml")) else TopologyForm.FABRIC
+    if plugin and form is TopologyForm.YAML:
+        raise InvalidInput("A topology.yaml says itself what it is for.", way_out="Leave --plugin out.")
+    text = file.read(slurm_yaml.LONGEST_FILE + 1)
+    if len(text) > slurm_yaml.LONGEST_FILE:
+        raise InvalidInput(f"{_name(file, 'The input')} has more than {slurm_yaml.LONGEST_FILE} characters.")
+    return TopologyRequest.model_validate({"text": text, "form": form, "plugin": plugin})
+
+
+def _print_plan(plan: TopologyPlan, *, err: bool = False) -> None:
+    """`err`: on standard error, where standard output is for a program."""
+    for warning in plan.warnings:
+        click.echo(f"! {warning}", err=err)
+    for change in plan.changes:
+        click.echo(change, err=err)
+    for move in plan.moves:
+        click.echo(f"~ {move.nodes}: from {move.before} to {move.after}", err=err)
+    if plan.jobs:
+        click.echo(f"Jobs that run on them and go on: {', '.join(map(str, plan.jobs))}.", err=err)
+    how = "slurmctld reconfigures" if plan.reconfigure else "dynamic updates" if plan.moves else "only the file changes"
+    click.echo(f"{plan.file}: {how}." if plan.pending else "Slurm plans with it already: nothing to do.", err=err)
+
+
 def read_fabric(file: TextIO) -> Fabric:
     """
     Raises:
         InvalidInput: not a fabric.json; says where.
     """
-    try:
-        return Fabric.model_validate_json(file.read())
-    except ValidationError as error:
-        raise _invalid(file, error) from None
-
-
-def _invalid(file: TextIO, error: ValidationError) -> InvalidInput:
-    place, what = next(faults_of(error))
-    where = ".".join(map(str, place)) or "the document"
-    return InvalidInput(f"{_name(file, 'standard input')}: {where}: {what}.", way_out="Correct the file.")
+    return parse_fabric(file.read(), source=_name(file, "standard input"))
 
 
 def _write(fabric: Fabric, output: Path | None) -> None:
@@ -454,7 +545,7 @@ def _put(text: str, output: Path | None) -> None:
         click.echo(text, nl=False)
         return
     try:
-        output.write_text(text)
+        output.write_text(text, encoding="utf-8")
     except OSError as error:
         raise InvalidInput(f"{output} cannot be written: {error.strerror}.", way_out="Choose another file.") from None
 

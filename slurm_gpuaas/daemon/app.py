@@ -40,6 +40,8 @@ from slurm_gpuaas.api.models import (
     QuotaFinding,
     QuotaShare,
     Status,
+    TopologyPlan,
+    TopologyRequest,
     Usage,
     WhoAmI,
 )
@@ -327,6 +329,17 @@ def _api(wiring: Wiring) -> APIRouter:
     def close_incident(incident: str, request: IncidentClose, who: Who, do: Do) -> IncidentView:
         """Close an incident and put its node back in service. Administrators."""
         return do.close_incident(who, incident, request.reason)
+
+    @router.post("/topology/plan")
+    def topology_plan(request: TopologyRequest, who: Who, do: Do) -> TopologyPlan:
+        """What would change if Slurm planned with it. Administrators."""
+        return do.plan_topology(who, request)
+
+    @router.put("/topology")
+    def topology_apply(request: TopologyRequest, who: Who, do: Do) -> TopologyPlan:
+        """Bring topology.yaml and slurmctld to it; returns when slurmctld shows it, raises when it does not and all is
+        as before. Administrators."""
+        return do.apply_topology(who, request)
 
     @router.get("/placements")
     def placements(

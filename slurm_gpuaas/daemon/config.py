@@ -107,7 +107,8 @@ class SlurmConfig(Section):
         description="Include file of slurm.conf that gpuaasd writes its partitions to.",
     )
     topology_file: Path = Field(
-        default=Path("/etc/slurm/gpuaas/topology.yaml"), description="Slurm's topology.yaml; read for placement."
+        default=Path("/etc/slurm/gpuaas/topology.yaml"),
+        description="Slurm's topology.yaml; read for placement, written by `gpuaas topology apply`.",
     )
 
 
@@ -164,6 +165,30 @@ class CapacityConfig(Section):
 
     interval: Span = Field(default=timedelta(minutes=5), description="Time between two samples.")
     keep: Span = Field(default=timedelta(days=30), description="Samples older than this are deleted.")
+
+
+class OnChange(StrEnum):
+    APPLY = "apply"
+    REPORT = "report"
+
+
+class TopologyConfig(Section):
+    """Following the hardware."""
+
+    fabric_file: Path | None = Field(
+        default=None,
+        description="fabric.json that is read from the cables anew now and then. Absent = no fabric is followed.",
+    )
+    interval: Span = Field(
+        default=timedelta(minutes=1), description="Time between two comparisons of the fabric with Slurm's topology."
+    )
+    on_change: OnChange = Field(
+        default=OnChange.REPORT,
+        description="What to do with nodes that moved between leaf groups: `apply` or only `report` it.",
+    )
+    most_moves: int = Field(
+        default=8, ge=1, description="More nodes than these at a time, and any other change, are only reported."
+    )
 
 
 class QuotaConfig(Section):
@@ -229,6 +254,7 @@ class Config(BaseSettings):
     estimates: EstimatesConfig = EstimatesConfig()
     gate: GateConfig = GateConfig()
     capacity: CapacityConfig = CapacityConfig()
+    topology: TopologyConfig = TopologyConfig()
     quota: QuotaConfig = QuotaConfig()
     health: HealthConfig = HealthConfig()
     metering: MeteringConfig = MeteringConfig()

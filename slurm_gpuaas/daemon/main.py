@@ -155,6 +155,7 @@ class Daemon:
             accounting=door.accounting,
             partitions=door.partitions,
             limits=door.limits,
+            topologies=door.topologies,
             driver=lambda: driver_status(door),
             clock=self._clock,
             observe=self._metrics.observe_tick,

@@ -47,6 +47,10 @@ from slurm_gpuaas.api.models import (
     QuotaFinding,
     QuotaShare,
     Status,
+    TopologyForm,
+    TopologyMove,
+    TopologyPlan,
+    TopologyRequest,
     Usage,
     UsageRow,
     WhoAmI,
@@ -76,7 +80,7 @@ from slurm_gpuaas.domain.names import (
     UserName,
 )
 from slurm_gpuaas.domain.nodes import OWNER_MARK, Node
-from slurm_gpuaas.domain.policy import KST, Member, Policy, PolicyDocument
+from slurm_gpuaas.domain.policy import KST, Member, Policy, PolicyDocument, fold_nodes
 from slurm_gpuaas.domain.usage import Window, service_class
 from slurm_gpuaas.health.controller import HealthController
 from slurm_gpuaas.health.incidents import is_reason_of
@@ -93,6 +97,11 @@ from slurm_gpuaas.quota.plan import Plan
 from slurm_gpuaas.slurm.protocols import Controller, LimitReader, SlurmUnavailable
 from slurm_gpuaas.store import Store
 from slurm_gpuaas.store.budgets import read_budgets
+from slurm_gpuaas.topology.applying import named
+from slurm_gpuaas.topology.controller import TopologyController, Wanted
+from slurm_gpuaas.topology.fabric import parse_fabric
+from slurm_gpuaas.topology.follower import entry
+from slurm_gpuaas.topology.slurm_yaml import Plugin
 
 LONGEST_USAGE = timedelta(days=400)
 """Longest stretch of one usage question: a year with room."""
@@ -146,6 +155,7 @@ class Operations:
     outcomes: Callable[[], Sequence[Outcome]]
     driver: Callable[[], DriverStatus]
     hook_written: Callable[[], datetime | None]
+    topology: TopologyController
 
     # -- Who and how
 
@@ -428,6 +438,46 @@ class Operations:
         if who.administrator:
             return [project.name for project in policy.projects]
         return [member.project for member in policy.members if member.user == who.user]
+
+    # -- Topology
+
+    def plan_topology(self, who: Identity, request: TopologyRequest) -> TopologyPlan:
+        administrators_only(who, "plan the topology")
+        return self._topology_view(self._wanted_topology(request))
+
+    def apply_topology(self, who: Identity, request: TopologyRequest) -> TopologyPlan:
+        administrators_only(who, "apply a topology")
+        done = self.topology.apply(self._wanted_topology(request))
+        if done.plan:
+            self.store.audit.append(entry(self.clock, who.user, self.topology.file, done.plan))
+        return self._topology_view(done)
+
+    def _wanted_topology(self, request: TopologyRequest) -> Wanted:
+        if request.text is None:
+            return self.topology.before()
+        if request.form is TopologyForm.YAML:
+            return self.topology.wanted(request.text)
+        fabric = parse_fabric(request.text, source=request.form)
+        return self.topology.wanted_of(fabric, Plugin(request.plugin) if request.plugin else None)
+
+    def _topology_view(self, wanted: Wanted) -> TopologyPlan:
+        moved = wanted.plan.moved
+        return TopologyPlan(
+            file=str(self.topology.file),
+            write=wanted.plan.write,
+            moves=tuple(
+                TopologyMove(nodes=fold_nodes(move.nodes), before=named(move.before), after=named(move.after))
+                for move in wanted.plan.moves
+            ),
+            reconfigure=wanted.plan.reconfigure,
+            changes=wanted.plan.changes,
+            warnings=tuple(problem.says for problem in wanted.warnings),
+            jobs=()
+            if not moved
+            else tuple(
+                int(job.id) for job in self.slurm.jobs() if job.state is JobState.RUNNING and moved & set(job.nodes)
+            ),
+        )
 
     # -- Nodes
 

@@ -11,7 +11,7 @@ import structlog
 
 from slurm_gpuaas.api.models import DriverStatus
 from slurm_gpuaas.daemon.capacities import Capacities
-from slurm_gpuaas.daemon.config import Config, OnDrift
+from slurm_gpuaas.daemon.config import Config, OnChange, OnDrift
 from slurm_gpuaas.daemon.defragmentation import Defragmenter
 from slurm_gpuaas.daemon.fabric_file import FabricFile
 from slurm_gpuaas.daemon.identity import uid_of
@@ -32,8 +32,10 @@ from slurm_gpuaas.quota.live import Scene
 from slurm_gpuaas.quota.publisher import VerdictPublisher
 from slurm_gpuaas.quota.reclaim import QuotaRulings, ReclaimController
 from slurm_gpuaas.quota.verdict import Gate
-from slurm_gpuaas.slurm.protocols import Accounting, Controller, LimitReader, Partitions
+from slurm_gpuaas.slurm.protocols import Accounting, Controller, LimitReader, Partitions, Topologies
 from slurm_gpuaas.store import Store
+from slurm_gpuaas.topology.controller import TopologyController
+from slurm_gpuaas.topology.follower import FabricFollower, FollowSettings
 
 log = structlog.get_logger(__name__)
 
@@ -62,6 +64,7 @@ def compose(
     accounting: Accounting,
     partitions: Partitions,
     limits: LimitReader,
+    topologies: Topologies,
     driver: Callable[[], DriverStatus],
     clock: Clock,
     observe: Callable[[str, float, Exception | None], None] = lambda name, seconds, error: None,
@@ -177,6 +180,19 @@ def compose(
         begin=config.metering.begin or clock.now() - timedelta(days=31),
     )
 
+    topology = TopologyController(file=config.slurm.topology_file, controller=slurm, topologies=topologies)
+    following = []
+    if config.topology.fabric_file is not None:
+        follower = FabricFollower(
+            file=config.topology.fabric_file,
+            topology=topology,
+            store=store,
+            clock=clock,
+            settings=FollowSettings(
+                apply=config.topology.on_change is OnChange.APPLY, most_moves=config.topology.most_moves
+            ),
+        )
+        following = [Scheduled("fabric", follower.tick, config.topology.interval)]
     warnings = BudgetWarnings(cluster=config.cluster, store=store, clock=clock)
 
     def meter() -> None:
@@ -199,6 +215,7 @@ def compose(
             Scheduled("reclaim", reclaim.tick, config.quota.interval),
             Scheduled("metering", meter, config.metering.interval),
             Scheduled("capacity", capacities.sample, config.capacity.interval),
+            *following,
         ],
         clock=clock,
         observe=observe,
@@ -230,5 +247,6 @@ def compose(
         outcomes=lambda: loop.outcomes,
         driver=driver,
         hook_written=lambda: publisher.written_at,
+        topology=topology,
     )
     return Runtime(operations=operations, loop=loop, store=store, close=close)

@@ -26,7 +26,6 @@ from slurm_gpuaas.quota.capacity import ShortGuarantee, shorted
 from slurm_gpuaas.quota.desired import ADMINISTRATORS, CLOSED, Wanted, wanted
 from slurm_gpuaas.quota.drift import explained
 from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
-from slurm_gpuaas.quota.files import no_access, write_atomically
 from slurm_gpuaas.quota.memory import AccountingMemory
 from slurm_gpuaas.quota.partitions import Partitions
 from slurm_gpuaas.quota.plan import (
@@ -49,6 +48,7 @@ from slurm_gpuaas.quota.plan import (
     plan,
 )
 from slurm_gpuaas.slurm import protocols as slurm
+from slurm_gpuaas.slurm.files import no_access, write_atomically
 from slurm_gpuaas.slurm.protocols import Accounting, Controller, SlurmRefused, StillActive
 from slurm_gpuaas.slurm.records import Transaction
 from slurm_gpuaas.store import PolicyRevision, Store

@@ -9,9 +9,9 @@ from typing import Final
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.names import ClusterName, UserName
 from slurm_gpuaas.quota import estimates
-from slurm_gpuaas.quota.files import no_access, write_atomically
 from slurm_gpuaas.quota.live import Scene
 from slurm_gpuaas.quota.publisher import project_standings
+from slurm_gpuaas.slurm.files import no_access, write_atomically
 from slurm_gpuaas.store import Store
 from slurm_gpuaas.store.budgets import read_budgets
 

@@ -12,9 +12,9 @@ from slurm_gpuaas.domain.jobs import ServiceClass
 from slurm_gpuaas.domain.names import ClusterName, ProjectName, UserName
 from slurm_gpuaas.domain.policy import Policy
 from slurm_gpuaas.quota import verdict
-from slurm_gpuaas.quota.files import write_atomically
 from slurm_gpuaas.quota.live import Scene, standings
 from slurm_gpuaas.quota.tree import TenantName
+from slurm_gpuaas.slurm.files import write_atomically
 from slurm_gpuaas.slurm.protocols import SlurmUnavailable
 from slurm_gpuaas.store import Store
 from slurm_gpuaas.store.budgets import read_budgets

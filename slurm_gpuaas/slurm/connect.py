@@ -16,6 +16,7 @@ from slurm_gpuaas.slurm.pyslurm_driver import DEFAULT_COMMAND, PyslurmController
 from slurm_gpuaas.slurm.rest_accounting import RestAccounting
 from slurm_gpuaas.slurm.rest_driver import RestController
 from slurm_gpuaas.slurm.rest_wire import RestAddress, RestWire
+from slurm_gpuaas.slurm.topologies import ScontrolTopologies
 
 DEFAULT_SOCKET = Path("/run/slurmrestd/slurmrestd.sock")
 
@@ -53,6 +54,7 @@ class Door:
     accounting: RestAccounting
     partitions: ScontrolPartitions
     limits: ScontrolLimits
+    topologies: ScontrolTopologies
     wire: RestWire
     pyslurm: PyslurmController | None
 
@@ -80,16 +82,22 @@ def connect(
     scontrol = program(settings.scontrol)
     partitions = ScontrolPartitions(scontrol)
     limits = ScontrolLimits(wire, scontrol)
+    topologies = ScontrolTopologies(scontrol)
     rest = RestController(wire, scontrol=scontrol)
-    if not settings.worker_command:
-        return Door(
-            controller=rest, accounting=accounting, partitions=partitions, limits=limits, wire=wire, pyslurm=None
+    controller: FailoverController | RestController = rest
+    pyslurm = None
+    if settings.worker_command:
+        pyslurm = PyslurmController(
+            settings.worker_command, environment=settings.worker_environment, timeout=settings.worker_timeout
         )
-    pyslurm = PyslurmController(
-        settings.worker_command, environment=settings.worker_environment, timeout=settings.worker_timeout
-    )
-    told = {"on_change": on_change} if on_change else {}
-    controller = FailoverController(pyslurm, rest, clock=clock or SystemClock(), **told)
+        told = {"on_change": on_change} if on_change else {}
+        controller = FailoverController(pyslurm, rest, clock=clock or SystemClock(), **told)
     return Door(
-        controller=controller, accounting=accounting, partitions=partitions, limits=limits, wire=wire, pyslurm=pyslurm
+        controller=controller,
+        accounting=accounting,
+        partitions=partitions,
+        limits=limits,
+        topologies=topologies,
+        wire=wire,
+        pyslurm=pyslurm,
     )

@@ -23,6 +23,7 @@ from slurm_gpuaas.slurm.records import (
     PartitionSpec,
     Qos,
     Reservation,
+    TopologyUnit,
     Transaction,
     UserAssociation,
 )
@@ -123,6 +124,23 @@ class Partitions(Protocol):
 
         Raises:
             SlurmRefused: jobs are in one.
+        """
+        ...
+
+
+class Topologies(Protocol):
+    """The topologies that the running slurmctld plans with."""
+
+    def read(self) -> str:
+        """All of them, in the form of topology.yaml."""
+        ...
+
+    def move(self, nodes: Sequence[NodeName], units: Sequence[TopologyUnit]) -> None:
+        """Take the nodes out of the units that they are in and put them into these, one a topology. Jobs go on.
+
+        Not idempotent, alone among all writes: a node that is in the named block already is lost to it, though
+        slurmctld still shows it there, and one whose block is not named is taken out of it (26.05). So name a unit of
+        every topology, and only units that the nodes are not in. Ranks of jobs follow from the next reconfigure on.
         """
         ...
 

@@ -139,6 +139,18 @@ class PartitionSpec:
     """TRESBillingWeights: what a job's `billing` counts; empty = Slurm's own, its CPUs."""
 
 
+@dataclass(frozen=True, slots=True, order=True)
+class TopologyUnit:
+    """A leaf switch or block of one of slurmctld's topologies."""
+
+    topology: str
+    unit: str
+
+    def __str__(self) -> str:
+        """As scontrol takes it."""
+        return f"{self.topology}:{self.unit}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobChange:
     """One update of a job; what is None stays as it is. All of it reaches slurmctld in one message."""

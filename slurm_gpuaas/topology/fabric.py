@@ -5,7 +5,7 @@ node has one link to each of (usually) eight leaves, one a rail, so leaves are g
 with a node in common are in one group. A node with a lost rail stays in its group through its other rails. Leaf groups
 that reach each other through one level of spines are one pod; a fabric with a core above its spines has several.
 
-This module knows no file format and never decides where a job goes.
+This module knows no file format but fabric.json and never decides where a job goes.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.faults import faults_of
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import expand_nodes
 
@@ -168,6 +169,24 @@ class Fabric(BaseModel):
     @cached_property
     def arrays(self) -> FabricArrays:
         return FabricArrays.of([(group.pod, group.name, group.node_names) for group in self.leaf_groups])
+
+
+def parse_fabric(text: str, *, source: str) -> Fabric:
+    """
+    Raises:
+        InvalidInput: not a fabric.json; says where.
+    """
+    try:
+        return Fabric.model_validate_json(text)
+    except ValidationError as error:
+        raise invalid(source, error) from None
+
+
+def invalid(source: str, error: ValidationError) -> InvalidInput:
+    """The first fault of a document."""
+    place, what = next(faults_of(error))
+    where = ".".join(map(str, place)) or "the document"
+    return InvalidInput(f"{source}: {where}: {what}.", way_out="Correct the file.")
 
 
 @dataclass(frozen=True, eq=False)

@@ -121,19 +121,26 @@ class BlockRow(BaseModel):
 class _Blocks(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
+    block_sizes: tuple[int, ...] = ()
     blocks: tuple[BlockRow, ...] = ()
 
 
-class _Topology(BaseModel):
+def _or_none(value: object) -> object:
+    return value or None
+
+
+class Topology(BaseModel):
+    """One topology of the file. slurmctld writes `{}` for what it is not (`scontrol show topoconf`)."""
+
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     topology: Annotated[str, BeforeValidator(str)] = ""
     cluster_default: bool = False
-    tree: _Tree | None = None
-    block: _Blocks | None = None
+    tree: Annotated[_Tree | None, BeforeValidator(_or_none)] = None
+    block: Annotated[_Blocks | None, BeforeValidator(_or_none)] = None
 
 
-_FILE: Final[TypeAdapter[list[_Topology]]] = TypeAdapter(list[_Topology])
+_FILE: Final[TypeAdapter[list[Topology]]] = TypeAdapter(list[Topology])
 
 
 def parse(text: str, *, source: str = "topology.yaml") -> Fabric:
@@ -146,7 +153,7 @@ def parse(text: str, *, source: str = "topology.yaml") -> Fabric:
         InvalidInput: not YAML, neither tree nor blocks in it, or a tree that is none (a cycle, two parents, an unknown
             child).
     """
-    topologies = sorted(_read(text, source), key=lambda topology: not topology.cluster_default)
+    topologies = sorted(read(text, source), key=lambda topology: not topology.cluster_default)
     trees = [topology.tree for topology in topologies if topology.tree]
     found = [topology.block for topology in topologies if topology.block]
     return fabric_of(trees[0].switches if trees else None, found[0].blocks if found else None, source)
@@ -167,13 +174,14 @@ def fabric_of(switches: Iterable[SwitchRow] | None, blocks: Iterable[BlockRow] |
 
 def plugin_of(text: str, *, source: str = "topology.yaml") -> Plugin:
     """Which of Slurm's plugins plan with the file. Raises InvalidInput where it is no topology.yaml."""
-    topologies = _read(text, source)
+    topologies = read(text, source)
     if not any(topology.block for topology in topologies):
         return Plugin.TREE
     return Plugin.BOTH if any(topology.tree for topology in topologies) else Plugin.BLOCK
 
 
-def _read(text: str, source: str) -> list[_Topology]:
+def read(text: str, source: str) -> list[Topology]:
+    """Raises InvalidInput where it is no topology.yaml."""
     if len(text) > LONGEST_FILE:
         raise InvalidInput(f"{source} has {len(text)} characters.", way_out=f"At most {LONGEST_FILE} are read.")
     try:

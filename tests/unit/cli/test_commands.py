@@ -15,7 +15,7 @@ import yaml
 
 from slurm_gpuaas.cli.main import GROUPS, main
 from slurm_gpuaas.domain.incidents import EventKind, EventSource, NodeEvent
-from slurm_gpuaas.domain.jobs import JobId
+from slurm_gpuaas.domain.jobs import JobId, JobState
 from slurm_gpuaas.domain.names import (
     AccountName,
     ClusterName,
@@ -347,3 +347,78 @@ def test_what_is_no_time_is_refused(run: Run, text: str) -> None:
     ran = run("quota", "explain", "--gpus", "1", f"--time={text}", uid=RESEARCHER)
     assert ran.code == 3
     assert "--time" in ran.err
+
+
+# -- topology apply
+
+
+def fabric_file(site: Site, *nodes: str) -> Path:
+    groups = [{"pod": "root", "name": f"leaf-{number}", "nodes": one} for number, one in enumerate(nodes, 1)]
+    path = site.folder / "fabric.json"
+    path.write_text(json.dumps({"leaf_groups": groups}))
+    return path
+
+
+@pytest.fixture
+def cabled(site: Site, run: Run) -> Site:
+    """Slurm plans with two leaves of two nodes."""
+    fabric = fabric_file(site, "b200-[001-002]", "b200-[003-004]")
+    site.topologies.file.write_text(run("topology", "render", str(fabric)).out)
+    site.topologies.reload()
+    site.controller.after = lambda method: site.topologies.reload() if method == "reconfigure" else None
+    return site
+
+
+def test_a_topology_is_shown_applied_and_undone(run: Run, cabled: Site) -> None:
+    fabric = str(fabric_file(cabled, "b200-001", "b200-[002-004]"))
+    cabled.controller.job_by_id[JobId(7)] = make_job(7, state=JobState.RUNNING, nodes=["b200-001", "b200-002"])
+    before = cabled.topologies.file.read_text()
+
+    shown = run("topology", "apply", fabric, "--dry-run")
+    assert shown.code == 2
+    assert "~ b200-002: from leaf-1 to leaf-2\nJobs that run on them and go on: 7.\n" in shown.out
+    assert shown.out.endswith("topology.yaml: dynamic updates.\n")
+    assert cabled.topologies.file.read_text() == before
+
+    done = run("topology", "apply", fabric, "--yes", "--json")
+    assert json.loads(done.out)["moves"] == [{"nodes": "b200-002", "before": "leaf-1", "after": "leaf-2"}]
+    assert [entry.actor for entry in cabled.store.audit.newest(action="topology.applied")] == ["root"]
+    assert run("topology", "apply", fabric, "--dry-run").out == "Slurm plans with it already: nothing to do.\n"
+
+    assert run("topology", "apply", "--undo", "--yes").code == 0
+    assert cabled.topologies.file.read_text() == before
+
+
+@pytest.mark.parametrize("plugin", ["tree", "block", "both"])
+def test_a_topology_is_written_for_each_plugin(run: Run, cabled: Site, plugin: str) -> None:
+    fabric = str(fabric_file(cabled, "b200-[001-002]", "b200-[003-004]"))
+    text = run("topology", "render", fabric, "--plugin", plugin).out
+    assert ("tree:" in text, "block:" in text) == (plugin != "block", plugin != "tree")
+    assert run("topology", "apply", fabric, "--plugin", plugin, "--yes").code == 0
+    assert cabled.topologies.file.read_text() == text
+
+
+def test_a_topology_yaml_is_applied_as_it_is(run: Run, cabled: Site) -> None:
+    path = cabled.folder / "new.yaml"
+    path.write_text(cabled.topologies.file.read_text().replace("leaf-2", "west").replace("leaf-[1-2]", "leaf-1,west"))
+    shown = run("topology", "apply", str(path), "--dry-run")
+    assert "+ west of topology fabric\n" in shown.out
+    assert shown.out.endswith("slurmctld reconfigures.\n")
+    path.write_text(path.read_text().replace("leaf-1,west", "leaf-1,west,south"))
+    refused = run("topology", "apply", str(path), "--yes")
+    assert (refused.code, "names switch south" in refused.err) == (3, True)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--undo", "FILE"], ["--undo"]], ids=["nothing", "both", "nothing to undo"])
+def test_a_topology_that_is_not_named_is_asked_for(run: Run, cabled: Site, arguments: list[str]) -> None:
+    fabric = str(fabric_file(cabled, "b200-[001-004]"))
+    words = [fabric if word == "FILE" else word for word in arguments]
+    assert run("topology", "apply", *words, "--yes").code == 3
+
+
+def test_a_fabric_is_drawn(run: Run, site: Site) -> None:
+    fabric = fabric_file(site, "b200-[001-002]", "b200-[003-004]")
+    picture = site.folder / "fabric.svg"
+    assert run("topology", "show", str(fabric), "--svg", "-o", str(picture)).code == 0
+    assert "4 nodes, 2 leaf groups, 1 pod" in picture.read_text()
+    assert run("topology", "show", str(fabric), "--svg", "--json").code == 3

@@ -27,7 +27,7 @@ from slurm_gpuaas.domain.names import AccountName
 from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, Pool, Project
 from slurm_gpuaas.slurm.records import Account, AccountingState
 from slurm_gpuaas.store import Store
-from tests.fakes import FakeAccounting, FakeClock, FakeController, FakeLimits, FakePartitions, make_node
+from tests.fakes import FakeAccounting, FakeClock, FakeController, FakeLimits, FakePartitions, FakeTopologies, make_node
 
 ADMINISTRATOR = 0
 RESEARCHER = 65534
@@ -85,6 +85,8 @@ class Site:
     folder: Path
     clock: FakeClock = field(default_factory=FakeClock)
     ready: list[str] = field(default_factory=list)
+    more: dict[str, object] = field(default_factory=dict)
+    """Sections of the configuration."""
 
     def __post_init__(self) -> None:
         names = [f"b200-00{number}" for number in range(1, 5)]
@@ -93,6 +95,7 @@ class Site:
         partitions = FakePartitions()
         self.limits = FakeLimits(self.accounting, self.controller, partitions)
         (self.folder / "slurm").mkdir()
+        self.topologies = FakeTopologies(self.folder / "slurm" / "topology.yaml")
         config = Config.model_validate(
             {
                 "cluster": "mini",
@@ -104,6 +107,7 @@ class Site:
                 "hook": {"snapshot": self.folder / "snapshot"},
                 "estimates": {"folder": self.folder / "estimates"},
                 "metering": {"begin": self.clock.at - timedelta(days=1)},
+                **self.more,
             }
         )
         self.store = Store.open(f"sqlite:///{self.folder}/gpuaas.db")
@@ -115,6 +119,7 @@ class Site:
             accounting=self.accounting,
             partitions=partitions,
             limits=self.limits,
+            topologies=self.topologies,
             driver=lambda: DriverStatus(name="fake", fallback=False, reason=""),
             clock=self.clock,
             observe=self.metrics.observe_tick,

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,8 @@ from slurm_gpuaas.daemon.server import BodyLimit, as_peer
 from slurm_gpuaas.domain.incidents import EventKind, EventSource, NodeEvent
 from slurm_gpuaas.domain.jobs import JobId
 from slurm_gpuaas.domain.names import NodeName, QosName
+from slurm_gpuaas.topology.fabric import Fabric, LeafGroup
+from slurm_gpuaas.topology.slurm_yaml import render
 from tests.fakes import make_job
 from tests.unit.daemon.site import ADMINISTRATOR, MASTER_KEY, POLICY, RESEARCHER, Site
 
@@ -98,6 +102,8 @@ def test_documents_that_contradict_each_other_are_refused_with_all_faults(site: 
         ("GET", "/policy", None),
         ("POST", "/policy/plan", {}),
         ("PUT", "/policy", {"documents": []}),
+        ("POST", "/topology/plan", {}),
+        ("PUT", "/topology", {}),
         ("POST", f"/nodes/{NODE}/drain", {"reason": "because"}),
         ("POST", f"/nodes/{NODE}/resume", None),
         ("GET", "/incidents", None),
@@ -409,3 +415,23 @@ def test_a_body_that_is_too_large_is_refused_before_it_is_read_whole(site: Site)
     http = TestClient(BodyLimit(as_peer(make_api(site.wiring), ADMINISTRATOR), limit=100))
     answer = http.put("/api/v1/policy", content=b"x" * 1_000, headers={"Content-Type": "application/json"})
     assert (answer.status_code, answer.json()["exit_code"]) == (413, 3)
+
+
+# -- Topology
+
+
+def test_a_fabric_that_is_followed_stands_in_the_status_when_it_is_another(tmp_path: Path) -> None:
+    fabric = tmp_path / "fabric.json"
+    site = Site(tmp_path, more={"topology": {"fabric_file": fabric}})
+    with closing(site.store):
+        for nodes in ("b200-[001-002]", "b200-[003-004]"), ("b200-001", "b200-[002-004]"):
+            groups = [LeafGroup(name=f"leaf-{n}", pod="root", nodes=one) for n, one in enumerate(nodes)]
+            fabric.write_text(Fabric(leaf_groups=tuple(groups)).model_dump_json())
+            if not site.topologies.text:
+                site.topologies.file.write_text(render(Fabric(leaf_groups=tuple(groups))))
+                site.topologies.reload()
+            site.tick("fabric")
+        controllers = site.http(ADMINISTRATOR).get("/api/v1/status").json()["controllers"]
+    (found,) = (one for one in controllers if one["name"] == "fabric")
+    assert (found["ticks"], found["failures"]) == (2, 1)
+    assert "~ b200-002: from leaf-0 to leaf-1" in found["last_error"]

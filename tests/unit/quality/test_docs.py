@@ -88,7 +88,7 @@ def test_pages_that_the_code_refers_to_exist() -> None:
     assert not missing, "\n".join(missing)
 
 
-@pytest.mark.parametrize("name", ["loop", "processes"])
+@pytest.mark.parametrize("name", ["loop", "processes", "fabric"])
 def test_a_picture_is_what_its_script_draws(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pictures = ROOT / "docs" / "pictures"
     monkeypatch.syspath_prepend(str(pictures))

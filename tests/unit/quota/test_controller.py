@@ -28,9 +28,9 @@ from slurm_gpuaas.quota.controller import (
     PolicyController,
     no_failpoint,
 )
-from slurm_gpuaas.quota.files import write_atomically
 from slurm_gpuaas.quota.live import Scene
 from slurm_gpuaas.quota.publisher import VerdictPublisher
+from slurm_gpuaas.slurm.files import write_atomically
 from slurm_gpuaas.slurm.protocols import SlurmUnavailable
 from slurm_gpuaas.slurm.records import Account, AccountingJob
 from slurm_gpuaas.store import Store

@@ -21,9 +21,9 @@ from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.quota import estimates
 from slurm_gpuaas.quota.estimate_files import EstimatePublisher
 from slurm_gpuaas.quota.estimates import openings
-from slurm_gpuaas.quota.files import write_atomically
 from slurm_gpuaas.quota.live import Scene
 from slurm_gpuaas.quota.verdict import Standing
+from slurm_gpuaas.slurm.files import write_atomically
 from slurm_gpuaas.store import Store
 from tests.fakes import EPOCH, FakeClock, make_job, make_node
 from tests.unit.policies import grant, member, policy, pool, project, rate

@@ -1,4 +1,4 @@
-"""Files that others read while we replace them."""
+"""Files that Slurm and its plugins read while we replace them."""
 
 from __future__ import annotations
 

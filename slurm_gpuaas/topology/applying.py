@@ -1,0 +1,267 @@
+"""From the topology that slurmctld plans with to the one that is wanted: what differs, and the mildest way there. Pure.
+
+A node that moved between units that are there takes one dynamic update, which disturbs nobody. Any other change takes a
+reconfigure, for which nodes refuse jobs for some seconds. An update that would name a unit that the node is in already
+must never be made (`Topologies.move` says why), so a node that moves in one topology and stays in another takes a
+reconfigure as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
+from slurm_gpuaas.slurm.records import TopologyUnit
+from slurm_gpuaas.topology.fabric import UNATTACHED, Fabric, LeafGroup, natural
+from slurm_gpuaas.topology.slurm_yaml import BLOCKS, ROOT, read
+
+_TELLABLE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+"""Names that `scontrol update Topology=` cannot take for something else."""
+
+Units = tuple[TopologyUnit, ...]
+"""Where a node is, sorted: usually one unit of each topology."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Unit:
+    name: str
+    children: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Outline:
+    """A topology without its nodes. The order of its units is that of ranks."""
+
+    name: str
+    default: bool
+    kind: str
+    block_sizes: tuple[int, ...]
+    units: tuple[_Unit, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """What a topology.yaml says, however it is written."""
+
+    outlines: tuple[_Outline, ...]
+    units_of: Mapping[NodeName, Units]
+
+    @classmethod
+    def of(cls, text: str, *, source: str = "topology.yaml") -> Layout:
+        """
+        Raises:
+            InvalidInput: it is no topology.yaml.
+        """
+        outlines: list[_Outline] = []
+        units_of: dict[NodeName, set[TopologyUnit]] = defaultdict(set)
+        topologies = read(text, source)
+        any_default = any(topology.cluster_default for topology in topologies)
+        for number, topology in enumerate(topologies):
+            switches = topology.tree.switches if topology.tree else ()
+            blocks = topology.block.blocks if topology.block else ()
+            rows = [(row.switch, row.children, row.nodes) for row in switches]
+            rows += [(row.block, None, row.nodes) for row in blocks]
+            for unit, _, nodes in rows:
+                for node in expand_nodes(nodes) if nodes else ():
+                    units_of[node].add(TopologyUnit(topology.topology, unit))
+            outlines.append(
+                _Outline(
+                    name=topology.topology,
+                    default=topology.cluster_default or (not any_default and number == 0),
+                    kind="tree" if switches else "block" if blocks else "flat",
+                    block_sizes=topology.block.block_sizes if topology.block else (),
+                    units=tuple(
+                        _Unit(unit, frozenset(expand_nodes(children) if children else ())) for unit, children, _ in rows
+                    ),
+                )
+            )
+        return cls(tuple(outlines), {node: tuple(sorted(units)) for node, units in units_of.items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """Nodes that go from the same units to the same others; either may be none."""
+
+    nodes: tuple[NodeName, ...]
+    before: Units
+    after: Units
+
+    @property
+    def tellable(self) -> bool:
+        """One update may do it: no topology is left out, none keeps the node where it is, and no name misleads."""
+        names = [unit.topology for unit in self.after]
+        return (
+            bool(names)
+            and len(set(names)) == len(names)
+            and {unit.topology for unit in self.before} <= set(names)
+            and not set(self.before) & set(self.after)
+            and all(_TELLABLE.fullmatch(unit.topology) and _TELLABLE.fullmatch(unit.unit) for unit in self.after)
+        )
+
+    def __str__(self) -> str:
+        return f"{fold_nodes(self.nodes)}: from {named(self.before)} to {named(self.after)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is done to get there. `write`: the file says something else. `moves`: the nodes that change their place.
+    `reconfigure`: slurmctld reads the file for it; `changes` says what there is beside moves.
+    """
+
+    write: bool
+    moves: tuple[Move, ...] = ()
+    reconfigure: bool = False
+    changes: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        """Something has to be done."""
+        return self.write or bool(self.moves) or self.reconfigure
+
+    @property
+    def moved(self) -> frozenset[NodeName]:
+        return frozenset(node for move in self.moves for node in move.nodes)
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield from self.changes
+        yield from (f"~ {move}" for move in self.moves)
+
+
+def plan(wanted: Layout, *, file: Layout | None, slurm: Layout) -> Plan:
+    """From what slurmctld has to what is wanted. Linear in nodes and units.
+
+    Args:
+        file: what the file says now; None: it says nothing that can be read.
+    """
+    groups: dict[tuple[Units, Units], list[NodeName]] = defaultdict(list)
+    both = {one.name for one in wanted.outlines} & {one.name for one in slurm.outlines}
+    for node in wanted.units_of.keys() | slurm.units_of.keys():
+        before, after = (
+            tuple(unit for unit in layout.units_of.get(node, ()) if unit.topology in both) for layout in (slurm, wanted)
+        )
+        if before != after:
+            groups[before, after].append(node)
+    moves = tuple(
+        Move(nodes=tuple(sorted(nodes, key=natural)), before=before, after=after)
+        for (before, after), nodes in sorted(groups.items())
+    )
+    return Plan(
+        write=file != wanted,
+        moves=moves,
+        reconfigure=wanted.outlines != slurm.outlines or not all(move.tellable for move in moves),
+        changes=tuple(_changes(slurm.outlines, wanted.outlines)),
+    )
+
+
+def _changes(before: Sequence[_Outline], after: Sequence[_Outline]) -> Iterator[str]:
+    old, new = {one.name: one for one in before}, {one.name: one for one in after}
+    yield from (f"- topology {name}" for name in old if name not in new)
+    yield from (f"+ topology {name}, a {one.kind}" for name, one in new.items() if name not in old)
+    for name, was in old.items():
+        if (now := new.get(name)) is None or was == now:
+            continue
+        gone = [unit.name for unit in was.units if unit.name not in {one.name for one in now.units}]
+        come = [unit.name for unit in now.units if unit.name not in {one.name for one in was.units}]
+        if gone:
+            yield f"- {', '.join(gone)} of topology {name}"
+        if come:
+            yield f"+ {', '.join(come)} of topology {name}"
+        if not gone and not come:
+            yield f"~ topology {name}: its kind, order, levels, block sizes or default"
+
+
+def named(units: Units) -> str:
+    """One name where all topologies give the same."""
+    names = {unit.unit for unit in units}
+    return names.pop() if len(names) == 1 else ", ".join(map(str, units)) or "nowhere"
+
+
+# -- The names that Slurm knows ----------------------------------------------------------------------------------------
+
+
+def of_slurm(fabric: Fabric, nodes: Collection[NodeName]) -> Fabric:
+    """Without hosts that are no nodes of Slurm (storage, login), and without leaf groups that have no other.
+
+    Raises:
+        InvalidInput: there is nothing else in it.
+    """
+    kept = [
+        LeafGroup(name=group.name, pod=group.pod, nodes=fold_nodes(members), switches=group.switches)
+        for group in fabric.leaf_groups
+        if (members := [node for node in group.node_names if node in nodes])
+    ]
+    if not kept:
+        raise InvalidInput(
+            f"None of the fabric's hosts is one of Slurm's {len(nodes)} nodes.",
+            way_out="Compare the names in fabric.json with those of `sinfo`.",
+        )
+    return Fabric(source=fabric.source, leaf_groups=tuple(kept), spines=fabric.spines, findings=fabric.findings)
+
+
+def as_known(fabric: Fabric, known: Fabric, *, nodes: Collection[NodeName]) -> Fabric:
+    """The fabric in the names and in the order that Slurm knows, so that one cable moved is one node moved.
+
+    Names in a fresh reading follow its lowest node, so that they all change when that one moves. A leaf group keeps the
+    name under which Slurm knows most of its nodes, and a pod likewise. Nodes of Slurm that the fabric does not show
+    (switched off, away for repair) stay where they were.
+
+    Args:
+        nodes: all nodes of Slurm.
+    """
+    old = [group for group in known.leaf_groups if group.pod != UNATTACHED]
+    new = [group for group in fabric.leaf_groups if group.pod != UNATTACHED]
+    names = _names({group.name: group.node_names for group in new}, {group.name: group.node_names for group in old})
+    old_pods = {pod: nodes for pod, nodes in _pods(old).items() if pod not in (ROOT, BLOCKS)}
+    pods = _names(_pods(new), old_pods)
+    lost = set(nodes) - {node for group in new for node in group.node_names}
+    stay = {group.name: [node for node in group.node_names if node in lost] for group in old}
+    order = {name: number for number, name in enumerate([*old_pods, *(group.name for group in old)])}
+    last = len(order)
+    renamed = [
+        LeafGroup(
+            name=names[group.name],
+            pod=pods[group.pod],
+            nodes=fold_nodes([*group.node_names, *stay.get(names[group.name], ())]),
+            switches=group.switches,
+        )
+        for group in new
+    ]
+    renamed.sort(key=lambda group: (order.get(group.pod, last), group.pod, order.get(group.name, last)))
+    placed = {node for group in renamed for node in group.node_names}
+    loose = [node for group in fabric.leaf_groups for node in group.node_names if node not in placed]
+    if loose:
+        renamed.append(LeafGroup(name=UNATTACHED, pod=UNATTACHED, nodes=fold_nodes(loose)))
+    return Fabric(source=fabric.source, leaf_groups=tuple(renamed), spines=fabric.spines, findings=fabric.findings)
+
+
+def _pods(groups: Sequence[LeafGroup]) -> dict[str, tuple[NodeName, ...]]:
+    nodes: dict[str, tuple[NodeName, ...]] = {}
+    for group in groups:
+        nodes[group.pod] = (*nodes.get(group.pod, ()), *group.node_names)
+    return nodes
+
+
+def _names(new: Mapping[str, Collection[NodeName]], old: Mapping[str, Collection[NodeName]]) -> Mapping[str, str]:
+    """A name for each of `new`: that of the old one with which it shares the most nodes, each given once; without
+    one its own, or the first that is free."""
+    where = {node: name for name, nodes in old.items() for node in nodes}
+    shared = Counter((name, where[node]) for name, nodes in new.items() for node in nodes if node in where)
+    given: dict[str, str] = {}
+    taken: set[str] = set()
+    for (name, before), _ in sorted(shared.items(), key=lambda item: (-item[1], item[0])):
+        if name not in given and before not in taken:
+            given[name] = before
+            taken.add(before)
+    reserved = taken | old.keys() | {ROOT, BLOCKS, UNATTACHED}
+    for name in new:
+        if name not in given:
+            free = (f"{name[:50]}-{number}" for number in range(2, len(new) + len(old) + 3))
+            given[name] = name if name not in reserved else next(one for one in free if one not in reserved)
+            reserved.add(given[name])
+    return given
