@@ -157,6 +157,10 @@ class GateConfig(Section):
         default=timedelta(seconds=8),
         description="A job that does not start on its nodes in this time is let go of them.",
     )
+    longest_wait: Span = Field(
+        default=timedelta(minutes=30),
+        description="No job waits longer than this for better nodes, whatever its user allows; 0 = none waits.",
+    )
     shadow: bool = Field(default=False, description="Log every decision, change nothing.")
 
 

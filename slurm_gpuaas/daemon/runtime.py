@@ -21,6 +21,7 @@ from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.names import NodeName, PartitionName
 from slurm_gpuaas.health.controller import HealthController, HealthSettings
+from slurm_gpuaas.health.lemons import failure_risks
 from slurm_gpuaas.jobs.gate import GateSettings, PlacementGate
 from slurm_gpuaas.jobs.gate_rules import promised
 from slurm_gpuaas.jobs.mover import Mover
@@ -151,9 +152,11 @@ def compose(
             licenses=config.gate.licenses,
             patience=config.gate.patience,
             hold=config.gate.hold,
+            longest_wait=config.gate.longest_wait,
             shadow=config.gate.shadow,
         ),
         quota=QuotaRulings(cluster=config.cluster, store=store, settle=config.quota.settle),
+        risks=lambda: failure_risks(store.incidents(), clock.now()),
     )
     publisher = VerdictPublisher(
         cluster=config.cluster,

@@ -18,7 +18,7 @@ from slurm_gpuaas.domain.jobs import Job, JobId, JobState, PlacementOutcome
 from slurm_gpuaas.domain.names import ClusterName, NodeName, PartitionName
 from slurm_gpuaas.domain.policy import Policy, Pool, expand_nodes
 from slurm_gpuaas.jobs.gate import RESERVATION, GateSettings, PlacementGate, change_for
-from slurm_gpuaas.jobs.gate_rules import Decision
+from slurm_gpuaas.jobs.gate_rules import Decision, is_free
 from slurm_gpuaas.jobs.mover import Mover
 from slurm_gpuaas.slurm.records import JobChange
 from slurm_gpuaas.slurm.rest_driver import RestController
@@ -275,6 +275,31 @@ def test_jobs_that_make_room_run_again_on_the_nodes_of_the_plan(bench: Bench) ->
     for move in plan.moves:
         assert bench.nodes_of(move.job) == expand_nodes(move.to)
         assert "gpuaas:move" not in bench.job(move.job).admin_comment
+
+
+def test_a_job_waits_for_a_whole_leaf_group_while_its_nodes_are_lent_to_short_jobs_only(bench: Bench) -> None:
+    gate = bench.gate()
+    gate.tick()
+    there = [
+        bench.submit(2, "sleep 600", f"--nodelist={nodes}", gated=False) for nodes in ("b200-[01-02]", "b200-[07-08]")
+    ]
+    for job in there:
+        bench.nodes_of(job)
+    patient = bench.submit(4, "sleep 600", "--comment=gpuaas:wait=10m", "--time=1-0")
+    gate.tick()
+    kept = next(one for one in bench.slurm.reservations() if one.name == f"gpuaas-wait-{patient}")
+    assert kept.nodes == "b200-[03-06]"
+    long = bench.submit(1, "sleep 600", "--time=2:00:00", "--nice=100", gated=False)
+    short = bench.submit(1, "sleep 600", "--time=1", "--nice=100", "--nodelist=b200-03", gated=False)
+    assert bench.nodes_of(short) == expand_nodes("b200-03")
+    gate.tick()
+    assert (bench.job(patient).state, bench.job(long).state) == (JobState.PENDING, JobState.PENDING)
+    bench.slurm.cancel(long)  # it would be quicker than the next look at what gets free
+    bench.slurm.cancel(there[1])
+    bench.mini.wait_for("Idle nodes", lambda: sum(map(is_free, bench.slurm.nodes())) == 5)
+    gate.tick()
+    assert bench.nodes_of(patient) == expand_nodes("b200-[05-08]")
+    assert not [one for one in bench.slurm.reservations() if one.name == kept.name]
 
 
 INTERLEAVED = """\
