@@ -217,7 +217,7 @@ class FabricArrays:
     def mask(self, names: Iterable[NodeName]) -> BoolArray:
         """True where a node is named; names the fabric does not know are left out."""
         mask = np.zeros(len(self.nodes), dtype=np.bool_)
-        mask[[self.index[name] for name in names if name in self.index]] = True
+        mask[[number for number in map(self.index.get, names) if number is not None]] = True
         return mask
 
 

@@ -41,10 +41,10 @@ class FabricPlacer:
         """
         fabric = self._fabric
         kept = [node for node in kept if node in fabric.index]
-        keep = fabric.mask(kept)
-        takeable = fabric.mask(free) & fabric.mask(among) & ~keep
+        keep, own = fabric.mask(kept), fabric.mask(among)
+        takeable = fabric.mask(free) & own & ~keep
         risks = self._values(around.risks)
-        domains = self._domains(takeable, fabric.mask(among), risks, self._misses(around))
+        domains = self._domains(takeable, own, risks, self._misses(around))
         held = frozenset(fabric.paths[group] for group in fabric.group[keep])
         request = Request(count=count - len(kept), held=held, mix=around.mix)
         choice = choose(domains, request)
