@@ -1,17 +1,18 @@
-"""How `gpuaas topology capacity` prints a partition: its largest jobs, its free segments, and both over time."""
+"""`gpuaas topology capacity`: a partition's largest jobs, its free segments, and both over time."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Final
 
 import click
 
 from slurm_gpuaas.api.models import CapacityView, SizeCount
-from slurm_gpuaas.cli.output import print_facts, print_table, shown
+from slurm_gpuaas.cli.context import Session, as_json, pass_session
+from slurm_gpuaas.cli.output import print_facts, print_json, print_table, shown
 from slurm_gpuaas.domain.capacity import Level
 
 WIDEST: Final = 60
@@ -96,3 +97,34 @@ def sparkline(values: Sequence[float]) -> str:
     cuts = [number * len(values) // width for number in range(width + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(cuts)]
     return "".join(LEVELS[min(int(mean / most * len(LEVELS)), len(LEVELS) - 1) if most else 0] for mean in means)
+
+
+@click.command()
+@click.option("--partition", help="Of this partition only.")
+@click.option("--since", type=Ago(), help="With what was kept of the time since then: 90m, 24h, 7d; at most 31d.")
+@as_json
+@pass_session
+def capacity(session: Session, partition: str | None, since: timedelta | None, as_json: bool) -> None:
+    """Show the largest job that could start now on each partition, per level, and how broken up free nodes are.
+
+    Asks gpuaasd. Counts nodes, not what a project's limits allow. `compact` is the largest of 1, 2, 4, ... nodes that
+    would get as few leaf groups as on the empty partition. Fragmentation is the share of the free nodes that are in
+    partly used leaf groups.
+
+    \b
+    Examples:
+      gpuaas topology capacity
+      gpuaas topology capacity --partition haein-own --since 24h
+      gpuaas topology capacity --json | jq '.[].largest'
+    """
+    with session.connect() as client:
+        found = client.capacity(partition=partition, since=None if since is None else datetime.now(UTC) - since)
+    if as_json:
+        print_json(found)
+        return
+    if not found:
+        click.echo("The policy has no partition on this cluster.")
+    for number, one in enumerate(found):
+        if number:
+            click.echo()
+        print_capacity(one, over_time=since is not None)
