@@ -532,6 +532,12 @@ class PlacementView(Answer):
     reason: str
 
 
+class JobStart(Answer):
+    """What is to become of a start that Slurm is about to make."""
+
+    call_off: bool = Field(description="Queue the job again: it waits for better nodes.")
+
+
 class JobRoom(Answer):
     """Room for a waiting job on the nodes of its partition, as far as nodes and GPUs go."""
 

@@ -25,6 +25,7 @@ from slurm_gpuaas.api.models import (
     DefragTerms,
     IncidentClose,
     IncidentView,
+    JobStart,
     JobWhy,
     NodeDrain,
     NodeView,
@@ -350,6 +351,11 @@ def _api(wiring: Wiring) -> APIRouter:
     ) -> list[PlacementView]:
         """Decisions of the placement gate, the newest first; researchers see those of their jobs."""
         return do.placements(who, job=job, limit=limit)
+
+    @router.post("/jobs/{job}/start")
+    def job_start(job: Annotated[int, Path(ge=1, le=2**31)], who: Who, do: Do) -> JobStart:
+        """Whether a start that Slurm is about to make is called off; asked by PrologSlurmctld, as SlurmUser."""
+        return do.job_start(who, job)
 
     @router.get("/jobs/{job}/why")
     def job_why(job: Annotated[int, Path(ge=1, le=2**31)], who: Who, do: Do) -> JobWhy:

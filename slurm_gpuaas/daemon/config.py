@@ -84,6 +84,7 @@ class AgentsConfig(Section):
 
 
 class SlurmConfig(Section):
+    user: str = Field(default="slurm", description="SlurmUser: it may ask whether a start is called off.")
     rest_socket: Path = Field(default=Path("/run/slurmrestd/slurmrestd.sock"), description="UNIX socket of slurmrestd.")
     timeout: Span = Field(
         default=timedelta(seconds=60), description="Longest wait for slurmrestd; bulk writes of thousands take seconds."

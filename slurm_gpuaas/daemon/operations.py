@@ -37,6 +37,7 @@ from slurm_gpuaas.api.models import (
     FieldChange,
     GrantView,
     IncidentView,
+    JobStart,
     JobWhy,
     Membership,
     NodeView,
@@ -146,6 +147,8 @@ class Operations:
     applied: Callable[[], None]
     health: HealthController
     defragmenter: Defragmenter
+    calls_off: Callable[[JobId], bool]
+    slurm_user: str
     agents: Agents
     clock: Clock
     started_at: datetime
@@ -658,6 +661,11 @@ class Operations:
         burst = {other.qos for other in scene.jobs if service_class(other.qos) is ServiceClass.BURST}
         guaranteed = {guaranteed_qos(ProjectName.as_slurm_says(job.account))}
         return explanation_view(explain(self.limits, question, room_in(nodes, scene.jobs, burst), guaranteed))
+
+    def job_start(self, who: Identity, number: int) -> JobStart:
+        if who.user != self.slurm_user:
+            administrators_only(who, "call off the start of a job")
+        return JobStart(call_off=self.calls_off(JobId(number)))
 
     def defrag_plan(self, who: Identity, asked: DefragTerms) -> DefragPlan:
         administrators_only(who, "plan moves of jobs")

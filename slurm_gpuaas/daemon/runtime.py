@@ -232,6 +232,8 @@ def compose(
         policies=policies,
         applied=wake_hook.set,
         health=health,
+        calls_off=gate.calls_off,
+        slurm_user=config.slurm.user,
         defragmenter=Defragmenter(
             cluster=config.cluster,
             store=store,

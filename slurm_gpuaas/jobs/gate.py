@@ -7,7 +7,8 @@ trouble extends it: a dead or failing gate lets every job through. See docs/desi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+import threading
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -23,7 +24,7 @@ from slurm_gpuaas.domain.names import ClusterName, NodeName, PartitionName
 from slurm_gpuaas.domain.nodes import Node
 from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
 from slurm_gpuaas.jobs import gate_rules
-from slurm_gpuaas.jobs.gate_rules import LICENSE, Decision, Kept, Picture, Pin, Placer, asking, promised
+from slurm_gpuaas.jobs.gate_rules import LICENSE, ON_NODES, Decision, Kept, Picture, Pin, Placer, asking, promised
 from slurm_gpuaas.slurm.protocols import Controller, SlurmRefused
 from slurm_gpuaas.slurm.records import JobChange, Reservation
 
@@ -34,6 +35,9 @@ KEPT: Final = "gpuaas-wait-"
 KEPT_FOR: Final = timedelta(minutes=1)
 """How long nobody else may be on them, once the wait is over and nobody has ended it: gpuaasd is dead."""
 LICENSE_ONLY: Final = "LICENSE_ONLY"
+IGNORE_JOBS: Final = "IGNORE_JOBS"
+CALLED_OFF_WITHIN: Final = timedelta(seconds=30)
+"""A start that PrologSlurmctld asks about is called off, and the job queued again, within this time."""
 RESTART_AFTER: Final = timedelta(seconds=2)
 """A run that starts in the second in which the one before it was ended fails for good: slurmd has revoked the job's
 credentials of that second ("Job credential revoked", seen on 24.11.5 in one of five runs). From the start of the second
@@ -150,6 +154,7 @@ class PlacementGate:
         self._quota = quota
         self._risks = risks
         self._told: dict[JobId, str] = {}
+        self._looking = threading.Lock()
         self._held_until: datetime | None = None
 
     @property
@@ -161,6 +166,30 @@ class PlacementGate:
 
     def tick(self) -> None:
         """Decide about every waiting job, then extend the hold. Nothing is extended after a failure: see the module."""
+        with self._looking:
+            self._look()
+
+    def calls_off(self, number: JobId) -> bool:
+        """Whether Slurm shall queue a job again that it is about to start, because it may wait for better nodes: those
+        it has are kept for it. Asked by PrologSlurmctld, before anything of the job runs."""
+        if self.license is None:
+            return False
+        with self._looking:
+            jobs = self._slurm.jobs()
+            job = next((job for job in jobs if job.id == number and job.state in ON_NODES), None)
+            decision = gate_rules.looks_again(job, self._picture(jobs, {}), self._placer()) if job else None
+            if decision is None or decision.placement is None or decision.until is None:
+                return False
+            self._record(decision)
+            try:
+                self._slurm.put_reservation(kept_for(decision.job, decision.placement.nodes, decision.until))
+            except SlurmRefused as refusal:
+                log.warning("gate.refused", job=number, outcome=decision.outcome, refusal=refusal.message)
+                return False
+            log.info("gate.called-off", job=number, why=decision.reason)
+            return True
+
+    def _look(self) -> None:
         jobs = self._slurm.jobs()
         reservations = self._slurm.reservations()
         kept = kept_nodes(reservations)
@@ -168,7 +197,7 @@ class PlacementGate:
         if not self._settings.shadow:
             # First: a job that is given its nodes could not start on them; one that has gone needs them no more.
             waiting = {decision.job.id for decision in decisions if decision.until}
-            for job in kept.keys() - waiting:
+            for job in kept.keys() - waiting - set(self._starting(jobs)):
                 self._slurm.delete_reservation(f"{KEPT}{job}")
         stuck = [decision.job.id for decision in decisions if not self._carry_out(decision, kept)]
         if stuck:
@@ -181,11 +210,21 @@ class PlacementGate:
     def _decisions(self, jobs: Sequence[Job], kept: Mapping[JobId, Kept]) -> list[Decision]:
         present = {job.id for job in jobs}
         self._told = {job: reason for job, reason in self._told.items() if job in present}
-        if not any(map(gate_rules.concerned, jobs)):
+        if not gate_rules.in_order(jobs, kept):
             return []
+        return gate_rules.decide(self._picture(jobs, kept), self._placer())
+
+    def _starting(self, jobs: Sequence[Job]) -> Iterator[JobId]:
+        """Jobs that started a moment ago: their start may just be called off."""
+        now = self._clock.now()
+        for job in jobs:
+            if job.state in ON_NODES and job.started is not None and now - job.started < CALLED_OFF_WITHIN:
+                yield job.id
+
+    def _picture(self, jobs: Sequence[Job], kept: Mapping[JobId, Kept]) -> Picture:
         now = self._clock.now()
         nodes = {node.name: node for node in self._slurm.nodes()}
-        picture = Picture(
+        return Picture(
             now=now,
             jobs=jobs,
             nodes=nodes,
@@ -199,14 +238,13 @@ class PlacementGate:
             longest_wait=self._settings.longest_wait,
             risks=self._risks(),
         )
-        return gate_rules.decide(picture, self._placer())
 
     # -- acting
 
     def _carry_out(self, decision: Decision, kept: Mapping[JobId, Kept]) -> bool:
         """False when Slurm would not even open the job."""
         job = decision.job
-        if decision.until and job.id in kept:
+        if decision.until and job.id in kept and gate_rules.asks(job):
             return True
         if self._settings.shadow:
             if self._told.get(job.id) != decision.reason:
@@ -215,7 +253,10 @@ class PlacementGate:
             return True
         self._record(decision)
         try:
-            if decision.until and decision.placement:
+            if decision.until and job.id in kept:  # it comes back from a start that was called off
+                change = JobChange(licenses=gate_rules.with_gate(job.licenses), start_time=self._clock.now())
+                self._slurm.update_job(job.id, change)
+            elif decision.until and decision.placement:
                 self._slurm.put_reservation(kept_for(job, decision.placement.nodes, decision.until))
             else:
                 self._slurm.update_job(job.id, change_for(decision, self._clock.now()))
@@ -283,13 +324,15 @@ def change_for(decision: Decision, now: datetime) -> JobChange:
 
 
 def kept_for(job: Job, nodes: Sequence[NodeName], until: datetime) -> Reservation:
-    """Nobody else may be on the nodes from `until` on; before, jobs that end in time may."""
+    """Nobody else may be on the nodes from `until` on; before, jobs that end in time may. The job may still be on them
+    itself."""
     return Reservation(
         name=f"{KEPT}{job.id}",
         start=until.replace(microsecond=0),
         duration=KEPT_FOR,
         users=("root",),
         nodes=fold_nodes(nodes),
+        flags=frozenset({IGNORE_JOBS}),
     )
 
 

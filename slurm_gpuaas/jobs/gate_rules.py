@@ -172,8 +172,9 @@ class Picture:
         return found
 
     def _waits_for_nodes(self, job: Job) -> bool:
-        pending = job.state is JobState.PENDING and _could_start(job, self.now) and not _is_limited(job)
-        return pending and Pin.of(job) is None
+        if job.state is not JobState.PENDING or _is_limited(job) or Pin.of(job) is not None:
+            return False
+        return _could_start(job, self.now) or (job.id in self.kept and job.priority != 0)
 
     def occupied(self) -> set[NodeName]:
         return occupied(self.jobs)
@@ -254,6 +255,10 @@ def asks(job: Job) -> bool:
     return any(_license_name(wanted) == LICENSE for wanted in job.licenses.split(","))
 
 
+def with_gate(licenses: str) -> str:
+    return f"{licenses},{LICENSE}:1" if licenses else f"{LICENSE}:1"
+
+
 def without_gate(licenses: str) -> str:
     """The licences a job asks for, less the gate's; empty clears them."""
     return ",".join(wanted for wanted in licenses.split(",") if wanted and _license_name(wanted) != LICENSE)
@@ -279,8 +284,14 @@ def asking(jobs: Iterable[Job], now: datetime) -> list[Job]:
     return [job for job in in_order(jobs) if asks(job) and _could_start(job, now)]
 
 
-def in_order(jobs: Iterable[Job]) -> list[Job]:
-    return sorted(filter(concerned, jobs), key=_order)
+def in_order(jobs: Iterable[Job], kept: Collection[JobId] = ()) -> list[Job]:
+    """Jobs that the gate has to look at, those that nodes are kept for among them."""
+    return sorted((job for job in jobs if concerned(job) or _returned(job, kept)), key=_order)
+
+
+def _returned(job: Job, kept: Collection[JobId]) -> bool:
+    """Whether the job comes back from a start that was called off (`looks_again`)."""
+    return job.id in kept and job.state is JobState.PENDING and not job.required_nodes
 
 
 def _order(job: Job) -> tuple[int, datetime, JobId]:
@@ -295,7 +306,7 @@ def decide(picture: Picture, placer: Placer) -> list[Decision]:
     """A decision for each job that needs one now; no node is given twice.
 
     Jobs that run again come first and keep what is left of their nodes, or move; then the highest priority."""
-    pending = in_order(picture.jobs)
+    pending = in_order(picture.jobs, picture.kept)
     occupied = picture.occupied()
     free = free_nodes(picture.nodes.values(), occupied)
     # where somebody gives way: not free, and not to be given again either
@@ -324,7 +335,8 @@ def decide(picture: Picture, placer: Placer) -> list[Decision]:
         decisions.append(_replaced(job, pin, free, occupied, picture, placer))
         free -= _given(decisions[-1])
     for job in pending:
-        if asks(job) and (decision := _placed(job, free, clearing, picture, placer)):
+        at_gate = asks(job) or _returned(job, picture.kept)
+        if at_gate and (decision := _placed(job, free, clearing, picture, placer)):
             decisions.append(decision)
             if decision.until is None or job.id not in picture.kept:  # what is kept already is lent
                 free -= _given(decision)
@@ -355,7 +367,8 @@ def _placed(
     job: Job, free: Collection[NodeName], clearing: Collection[NodeName], picture: Picture, placer: Placer
 ) -> Decision | None:
     """First decision about a job at the gate; None leaves it there."""
-    if not _could_start(job, picture.now):
+    # What Slurm queues again it delays: not for a job that nodes are kept for.
+    if job.priority == 0 or not (job.id in picture.kept or _could_start(job, picture.now)):
         return None
     ruling = picture.rulings.get(job.id)
     if ruling and ruling.waits:
@@ -375,7 +388,7 @@ def _placed(
     if waiting := _waiting(job, placement, fitting, picture, placer):
         return waiting
     if placement is not None:
-        return Decision(job=job, placement=placement, reason=placement.why)
+        return Decision(job=job, placement=placement, reason=placement.why, again=not asks(job))
     if ruling and ruling.victims:
         theirs = _nodes_of(ruling.victims, among, picture).difference(clearing, lent)
         placement = placer.place(job.node_count, free=[*room, *sorted(theirs - set(room))], among=among, around=around)
@@ -436,6 +449,31 @@ def _waiting(
     return Decision(
         job=job, placement=placement, reason=f"It waits {seconds:.0f} s at most for better than {why}", until=until
     )
+
+
+def looks_again(job: Job, picture: Picture, placer: Placer) -> Decision | None:
+    """Whether a job that Slurm is about to start, on nodes of Slurm's choice, goes back to the gate because its user
+    lets it wait for better ones. Its nodes are kept for it then. None: it starts.
+
+    Once only, and not if somebody before it waits: it fills in then, and would do so no more.
+    """
+    wait = longest_wait(allowed_wait(job), job.time_limit, picture.longest_wait)
+    if wait <= LEAD or job.restarts or not job.requeue or job.node_count < 2 or _not_ours_to_place(job, picture):
+        return None
+    before = (other for other in picture.jobs if other.id == picture.first.get(job.partition))
+    if any(_order(other) < _order(job) for other in before) or not _takes_whole_nodes(job, picture):
+        return None
+    among = picture.partitions[job.partition]
+    usable = [name for name in among if name in picture.nodes and picture.nodes[name].usable]
+    ideal = placer.place(job.node_count, free=usable, among=among)
+    placement = placer.place(len(job.nodes), free=(), among=among, kept=job.nodes)
+    if placement is None or ideal is None or not could_be_better(placement, ideal):
+        return None
+    reason = (
+        f"Slurm would start it on {placement.leaf_groups} leaf groups, where {ideal.leaf_groups} could do: it may wait "
+        f"{wait.total_seconds():.0f} s for better."
+    )
+    return Decision(job=job, placement=placement, reason=reason, until=picture.now + wait)
 
 
 def _part_of_a_node(

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import http.server
+import json
+import socketserver
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -36,6 +40,8 @@ SOCKET = "/run/gpuaas/test-gate.sock"
 TOPOLOGY = "/etc/slurm/gpuaas/topology.yaml"
 PARTITION = "gate-test"
 NODES = expand_nodes("b200-[01-08]")
+ENDS = ("b200-[01-02]", "b200-[07-08]")
+"""What stays free between them is of two leaf groups."""
 
 
 @dataclass
@@ -280,9 +286,7 @@ def test_jobs_that_make_room_run_again_on_the_nodes_of_the_plan(bench: Bench) ->
 def test_a_job_waits_for_a_whole_leaf_group_while_its_nodes_are_lent_to_short_jobs_only(bench: Bench) -> None:
     gate = bench.gate()
     gate.tick()
-    there = [
-        bench.submit(2, "sleep 600", f"--nodelist={nodes}", gated=False) for nodes in ("b200-[01-02]", "b200-[07-08]")
-    ]
+    there = [bench.submit(2, "sleep 600", f"--nodelist={nodes}", gated=False) for nodes in ENDS]
     for job in there:
         bench.nodes_of(job)
     patient = bench.submit(4, "sleep 600", "--comment=gpuaas:wait=10m", "--time=1-0")
@@ -343,3 +347,73 @@ def test_rank_order_inside_the_job_follows_the_leaf_groups(bench: Bench) -> None
     assert order == [f"b200-0{number}" for number in (1, 3, 5, 7, 2, 4)]
     assert crossings(slurm_yaml.parse(INTERLEAVED).arrays, order) == 2, "once there, once back"
     assert ["list", "b200-[01,03,05,07,02,04]", "-"] in [line.split() for line in lines]
+
+
+ASKS_GPUAASD = """\
+
+PrologSlurmctld=/opt/gpuaas/src/plugins/prolog_slurmctld
+"""
+API = "/run/gpuaas/gpuaasd.sock"
+
+
+class Answers(socketserver.ThreadingMixIn, socketserver.UnixStreamServer):
+    """gpuaasd's answer to PrologSlurmctld, from a gate that the test ticks."""
+
+    daemon_threads = True
+
+    def __init__(self, path: Path, gate: PlacementGate) -> None:
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                number = int(self.path.split("/")[-2])
+                body = json.dumps({"call_off": gate.calls_off(JobId(number))}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def address_string(self) -> str:
+                return "slurmctld"
+
+        path.unlink(missing_ok=True)
+        super().__init__(str(path), Handler)
+        path.chmod(0o666)
+
+
+@pytest.fixture
+def asked(mini: Instance, bench: Bench) -> Iterator[PlacementGate]:
+    """A gate that slurmctld asks before each start."""
+    gate = bench.gate()
+    conf = mini.path("/etc/slurm/slurm.conf")
+    before = conf.read_text()
+    mini.write("/etc/slurm/slurm.conf", before + ASKS_GPUAASD)
+    mini.exec(["scontrol", "reconfigure"])
+    make_partition(mini)
+    with Answers(mini.path(API), gate) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield gate
+        server.shutdown()
+    mini.write("/etc/slurm/slurm.conf", before)
+    mini.exec(["scontrol", "reconfigure"])
+    make_partition(mini)
+
+
+def test_a_queued_job_that_slurm_would_spread_waits_for_a_whole_leaf_group(bench: Bench, asked: PlacementGate) -> None:
+    asked.tick()
+    there = [bench.submit(2, "sleep 600", f"--nodelist={nodes}", gated=False) for nodes in ENDS]
+    filler = bench.submit(4, "sleep 600", gated=False)
+    bench.nodes_of(filler)
+    script = "echo run $SLURM_RESTART_COUNT; sleep 600"
+    patient = bench.submit(4, script, "--comment=gpuaas:wait=10m", "--time=1-0", "--requeue")
+    asked.tick()
+    assert bench.job(patient).licenses == "", "opened: it does not fit"
+    bench.slurm.cancel(filler)
+    bench.mini.wait_for("the start to be called off", lambda: bench.job(patient).restarts == 1)
+    asked.tick()
+    assert bench.job(patient).licenses == "placement:1", "it is back at the gate"
+    bench.slurm.cancel(there[1])
+    bench.mini.wait_for("Idle nodes", lambda: sum(map(is_free, bench.slurm.nodes())) == 6)
+    asked.tick()
+    assert bench.nodes_of(patient) == expand_nodes("b200-[05-08]")
+    output = bench.mini.path(f"/tmp/{patient}.out")
+    bench.mini.wait_for("its first words", lambda: output.exists() and "\n" in output.read_text())
+    assert output.read_text().split() == ["run", "1"], "nothing of it ran before"

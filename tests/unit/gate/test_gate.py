@@ -235,6 +235,83 @@ class TestWait:
         assert slurm.job_by_id[JobId(1)].required_nodes == names("n[3-6]")
 
 
+class TestCalledOff:
+    """Slurm is about to start a job that was queued, on n[3-6], which is of two leaf groups."""
+
+    def about_to_start(
+        self, slurm: FakeController, store: FakeStore, comment: str = "gpuaas:wait=10m"
+    ) -> PlacementGate:
+        controller = gate(slurm, store)
+        controller.tick()
+        for number, nodes in ((8, "n[1-2]"), (9, "n[7-8]")):
+            slurm.job_by_id[JobId(number)] = make_job(number, node_count=2)
+            slurm.start(number, list(names(nodes)))
+        job = make_job(1, node_count=4, time_limit=timedelta(hours=10))
+        slurm.job_by_id[JobId(1)] = replace(job, comment=comment)
+        slurm.start(1, list(names("n[3-6]")))
+        return controller
+
+    def test_its_nodes_are_kept_and_it_waits_at_the_gate(self, slurm: FakeController, store: FakeStore) -> None:
+        controller = self.about_to_start(slurm, store)
+        assert controller.calls_off(JobId(1))
+        controller.tick()  # before Slurm has queued it again
+        slurm.requeue(JobId(1))
+        controller.tick()
+        assert slurm.job_by_id[JobId(1)].licenses == GATED
+        assert slurm.reservation_by_name["gpuaas-wait-1"].nodes == "n[3-6]"
+        slurm.finish(9)
+        controller.tick()
+        assert slurm.job_by_id[JobId(1)].required_nodes == names("n[5-8]")
+        assert [entry.action for entry in store.entries] == ["job.wait", "job.wait", "job.place"]
+
+    def test_a_better_place_is_taken_at_once(self, slurm: FakeController, store: FakeStore) -> None:
+        controller = self.about_to_start(slurm, store)
+        assert controller.calls_off(JobId(1))
+        slurm.finish(9)
+        slurm.requeue(JobId(1))
+        controller.tick()
+        job = slurm.job_by_id[JobId(1)]
+        assert (job.required_nodes, job.licenses) == (names("n[5-8]"), "")
+        assert slurm.reservation_by_name.keys() == {RESERVATION}
+
+    def test_it_starts_where_nobody_lets_it_wait(self, slurm: FakeController, store: FakeStore) -> None:
+        assert not self.about_to_start(slurm, store, comment="").calls_off(JobId(1))
+        assert slurm.reservation_by_name.keys() == {RESERVATION}
+
+    @pytest.mark.parametrize(
+        ("why", "job"),
+        [
+            ("it was called off once", {"restarts": 1}),
+            ("it may not be queued again", {"requeue": False}),
+            ("the gate chose its nodes", {"required_nodes": names("n[3-6]")}),
+            ("a job of an array", {"array_job_id": JobId(1)}),
+        ],
+    )
+    def test_it_starts(self, slurm: FakeController, store: FakeStore, why: str, job: dict[str, object]) -> None:
+        controller = self.about_to_start(slurm, store)
+        slurm.job_by_id[JobId(1)] = replace(slurm.job_by_id[JobId(1)], **job)  # type: ignore[arg-type]
+        assert not controller.calls_off(JobId(1)), why
+
+    def test_a_job_that_fills_in_before_another_starts(self, slurm: FakeController, store: FakeStore) -> None:
+        controller = self.about_to_start(slurm, store)
+        slurm.job_by_id[JobId(2)] = make_job(2, node_count=8, priority=5, reason="Resources")
+        assert not controller.calls_off(JobId(1))
+
+    def test_without_a_hold_on_the_licences_nothing_is_called_off(
+        self, slurm: FakeController, store: FakeStore
+    ) -> None:
+        controller = self.about_to_start(slurm, store)
+        slurm.clock.at += timedelta(minutes=4)
+        assert not controller.calls_off(JobId(1))
+
+    def test_nothing_is_kept_for_a_job_that_started_all_the_same(self, slurm: FakeController, store: FakeStore) -> None:
+        controller = self.about_to_start(slurm, store)
+        assert controller.calls_off(JobId(1))
+        slurm.clock.at += timedelta(seconds=31)
+        controller.tick()
+        assert slurm.reservation_by_name.keys() == {RESERVATION}
+
+
 class Killed(BaseException):
     """The process ends here."""
 
