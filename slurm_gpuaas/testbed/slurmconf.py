@@ -65,8 +65,8 @@ PreemptType=preempt/qos
 PreemptMode=REQUEUE
 PreemptParameters=send_user_signal
 {requeue}
-# ranks of a job follow the leaf groups of the topology; without it they follow node names
-{topology}TopologyParam=SwitchAsNodeRank
+# ranks of a job follow the leaf groups or blocks of the topology; without it they follow node names
+{topology}TopologyParam=SwitchAsNodeRank,BlockAsNodeRank
 SchedulerType=sched/backfill
 SchedulerParameters={scheduler},bf_interval=5,bf_window=11520,bf_resolution=300
 {LUA_PLUGINS if hook else "# no plugins in this checkout: native limits alone"}

@@ -2,9 +2,12 @@
 
 Collectives build rings and trees over ranks, so a ring over L leaf groups should cross between them L times, not once
 a node. Fabric order does that: pod by pod, leaf group by leaf group, nodes by name. It reaches a job through Slurm's
-own node order: with `TopologyParam=SwitchAsNodeRank` nodes are ordered by their leaf switch, in the order in which
-topology.yaml names them, and so are `SLURM_JOB_NODELIST` and the ranks of every step. Without it both follow node
-names (26.05.5, also for jobs with a node list of their own): tests/slurm/test_gate.py asserts it inside a job.
+own node order: with `TopologyParam=SwitchAsNodeRank,BlockAsNodeRank` nodes are ordered by their leaf switch or their
+block (the latter from 25.11 on), in the order in which topology.yaml names them, and so are `SLURM_JOB_NODELIST` and
+the ranks of every step. Slurm does not look at pods: the order follows them since we write leaf groups pod by pod. With
+tree and blocks in one file the cluster's default topology orders all nodes. Without the parameter, or with that of the
+other plugin, ranks follow node names (26.05.5, also for jobs with a node list of their own). tests/slurm/test_gate.py
+asserts it inside jobs. torchrun numbers its processes by host name; job_templates/torchrun takes Slurm's order instead.
 """
 
 from __future__ import annotations

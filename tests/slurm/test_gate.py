@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import http.server
 import json
+import re
 import socketserver
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -30,11 +31,15 @@ from slurm_gpuaas.slurm.rest_wire import RestAddress, RestWire
 from slurm_gpuaas.store import Store
 from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.topology import slurm_yaml
+from slurm_gpuaas.topology.fabric import Fabric, LeafGroup
 from slurm_gpuaas.topology.placer import FabricPlacer
 from slurm_gpuaas.topology.rank import crossings
+from slurm_gpuaas.topology.slurm_yaml import Plugin
+from tests.slurm.training import STAND_IN_LAUNCHER, STAND_IN_SCRIPT, launcher_and_script
 
 pytestmark = pytest.mark.slurm
 
+RANKED = "/opt/gpuaas/src/tests/slurm/ranked.py"
 RELAY = "/opt/gpuaas/src/tests/slurm/relay.py"
 SOCKET = "/run/gpuaas/test-gate.sock"
 TOPOLOGY = "/etc/slurm/gpuaas/topology.yaml"
@@ -306,47 +311,100 @@ def test_a_job_waits_for_a_whole_leaf_group_while_its_nodes_are_lent_to_short_jo
     assert not [one for one in bench.slurm.reservations() if one.name == kept.name]
 
 
-INTERLEAVED = """\
-- topology: fabric
-  cluster_default: true
-  tree:
-    switches:
-      - {switch: root, children: "odd,even"}
-      - {switch: odd, nodes: "b200-[01,03,05,07]"}
-      - {switch: even, nodes: "b200-[02,04,06,08]"}
-"""
+PODS = Fabric(
+    leaf_groups=tuple(
+        LeafGroup(name=leaf, pod=pod, nodes=f"b200-[{nodes}]")
+        for leaf, pod, nodes in (("a", "p2", "02,06"), ("b", "p2", "04,08"), ("c", "p1", "01,05"), ("d", "p1", "03,07"))
+    )
+)
+"""Two pods of two leaf groups of two nodes. Names alternate between pods, and within a pod between its leaf groups."""
+PAIR = Fabric(
+    leaf_groups=tuple(
+        LeafGroup(name=leaf, pod="p1", nodes=f"b200-[{nodes}]")
+        for leaf, nodes in (("odd", "01,03,05,07"), ("even", "02,04,06,08"))
+    )
+)
+"""Two leaf groups whose nodes alternate by name."""
 
 
 @pytest.fixture
-def interleaved(mini: Instance) -> Iterator[None]:
-    """Leaf groups whose nodes alternate by name, so that name order and fabric order differ."""
+def install(mini: Instance) -> Iterator[Callable[[str], None]]:
+    """Gives Slurm another topology.yaml for the test."""
     before = mini.path(TOPOLOGY).read_text()
 
-    def install(text: str, leaf: str) -> None:
+    def put(text: str) -> None:
+        leaf = slurm_yaml.parse(text).leaf_groups[0].name
         mini.write(TOPOLOGY, text, owner="gpuaas")
         mini.exec(["scontrol", "reconfigure"])
-        mini.wait_for("the topology", lambda: f"SwitchName={leaf} " in mini.exec(["scontrol", "show", "topo"]).stdout)
+        mini.wait_for("the topology", lambda: f"Name={leaf} " in mini.exec(["scontrol", "show", "topo"]).stdout)
         make_partition(mini)
 
-    install(INTERLEAVED, "odd")
-    yield
-    install(before, "leaf-01")
+    yield put
+    put(before)
 
 
-@pytest.mark.usefixtures("interleaved")
-def test_rank_order_inside_the_job_follows_the_leaf_groups(bench: Bench) -> None:
+def named(numbers: str) -> list[NodeName]:
+    """Nodes in the given order, which `expand_nodes` would not keep."""
+    return [NodeName(f"b200-{number}") for number in numbers.split()]
+
+
+@pytest.mark.parametrize(
+    ("fabric", "plugin", "order", "crossed"),
+    [
+        (PAIR, Plugin.TREE, "01 03 05 07 02 04", 2),
+        (PAIR, Plugin.BLOCK, "01 03 05 07 02 04", 2),
+        (PODS, Plugin.BOTH, "02 06 01 05 03 07", 3),
+    ],
+    ids=["tree", "blocks", "pods"],
+)
+def test_rank_order_inside_the_job_follows_the_fabric(
+    bench: Bench, install: Callable[[str], None], fabric: Fabric, plugin: Plugin, order: str, crossed: int
+) -> None:
+    install(slurm_yaml.render(fabric, plugin=plugin))
     with bench.drained("b200-08"):
         gate = bench.gate()
         gate.tick()
-        script = "echo list $SLURM_JOB_NODELIST -; srun bash -c 'echo rank $SLURM_PROCID $SLURMD_NODENAME'"
-        job = bench.submit(6, script)
+        script = "echo list $SLURM_JOB_NODELIST; srun bash -c 'echo rank $SLURM_PROCID $SLURMD_NODENAME'"
+        job = bench.submit(6, script, *(["--segment=1"] if plugin is Plugin.BLOCK else []))  # as the hook makes it
         gate.tick()
         lines = bench.output(job)
-    ranks = sorted((int(rank), node) for kind, rank, node in map(str.split, lines) if kind == "rank")
-    order = [NodeName(node) for _, node in ranks]
-    assert order == [f"b200-0{number}" for number in (1, 3, 5, 7, 2, 4)]
-    assert crossings(slurm_yaml.parse(INTERLEAVED).arrays, order) == 2, "once there, once back"
-    assert ["list", "b200-[01,03,05,07,02,04]", "-"] in [line.split() for line in lines]
+    ranks = sorted((int(line.split()[1]), line.split()[2]) for line in lines if line.startswith("rank "))
+    assert [node for _, node in ranks] == named(order)
+    assert f"list b200-[{order.replace(' ', ',')}]" in lines
+    assert crossings(fabric.arrays, named(order)) == crossed, "the fewest: once from each leaf group to the next"
+
+
+def test_a_training_job_over_four_nodes_has_the_rank_order_of_the_fabric(
+    bench: Bench, install: Callable[[str], None]
+) -> None:
+    """Each rank compares its node with the one that the fabric's order has for it, and fails the job on any other; the
+    stand-in, which is told the order of names, shows that."""
+    install(slurm_yaml.render(PODS))
+
+    def train(order: str, program: tuple[tuple[str, ...], str]) -> tuple[JobState, str]:
+        """Its end, and what it wrote."""
+        launcher, script = program
+        words = ["gpuaas", "template", "render", "torchrun", "--nodes", "4", "--processes", "1", *launcher]
+        words += ["--partition", PARTITION, "--output", "/tmp/%j.out", "--checkpoints", "/tmp/checkpoints"]
+        words += ["--script", RANKED, "--arguments", f"{','.join(named(order))} {script} --steps 3"]
+        rendered = bench.mini.exec(words).stdout
+        job_id = JobId(int(bench.mini.exec(["sbatch", "--parsable", "--exclusive"], cwd="/tmp", stdin=rendered).stdout))
+        gate.tick()
+        assert bench.nodes_of(job_id) == expand_nodes("b200-[01,03,05,07]"), "the gate keeps it in one pod"
+        over = (JobState.COMPLETED, JobState.FAILED)
+        bench.mini.wait_for(f"End of job {job_id}", lambda: bench.job(job_id).state in over, seconds=150)
+        return bench.job(job_id).state, bench.mini.path(f"/tmp/{job_id}.out").read_text()
+
+    gate = bench.gate()
+    gate.tick()
+    with bench.drained("b200-[02,06]"):
+        state, output = train("01 05 03 07", launcher_and_script(bench.mini))
+        assert state is JobState.COMPLETED, output
+        assert "ranks 0=b200-01 1=b200-05 2=b200-03 3=b200-07\n" in output, "as the ranks told each other"
+        assert "finished at step 3" in output
+        state, output = train("01 03 05 07", (STAND_IN_LAUNCHER, STAND_IN_SCRIPT))
+        assert state is JobState.FAILED, output
+        assert re.search(r"Rank [12] runs on b200-0[35]; the fabric's order has it on b200-0[35]\.", output), output
 
 
 ASKS_GPUAASD = """\

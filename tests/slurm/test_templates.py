@@ -14,11 +14,10 @@ import pytest
 from slurm_gpuaas.domain.policy import DOCUMENT, PolicyDocument
 from slurm_gpuaas.testbed.instance import Instance
 from tests.slurm.applied import applied, cancel_all
+from tests.slurm.training import STAND_IN_LAUNCHER, STAND_IN_SCRIPT, launcher_and_script
 
 pytestmark = pytest.mark.slurm
 
-TEMPLATES = "/opt/gpuaas/src/job_templates"
-TORCH_PYTHON = "/opt/gpuaas/torch/bin/python"
 GOLDEN = Path(__file__).parents[1] / "unit" / "jobs" / "golden"
 
 
@@ -82,20 +81,13 @@ def clean(mini: Instance, in_force: None) -> Iterator[None]:
     cancel_all(mini)
 
 
-STAND_IN = (
-    *("--python", "python3", "--launcher", f"{TEMPLATES}/torchrun/launch_standin.py"),
-    *("--script", f"{TEMPLATES}/torchrun/train_standin.py"),
-)
+STAND_IN = (*STAND_IN_LAUNCHER, "--script", STAND_IN_SCRIPT)
 
 
 @pytest.fixture
 def program(mini: Instance) -> tuple[str, ...]:
-    """PyTorch's own launcher and a DDP script where PyTorch could be installed, the stand-ins otherwise."""
-    if mini.exec(["test", "-x", TORCH_PYTHON], check=False).returncode:
-        print("PyTorch cannot be installed here: the stand-in runs the same steps.")
-        return STAND_IN
-    mini.exec([TORCH_PYTHON, "-c", "import torch"], timeout=300)  # the first import reads a gigabyte from disk
-    return "--python", TORCH_PYTHON, "--script", f"{TEMPLATES}/torchrun/train.py"
+    launcher, script = launcher_and_script(mini)
+    return *launcher, "--script", script
 
 
 def test_training_survives_preemption(mini: Instance, clean: None, program: tuple[str, ...]) -> None:

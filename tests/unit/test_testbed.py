@@ -91,7 +91,7 @@ class TestReleases:
         lines = slurmconf.slurm_conf(mini, "host", hook=True).splitlines()
         conf = "\n".join(line for line in lines if not line.startswith("#"))
         assert [word for word in (*has, *has_not) if word in conf] == has
-        assert "TopologyParam=SwitchAsNodeRank" in conf
+        assert "TopologyParam=SwitchAsNodeRank,BlockAsNodeRank" in conf
 
     def test_the_topology_is_the_same_in_either_form(self) -> None:
         (mini,) = PROFILES["mini"].clusters
