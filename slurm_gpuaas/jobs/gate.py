@@ -7,9 +7,10 @@ trouble extends it: a dead or failing gate lets every job through. See docs/desi
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final, Protocol
@@ -32,12 +33,12 @@ ACTOR: Final = "gpuaasd/gate"
 RESERVATION: Final = "gpuaas-placement-gate"
 KEPT: Final = "gpuaas-wait-"
 """Before a job's number: the reservation of nodes that are kept for it while it waits for better ones."""
-KEPT_FOR: Final = timedelta(minutes=1)
-"""How long nobody else may be on them, once the wait is over and nobody has ended it: gpuaasd is dead."""
+KEPT_FOR: Final = timedelta(minutes=2)
+"""How long nobody else may be on them once the wait is over: as long as who they were lent to may take to leave."""
+KEEPS: Final = frozenset({"FLEX", "IGNORE_JOBS", "MAGNETIC"})
+"""The job gets its kept nodes without naming the reservation, before it begins and for longer than it lasts: nobody is
+quicker when it is let go, and a dead gate keeps only others from them."""
 LICENSE_ONLY: Final = "LICENSE_ONLY"
-IGNORE_JOBS: Final = "IGNORE_JOBS"
-CALLED_OFF_WITHIN: Final = timedelta(seconds=30)
-"""A start that PrologSlurmctld asks about is called off, and the job queued again, within this time."""
 RESTART_AFTER: Final = timedelta(seconds=2)
 """A run that starts in the second in which the one before it was ended fails for good: slurmd has revoked the job's
 credentials of that second ("Job credential revoked", seen on 24.11.5 in one of five runs). From the start of the second
@@ -177,7 +178,10 @@ class PlacementGate:
         with self._looking:
             jobs = self._slurm.jobs()
             job = next((job for job in jobs if job.id == number and job.state in ON_NODES), None)
-            decision = gate_rules.looks_again(job, self._picture(jobs, {}), self._placer()) if job else None
+            decision = None
+            if job:
+                picture = self._picture(jobs, self._slurm.reservations())
+                decision = gate_rules.looks_again(job, picture, self._placer())
             if decision is None or decision.placement is None or decision.until is None:
                 return False
             self._record(decision)
@@ -192,36 +196,32 @@ class PlacementGate:
     def _look(self) -> None:
         jobs = self._slurm.jobs()
         reservations = self._slurm.reservations()
+        decisions = self._decisions(jobs, reservations)
         kept = kept_nodes(reservations)
-        decisions = self._decisions(jobs, kept)
-        if not self._settings.shadow:
-            # First: a job that is given its nodes could not start on them; one that has gone needs them no more.
-            waiting = {decision.job.id for decision in decisions if decision.until}
-            for job in kept.keys() - waiting - set(self._starting(jobs)):
-                self._slurm.delete_reservation(f"{KEPT}{job}")
         stuck = [decision.job.id for decision in decisions if not self._carry_out(decision, kept)]
+        if not self._settings.shadow:
+            self._clear(kept, jobs, decisions)
         if stuck:
             log.warning("gate.not-extended", jobs=stuck, why="Slurm refused to open them; the hold runs out instead.")
         elif not self._settings.shadow:
             self._extend(reservations)
 
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nothing is decided meanwhile."""
+        with self._looking:
+            yield
+
     # -- deciding
 
-    def _decisions(self, jobs: Sequence[Job], kept: Mapping[JobId, Kept]) -> list[Decision]:
+    def _decisions(self, jobs: Sequence[Job], reservations: Sequence[Reservation]) -> list[Decision]:
         present = {job.id for job in jobs}
         self._told = {job: reason for job, reason in self._told.items() if job in present}
-        if not gate_rules.in_order(jobs, kept):
+        if not gate_rules.in_order(jobs, kept_nodes(reservations)):
             return []
-        return gate_rules.decide(self._picture(jobs, kept), self._placer())
+        return gate_rules.decide(self._picture(jobs, reservations), self._placer())
 
-    def _starting(self, jobs: Sequence[Job]) -> Iterator[JobId]:
-        """Jobs that started a moment ago: their start may just be called off."""
-        now = self._clock.now()
-        for job in jobs:
-            if job.state in ON_NODES and job.started is not None and now - job.started < CALLED_OFF_WITHIN:
-                yield job.id
-
-    def _picture(self, jobs: Sequence[Job], kept: Mapping[JobId, Kept]) -> Picture:
+    def _picture(self, jobs: Sequence[Job], reservations: Sequence[Reservation]) -> Picture:
         now = self._clock.now()
         nodes = {node.name: node for node in self._slurm.nodes()}
         return Picture(
@@ -234,7 +234,12 @@ class PlacementGate:
             rulings=self._quota.rulings(
                 now=now, jobs=jobs, nodes=nodes, promised=promised(jobs), pending=asking(jobs, now)
             ),
-            kept=kept,
+            kept=kept_nodes(reservations),
+            reserved=[
+                Kept(frozenset(expand_nodes(one.nodes)), one.start)
+                for one in reservations
+                if one.nodes and kept_job(one.name) is None
+            ],
             longest_wait=self._settings.longest_wait,
             risks=self._risks(),
         )
@@ -259,6 +264,9 @@ class PlacementGate:
             elif decision.until and decision.placement:
                 self._slurm.put_reservation(kept_for(job, decision.placement.nodes, decision.until))
             else:
+                if decision.placement and (one := kept.get(job.id)) and one.nodes != set(decision.placement.nodes):
+                    # First: from here on these are kept for it, and it alone may start on them.
+                    self._slurm.put_reservation(kept_for(job, decision.placement.nodes, one.until))
                 self._slurm.update_job(job.id, change_for(decision, self._clock.now()))
         except SlurmRefused as refusal:
             log.warning("gate.refused", job=job.id, outcome=decision.outcome, refusal=refusal.message)
@@ -272,6 +280,16 @@ class PlacementGate:
             return self._carry_out(opened, kept)
         log.info("gate.decided", job=job.id, outcome=decision.outcome, why=decision.reason)
         return True
+
+    def _clear(self, kept: Mapping[JobId, Kept], jobs: Sequence[Job], decisions: Sequence[Decision]) -> None:
+        """Keep nodes no longer for jobs that neither wait for better ones nor start, or run, on them."""
+        given = {decision.job.id for decision in decisions if decision.placement or decision.until}
+        needed = given | promised(jobs).keys() | {job.id for job in jobs if job.state in ON_NODES}
+        for number in kept.keys() - needed:
+            try:
+                self._slurm.delete_reservation(f"{KEPT}{number}")
+            except SlurmRefused as refusal:  # it runs out by itself
+                log.warning("gate.kept", job=number, refusal=refusal.message)
 
     def _record(self, decision: Decision) -> None:
         """Write the decision down, before it takes effect: nothing is done that nobody can read of. The same one again
@@ -324,23 +342,28 @@ def change_for(decision: Decision, now: datetime) -> JobChange:
 
 
 def kept_for(job: Job, nodes: Sequence[NodeName], until: datetime) -> Reservation:
-    """Nobody else may be on the nodes from `until` on; before, jobs that end in time may. The job may still be on them
-    itself."""
+    """Only the job, or another one of its user, may be on the nodes from `until` on; before, who ends in time may."""
     return Reservation(
         name=f"{KEPT}{job.id}",
         start=until.replace(microsecond=0),
         duration=KEPT_FOR,
-        users=("root",),
+        users=(job.user,),
         nodes=fold_nodes(nodes),
-        flags=frozenset({IGNORE_JOBS}),
+        flags=KEEPS,
     )
+
+
+def kept_job(reservation: str) -> JobId | None:
+    """Whose nodes a reservation of this name keeps."""
+    found = re.fullmatch(rf"{KEPT}([1-9][0-9]{{0,9}})", reservation)
+    return JobId(int(found[1])) if found else None
 
 
 def kept_nodes(reservations: Sequence[Reservation]) -> dict[JobId, Kept]:
     return {
-        JobId(int(number)): Kept(frozenset(expand_nodes(one.nodes)), one.start)
+        job: Kept(frozenset(expand_nodes(one.nodes)), one.start)
         for one in reservations
-        if one.name.startswith(KEPT) and (number := one.name.removeprefix(KEPT)).isdecimal() and one.nodes
+        if one.nodes and (job := kept_job(one.name)) is not None
     }
 
 

@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
@@ -28,6 +29,8 @@ from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
 from slurm_gpuaas.domain.usage import service_class
 
 LICENSE: Final = "placement"
+FOR_NODES: Final = frozenset({"None", "Licenses", "Priority", "Resources"})
+"""Pending reasons of jobs that wait for nodes, as far as Slurm has told; any other job may never start."""
 
 ON_NODES: Final = frozenset({JobState.RUNNING, JobState.SUSPENDED})
 NOT_YET: Final = frozenset(
@@ -91,7 +94,7 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Kept:
-    """Nodes that are kept for a job which waits for better ones: from `until` on nobody else may be on them."""
+    """Nodes that are reserved from a moment on: jobs that end by then may be on them."""
 
     nodes: frozenset[NodeName]
     until: datetime
@@ -106,7 +109,8 @@ class Picture:
         patience: how long a job may wait on the nodes it was given.
         grace: how long whoever gives way in a partition may take to end.
         rulings: who gives way to waiting guaranteed jobs; a job without one is none of the quota core's.
-        kept: nodes kept for jobs that wait for better ones.
+        kept: nodes kept for jobs that wait for better ones; the job may have them at any time.
+        reserved: nodes of all other reservations.
         longest_wait: no job waits longer for better nodes.
         risks: probability that a node fails a job, where it is known to be above the others'.
     """
@@ -119,6 +123,7 @@ class Picture:
     grace: Mapping[PartitionName, timedelta] = field(default_factory=dict)
     rulings: Mapping[JobId, GivingWay] = field(default_factory=dict)
     kept: Mapping[JobId, Kept] = field(default_factory=dict)
+    reserved: Sequence[Kept] = ()
     longest_wait: timedelta = timedelta(0)
     risks: Mapping[NodeName, float] = field(default_factory=dict)
 
@@ -149,15 +154,31 @@ class Picture:
         runs = None if job.time_limit is None else job.time_limit.total_seconds()
         return Surroundings(mix=self.others(job), risks=self.risks, ends=self.ends, runs_s=runs)
 
-    def lent(self, job: Job) -> set[NodeName]:
-        """Nodes that are kept for others and that the job would not leave in time."""
+    def closed(self, job: Job) -> set[NodeName]:
+        """Nodes that are reserved for others before the job would end."""
         ends = None if job.time_limit is None else self.now + job.time_limit
-        return {
-            node
-            for other, kept in self.kept.items()
-            if other != job.id and (ends is None or ends > kept.until)
-            for node in kept.nodes
-        }
+        others = [*self.reserved, *(kept for number, kept in self.kept.items() if number != job.id)]
+        return {node for one in others if ends is None or ends > one.until for node in one.nodes}
+
+    def own(self, job: Job) -> set[NodeName]:
+        """Nodes kept for the job that are idle: Slurm calls them reserved when the wait is over, but not for it."""
+        kept = self.kept.get(job.id)
+        idle = {name for name in kept.nodes if name in self.nodes and _is_idle(self.nodes[name])} if kept else set()
+        return idle - self.occupied() if idle else idle
+
+    def whole(self, job: Job) -> Sequence[NodeName]:
+        """Nodes of the job's partition of which it takes all GPUs; empty where it takes parts."""
+        gpus, rest = divmod(job.gpus, max(job.node_count, 1))
+        return () if rest else self._by_gpus.get((job.partition, gpus), ())
+
+    @cached_property
+    def _by_gpus(self) -> Mapping[tuple[PartitionName, int], Sequence[NodeName]]:
+        found: dict[tuple[PartitionName, int], list[NodeName]] = defaultdict(list)
+        for partition, names in self.partitions.items():
+            for name in names:
+                if name in self.nodes and self.nodes[name].gpus:
+                    found[partition, self.nodes[name].gpus].append(name)
+        return found
 
     @cached_property
     def first(self) -> Mapping[PartitionName, JobId]:
@@ -172,9 +193,10 @@ class Picture:
         return found
 
     def _waits_for_nodes(self, job: Job) -> bool:
-        if job.state is not JobState.PENDING or _is_limited(job) or Pin.of(job) is not None:
+        if job.state is not JobState.PENDING or job.priority == 0 or Pin.of(job) is not None:
             return False
-        return _could_start(job, self.now) or (job.id in self.kept and job.priority != 0)
+        eligible = job.eligible is not None and job.eligible <= self.now
+        return job.id in self.kept or (eligible and job.reason in FOR_NODES)
 
     def occupied(self) -> set[NodeName]:
         return occupied(self.jobs)
@@ -308,40 +330,69 @@ def decide(picture: Picture, placer: Placer) -> list[Decision]:
     Jobs that run again come first and keep what is left of their nodes, or move; then the highest priority."""
     pending = in_order(picture.jobs, picture.kept)
     occupied = picture.occupied()
-    free = free_nodes(picture.nodes.values(), occupied)
-    # where somebody gives way: not free, and not to be given again either
-    clearing = {node for nodes in promised(picture.jobs).values() for node in nodes}
+    room = _Room(picture, occupied)
     decisions: list[Decision] = []
     again: list[tuple[Job, Pin]] = []
     moved: set[JobId] = set()
     for job in pending:
-        if (decision := _moved(job, occupied | clearing, picture, placer)) is not None:
+        if (decision := _moved(job, occupied | room.clearing, picture, placer)) is not None:
             decisions.append(decision)
             moved.add(job.id)
             occupied |= _given(decision)
-    free -= occupied
+    room.free -= occupied
     pending = [job for job in pending if job.id not in moved]
     for job in pending:
         if (pin := Pin.of(job)) is None or job.priority == 0:  # a held job keeps nobody from its nodes
             continue
         if pin.restarts != job.restarts:
             again.append((job, pin))
-            free -= set(_survivors(pin, occupied, picture))
+            room.free -= set(_survivors(pin, occupied, picture))
         elif released := _released(job, pin, picture):
             decisions.append(released)
         else:
-            free -= pin.nodes
+            room.free -= pin.nodes
     for job, pin in again:
-        decisions.append(_replaced(job, pin, free, occupied, picture, placer))
-        free -= _given(decisions[-1])
+        decisions.append(_replaced(job, pin, room.free, occupied, picture, placer))
+        room.free -= _given(decisions[-1])
     for job in pending:
         at_gate = asks(job) or _returned(job, picture.kept)
-        if at_gate and (decision := _placed(job, free, clearing, picture, placer)):
+        if at_gate and (decision := _placed(job, room, picture, placer)):
             decisions.append(decision)
-            if decision.until is None or job.id not in picture.kept:  # what is kept already is lent
-                free -= _given(decision)
-                clearing |= _given(decision)
+            room.give(decision, picture)
     return decisions
+
+
+class _Room:
+    """What is free, less what decisions give away.
+
+    Args:
+        free: nodes that a whole-node job could have now.
+        clearing: nodes that waiting jobs were given; on some of them somebody gives way. Nobody else gets them.
+        gpus: what is free on each usable node, for jobs of a part of it.
+    """
+
+    def __init__(self, picture: Picture, occupied: Collection[NodeName]) -> None:
+        self.free = free_nodes(picture.nodes.values(), occupied)
+        self.clearing: set[NodeName] = set()
+        self.gpus = {name: node.free_gpus for name, node in picture.nodes.items() if node.free_gpus}
+        by_id = {job.id: job for job in picture.jobs}
+        for number, nodes in promised(picture.jobs).items():
+            self._take(by_id[number], nodes, picture)
+
+    def give(self, decision: Decision, picture: Picture) -> None:
+        if decision.until is not None and decision.job.id in picture.kept:
+            return  # reserved already, and lent until then
+        self._take(decision.job, _given(decision), picture)
+
+    def _take(self, job: Job, nodes: Collection[NodeName], picture: Picture) -> None:
+        self.free -= set(nodes)
+        for name in nodes:
+            left = self.gpus.get(name, 0) - job.gpus // max(job.node_count, 1)
+            if left > 0:
+                self.gpus[name] = left
+            else:
+                self.gpus.pop(name, None)
+                self.clearing.add(name)
 
 
 def _given(decision: Decision) -> set[NodeName]:
@@ -360,12 +411,14 @@ def free_nodes(nodes: Iterable[Node], taken: Collection[NodeName]) -> set[NodeNa
 
 def is_free(node: Node) -> bool:
     """Whether a whole-node job could start on it now."""
-    return node.usable and node.base is NodeBase.IDLE and not node.flags & (NodeFlag.COMPLETING | NodeFlag.RESERVED)
+    return _is_idle(node) and NodeFlag.RESERVED not in node.flags
 
 
-def _placed(
-    job: Job, free: Collection[NodeName], clearing: Collection[NodeName], picture: Picture, placer: Placer
-) -> Decision | None:
+def _is_idle(node: Node) -> bool:
+    return node.usable and node.base is NodeBase.IDLE and NodeFlag.COMPLETING not in node.flags
+
+
+def _placed(job: Job, room: _Room, picture: Picture, placer: Placer) -> Decision | None:
     """First decision about a job at the gate; None leaves it there."""
     # What Slurm queues again it delays: not for a job that nodes are kept for.
     if job.priority == 0 or not (job.id in picture.kept or _could_start(job, picture.now)):
@@ -375,28 +428,37 @@ def _placed(
         return None
     if why := _not_ours_to_place(job, picture):
         return Decision(job=job, placement=None, reason=why)
-    if not _takes_whole_nodes(job, picture):
-        return _part_of_a_node(job, ruling, clearing, picture, placer)
+    if not (fitting := picture.whole(job)):
+        return _part_of_a_node(job, ruling, room, picture, placer)
     among = picture.partitions[job.partition]
-    fitting = [
-        name for name in among if name in picture.nodes and _is_whole(job.gpus, job.node_count, picture.nodes[name])
-    ]
-    lent = picture.lent(job)
-    room = [name for name in fitting if name in free and name not in lent]
+    closed = picture.closed(job)
+    free = room.free | picture.own(job)
+    nodes = [name for name in fitting if name in free and name not in closed]
     around = picture.around(job)
-    placement = placer.place(job.node_count, free=room, among=among, around=around)
-    if waiting := _waiting(job, placement, fitting, picture, placer):
+
+    def place(nodes: Collection[NodeName]) -> Placement | None:
+        enough = len(nodes) >= job.node_count
+        return placer.place(job.node_count, free=nodes, among=among, around=around) if enough else None
+
+    placement = place(nodes)
+    if waiting := _waiting(job, placement, nodes, picture, place):
         return waiting
+    kept = picture.kept.get(job.id)
+    if placement is None and kept and len(kept.nodes) == job.node_count:
+        placement = place(_usable(kept.nodes, picture))  # to whom they were lent is just leaving them
     if placement is not None:
         return Decision(job=job, placement=placement, reason=placement.why, again=not asks(job))
     if ruling and ruling.victims:
-        theirs = _nodes_of(ruling.victims, among, picture).difference(clearing, lent)
-        placement = placer.place(job.node_count, free=[*room, *sorted(theirs - set(room))], among=among, around=around)
-        if placement is not None:
+        theirs = _nodes_of(ruling.victims, among, picture).difference(room.clearing, closed)
+        if (placement := place([*nodes, *sorted(theirs - set(nodes))])) is not None:
             reason = f"{ruling.why} {placement.why}"
             return Decision(job=job, placement=placement, reason=reason, victims=ruling.victims)
-    reason = f"It needs {job.node_count} free nodes of partition {job.partition}; {len(room)} are free."
+    reason = f"It needs {job.node_count} free nodes of partition {job.partition}; {len(nodes)} are free."
     return Decision(job=job, placement=None, reason=reason)
+
+
+def _usable(names: Iterable[NodeName], picture: Picture) -> list[NodeName]:
+    return [name for name in names if name in picture.nodes and picture.nodes[name].usable]
 
 
 WAITS: Final = re.compile(r"(?:^|\s)gpuaas:wait=([0-9]{1,6})([smh])(?:\s|$)")
@@ -404,8 +466,6 @@ UNITS: Final = {"s": 1, "m": 60, "h": 3600}
 WORTH: Final = 0.05
 """A job waits for better nodes no longer than this part of its time limit: what a good place saves is of that order
 (Arnold, arXiv 2509.15940: +10.6 % end to end from alignment at 9,600 GPUs)."""
-LEAD: Final = timedelta(seconds=2)
-"""A wait ends so long before nobody else may be on the nodes, so that the job can have them in time."""
 
 
 def allowed_wait(job: Job) -> timedelta:
@@ -419,36 +479,53 @@ def longest_wait(allowed: timedelta, limit: timedelta | None, longest: timedelta
     return min(allowed, longest) if limit is None else min(allowed, longest, limit * WORTH)
 
 
-def could_be_better(placement: Placement, ideal: Placement) -> bool:
-    """Whether fewer pods or leaf groups would hold the job if all nodes in service were free, or no whole leaf group
-    need be broken."""
-    return (placement.pods, placement.leaf_groups) > (ideal.pods, ideal.leaf_groups) or placement.broken > 0
+def is_better(one: Placement, other: Placement) -> bool:
+    """Whether it is worth a wait: fewer pods or leaf groups, or no whole leaf group broken."""
+    return (one.pods, one.leaf_groups, one.broken) < (other.pods, other.leaf_groups, other.broken)
 
 
 def _waiting(
-    job: Job, placement: Placement | None, fitting: Collection[NodeName], picture: Picture, placer: Placer
+    job: Job,
+    placement: Placement | None,
+    free: Collection[NodeName],
+    picture: Picture,
+    place: Callable[[Collection[NodeName]], Placement | None],
 ) -> Decision | None:
     """The job waits for better nodes, or goes on doing so; None where it does not.
 
-    Only the next job of its partition may: another one would wait for who is before it, too. Of one node all are alike.
+    It pays only if by time limits better ones get free in time. Only the next job of its partition may wait: another
+    one would make who is before it wait, too. Of one node all are alike.
     """
     kept = picture.kept.get(job.id)
     wait = longest_wait(allowed_wait(job), job.time_limit, picture.longest_wait)
     until = kept.until if kept else picture.now + wait
-    if job.node_count < 2 or picture.now >= until - LEAD or picture.first.get(job.partition) != job.id:
+    left = until - picture.now
+    if job.node_count < 2 or not timedelta(0) < left <= wait or picture.first.get(job.partition) != job.id:
         return None
-    if placement is None and kept is None:
+    if kept and not len(kept.nodes) == job.node_count == len(_usable(kept.nodes, picture)):
         return None
-    if placement is not None:
-        usable = [name for name in fitting if picture.nodes[name].usable]
-        ideal = placer.place(job.node_count, free=usable, among=picture.partitions[job.partition])
-        if ideal is None or not could_be_better(placement, ideal):
-            return None
-    seconds = (until - picture.now).total_seconds()
-    why = placement.why if placement else "its nodes are lent until then."
-    return Decision(
-        job=job, placement=placement, reason=f"It waits {seconds:.0f} s at most for better than {why}", until=until
-    )
+    if placement is None:
+        reason = f"It waits {left.total_seconds():.0f} s at most: its nodes are lent until then."
+        return Decision(job=job, placement=None, reason=reason, until=until) if kept else None
+    better = place([*free, *_free_within(left, picture.whole(job), picture, free)])
+    if better is None or not is_better(better, placement):
+        return None
+    reason = f"It waits {left.total_seconds():.0f} s at most for {better.why} Free for it now: {placement.why}"
+    return Decision(job=job, placement=placement, reason=reason, until=until)
+
+
+def _free_within(
+    left: timedelta, fitting: Iterable[NodeName], picture: Picture, free: Collection[NodeName]
+) -> list[NodeName]:
+    """Nodes whose jobs end in this time by their limits."""
+    there = set(free)
+    return [
+        name
+        for name in fitting
+        if name not in there
+        and picture.nodes[name].usable
+        and picture.ends.get(name, left.total_seconds() + 1) <= left.total_seconds()
+    ]
 
 
 def looks_again(job: Job, picture: Picture, placer: Placer) -> Decision | None:
@@ -458,66 +535,78 @@ def looks_again(job: Job, picture: Picture, placer: Placer) -> Decision | None:
     Once only, and not if somebody before it waits: it fills in then, and would do so no more.
     """
     wait = longest_wait(allowed_wait(job), job.time_limit, picture.longest_wait)
-    if wait <= LEAD or job.restarts or not job.requeue or job.node_count < 2 or _not_ours_to_place(job, picture):
+    if not wait or job.restarts or not job.requeue or job.node_count < 2 or _not_ours_to_place(job, picture):
         return None
     before = (other for other in picture.jobs if other.id == picture.first.get(job.partition))
-    if any(_order(other) < _order(job) for other in before) or not _takes_whole_nodes(job, picture):
+    if any(_order(other) < _order(job) for other in before) or not (fitting := picture.whole(job)):
         return None
     among = picture.partitions[job.partition]
-    usable = [name for name in among if name in picture.nodes and picture.nodes[name].usable]
-    ideal = placer.place(job.node_count, free=usable, among=among)
+    free = free_nodes(picture.nodes.values(), picture.occupied()).union(job.nodes) - picture.closed(job)
+    soon = [name for name in fitting if name in free]
+    soon += _free_within(wait, fitting, picture, soon)
     placement = placer.place(len(job.nodes), free=(), among=among, kept=job.nodes)
-    if placement is None or ideal is None or not could_be_better(placement, ideal):
+    better = placer.place(len(job.nodes), free=soon, among=among, around=picture.around(job))
+    if (
+        placement is None
+        or better is None
+        or (better.pods, better.leaf_groups)
+        >= (
+            placement.pods,
+            placement.leaf_groups,
+        )
+    ):
         return None
     reason = (
-        f"Slurm would start it on {placement.leaf_groups} leaf groups, where {ideal.leaf_groups} could do: it may wait "
-        f"{wait.total_seconds():.0f} s for better."
+        f"Slurm would start it on {placement.leaf_groups} leaf groups; it may wait {wait.total_seconds():.0f} s for "
+        f"{better.why}"
     )
     return Decision(job=job, placement=placement, reason=reason, until=picture.now + wait)
 
 
-def _part_of_a_node(
-    job: Job, ruling: GivingWay | None, clearing: Collection[NodeName], picture: Picture, placer: Placer
-) -> Decision:
+def _part_of_a_node(job: Job, ruling: GivingWay | None, room: _Room, picture: Picture, placer: Placer) -> Decision:
     """A job of a few GPUs goes where they fit tightest, best on a node in use; if nobody has them free, to whom they
     are taken from."""
-    among = [name for name in picture.partitions[job.partition] if name in picture.nodes]
-    closed = picture.lent(job).union(clearing)
-    fitting = {
-        name: gpus
-        for name in among
-        if name not in closed and (gpus := picture.nodes[name].free_gpus) >= max(job.gpus, 1)
-    }
-    room = [name for name, gpus in fitting.items() if gpus == min(fitting.values())]
-    if job.node_count == 1 and (placement := placer.place(1, free=room, among=among, around=picture.around(job))):
-        return Decision(job=job, placement=placement, reason=placement.why)
-    if not any(picture.nodes[name].free_gpus >= job.gpus for name in among) and ruling and ruling.victims:
-        freed: Counter[NodeName] = Counter()
-        for victim in picture.jobs:
-            if victim.id in ruling.victims:
-                freed.update({name: victim.gpus // len(victim.nodes) for name in victim.nodes})
-        # Slurm preempts whom it likes on the node, so only one where it can take nobody else is given
-        others = {
-            name
-            for other in picture.jobs
-            if other.state in ON_NODES
-            and other.id not in ruling.victims
-            and service_class(other.qos) is ServiceClass.BURST
-            for name in other.nodes
-        }
-        room = [
-            name
-            for name in among
-            if name in freed
-            and name not in others
-            and name not in clearing
-            and _free_after(picture.nodes[name], freed[name]) >= job.gpus
-        ]
-        if placement := placer.place(1, free=room, among=among):
+    closed = picture.closed(job).union(room.clearing)
+    among = [name for name in picture.partitions[job.partition] if name in picture.nodes and name not in closed]
+    if job.node_count == 1 and job.gpus:
+        if placement := _tightest(job, among, room, picture, placer):
+            return Decision(job=job, placement=placement, reason=placement.why)
+        if ruling and ruling.victims and (placement := _from_victims(job, ruling, among, picture, placer)):
             reason = f"{ruling.why} {placement.why}"
             return Decision(job=job, placement=placement, reason=reason, victims=ruling.victims)
     reason = f"{job.gpus} GPUs on {job.node_count} nodes are no whole nodes."
     return Decision(job=job, placement=None, reason=reason)
+
+
+def _tightest(job: Job, among: Collection[NodeName], room: _Room, picture: Picture, placer: Placer) -> Placement | None:
+    fitting = [(gpus, name) for name in among if (gpus := room.gpus.get(name, 0)) >= job.gpus]
+    least = min((gpus for gpus, _ in fitting), default=0)
+    names = [name for gpus, name in fitting if gpus == least]
+    # A leaf group is whole when all its nodes are free, not when all fit as tightly.
+    among = picture.partitions[job.partition]
+    return placer.place(1, free=names, among=among, around=Surroundings(risks=picture.risks)) if names else None
+
+
+def _from_victims(
+    job: Job, ruling: GivingWay, among: Collection[NodeName], picture: Picture, placer: Placer
+) -> Placement | None:
+    freed: Counter[NodeName] = Counter()
+    for victim in picture.jobs:
+        if victim.id in ruling.victims:
+            freed.update({name: victim.gpus // len(victim.nodes) for name in victim.nodes})
+    # Slurm preempts whom it likes on the node, so only one where it can take nobody else is given
+    others = {
+        name
+        for other in picture.jobs
+        if other.state in ON_NODES and other.id not in ruling.victims and service_class(other.qos) is ServiceClass.BURST
+        for name in other.nodes
+    }
+    names = [
+        name
+        for name in among
+        if name in freed and name not in others and _free_after(picture.nodes[name], freed[name]) >= job.gpus
+    ]
+    return placer.place(1, free=names, among=among) if names else None
 
 
 def _free_after(node: Node, freed: int) -> int:
@@ -545,17 +634,9 @@ def _not_ours_to_place(job: Job, picture: Picture) -> str:
         return f"A limit holds it: {job.reason}."
     if job.partition not in picture.partitions:
         return f"The nodes of partition {job.partition} are not declared in the policy."
-    if job.node_count > 1 and not _takes_whole_nodes(job, picture):
+    if job.node_count > 1 and not picture.whole(job):
         return f"{job.gpus} GPUs on {job.node_count} nodes are no whole nodes."
     return ""
-
-
-def _takes_whole_nodes(job: Job, picture: Picture) -> bool:
-    return any(
-        _is_whole(job.gpus, job.node_count, picture.nodes[name])
-        for name in picture.partitions[job.partition]
-        if name in picture.nodes
-    )
 
 
 def _is_whole(gpus: int, count: int, node: Node) -> bool:
@@ -607,7 +688,7 @@ def _moved(job: Job, taken: Collection[NodeName], picture: Picture, placer: Plac
     move = Move.of(job)
     if move is None or job.priority == 0 or _is_limited(job) or not move.holds(picture.now):
         return None
-    kept = _survivors(move, taken, picture)
+    kept = _survivors(move, picture.closed(job).union(taken), picture)
     if len(kept) < len(move.nodes):
         return None
     among = picture.partitions.get(job.partition, ())
@@ -620,19 +701,23 @@ def _moved(job: Job, taken: Collection[NodeName], picture: Picture, placer: Plac
 def _replaced(
     job: Job,
     pin: Pin,
-    free: Collection[NodeName],
+    free: AbstractSet[NodeName],
     occupied: Collection[NodeName],
     picture: Picture,
     placer: Placer,
 ) -> Decision:
     """The job runs again: on what is left of its old set, and the best spares for the rest."""
-    kept = _survivors(pin, occupied, picture)
+    closed = picture.closed(job)
+    kept = _survivors(pin, closed.union(occupied), picture)
     among = picture.partitions.get(job.partition, ())
     # Counted by its old set: for a moment after a requeue Slurm calls every job a one-node job.
     room = [
         name
         for name in among
-        if name in free and name not in kept and _is_whole(job.gpus, len(pin.nodes), picture.nodes[name])
+        if name in free
+        and name not in kept
+        and name not in closed
+        and _is_whole(job.gpus, len(pin.nodes), picture.nodes[name])
     ]
     placement = None if _is_limited(job) else placer.place(len(pin.nodes), free=room, among=among, kept=kept)
     lost = len(pin.nodes) - len(kept)

@@ -11,13 +11,19 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from datetime import timedelta
 from itertools import combinations
 
-from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.jobs import JobState
+from slurm_gpuaas.domain.names import NodeName, PartitionName
+from slurm_gpuaas.domain.nodes import NodeBase
+from slurm_gpuaas.jobs.gate_rules import Picture, decide
 from slurm_gpuaas.topology.fabric import FabricArrays
 from slurm_gpuaas.topology.placement import Domain, Request, choose
 from slurm_gpuaas.topology.placer import FabricPlacer
 from tests.bench.model import BenchContext, BenchRow
+from tests.fakes import EPOCH, make_job, make_node
 from tests.unit.topology import slurm_tree
 
 LOADS = (0.7, 0.8, 0.9, 0.95)
@@ -87,17 +93,34 @@ def _times(chance: random.Random) -> list[float]:
 
 
 def _pending(chance: random.Random) -> float:
-    """Seconds for a thousand jobs that wait, each placed beside those before it, while there is room."""
+    """Seconds in which the gate decides about a thousand jobs that wait at it, whole-node ones and such of a few GPUs."""
     known = fabric(1642)
-    placer = FabricPlacer(known)
-    free = list(_busy(known, chance))
-    sizes = [_size(chance, 1642) for _ in range(PENDING)]
+    free = set(_busy(known, chance))
+    nodes = {
+        name: make_node(name) if name in free else make_node(name, base=NodeBase.ALLOCATED, gpus_allocated=8)
+        for name in known.nodes
+    }
+    jobs = []
+    taken = [name for name in known.nodes if name not in free]
+    while taken:
+        size = min(_size(chance, 1642), len(taken))
+        jobs.append(make_job(len(jobs) + 1, state=JobState.RUNNING, nodes=taken[:size], started=EPOCH))
+        taken = taken[size:]
+    for number in range(PENDING):
+        size = _size(chance, 1642)
+        gpus = chance.randint(1, 7) if size == 1 and number % 2 else 8 * size
+        job = make_job(10_000 + number, node_count=size, gpus=gpus, licenses="placement:1", reason="Licenses")
+        jobs.append(replace(job, comment="gpuaas:wait=10m"))
+    picture = Picture(
+        now=EPOCH,
+        jobs=jobs,
+        nodes=nodes,
+        partitions={PartitionName("own"): known.nodes},
+        patience=timedelta(seconds=8),
+        longest_wait=timedelta(minutes=30),
+    )
     start = time.perf_counter()
-    for size in sizes:
-        placement = placer.place(size, free=free, among=known.nodes)
-        if placement:
-            given = set(placement.nodes)
-            free = [node for node in free if node not in given]
+    decide(picture, FabricPlacer(known))
     return time.perf_counter() - start
 
 

@@ -44,6 +44,8 @@ RELAY = "/opt/gpuaas/src/tests/slurm/relay.py"
 SOCKET = "/run/gpuaas/test-gate.sock"
 TOPOLOGY = "/etc/slurm/gpuaas/topology.yaml"
 PARTITION = "gate-test"
+STRANGER = "gpuaas"
+"""Another user whose jobs may run there."""
 NODES = expand_nodes("b200-[01-08]")
 ENDS = ("b200-[01-02]", "b200-[07-08]")
 """What stays free between them is of two leaf groups."""
@@ -69,11 +71,13 @@ class Bench:
             settings=settings or GateSettings(),
         )
 
-    def submit(self, nodes: int, script: str = "sleep 600", *options: str, gated: bool = True) -> JobId:
+    def submit(
+        self, nodes: int, script: str = "sleep 600", *options: str, gated: bool = True, user: str = "root"
+    ) -> JobId:
         argv = ["sbatch", "--parsable", f"--partition={PARTITION}", f"--nodes={nodes}", "--gpus-per-node=8"]
         argv += ["--exclusive", "--ntasks-per-node=1", "--output=/tmp/%j.out", *options, f"--wrap={script}"]
         argv += ["--licenses=placement:1"] if gated else []
-        return JobId(int(self.mini.exec(argv, cwd="/tmp").stdout))
+        return JobId(int(self.mini.exec(argv, user, cwd="/tmp").stdout))
 
     def job(self, job_id: JobId) -> Job:
         return next(job for job in self.slurm.jobs() if job.id == job_id)
@@ -291,15 +295,15 @@ def test_jobs_that_make_room_run_again_on_the_nodes_of_the_plan(bench: Bench) ->
 def test_a_job_waits_for_a_whole_leaf_group_while_its_nodes_are_lent_to_short_jobs_only(bench: Bench) -> None:
     gate = bench.gate()
     gate.tick()
-    there = [bench.submit(2, "sleep 600", f"--nodelist={nodes}", gated=False) for nodes in ENDS]
+    there = [bench.submit(2, "sleep 600", f"--nodelist={nodes}", "--time=8", gated=False) for nodes in ENDS]
     for job in there:
         bench.nodes_of(job)
     patient = bench.submit(4, "sleep 600", "--comment=gpuaas:wait=10m", "--time=1-0")
     gate.tick()
     kept = next(one for one in bench.slurm.reservations() if one.name == f"gpuaas-wait-{patient}")
     assert kept.nodes == "b200-[03-06]"
-    long = bench.submit(1, "sleep 600", "--time=2:00:00", "--nice=100", gated=False)
-    short = bench.submit(1, "sleep 600", "--time=1", "--nice=100", "--nodelist=b200-03", gated=False)
+    long = bench.submit(1, "sleep 600", "--time=2:00:00", "--nice=100", gated=False, user=STRANGER)
+    short = bench.submit(1, "sleep 600", "--time=1", "--nodelist=b200-03", gated=False, user=STRANGER)
     assert bench.nodes_of(short) == expand_nodes("b200-03")
     gate.tick()
     assert (bench.job(patient).state, bench.job(long).state) == (JobState.PENDING, JobState.PENDING)
@@ -308,7 +312,36 @@ def test_a_job_waits_for_a_whole_leaf_group_while_its_nodes_are_lent_to_short_jo
     bench.mini.wait_for("Idle nodes", lambda: sum(map(is_free, bench.slurm.nodes())) == 5)
     gate.tick()
     assert bench.nodes_of(patient) == expand_nodes("b200-[05-08]")
+    bench.slurm.cancel(patient)
+    bench.mini.wait_for("its end", lambda: bench.job(patient).state.ended)
+    gate.tick()
     assert not [one for one in bench.slurm.reservations() if one.name == kept.name]
+
+
+def test_a_waiting_job_is_passed_by_nobody_and_a_dead_gate_keeps_it_from_nothing(bench: Bench) -> None:
+    """A job of higher priority comes, which needs all nodes: the one that waits starts at once, before it. Then the
+    gate dies with a job that waits."""
+    gate = bench.gate(GateSettings(hold=timedelta(seconds=6)))
+    gate.tick()
+    there = [bench.submit(2, "sleep 600", f"--nodelist={nodes}", "--time=8", gated=False) for nodes in ENDS]
+    for job in there:
+        bench.nodes_of(job)
+    patient = bench.submit(4, "sleep 600", "--comment=gpuaas:wait=10m", "--time=1-0", "--nice=100")
+    gate.tick()
+    assert bench.job(patient).licenses == "placement:1"
+    big = bench.submit(8, "sleep 600", "--time=1-0", gated=False, user=STRANGER)
+    bench.mini.wait_for("its turn", lambda: bench.job(big).reason not in ("None", ""))
+    gate.tick()
+    assert bench.nodes_of(patient) == expand_nodes("b200-[03-06]")
+    for job in (patient, big):
+        bench.slurm.cancel(job)
+    bench.mini.wait_for("its end", lambda: bench.job(patient).state.ended)
+    gate.tick()
+    last = bench.submit(4, "sleep 600", "--comment=gpuaas:wait=10m", "--time=1-0")
+    gate.tick()
+    assert bench.store.placements(job_id=last)[0].outcome is PlacementOutcome.WAITING
+    bench.mini.wait_for("a start without a gate", lambda: bench.job(last).state is JobState.RUNNING, seconds=90)
+    assert bench.job(last).nodes == expand_nodes("b200-[03-06]")
 
 
 PODS = Fabric(
@@ -457,7 +490,7 @@ def asked(mini: Instance, bench: Bench) -> Iterator[PlacementGate]:
 
 def test_a_queued_job_that_slurm_would_spread_waits_for_a_whole_leaf_group(bench: Bench, asked: PlacementGate) -> None:
     asked.tick()
-    there = [bench.submit(2, "sleep 600", f"--nodelist={nodes}", gated=False) for nodes in ENDS]
+    there = [bench.submit(2, "sleep 600", f"--nodelist={nodes}", "--time=8", gated=False) for nodes in ENDS]
     filler = bench.submit(4, "sleep 600", gated=False)
     bench.nodes_of(filler)
     script = "echo run $SLURM_RESTART_COUNT; sleep 600"

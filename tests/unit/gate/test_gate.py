@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 from datetime import timedelta
 
@@ -178,7 +179,7 @@ class TestWait:
 
     def waits(self, slurm: FakeController, store: FakeStore) -> PlacementGate:
         for number, nodes in ((8, "n[1-2]"), (9, "n[7-8]")):
-            slurm.job_by_id[JobId(number)] = make_job(number, node_count=2)
+            slurm.job_by_id[JobId(number)] = make_job(number, node_count=2, time_limit=timedelta(minutes=9))
             slurm.start(number, list(names(nodes)))
         job = gated(1, time_limit=timedelta(hours=10))
         slurm.job_by_id[JobId(1)] = replace(job, comment="gpuaas:wait=10m")
@@ -203,8 +204,34 @@ class TestWait:
         slurm.calls.clear()
         controller.tick()
         assert slurm.job_by_id[JobId(1)].required_nodes == names("n[5-8]")
-        assert "gpuaas-wait-1" not in slurm.reservation_by_name
-        assert slurm.calls.index("delete_reservation") < slurm.calls.index("update_job"), "or it could not start"
+        assert slurm.reservation_by_name["gpuaas-wait-1"].nodes == "n[5-8]"
+        assert slurm.calls.index("put_reservation") < slurm.calls.index("update_job"), "or somebody could be quicker"
+
+    def test_when_it_has_ended_nothing_is_kept(self, slurm: FakeController, store: FakeStore) -> None:
+        controller = self.waits(slurm, store)
+        slurm.finish(9)
+        controller.tick()
+        slurm.start(1, list(names("n[5-8]")))
+        controller.tick()
+        assert "gpuaas-wait-1" in slurm.reservation_by_name, "Slurm deletes none that is in use"
+        slurm.finish(1)
+        controller.tick()
+        assert slurm.reservation_by_name.keys() == {RESERVATION}
+
+    def test_a_reservation_that_slurm_will_not_delete_stops_nothing(
+        self, slurm: FakeController, store: FakeStore
+    ) -> None:
+        controller = self.waits(slurm, store)
+        slurm.cancel(JobId(1))
+        other = submit(slurm, 1, job_id=2)
+
+        def refuse(method: str) -> None:
+            if method == "delete_reservation":
+                raise SlurmRefused("Requested reservation is in use")
+
+        slurm.before = refuse
+        controller.tick()
+        assert slurm.job_by_id[other].licenses == ""
 
     def test_at_the_end_it_gets_what_was_kept(self, slurm: FakeController, store: FakeStore) -> None:
         controller = self.waits(slurm, store)
@@ -244,7 +271,7 @@ class TestCalledOff:
         controller = gate(slurm, store)
         controller.tick()
         for number, nodes in ((8, "n[1-2]"), (9, "n[7-8]")):
-            slurm.job_by_id[JobId(number)] = make_job(number, node_count=2)
+            slurm.job_by_id[JobId(number)] = make_job(number, node_count=2, time_limit=timedelta(minutes=9))
             slurm.start(number, list(names(nodes)))
         job = make_job(1, node_count=4, time_limit=timedelta(hours=10))
         slurm.job_by_id[JobId(1)] = replace(job, comment=comment)
@@ -272,7 +299,7 @@ class TestCalledOff:
         controller.tick()
         job = slurm.job_by_id[JobId(1)]
         assert (job.required_nodes, job.licenses) == (names("n[5-8]"), "")
-        assert slurm.reservation_by_name.keys() == {RESERVATION}
+        assert slurm.reservation_by_name["gpuaas-wait-1"].nodes == "n[5-8]"
 
     def test_it_starts_where_nobody_lets_it_wait(self, slurm: FakeController, store: FakeStore) -> None:
         assert not self.about_to_start(slurm, store, comment="").calls_off(JobId(1))
@@ -303,13 +330,6 @@ class TestCalledOff:
         controller = self.about_to_start(slurm, store)
         slurm.clock.at += timedelta(minutes=4)
         assert not controller.calls_off(JobId(1))
-
-    def test_nothing_is_kept_for_a_job_that_started_all_the_same(self, slurm: FakeController, store: FakeStore) -> None:
-        controller = self.about_to_start(slurm, store)
-        assert controller.calls_off(JobId(1))
-        slurm.clock.at += timedelta(seconds=31)
-        controller.tick()
-        assert slurm.reservation_by_name.keys() == {RESERVATION}
 
 
 class Killed(BaseException):
@@ -352,6 +372,42 @@ def test_killed_at_any_call_the_next_daemon_carries_on(store: FakeStore, moment:
     for i in (1, 2, 3, 4):
         told = [entry for entry in store.entries if entry.subject == str(i)]
         assert len(told) == (2 if i == 4 else 1), "each decision is told once"
+
+
+@pytest.mark.parametrize("step", range(8))
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_killed_at_any_call_a_job_that_waits_is_none_the_worse(store: FakeStore, moment: str, step: int) -> None:
+    """Killed around the n-th call once it waits, and again once a better place has come."""
+    slurm = FakeController([make_node(name) for name in NODES], clock=FakeClock())
+
+    def tick_and_die() -> None:
+        remaining = iter(range(step))
+
+        def kill(method: str) -> None:
+            if next(remaining, None) is None:
+                raise Killed
+
+        setattr(slurm, moment, kill)
+        with contextlib.suppress(Killed):
+            gate(slurm, store).tick()
+        slurm.before = slurm.after = lambda method: None
+        slurm.clock.at += timedelta(seconds=5)
+        gate(slurm, store).tick()
+
+    for number, nodes in ((8, "n[1-2]"), (9, "n[7-8]")):
+        slurm.job_by_id[JobId(number)] = make_job(number, node_count=2, time_limit=timedelta(minutes=9))
+        slurm.start(number, list(names(nodes)))
+    slurm.job_by_id[JobId(1)] = replace(gated(1, time_limit=timedelta(hours=10)), comment="gpuaas:wait=10m")
+    tick_and_die()
+    kept = slurm.reservation_by_name["gpuaas-wait-1"]
+    assert kept.nodes == "n[3-6]"
+    assert kept.start - EPOCH <= timedelta(minutes=10, seconds=5)
+    slurm.finish(9)
+    tick_and_die()
+    assert slurm.reservation_by_name["gpuaas-wait-1"].start == kept.start, "the wait did not begin anew"
+    assert slurm.reservation_by_name["gpuaas-wait-1"].nodes == "n[5-8]"
+    assert slurm.job_by_id[JobId(1)].required_nodes == names("n[5-8]")
+    assert [entry.action for entry in store.entries] == ["job.wait", "job.place"]
 
 
 class TestReplacement:

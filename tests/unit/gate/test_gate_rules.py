@@ -204,8 +204,10 @@ def test_who_gives_way_is_the_quota_cores_word(
 
 
 MINUTES_10 = timedelta(minutes=10)
-SPREAD = [running(8, "n[1-2]"), running(9, "n[7-8]")]
-"""What is free, n3 to n6, is of two leaf groups."""
+SOON = replace(running(9, "n[7-8]"), started=EPOCH, time_limit=timedelta(minutes=1))
+SPREAD = [running(8, "n[1-2]"), SOON]
+"""What is free, n3 to n6, is of two leaf groups; in a minute one is wholly free."""
+LATE = [running(8, "n[1-2]"), replace(SOON, time_limit=timedelta(hours=9))]
 
 
 def patient(count: int = 4, wait: str = "10m", hours: int = 10, priority: int = 1) -> Job:
@@ -222,13 +224,30 @@ def patient(count: int = 4, wait: str = "10m", hours: int = 10, priority: int = 
         ("no longer than a twentieth of its time", [*SPREAD, patient(hours=1)], "", 0, ("n[3-6]", 180)),
         ("no longer than the site allows", [*SPREAD, patient(wait="9h")], "", 0, ("n[3-6]", 1200)),
         ("what is free is as good as it gets", [SPREAD[0], patient()], "", 0, ("n[5-8]", None)),
-        ("a whole leaf group would be broken", [SPREAD[0], running(9, "n3"), patient(count=3)], "", 0, ("n[5-7]", 600)),
+        ("by time limits nothing better comes in time", [*LATE, patient()], "", 0, ("n[3-6]", None)),
+        ("that ends a wait, too", [*LATE, patient()], "n[3-6]", 300, ("n[3-6]", None)),
+        ("of an idle leaf group a part: no other comes", [SPREAD[0], patient(count=3)], "", 0, ("n[5-7]", None)),
+        (
+            "a whole leaf group need not be broken: in a minute three others are free",
+            [SPREAD[0], replace(SOON, nodes=names("n3"), node_count=1), patient(count=2)],
+            "",
+            0,
+            ("n[5-6]", 600),
+        ),
+        ("its user allows less now", [*SPREAD, patient(wait="2m")], "n[3-6]", 300, ("n[3-6]", None)),
+        ("it has grown since", [*SPREAD, patient(count=3)], "n[3-6]", 300, ("n[3-5]", None)),
         ("of one node all are alike", [SPREAD[0], running(9, "n[3-4]"), patient(count=1)], "", 0, ("n5", None)),
         ("it goes on waiting", [*SPREAD, patient()], "n[3-6]", 300, ("n[3-6]", 300)),
         ("what it could have is lent meanwhile", [*SPREAD, running(7, "n3"), patient()], "n[3-6]", 300, (None, 300)),
         ("a better place has come", [SPREAD[0], patient()], "n[3-6]", 300, ("n[5-8]", None)),
-        ("its wait is over", [*SPREAD, patient()], "n[3-6]", 599, ("n[3-6]", None)),
-        ("over, and a node is not back", [*SPREAD, running(7, "n3"), patient()], "n[3-6]", 599, (None, None)),
+        ("its wait ends", [*SPREAD, patient()], "n[3-6]", 600, ("n[3-6]", None)),
+        (
+            "who is still on its nodes leaves in a moment",
+            [*SPREAD, running(7, "n3"), patient()],
+            "n[3-6]",
+            600,
+            ("n[3-6]", None),
+        ),
         (
             "another job is next: it goes at once",
             [*SPREAD, patient(), make_job(2, node_count=9, priority=5, reason="Resources")],
@@ -254,6 +273,50 @@ def test_a_job_waits_for_better_nodes_within_its_users_bound(
     seconds = round((decision.until - seen.now).total_seconds()) if decision.until else None
     nodes = fold_nodes(decision.placement.nodes) if decision.placement else None
     assert (nodes, seconds) == expected, rule
+
+
+def test_a_kept_node_that_leaves_service_ends_the_wait() -> None:
+    kept = {JobId(1): Kept(frozenset(names("n[3-6]")), EPOCH + MINUTES_10)}
+    seen = picture([*SPREAD, patient()], [make_node("n3", flags=DRAINED)])
+    (decision,) = decide(replace(seen, kept=kept, longest_wait=MINUTES_10), PLACER)
+    assert brief([decision]) == [(1, None)]
+
+
+def test_when_the_wait_is_over_its_own_reserved_nodes_are_free_for_it_alone() -> None:
+    kept = {JobId(1): Kept(frozenset(names("n[3-6]")), EPOCH)}
+    reserved = [make_node(str(name), flags=NodeFlag.RESERVED) for name in names("n[3-6]")]
+    seen = picture([*SPREAD, patient(), gated(2, 1)], reserved)
+    assert brief(decide(replace(seen, kept=kept), PLACER)) == [(1, "n[3-6]"), (2, None)]
+
+
+def test_nodes_of_a_reservation_to_come_are_for_jobs_that_end_before_it() -> None:
+    maintenance = [Kept(frozenset(names("n[1-4]")), EPOCH + timedelta(hours=2))]
+    for limit, nodes in ((timedelta(hours=1), "n[1-4]"), (timedelta(hours=3), "n[5-8]"), (None, "n[5-8]")):
+        seen = replace(picture([gated(1, time_limit=limit)]), reserved=maintenance)
+        assert brief(decide(seen, PLACER)) == [(1, nodes)], limit
+    again = replace(pinned(1, "n[4-6]", restarts=1), time_limit=timedelta(hours=3))
+    assert brief(decide(replace(picture([again]), reserved=maintenance), PLACER)) == [(1, "n[5-7]")]
+
+
+def test_a_job_that_can_never_start_is_not_the_next_one() -> None:
+    for reason in ("PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints", "QOSMaxNodePerJobLimit"):
+        jobs = [*SPREAD, patient(), make_job(2, node_count=9, priority=5, reason=reason)]
+        (decision,) = decide(replace(picture(jobs), longest_wait=MINUTES_10), PLACER)
+        assert decision.until, reason
+
+
+def test_jobs_of_a_few_gpus_share_a_node() -> None:
+    jobs = [gated(number, 1, gpus=3) for number in range(1, 4)]
+    assert brief(decide(picture(jobs), PLACER)) == [(1, "n1"), (2, "n1"), (3, "n2")]
+    waits = replace(gated(4, 1, gpus=3), licenses="", required_nodes=names("n1"))
+    pin = Pin(nodes=frozenset(names("n1")), restarts=0, at=EPOCH)
+    waits = replace(waits, admin_comment=pin.written_to(""))
+    assert brief(decide(picture([waits, *jobs]), PLACER)) == [(1, "n1"), (2, "n2"), (3, "n2")]
+    assert brief(decide(picture([gated(1, 4), *jobs[1:]]), PLACER)) == [(1, "n[1-4]"), (2, "n5"), (3, "n5")]
+
+
+def test_a_job_without_gpus_is_slurms_to_place() -> None:
+    assert brief(decide(picture([gated(1, 1, gpus=0)]), PLACER)) == [(1, None)]
 
 
 def test_nodes_kept_for_one_job_are_lent_to_those_who_end_in_time() -> None:
