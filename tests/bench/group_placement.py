@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import timedelta
 from itertools import combinations
 
-from slurm_gpuaas.domain.jobs import JobState
+from slurm_gpuaas.domain.jobs import Job, JobState
 from slurm_gpuaas.domain.names import NodeName, PartitionName
 from slurm_gpuaas.domain.nodes import NodeBase
 from slurm_gpuaas.jobs.gate_rules import Picture, decide
@@ -93,14 +93,14 @@ def _times(chance: random.Random) -> list[float]:
 
 
 def _pending(chance: random.Random) -> float:
-    """Seconds in which the gate decides about a thousand jobs that wait at it, whole-node ones and such of a few GPUs."""
+    """Seconds in which the gate decides about a thousand jobs, of whole nodes and of a few GPUs."""
     known = fabric(1642)
     free = set(_busy(known, chance))
     nodes = {
         name: make_node(name) if name in free else make_node(name, base=NodeBase.ALLOCATED, gpus_allocated=8)
         for name in known.nodes
     }
-    jobs = []
+    jobs: list[Job] = []
     taken = [name for name in known.nodes if name not in free]
     while taken:
         size = min(_size(chance, 1642), len(taken))
