@@ -179,7 +179,7 @@ def test_jobs_wait_at_the_gate_only_until_it_looks(bench: Bench) -> None:
 
 
 def test_a_dead_gate_lets_jobs_start_by_themselves(bench: Bench) -> None:
-    hold = timedelta(seconds=15)
+    hold = timedelta(seconds=8)
     bench.gate(GateSettings(hold=hold)).tick()
     began = datetime.now(UTC)
     job = bench.submit(4)
