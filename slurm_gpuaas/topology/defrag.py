@@ -9,7 +9,7 @@ fewest moves that spread none, which may be more. Jobs are spread only where tha
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final
@@ -218,8 +218,8 @@ class _Planner:
     def _moves(self, found: Solution) -> tuple[Move, ...]:
         """In an order in which each goes onto nodes that nobody else is on by then.
 
-        Where those that are left would swap nodes, the one that is spread least is placed anew, on what is free by then
-        and its own nodes. That is always enough: so many nodes as it leaves to the room are free beside its others.
+        Where those that are left would swap nodes, one of them is placed anew, on what is free by then and its own
+        nodes. That is always enough: so many nodes as it leaves to the room are free beside its others.
         """
         room = self._room(found)
         free = self._free - room
@@ -228,14 +228,26 @@ class _Planner:
         while waiting:
             job = next((one for one, to in waiting.items() if free.union(one.nodes).issuperset(to)), None)
             if job is None:
-                anew = {one: self._placed(one, free.union(one.nodes) - room) for one in waiting}
-                job = min(anew, key=lambda one: self._spans(anew[one]) - self._spans(one.nodes))
-                waiting[job] = anew[job]
+                job, waiting[job] = self._anew(list(waiting)[::-1], free, room)
             to = waiting.pop(job)
             free = free.union(job.nodes).difference(room, to)
             before, after = self._spans(job.nodes), self._spans(to)
             moves.append(Move(job=job.job, to=to, leaf_groups_before=before, leaf_groups_after=after))
         return tuple(moves)
+
+    def _anew(
+        self, waiting: Iterable[Movable], free: Set[NodeName], room: Set[NodeName]
+    ) -> tuple[Movable, tuple[NodeName, ...]]:
+        """The first that is not spread by it; if all are, the one that is spread least."""
+        spread = []
+        for job in waiting:
+            to = self._placed(job, (free | set(job.nodes)) - room)
+            more = self._spans(to) - self._spans(job.nodes)
+            if more <= 0:
+                return job, to
+            spread.append((more, job.job, job, to))
+        _, _, job, to = min(spread)
+        return job, to
 
     def _targets(self, found: Solution, room: Collection[NodeName]) -> dict[Movable, tuple[NodeName, ...]]:
         """The largest job first: on nodes that are free already, else those and its own, else those and any that are
