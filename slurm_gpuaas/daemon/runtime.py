@@ -239,7 +239,7 @@ def compose(
             store=store,
             slurm=slurm,
             fabric=lambda: fabric.placer().fabric,
-            mover=Mover(slurm=slurm, audit=store.audit, clock=clock, requeued=wake_gate.set),
+            mover=Mover(slurm=slurm, audit=store.audit, clock=clock, requeued=wake_gate.set, quiet=gate.paused),
             clock=clock,
             shadow=config.gate.shadow,
         ),
