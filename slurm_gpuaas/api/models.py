@@ -572,19 +572,12 @@ class JobWhy(Answer):
 # -- Making room -------------------------------------------------------------------------------------------------------
 
 
-class FabricLevel(StrEnum):
-    """From the top down."""
-
-    POD = "pod"
-    LEAF_GROUP = "leaf-group"
-
-
 class DefragTerms(Request):
     """Room for a job of `count` whole nodes, and who may be moved for it."""
 
     count: int = Field(ge=1, le=1_000_000)
     partition: PartitionName | None = Field(default=None, description="By default the only one of the policy.")
-    level: FabricLevel | None = Field(default=None, description="One such domain must hold it all.")
+    level: Level = Field(default=Level.FABRIC, description="One such domain must hold it all.")
     guaranteed: bool = Field(default=False, description="Guaranteed jobs may be moved too.")
     min_left_minutes: int = Field(
         default=30, ge=0, le=1_000_000, description="A job whose time limit ends sooner is not moved."
@@ -618,7 +611,8 @@ class Staying(Answer):
 
 
 class DefragPlan(Answer):
-    """The fewest moves that make the room; among those the least that is lost."""
+    """The fewest moves that make the room and leave no job on more leaf groups than it stands on (spread); among those
+    the least that is lost."""
 
     partition: PartitionName
     count: int
@@ -628,10 +622,15 @@ class DefragPlan(Answer):
     ideal: FabricSpan | None = Field(description="What it could stand on, were every usable node free.")
     now: FabricSpan | None = Field(description="What the job could get without moves; null where it does not fit.")
     moves: tuple[DefragMove, ...] = Field(description="In the order in which they are made.")
-    bound: int = Field(description="No plan has fewer moves.")
-    gap: int = Field(description="Moves above the bound; 0 = proven the fewest.")
+    bound: int = Field(description="No plan has fewer moves, be jobs spread or not.")
+    gap: int = Field(description="Moves above the bound; 0 = proven the fewest of all plans.")
+    unspread_bound: int | None = Field(
+        description="No plan that spreads no job has fewer moves; null where these were not searched for apart."
+    )
     lost_gpu_seconds: int
-    lost_bound: int = Field(description="No plan with as many moves loses less.")
+    lost_bound: int = Field(
+        description="No plan with as many moves loses less; of those that spread no job, where `unspread_bound` is set."
+    )
     staying: tuple[Staying, ...] = Field(description="Running jobs that may not be moved, by why.")
 
 

@@ -6,9 +6,10 @@ import sys
 
 import click
 
-from slurm_gpuaas.api.models import DefragPlan, DefragTerms, FabricLevel, FabricSpan
+from slurm_gpuaas.api.models import DefragPlan, DefragTerms, FabricSpan
 from slurm_gpuaas.cli.context import Session, as_json, pass_session
 from slurm_gpuaas.cli.output import print_json, print_table
+from slurm_gpuaas.domain.capacity import Level
 from slurm_gpuaas.domain.errors import ExitCode, InvalidInput
 from slurm_gpuaas.domain.names import PartitionName
 
@@ -29,8 +30,10 @@ from slurm_gpuaas.domain.names import PartitionName
 @click.option("--partition", help="Whose nodes and jobs.  [default: the only one of the policy]")
 @click.option(
     "--level",
-    type=click.Choice([level.value for level in FabricLevel]),
-    help="One such domain must hold them all.  [default: the fewest]",
+    type=click.Choice([level.value for level in Level]),
+    default=Level.FABRIC.value,
+    show_default=True,
+    help="One such domain must hold them all.",
 )
 @click.option("--guaranteed", is_flag=True, help="Guaranteed jobs may be moved too, not burst jobs alone.")
 @click.option(
@@ -49,7 +52,7 @@ def defrag(
     apply: bool,
     count: int,
     partition: str | None,
-    level: str | None,
+    level: str,
     guaranteed: bool,
     min_left: int,
     yes: bool,
@@ -57,8 +60,9 @@ def defrag(
 ) -> None:
     """Make room for a job of --count whole nodes on the fewest pods and leaf groups, by moving running jobs.
 
-    The plan has the fewest moves, and among those the fewest GPU-hours lost. A moved job is requeued, starts again on
-    the nodes that the plan names, and loses what it has not checkpointed. Exits with 1 if no moves make the room.
+    The plan has the fewest moves that leave no job on more leaf groups than it stands on, and among those the fewest
+    GPU-hours lost. A moved job is requeued, starts again on the nodes that the plan names, and loses what it has not
+    checkpointed. Exits with 1 if no moves make the room.
 
     \b
     Examples:
@@ -69,7 +73,7 @@ def defrag(
     terms = DefragTerms(
         count=count,
         partition=None if partition is None else PartitionName(partition),
-        level=None if level is None else FabricLevel(level),
+        level=Level(level),
         guaranteed=guaranteed,
         min_left_minutes=min_left,
     )
@@ -116,7 +120,7 @@ def print_plan(plan: DefragPlan) -> None:
         click.echo()
         lost = f"{plan.lost_gpu_seconds / 3600:,.1f} GPU-hours"
         click.echo(f"{_counted(len(plan.moves), 'move')}, {_proof(plan)}. At most {lost} are lost.")
-        if any(move.leaf_groups_after > move.leaf_groups_before for move in plan.moves):
+        if _spreads(plan):
             click.echo("! A job ends on more leaf groups than it stands on now; no plan was found without.")
     elif not plan.reason:
         click.echo("Nothing has to move.")
@@ -131,11 +135,24 @@ def _compared(plan: DefragPlan) -> str:
 
 
 def _proof(plan: DefragPlan) -> str:
-    if plan.gap:
-        return f"{plan.gap} above the bound of {plan.bound} that was proven in time"
+    """Among all plans; where they were searched for apart, among those that spread no job."""
+    bound, kind, others = plan.bound, "", ""
+    if plan.unspread_bound is not None and not _spreads(plan):
+        bound, kind = plan.unspread_bound, " that spread no job"
+    if plan.bound < bound:
+        others = f"; were jobs spread, it would take {plan.bound} at least"
+    if len(plan.moves) > bound:
+        above = f"{len(plan.moves) - bound} above the bound of {bound} that was proven in time"
+        return above + (f" for plans{kind}" if kind else "") + others
     if plan.lost_bound < plan.lost_gpu_seconds:
-        return f"proven the fewest; no plan with as many loses less than {plan.lost_bound / 3600:,.1f} GPU-hours"
-    return "proven the fewest and the cheapest of as many"
+        less = f"no such plan with as many loses less than {plan.lost_bound / 3600:,.1f} GPU-hours"
+        return f"proven the fewest{kind}; {less}{others}"
+    return f"proven the fewest{kind} and the cheapest of as many{others}"
+
+
+def _spreads(plan: DefragPlan) -> bool:
+    """A job ends on more leaf groups than it stands on."""
+    return any(move.leaf_groups_after > move.leaf_groups_before for move in plan.moves)
 
 
 def _span(span: FabricSpan | None) -> str:

@@ -77,7 +77,7 @@ class Capacities:
         """Keep the present figures, and forget the oldest."""
         at = self._clock.now().replace(microsecond=0)
         samples = [CapacitySample.of(one, cluster=self._cluster, at=at) for one in self.now()]
-        self._store.put_capacity(samples, forget_before=at - self._keep)
+        self._store.put_capacity(self._cluster, samples, forget_before=at - self._keep)
 
     def since(self, moment: datetime) -> Mapping[PartitionName, tuple[CapacitySample, ...]]:
         """What was kept from a moment on, oldest first."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Final
 
-from slurm_gpuaas.api.models import DefragApply, DefragMove, DefragPlan, DefragTerms, FabricLevel, FabricSpan, Staying
+from slurm_gpuaas.api.models import DefragApply, DefragMove, DefragPlan, DefragTerms, FabricSpan, Staying
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound, Refused
 from slurm_gpuaas.domain.names import ClusterName, NodeName, PartitionName
@@ -49,7 +49,7 @@ class Defragmenter:
             self.fabric(),
             Question(
                 count=asked.count,
-                level=None if asked.level is None else list(FabricLevel).index(asked.level),
+                level=asked.level,
                 usable=seen.usable,
                 free=seen.free,
                 movable=[Movable(job=job.id, nodes=job.nodes, loss=loss(job, now)) for job in seen.movable],
@@ -84,6 +84,7 @@ class Defragmenter:
             ),
             bound=found.bound,
             gap=found.gap,
+            unspread_bound=found.unspread_bound,
             lost_gpu_seconds=found.loss,
             lost_bound=found.loss_bound,
             staying=tuple(Staying(why=reason, jobs=jobs) for reason, jobs in sorted(seen.staying.items())),

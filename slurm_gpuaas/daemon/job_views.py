@@ -54,7 +54,7 @@ def job_why_view(
         gpus=job.gpus,
         nodes=fold_nodes(job.nodes) if job.nodes else "",
         says=(*why.sentences(job, placement, room, capacity), *untold),
-        way_out=why.way_out(job),
+        way_out=why.way_out(job, placement),
         placement=None if placement is None else placement_view(placement),
         room=None if room is None else JobRoom(**asdict(room), missing=room.missing),
         largest=() if capacity is None else tuple(map(_level, capacity.largest)),

@@ -168,7 +168,7 @@ def _capacity(do: Operations) -> Iterator[GaugeMetricFamily]:
     )
     for one in found:
         for level in one.largest:
-            largest.add_metric([one.partition, level.level.replace(" ", "_")], level.nodes)
+            largest.add_metric([one.partition, level.level.replace("-", "_")], level.nodes)
     yield largest
     for name, description, value in CAPACITY:
         gauge = GaugeMetricFamily(name, description, labels=["partition"])

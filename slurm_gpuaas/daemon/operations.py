@@ -607,7 +607,7 @@ class Operations:
         """Researchers ask about their own jobs; of others they learn no more than of jobs that are not there."""
         jobs = self.shared.jobs()
         if all(job.id != number for job in jobs):
-            jobs = self.slurm.jobs()  # it may have been submitted a moment ago
+            jobs = self.shared.jobs_again()  # it may have been submitted a moment ago
         job = next((job for job in jobs if job.id == number and (who.administrator or job.user == who.user)), None)
         if job is None:
             raise NotFound(

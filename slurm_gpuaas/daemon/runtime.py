@@ -17,11 +17,11 @@ from slurm_gpuaas.daemon.fabric_file import FabricFile
 from slurm_gpuaas.daemon.identity import uid_of
 from slurm_gpuaas.daemon.loop import ControllerLoop, Scheduled
 from slurm_gpuaas.daemon.operations import Agents, Operations, nodes_by_partition
+from slurm_gpuaas.daemon.risks import FailureRisks
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.names import NodeName, PartitionName
 from slurm_gpuaas.health.controller import HealthController, HealthSettings
-from slurm_gpuaas.health.lemons import failure_risks
 from slurm_gpuaas.jobs.gate import GateSettings, PlacementGate
 from slurm_gpuaas.jobs.gate_rules import promised
 from slurm_gpuaas.jobs.mover import Mover
@@ -156,7 +156,7 @@ def compose(
             shadow=config.gate.shadow,
         ),
         quota=QuotaRulings(cluster=config.cluster, store=store, settle=config.quota.settle),
-        risks=lambda: failure_risks(store.incidents(), clock.now()),
+        risks=FailureRisks(store, clock).now,
     )
     publisher = VerdictPublisher(
         cluster=config.cluster,
@@ -239,7 +239,7 @@ def compose(
             store=store,
             slurm=slurm,
             fabric=lambda: fabric.placer().fabric,
-            mover=Mover(slurm=slurm, audit=store.audit, clock=clock, requeued=wake_gate.set),
+            mover=Mover(slurm=slurm, audit=store.audit, clock=clock, requeued=wake_gate.set, quiet=gate.paused),
             clock=clock,
             shadow=config.gate.shadow,
         ),

@@ -61,6 +61,7 @@ class SharedController:
         self._max_age = max_age
         self._nodes = _Reading(door.nodes, clock)
         self._jobs = _Reading(door.jobs, clock)
+        self._jobs_again = _Reading(lambda: self._jobs.get(timedelta(0)), clock)
 
     def fresh(self) -> SharedController:
         """The same door for those who decide: reads anew each time, and what it read serves the others too."""
@@ -81,6 +82,10 @@ class SharedController:
 
     def jobs(self) -> Sequence[Job]:
         return self._jobs.get(self._max_age)
+
+    def jobs_again(self) -> Sequence[Job]:
+        """For who misses a job in `jobs`: read anew, unless somebody else missed one within `max_age`."""
+        return self._jobs_again.get(self._max_age)
 
     def drain(self, nodes: Sequence[NodeName], reason: str) -> None:
         self._then_forget(lambda: self._door.drain(nodes, reason))

@@ -13,9 +13,14 @@ from slurm_gpuaas.domain.names import ClusterName, PartitionName
 class Level(StrEnum):
     """What a job can be kept within, from the bottom."""
 
-    LEAF_GROUP = "leaf group"
+    LEAF_GROUP = "leaf-group"
     POD = "pod"
     FABRIC = "fabric"
+
+    @property
+    def words(self) -> str:
+        """For people."""
+        return self.replace("-", " ")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,12 +2,14 @@
 
 All notes are written before the first requeue: a job that takes none (it ended, say) stops the whole before anything is
 lost. A note without its requeue, after a crash in between, means nothing ten minutes later. A requeue carries the
-restart count that was seen, so no job is moved twice. See docs/design/0016-defragmentation.md.
+restart count that was seen, so no job is moved twice. The gate does not look between two requeues. See
+docs/design/0016-defragmentation.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import structlog
 
@@ -31,15 +33,24 @@ log = structlog.get_logger(__name__)
 class Mover:
     """Args:
     requeued: called when jobs were requeued, so that the gate looks at once.
+    quiet: keeps the gate from looking while it is held: it would send a job whose new nodes another one is yet to
+        leave back to its old ones.
     """
 
     def __init__(
-        self, *, slurm: Controller, audit: AuditTrail, clock: Clock, requeued: Callable[[], None] = lambda: None
+        self,
+        *,
+        slurm: Controller,
+        audit: AuditTrail,
+        clock: Clock,
+        requeued: Callable[[], None] = lambda: None,
+        quiet: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self._slurm = slurm
         self._audit = audit
         self._clock = clock
         self._requeued = requeued
+        self._quiet = quiet
 
     def carry_out(
         self, moves: Sequence[tuple[Job, Sequence[NodeName]]], *, room: Sequence[NodeName], actor: str
@@ -57,18 +68,24 @@ class Mover:
             except SlurmRefused as refusal:
                 raise Conflict(f"Job {job.id} cannot move, so none did: {refusal.message}", way_out=AGAIN) from None
         try:
-            for done, (job, to) in enumerate(moves):
-                self._record(job, to, room=room, actor=actor)
-                try:
-                    self._slurm.requeue(job.id, restarts=job.restarts)
-                except SlurmRefused as refusal:
-                    raise Conflict(
-                        f"{done} of {len(moves)} jobs moved; job {job.id} was not requeued: {refusal.message}",
-                        way_out=AGAIN,
-                    ) from None
-                log.info("move.requeued", job=job.id, to=fold_nodes(to), by=actor)
+            with self._quiet():
+                self._requeue(moves, room=room, actor=actor)
         finally:
             self._requeued()
+
+    def _requeue(
+        self, moves: Sequence[tuple[Job, Sequence[NodeName]]], *, room: Sequence[NodeName], actor: str
+    ) -> None:
+        for done, (job, to) in enumerate(moves):
+            self._record(job, to, room=room, actor=actor)
+            try:
+                self._slurm.requeue(job.id, restarts=job.restarts)
+            except SlurmRefused as refusal:
+                raise Conflict(
+                    f"{done} of {len(moves)} jobs moved; job {job.id} was not requeued: {refusal.message}",
+                    way_out=AGAIN,
+                ) from None
+            log.info("move.requeued", job=job.id, to=fold_nodes(to), by=actor)
 
     def _record(self, job: Job, to: Sequence[NodeName], *, room: Sequence[NodeName], actor: str) -> None:
         now = self._clock.now()

@@ -143,6 +143,11 @@ AT_THE_GATE: Final = Meaning(
     "it is at the placement gate, which looks for its nodes and lets it go within a moment", "look again in a moment"
 )
 
+FOR_BETTER: Final = Meaning(
+    "it waits at the placement gate for better nodes, as its user allows",
+    "`scontrol update JobId=JOBID Comment=` ends this wait",
+)
+
 
 def word_of(reason: str) -> str:
     """Slurm's word without what it adds: `ReqNodeNotAvail, UnavailableNodes:n1`."""
@@ -157,19 +162,40 @@ def limit_meaning(reason: str) -> Meaning | None:
     return next((meaning for pattern, meaning in LIMITS if pattern.match(word)), None)
 
 
-def meaning_of(job: Job) -> Meaning:
+def waits_for_better(job: Job, placement: JobPlacement | None) -> bool:
+    """It stays at the gate, and nodes are kept for it.
+
+    Args:
+        placement: the gate's latest decision about it.
+    """
+    if placement is None or placement.restarts != job.restarts:
+        return False
+    return placement.outcome is PlacementOutcome.WAITING and asks(job)
+
+
+def meaning_of(job: Job, placement: JobPlacement | None = None) -> Meaning:
+    """
+    Args:
+        placement: the gate's latest decision about it.
+    """
     word = word_of(job.reason)
+    if waits_for_better(job, placement):
+        return FOR_BETTER
     if word == "Licenses" and asks(job):
         return AT_THE_GATE
     unknown = Meaning(f"Slurm says {word:.80}", "`man squeue` explains it under JOB REASON CODES")
     return REASONS.get(word) or limit_meaning(job.reason) or unknown
 
 
-def way_out(job: Job) -> str:
-    """What its user can do about it, a sentence; empty where there is nothing to do."""
+def way_out(job: Job, placement: JobPlacement | None = None) -> str:
+    """What its user can do about it, a sentence; empty where there is nothing to do.
+
+    Args:
+        placement: the gate's latest decision about it.
+    """
     if job.state in ON_NODES or (job.state.ended and word_of(job.reason) == "None"):
         return ""
-    found = meaning_of(job).way_out.replace("JOBID", str(job.id))
+    found = meaning_of(job, placement).way_out.replace("JOBID", str(job.id))
     return f"{found[0].upper()}{found[1:]}." if found else ""
 
 
@@ -285,7 +311,7 @@ def sentences(job: Job, placement: JobPlacement | None, room: Room | None, capac
         room: for it now; only while it waits.
         capacity: of its partition, where it takes whole nodes.
     """
-    meaning = meaning_of(job)
+    meaning = meaning_of(job, placement)
     word = word_of(job.reason)
     if job.state in ON_NODES:
         yield from _running(job, placement)
@@ -294,8 +320,7 @@ def sentences(job: Job, placement: JobPlacement | None, room: Room | None, capac
         yield f"Job {job.id} has ended, {job.state}{because}."
     else:
         yield f"Job {job.id} waits ({word}): {meaning.says}."
-        if not asks(job):
-            yield from _decided(job, placement)
+        yield from _decided(job, placement)
         if room is not None:
             yield from _room(job, room, capacity)
 
@@ -316,7 +341,12 @@ def _running(job: Job, placement: JobPlacement | None) -> Iterator[str]:
 
 def _decided(job: Job, placement: JobPlacement | None) -> Iterator[str]:
     pin = Pin.of(job)
-    if pin is not None:
+    if placement is not None and waits_for_better(job, placement):
+        kept = f" and keeps {fold_nodes(placement.nodes)} for it" if placement.nodes else ""
+        yield f"The placement gate lets it wait{kept}, since {_time(placement.decided_at)}: {placement.reason}"
+    elif asks(job):
+        return
+    elif pin is not None:
         yield f"The placement gate gave it {fold_nodes(pin.nodes)} at {_time(pin.at)}; it starts there in a moment."
     elif placement is not None and placement.outcome is PlacementOutcome.OPENED:
         yield f"The placement gate left it to Slurm at {_time(placement.decided_at)}: {placement.reason}"
@@ -338,7 +368,7 @@ def _room(job: Job, room: Room, capacity: Capacity | None) -> Iterator[str]:
     elif room.missing:
         yield "Time limits do not tell when: jobs without one run there, or too few nodes are in service."
     if capacity is not None and room.whole and room.nodes > 1:
-        most = ", ".join(f"{one.nodes} in one {one.level}" for one in capacity.largest[:-1])
+        most = ", ".join(f"{one.nodes} in one {one.level.words}" for one in capacity.largest[:-1])
         yield f"The largest job that could start there now: {most}, {capacity.largest[-1].nodes} in all."
     if job.chooses and Pin.of(job) is None:
         yield "It also chooses among nodes (--nodelist, --exclude, --constraint or --reservation); that is not judged."

@@ -231,14 +231,21 @@ class Store:
             return None if row is None else Incident.model_validate(row.model_dump())
 
     def incidents(
-        self, *, node: NodeName | None = None, states: Iterable[IncidentState] | None = None, limit: int = 1_000
+        self,
+        *,
+        node: NodeName | None = None,
+        states: Iterable[IncidentState] | None = None,
+        since: datetime | None = None,
+        limit: int = 1_000,
     ) -> Sequence[Incident]:
-        """The newest incidents by `opened_at`, newest first."""
+        """The newest incidents by `opened_at`, newest first; those opened at `since` or later."""
         wanted: list[ColumnElement[bool]] = []
         if node is not None:
             wanted.append(col(IncidentRow.node) == node)
         if states is not None:
             wanted.append(col(IncidentRow.state).in_([state.value for state in states]))
+        if since is not None:
+            wanted.append(col(IncidentRow.opened_at) >= since)
         newest = (col(IncidentRow.opened_at).desc(), col(IncidentRow.id).desc())
         with self._sessions.reading() as session:
             rows = session.exec(select(IncidentRow).where(*wanted).order_by(*newest).limit(limit))
@@ -268,11 +275,12 @@ class Store:
 
     # -- Capacity
 
-    def put_capacity(self, samples: Iterable[CapacitySample], *, forget_before: datetime) -> None:
-        """Keep samples, and delete all that are older than a moment."""
+    def put_capacity(self, cluster: ClusterName, samples: Iterable[CapacitySample], *, forget_before: datetime) -> None:
+        """Keep samples, and delete those of the same cluster that are older than a moment."""
+        old = (col(CapacityRow.cluster) == cluster, col(CapacityRow.at) < forget_before)
         with self._sessions.writing() as session:
             _upsert(session, CapacityRow, [asdict(sample) for sample in samples])
-            session.exec(delete(CapacityRow).where(col(CapacityRow.at) < forget_before))
+            session.exec(delete(CapacityRow).where(*old))
 
     def capacity(self, cluster: ClusterName, *, since: datetime) -> Sequence[CapacitySample]:
         """Samples from a moment on, oldest first."""

@@ -2,19 +2,21 @@
 
 The room is decided first: as few pods, then leaf groups, as nodes that are free or could be made free allow. Then the
 fewest moves that make it, and among those the cheapest (`room.py`). Moved jobs are placed one after another, the
-largest first, outside the room. None ends on more leaf groups than it stands on: where placing them so would spread
-one, the program is solved again with their places in it; only where that finds no solution are they spread.
+largest first, outside the room, and in an order in which nobody is on their nodes any more. None is to end on more leaf
+groups than it stands on (to be spread): where one would, the program is solved again with their places in it, for the
+fewest moves that spread none, which may be more. Jobs are spread only where that finds no plan that has an order.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Sequence, Set
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Final
 
 import numpy as np
 
+from slurm_gpuaas.domain.capacity import Level
 from slurm_gpuaas.domain.errors import Unavailable
 from slurm_gpuaas.domain.jobs import JobId
 from slurm_gpuaas.domain.names import NodeName
@@ -23,7 +25,8 @@ from slurm_gpuaas.topology.placement import Domain, Request, choose, fits
 from slurm_gpuaas.topology.placer import FabricPlacer, plural
 from slurm_gpuaas.topology.room import Counts, Solution, solve
 
-LEVELS: Final = ("pod", "leaf group")
+_DEPTH: Final = {Level.POD: 0, Level.LEAF_GROUP: 1}
+"""In the paths of the fabric."""
 Used = tuple[int, int]
 """Pods and leaf groups."""
 
@@ -42,14 +45,14 @@ class Question:
     """
     Args:
         count: nodes that there shall be room for.
-        level: 0: one pod must hold them, 1: one leaf group; None: as few as can.
+        level: of which one domain must hold them.
         usable: nodes that a job could be placed on, whoever is on them now.
         free: those that nobody is on.
         movable: jobs that may be moved, wholly on usable nodes.
     """
 
     count: int
-    level: int | None = None
+    level: Level = Level.FABRIC
     usable: Collection[NodeName]
     free: Collection[NodeName]
     movable: Sequence[Movable]
@@ -74,8 +77,9 @@ class Defragmentation:
         ideal: what it would stand on, were every usable node free.
         now: what the job could get without moves; None where it does not fit.
         bound: no plan for such room has fewer moves.
+        unspread_bound: no plan that spreads no job has fewer moves; None where these were not searched for apart.
         loss: GPU-seconds lost by all moves.
-        loss_bound: no plan with as many moves loses less.
+        loss_bound: no plan with as many moves loses less; of those that spread no job, where `unspread_bound` is given.
     """
 
     reason: str = ""
@@ -85,13 +89,19 @@ class Defragmentation:
     now: Used | None = None
     moves: tuple[Move, ...] = ()
     bound: int = 0
+    unspread_bound: int | None = None
     loss: int = 0
     loss_bound: int = 0
 
     @property
     def gap(self) -> int:
-        """Moves above the bound; 0 = proven the fewest."""
+        """Moves above the bound; 0 = proven the fewest of all plans."""
         return len(self.moves) - self.bound
+
+    @property
+    def spread(self) -> int:
+        """Jobs that end on more leaf groups than they stand on."""
+        return sum(move.leaf_groups_after > move.leaf_groups_before for move in self.moves)
 
 
 def defragment(fabric: FabricArrays, question: Question, *, seconds: float) -> Defragmentation:
@@ -129,34 +139,36 @@ class _Planner:
         found = solve(counts, housed=False, until=until)
         if found is None:
             raise Unavailable("No plan was found in time.", way_out="Ask again, or for fewer nodes.")
-        moves = self._moves(found)
-        if any(move.leaf_groups_after > move.leaf_groups_before for move in moves):
-            housed = solve(counts, housed=True, until=until, least=found.bound)
-            if housed is not None:
-                found, moves = housed, self._moves(housed)
-        return Defragmentation(
+        plan = Defragmentation(used=used, ideal=ideal, now=self._fewest(self._free), bound=found.bound)
+        plan = self._with(found, plan)
+        if plan.spread and (housed := solve(counts, housed=True, until=until, least=found.bound)) is not None:
+            plan = replace(plan, unspread_bound=housed.bound)
+            plan = min(self._with(housed, plan), plan, key=lambda one: (one.spread, len(one.moves)))
+        return plan
+
+    def _with(self, found: Solution, plan: Defragmentation) -> Defragmentation:
+        return replace(
+            plan,
             room=self._named(self._room(found)),
-            used=used,
-            ideal=ideal,
-            now=self._fewest(self._free),
-            moves=moves,
-            bound=found.bound,
-            loss=int(counts.loss[found.moves].sum()),
+            moves=self._moves(found),
+            loss=sum(one.loss for one in self._moving(found)),
             loss_bound=found.loss_bound,
         )
 
     def _too_small(self, clearable: Collection[NodeName]) -> str:
-        level = self._question.level or 0
+        level = self._question.level
         most, could = (
-            fits(self._domains(nodes), Request(count=1, required=level)) for nodes in (clearable, self._usable)
+            fits(self._domains(nodes), Request(count=1, required=_DEPTH.get(level)))
+            for nodes in (clearable, self._usable)
         )
         return (
-            f"No {LEVELS[level]} has {self._question.count} nodes that are free or may be freed: {most} at most, "
+            f"No {level.words} has {self._question.count} nodes that are free or may be freed: {most} at most, "
             f"{could} if every job on usable nodes could move."
         )
 
     def _fewest(self, nodes: Iterable[NodeName]) -> Used | None:
-        choice = choose(self._domains(nodes), Request(count=self._question.count, required=self._question.level))
+        required = _DEPTH.get(self._question.level)
+        choice = choose(self._domains(nodes), Request(count=self._question.count, required=required))
         if choice is None:
             return None
         pods, leaf_groups = choice.cost.used
@@ -204,41 +216,76 @@ class _Planner:
         return tuple(sorted(nodes, key=self._fabric.index.__getitem__))
 
     def _moves(self, found: Solution) -> tuple[Move, ...]:
-        moving = self._moving(found)
+        """In an order in which each goes onto nodes that nobody else is on by then.
+
+        Where those that are left would swap nodes, one of them is placed anew, on what is free by then and its own
+        nodes. That is always enough: so many nodes as it leaves to the room are free beside its others.
+        """
         room = self._room(found)
-        there = self._free - room
-        later = {node for one in moving for node in one.nodes} - room
+        free = self._free - room
+        waiting = self._targets(found, room)
+        moves = []
+        while waiting:
+            job = next((one for one, to in waiting.items() if free.union(one.nodes).issuperset(to)), None)
+            if job is None:
+                job, waiting[job] = self._anew(list(waiting)[::-1], free, room)
+            to = waiting.pop(job)
+            free = free.union(job.nodes).difference(room, to)
+            before, after = self._spans(job.nodes), self._spans(to)
+            moves.append(Move(job=job.job, to=to, leaf_groups_before=before, leaf_groups_after=after))
+        return tuple(moves)
+
+    def _anew(
+        self, waiting: Iterable[Movable], free: Set[NodeName], room: Set[NodeName]
+    ) -> tuple[Movable, tuple[NodeName, ...]]:
+        """The first that is not spread by it; if all are, the one that is spread least."""
+        spread = []
+        for job in waiting:
+            to = self._placed(job, (free | set(job.nodes)) - room)
+            more = self._spans(to) - self._spans(job.nodes)
+            if more <= 0:
+                return job, to
+            spread.append((more, job.job, job, to))
+        _, _, job, to = min(spread)
+        return job, to
+
+    def _targets(self, found: Solution, room: Collection[NodeName]) -> dict[Movable, tuple[NodeName, ...]]:
+        """The largest job first: on nodes that are free already, else those and its own, else those and any that are
+        left, unless that would spread it."""
+        moving = self._moving(found)
+        free = self._free.difference(room)
+        left = {node for one in moving for node in one.nodes}.difference(room)
         homes = (
             dict(zip((one.job for one in self._movable), found.homes, strict=True)) if found.homes is not None else {}
         )
-        moves = []
+        targets = {}
         for one in sorted(moving, key=lambda one: (-len(one.nodes), one.job)):
-            before = self._spans(one.nodes)
+            own = left.intersection(one.nodes)
             wanted = homes.get(one.job)
             if wanted is not None and wanted.any():
-                to = self._at(wanted, there, later)
+                to = self._at(wanted, free, own, left - own)
             else:
-                to = self._placed(len(one.nodes), before, there, later)
-            there = there.difference(to)
-            later = later.difference(to)
-            moves.append(Move(job=one.job, to=to, leaf_groups_before=before, leaf_groups_after=self._spans(to)))
-        return self._in_order(moves, {one.job: one.nodes for one in moving})
+                to = self._placed(one, free, free | own, free | left)
+            targets[one] = to
+            free, left = free.difference(to), left.difference(to)
+        return targets
 
-    def _placed(
-        self, count: int, before: int, there: Collection[NodeName], later: Collection[NodeName]
-    ) -> tuple[NodeName, ...]:
-        """On nodes that are free already, unless that spreads it."""
+    def _placed(self, job: Movable, *choices: Collection[NodeName]) -> tuple[NodeName, ...]:
+        """On the first choice that does not spread it; on the last if all do. That one is large enough."""
         placer = FabricPlacer(self._fabric)
-        placement = placer.place(count, free=there, among=self._usable)
-        if placement is None or placement.leaf_groups > before:
-            placement = placer.place(count, free={*there, *later}, among=self._usable) or placement
-        assert placement is not None  # as many nodes are left as moved jobs stand on, or the room would not fit
+        before = self._spans(job.nodes)
+        for nodes in choices:
+            placement = placer.place(len(job.nodes), free=nodes, among=self._usable)
+            if placement is not None and placement.leaf_groups <= before:
+                break
+        assert placement is not None
         return placement.nodes
 
-    def _at(self, wanted: IntArray, there: Collection[NodeName], later: Collection[NodeName]) -> tuple[NodeName, ...]:
+    def _at(self, wanted: IntArray, *choices: Collection[NodeName]) -> tuple[NodeName, ...]:
+        """So many of each leaf group, of the first choice as far as it goes."""
         left = wanted.copy()
         to = []
-        for node in (*self._named(there), *self._named(later)):
+        for node in (node for nodes in choices for node in self._named(nodes)):
             group = self._fabric.group[self._fabric.index[node]]
             if left[group]:
                 left[group] -= 1
@@ -247,21 +294,3 @@ class _Planner:
 
     def _spans(self, nodes: Iterable[NodeName]) -> int:
         return int(np.count_nonzero(self._per_group(nodes)))
-
-    def _in_order(self, moves: Sequence[Move], stands: dict[JobId, tuple[NodeName, ...]]) -> tuple[Move, ...]:
-        """Whoever goes onto nodes of another moves after it. Two that swap nodes have no such order."""
-        waiting = list(moves)
-        ordered = []
-        while waiting:
-            occupied = {one.job: set(stands[one.job]) for one in waiting}
-            one = next(
-                (
-                    move
-                    for move in waiting
-                    if not any(nodes.intersection(move.to) for job, nodes in occupied.items() if job != move.job)
-                ),
-                waiting[0],
-            )
-            waiting.remove(one)
-            ordered.append(one)
-        return tuple(ordered)

@@ -8,7 +8,9 @@ term counted over the whole choice:
 2. imbalance, where balance is asked: squares of the places in each domain, summed over domains and levels;
 3. whole domains broken: lowest domains that were entirely free and are left partly used;
 4. leftover: free places left in the domains used, weighted by what the waiting jobs' sizes could make of them;
-5. risk of the places taken, times the places asked: a bigger job loses more;
+5. risk: places that failures are expected to cost, the places' probabilities times all places asked, since one failure
+   ends the whole job. So it grows with the job's size; but the size is the same for all choices, and risk decides only
+   between those that are equal in all terms before it, whatever the size;
 6. ends: seconds by which the ends of neighbours miss the job's own, summed over the places taken.
 
 Every term is a sum over domains, so the cheapest way to take n places below a domain follows from those of its parts:

@@ -176,7 +176,7 @@ def test_an_administrator_applies_and_a_researcher_sees_only_the_own(site: Site)
     assert site.read("project", "list", user="mallory") == []
 
     (gov,) = site.read("topology", "capacity", user="mallory")
-    assert [(one["level"], one["nodes"]) for one in gov["largest"]] == [("leaf group", 4), ("pod", 8), ("fabric", 8)]
+    assert [(one["level"], one["nodes"]) for one in gov["largest"]] == [("leaf-group", 4), ("pod", 8), ("fabric", 8)]
     argv = ["sbatch", "--parsable", "--hold", "--output=/dev/null", "--account=vision", "--partition=mini-gov"]
     argv += ["--nodes=2", "--gpus-per-node=8", "--wrap=true"]
     job = site.instance.exec(argv, user="alice", cwd="/tmp").stdout.strip()

@@ -8,9 +8,11 @@ from datetime import timedelta
 
 import pytest
 
-from slurm_gpuaas.api.models import DefragApply, DefragOrder, DefragTerms
+from slurm_gpuaas.api.models import DefragApply, DefragMove, DefragOrder, DefragPlan, DefragTerms, FabricSpan
+from slurm_gpuaas.cli.defrag import print_plan
 from slurm_gpuaas.domain.errors import Conflict, Refused
 from slurm_gpuaas.domain.jobs import JobId, JobState
+from slurm_gpuaas.domain.names import PartitionName
 from tests.fakes import make_job
 from tests.unit.cli.conftest import Run
 from tests.unit.daemon.site import POLICY, Site
@@ -46,6 +48,80 @@ def test_the_plan_names_the_move_its_cost_and_its_proof(run: Run) -> None:
     assert "1 move, proven the fewest and the cheapest of as many. At most 8.0 GPU-hours are lost." in ran.out
     (move,) = json.loads(run("topology", "defrag", "--count", "2", "--json").out)["moves"]
     assert (move["job"], move["nodes"], move["to"], move["lost_gpu_seconds"]) == (2, "b200-003", "b200-002", 28_800)
+
+
+@pytest.mark.parametrize(
+    ("bound", "unspread_bound", "after", "lost_bound", "says"),
+    [
+        (2, None, 1, 7200, "2 moves, proven the fewest and the cheapest of as many."),
+        (2, None, 1, 3600, "2 moves, proven the fewest; no such plan with as many loses less than 1.0 GPU-hours."),
+        (1, None, 1, 7200, "2 moves, 1 above the bound of 1 that was proven in time."),
+        (2, 2, 1, 7200, "2 moves, proven the fewest that spread no job and the cheapest of as many."),
+        (
+            1,
+            2,
+            1,
+            7200,
+            "2 moves, proven the fewest that spread no job and the cheapest of as many; "
+            "were jobs spread, it would take 1 at least.",
+        ),
+        (1, 1, 1, 0, "2 moves, 1 above the bound of 1 that was proven in time for plans that spread no job."),
+        (2, None, 2, 7200, "2 moves, proven the fewest and the cheapest of as many."),
+    ],
+    ids=[
+        "proven",
+        "the loss is not proven",
+        "neither is proven",
+        "as few as if jobs were spread",
+        "more than if jobs were spread",
+        "none of those that spread no job is proven",
+        "a job is spread, and no plan has fewer",
+    ],
+)
+def test_the_proof_says_of_which_plans_it_is(
+    capsys: pytest.CaptureFixture[str],
+    bound: int,
+    unspread_bound: int | None,
+    after: int,
+    lost_bound: int,
+    says: str,
+) -> None:
+    moves = [
+        DefragMove(
+            job=JobId(job),
+            user="alice",
+            account="vision",
+            restarts=0,
+            gpus=8,
+            nodes=f"n{job}",
+            to=f"n{job + 2}",
+            leaf_groups_before=1,
+            leaf_groups_after=after,
+            lost_gpu_seconds=3600,
+            why="burst",
+        )
+        for job in (1, 2)
+    ]
+    plan = DefragPlan(
+        partition=PartitionName("own"),
+        count=2,
+        reason="",
+        room="n[1-2]",
+        span=FabricSpan(pods=1, leaf_groups=1),
+        ideal=None,
+        now=None,
+        moves=tuple(moves),
+        bound=bound,
+        gap=2 - bound,
+        unspread_bound=unspread_bound,
+        lost_gpu_seconds=7200,
+        lost_bound=lost_bound,
+        staying=(),
+    )
+    print_plan(plan)
+    said = capsys.readouterr().out.splitlines()
+    assert f"{says} At most 2.0 GPU-hours are lost." in said
+    assert ("A job ends on more leaf groups" in said[-1]) is (after > 1)
 
 
 def test_apply_notes_requeues_and_the_gate_puts_the_job_on_its_new_node(run: Run, site: Site) -> None:

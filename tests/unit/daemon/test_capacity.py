@@ -31,7 +31,7 @@ def test_everybody_sees_the_largest_job_per_level_and_no_job_of_others(site: Sit
     running(with_fabric(site), 7, "b200-001", gpus=3)
     (own,) = asked(site)
     assert [(one["level"], one["domain"], one["nodes"], one["gpus"]) for one in own["largest"]] == [
-        ("leaf group", "root/leaf-02", 2, 16),
+        ("leaf-group", "root/leaf-02", 2, 16),
         ("pod", "root", 3, 24),
         ("fabric", "", 3, 24),
     ]

@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import Any
 
-from slurm_gpuaas.domain.jobs import JobId
+from slurm_gpuaas.domain.jobs import JobId, JobPlacement, PlacementOutcome
+from slurm_gpuaas.domain.names import ClusterName
+from slurm_gpuaas.domain.policy import expand_nodes
 from tests.fakes import make_job
 from tests.unit.daemon.site import ADMINISTRATOR, RESEARCHER, Site
 from tests.unit.daemon.test_app import applied
@@ -76,6 +78,35 @@ def test_a_job_that_was_submitted_a_moment_ago_is_known(site: Site) -> None:
     site.http(RESEARCHER).get("/api/v1/capacity")
     waiting(site, 9)
     assert why(site, 9)["reason"] == "None"
+
+
+def test_jobs_that_nobody_knows_are_looked_for_once_a_second_for_everybody(site: Site) -> None:
+    with_fabric(site)
+    site.controller.calls.clear()
+    for job in range(20, 30):
+        assert site.http(RESEARCHER).get(f"/api/v1/jobs/{job}/why").status_code == 404
+    assert site.controller.calls.count("jobs") <= 2
+    site.clock.forward(timedelta(seconds=1))
+    waiting(site, 30)
+    assert why(site, 30)["reason"] == "None"
+
+
+def test_a_job_that_waits_for_better_nodes_is_told_how_to_stop_it(site: Site) -> None:
+    waiting(with_fabric(site), 9, node_count=2, licenses="placement:1", reason="Licenses")
+    site.store.put_placement(
+        JobPlacement(
+            cluster=ClusterName("haein"),
+            job_id=JobId(9),
+            restarts=0,
+            decided_at=site.clock.now(),
+            outcome=PlacementOutcome.WAITING,
+            nodes=expand_nodes("b200-[002,004]"),
+            reason="It waits 1200 s at most.",
+        )
+    )
+    found = why(site, 9)
+    assert "keeps b200-[002,004] for it" in found["says"][1]
+    assert found["way_out"] == "`scontrol update JobId=9 Comment=` ends this wait."
 
 
 def test_of_others_jobs_a_researcher_learns_no_more_than_of_none(site: Site) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
 
@@ -179,6 +181,19 @@ def test_a_refused_requeue_stops_the_rest_and_says_how_far_it_got(slurm: FakeCon
     with pytest.raises(Conflict, match="1 of 2 jobs moved; job 2 was not requeued"):
         carry_out(slurm, store)
     assert slurm.calls[-1] == "wake", "the job that moved waits for the gate"
+
+
+def test_the_gate_does_not_look_between_the_requeues(slurm: FakeController, store: FakeStore) -> None:
+    @contextmanager
+    def quiet() -> Iterator[None]:
+        slurm.calls.append("quiet")
+        yield
+        slurm.calls.append("looks again")
+
+    jobs = slurm.job_by_id
+    moves = [(jobs[JobId(1)], expand_nodes("n5")), (jobs[JobId(2)], expand_nodes("n6"))]
+    Mover(slurm=slurm, audit=store, clock=slurm.clock, quiet=quiet).carry_out(moves, room=ROOM, actor="root")
+    assert slurm.calls[-4:] == ["quiet", "requeue", "requeue", "looks again"]
 
 
 class Killed(BaseException):

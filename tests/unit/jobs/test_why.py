@@ -234,6 +234,34 @@ def test_a_job_that_was_given_nodes_is_told_which() -> None:
     assert found[1] == "The placement gate gave it n[1-2] at 2027-01-04 18:00 KST; it starts there in a moment."
 
 
+def at_the_gate(restarts: int = 0) -> Job:
+    return make_job(9, node_count=2, reason="Licenses", licenses="placement:1", restarts=restarts)
+
+
+def test_a_job_that_waits_for_better_nodes_is_told_what_is_kept_how_long_and_how_to_stop_it() -> None:
+    waiting = replace(decided(PlacementOutcome.WAITING, "n[1-2]"), reason="It waits 1200 s at most.")
+    assert list(sentences(at_the_gate(), waiting, None, None)) == [
+        "Job 9 waits (Licenses): it waits at the placement gate for better nodes, as its user allows.",
+        "The placement gate lets it wait and keeps n[1-2] for it, since 2027-01-04 18:00 KST: It waits 1200 s at most.",
+    ]
+    assert way_out(at_the_gate(), waiting) == "`scontrol update JobId=9 Comment=` ends this wait."
+
+
+@pytest.mark.parametrize(
+    ("job", "placement"),
+    [
+        (at_the_gate(), None),
+        (at_the_gate(), decided(PlacementOutcome.OPENED)),
+        (at_the_gate(restarts=1), decided(PlacementOutcome.WAITING, "n[1-2]")),
+    ],
+    ids=["before the first look", "opened in an earlier run", "waited in an earlier run"],
+)
+def test_any_other_job_at_the_gate_is_let_go_within_a_moment(job: Job, placement: JobPlacement | None) -> None:
+    (only,) = sentences(job, placement, None, None)
+    assert "lets it go within a moment" in only
+    assert way_out(job, placement) == "Look again in a moment."
+
+
 @pytest.mark.parametrize(
     ("placement", "says"),
     [

@@ -150,6 +150,11 @@ class TestIncidents:
         store.put_incident(incident("new"))
         assert [one.id for one in store.incidents()] == ["new", "old"]
 
+    def test_those_opened_since_a_moment(self, store: Store) -> None:
+        for number, days in enumerate((0, 2, 4)):
+            store.put_incident(incident(f"i{number}", opened_at=NOW - timedelta(days=days)))
+        assert [one.id for one in store.incidents(since=NOW - timedelta(days=2))] == ["i0", "i1"]
+
     def test_an_unknown_one_is_none(self, store: Store) -> None:
         assert store.incident("nowhere") is None
 
@@ -210,12 +215,15 @@ class TestCapacity:
             )
 
         samples = [sample(2), sample(0), sample(1), sample(1, "gov")]
-        store.put_capacity(samples, forget_before=NOW)
-        store.put_capacity(samples[:1], forget_before=NOW)
+        mini, haein = ClusterName("mini"), ClusterName("haein")
+        store.put_capacity(mini, samples, forget_before=NOW)
+        store.put_capacity(mini, samples[:1], forget_before=NOW)
         assert [one.at for one in store.capacity(ClusterName("mini"), since=NOW)] == sorted(one.at for one in samples)
-        store.put_capacity((), forget_before=NOW + timedelta(hours=2))
-        assert store.capacity(ClusterName("mini"), since=NOW) == (sample(2),)
-        assert store.capacity(ClusterName("haein"), since=NOW) == ()
+        store.put_capacity(haein, (), forget_before=NOW + timedelta(hours=2))
+        assert len(store.capacity(mini, since=NOW)) == len(samples), "another cluster forgets its own"
+        store.put_capacity(mini, (), forget_before=NOW + timedelta(hours=2))
+        assert store.capacity(mini, since=NOW) == (sample(2),)
+        assert store.capacity(haein, since=NOW) == ()
 
 
 class TestUsage:

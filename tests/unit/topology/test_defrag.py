@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slurm_gpuaas.domain.capacity import Level
 from slurm_gpuaas.domain.jobs import JobId
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
@@ -30,7 +31,7 @@ def plan(
     *,
     busy: str = "",
     fabric: FabricArrays = TWO,
-    level: int | None = None,
+    level: Level = Level.FABRIC,
     seconds: float = 20,
 ) -> Defragmentation:
     """On a fabric where all nodes are free but those of the jobs and `busy` ones."""
@@ -74,7 +75,7 @@ def test_with_jobs_that_stay_the_room_is_the_best_that_can_be_made() -> None:
 
 
 def test_a_required_leaf_group_that_jobs_stay_in_says_how_much_there_could_be() -> None:
-    found = plan(4, [movable(1, "n2")], busy="n[3,6]", level=1)
+    found = plan(4, [movable(1, "n2")], busy="n[3,6]", level=Level.LEAF_GROUP)
     assert found.reason == (
         "No leaf group has 4 nodes that are free or may be freed: 3 at most, 4 if every job on usable nodes could move."
     )
@@ -86,32 +87,39 @@ THREE = FabricArrays.of(
 
 
 def test_rather_two_moves_than_a_job_that_is_spread() -> None:
-    """Were the pair to move, the room were made by one move: onto n1 and n8."""
+    """Were the pair to move, the room were made by one move, onto n1 and n8: two are the fewest that spread no job."""
     jobs = [movable(1, "n[3-4]", loss=900), movable(2, "n6"), movable(3, "n7")]
     found = plan(3, jobs, fabric=THREE, busy="n2")
     assert brief(found) == [(2, "n1"), (3, "n5")]
-    assert (found.bound, found.gap) == (2, 0)
+    assert (found.bound, found.gap, found.unspread_bound, found.spread) == (1, 1, 2, 0)
 
 
 def test_a_job_is_spread_where_no_plan_can_do_without() -> None:
-    (move,) = plan(3, [movable(1, "n[3-4]")], fabric=THREE, busy="n[2,6-7]").moves
+    found = plan(3, [movable(1, "n[3-4]")], fabric=THREE, busy="n[2,6-7]")
+    (move,) = found.moves
+    assert (found.gap, found.unspread_bound, found.spread) == (0, None, 1)
     assert (fold_nodes(move.to), move.leaf_groups_before, move.leaf_groups_after) == ("n[1,8]", 1, 2)
 
 
 def test_who_goes_onto_anothers_nodes_moves_after_it() -> None:
-    """Both stand where the room is to be, and the only pair that can be had is one that a job leaves."""
+    """The only pair that can be had is one that another job leaves."""
     fabric = FabricArrays.of([("p", "a", NODES[:4]), ("p", "b", NODES[4:6]), ("p", "c", NODES[6:8])])
     jobs = [movable(1, "n[3-4]"), movable(2, "n5"), movable(3, "n7")]
     found = plan(4, jobs, fabric=fabric)
-    stands = {job.job: set(job.nodes) for job in jobs}
-    left: set[NodeName] = set(NODES[:2]) | {NODES[5], NODES[7]}
-    for move in found.moves:
-        assert left.issuperset(move.to), "it moves onto nodes that are free by then"
-        left |= stands[move.job]
-        left -= set(move.to)
-    assert left.issuperset(found.room)
-    assert len(found.moves) == 2
-    assert all(move.leaf_groups_after <= move.leaf_groups_before for move in found.moves)
+    is_in_order(found, jobs, free=[*NODES[:2], NODES[5], NODES[7]])
+    assert (len(found.moves), found.spread) == (2, 0)
+
+
+def test_jobs_that_would_swap_nodes_are_placed_anew() -> None:
+    """Job 1 were to go onto n4, where job 3 is, and job 3 onto n6, where job 1 is."""
+    names = expand_nodes("n[01-10]")
+    fabric = FabricArrays.of(
+        [("p", "a", names[:2]), ("p", "b", names[2:4]), ("q", "c", names[4:7]), ("q", "d", names[7:])]
+    )
+    jobs = [movable(1, "n[01,06,10]"), movable(2, "n[02,05]"), movable(3, "n[04,09]")]
+    found = plan(3, jobs, fabric=fabric)
+    is_in_order(found, jobs, free=[names[2], names[6], names[7]])
+    assert (len(found.moves), found.bound, found.spread) == (2, 2, 0)
 
 
 # -- Against every plan there is ---------------------------------------------------------------------------------------
@@ -204,24 +212,32 @@ def test_no_other_plan_has_fewer_moves_or_loses_less(case: tuple[FabricArrays, Q
     found = defragment(fabric, question, seconds=20)
     every = EveryPlan(fabric, question)
     assert found.used == every.used
-    spreads = any(move.leaf_groups_after > move.leaf_groups_before for move in found.moves)
-    best = every.best(house=True)
-    assert spreads == (best is None), "a job is spread only where no plan can do without"
-    assert (len(found.moves), found.loss) == (best or every.best(house=False))
-    assert (found.gap, found.loss_bound) == (0, found.loss)
+    best, best_of_all = every.best(house=True), every.best(house=False)
+    assert best_of_all is not None
+    assert bool(found.spread) == (best is None), "a job is spread only where no plan can do without"
+    assert (len(found.moves), found.loss) == (best or best_of_all)
+    assert (found.bound, found.gap) == (best_of_all[0], len(found.moves) - best_of_all[0])
+    assert found.unspread_bound in (None, len(found.moves))
+    assert found.unspread_bound is not None or found.gap == 0
+    assert found.loss_bound == found.loss
     is_consistent(found, question)
 
 
 def is_consistent(found: Defragmentation, question: Question) -> None:
-    """Every node is given once, and is free by then."""
-    by_job = {job.job: job for job in question.movable}
-    left = {node for move in found.moves for node in by_job[move.job].nodes}
-    given = [node for move in found.moves for node in move.to] + list(found.room)
-    assert len(given) == len(set(given))
-    assert left.union(question.free).issuperset(given)
-    assert len(found.room) == question.count
+    is_in_order(found, question.movable, free=question.free)
+    assert len(set(found.room)) == question.count
+
+
+def is_in_order(found: Defragmentation, jobs: Iterable[Movable], *, free: Iterable[NodeName]) -> None:
+    """Each job moves onto as many nodes as it has, that are free by then or its own; those of the room stay free."""
+    stands = {job.job: job.nodes for job in jobs}
+    left = set(free)
     for move in found.moves:
-        assert len(move.to) == len(by_job[move.job].nodes)
+        left.update(stands[move.job])
+        assert left.issuperset(move.to), f"somebody else is on nodes of {move}"
+        assert len(set(move.to)) == len(stands[move.job])
+        left.difference_update(move.to)
+    assert left.issuperset(found.room)
 
 
 # -- At full size ------------------------------------------------------------------------------------------------------
@@ -251,7 +267,8 @@ def test_on_129_nodes_the_plan_is_proven_the_best(seed: int) -> None:
     found = defragment(fabric, question, seconds=20)
     is_consistent(found, question)
     assert found.reason == ""
-    assert (found.gap, found.loss_bound) == (0, found.loss)
+    assert (len(found.moves), found.spread) == (found.unspread_bound or found.bound, 0)
+    assert found.loss_bound == found.loss
 
 
 def test_on_957_nodes_the_gap_is_told_when_time_runs_out() -> None:
