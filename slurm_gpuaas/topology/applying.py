@@ -63,10 +63,12 @@ class Layout:
         topologies = read(text, source)
         any_default = any(topology.cluster_default for topology in topologies)
         for number, topology in enumerate(topologies):
-            switches = topology.tree.switches if topology.tree else ()
-            blocks = topology.block.blocks if topology.block else ()
-            rows = [(row.switch, row.children, row.nodes) for row in switches]
-            rows += [(row.block, None, row.nodes) for row in blocks]
+            if topology.torus3d:
+                raise InvalidInput(
+                    f"{source}: topology {topology.topology} is a torus3d, which is not compared.",
+                    way_out="Bring it to Slurm with `scontrol reconfigure`.",
+                )
+            rows = list(topology.rows)
             for unit, _, nodes in rows:
                 for node in expand_nodes(nodes) if nodes else ():
                     units_of[node].add(TopologyUnit(topology.topology, unit))
@@ -74,7 +76,7 @@ class Layout:
                 _Outline(
                     name=topology.topology,
                     default=topology.cluster_default or (not any_default and number == 0),
-                    kind="tree" if switches else "block" if blocks else "flat",
+                    kind=topology.kind,
                     block_sizes=topology.block.block_sizes if topology.block else (),
                     units=tuple(
                         _Unit(unit, frozenset(expand_nodes(children) if children else ())) for unit, children, _ in rows
