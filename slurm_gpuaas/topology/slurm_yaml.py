@@ -15,7 +15,7 @@ blocks are allowed from 25.05 on.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Annotated, Final, NamedTuple
 
@@ -25,7 +25,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter,
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
-from slurm_gpuaas.topology.fabric import UNATTACHED, Fabric, LeafGroup, Switch, invalid, natural
+from slurm_gpuaas.topology.fabric import (
+    UNATTACHED,
+    Fabric,
+    Fault,
+    Finding,
+    LeafGroup,
+    Switch,
+    free_name,
+    invalid,
+    natural,
+)
 
 LONGEST_FILE: Final = 16_000_000
 DEEPEST: Final = 20
@@ -87,20 +97,27 @@ def block_size(rows: Iterable[tuple[str, str]]) -> int:
 
 
 def switches(fabric: Fabric, *, nodes: Collection[NodeName] = ()) -> list[tuple[str, str, str]]:
-    """The tree as Slurm sees it, from the top: a switch, `children` or `nodes`, and which, as a host list."""
+    """The tree as Slurm sees it, from the top: a switch, `children` or `nodes`, and which, as a host list.
+
+    Leaf groups of a pod named as the root hang on it, beside the other pods. Pods that no switch joins (`Fabric.isles`)
+    have no root, so that Slurm never spreads a job over them.
+    """
     attached = {pod: groups for pod, groups in fabric.pods.items() if pod != UNATTACHED}
+    apart = {group.name: group.nodes for group in fabric.pods.get(UNATTACHED, ())}
+    leaves = {group.name for group in fabric.leaf_groups}
+    root = free_name(ROOT, leaves)
+    joined = {root: attached[next(iter(attached))]} if len(attached) == 1 else attached
     rows: list[tuple[str, str, str]] = []
-    if len(attached) > 1:
-        rows.append((ROOT, "children", fold_nodes(attached)))
-        rows += [(pod, "children", fold_nodes(group.name for group in groups)) for pod, groups in attached.items()]
-    else:
-        rows += [(ROOT, "children", fold_nodes(group.name for group in groups)) for groups in attached.values()]
+    if len(joined) > 1 and not fabric.isles:
+        tops = [*(pod for pod in joined if pod != root), *(group.name for group in joined.get(root, ()))]
+        rows.append((root, "children", fold_nodes(tops)))
+        joined = {pod: groups for pod, groups in joined.items() if pod != root}
+    rows += [(pod, "children", fold_nodes(group.name for group in groups)) for pod, groups in joined.items()]
     rows += [(group.name, "nodes", group.nodes) for groups in attached.values() for group in groups]
-    loose = {node for group in fabric.pods.get(UNATTACHED, ()) for node in group.node_names}
-    loose |= set(nodes) - set(fabric.arrays.nodes)
-    if loose:
-        rows.append((UNATTACHED, "nodes", fold_nodes(sorted(loose, key=natural))))
-    return rows
+    if missing := set(nodes) - set(fabric.arrays.nodes):
+        name = free_name(UNATTACHED, leaves - apart.keys())
+        apart[name] = fold_nodes([*missing, *(expand_nodes(apart[name]) if name in apart else ())])
+    return [*rows, *((name, "nodes", members) for name, members in apart.items())]
 
 
 def _or_none(value: object) -> object:
@@ -371,10 +388,12 @@ def load(text: str, source: str) -> File:
 
 
 def _fabric_of_blocks(rows: Iterable[BlockRow], source: str) -> Fabric:
+    rows = [row for row in rows if row.nodes]
+    pod = free_name(BLOCKS, {row.block for row in rows})
     groups = [
         LeafGroup(
             name=row.block,
-            pod=UNATTACHED if row.block == UNATTACHED else BLOCKS,
+            pod=UNATTACHED if row.block == UNATTACHED else pod,
             nodes=fold_nodes(expand_nodes(row.nodes)),
             switches=(row.block,),
         )
@@ -400,11 +419,11 @@ def _fabric(switches: Iterable[SwitchRow], source: str) -> Fabric:
     if unknown := sorted(parent.keys() - names):
         raise InvalidInput(f"{source}: child {unknown[0]} is no switch of the file.", way_out="Describe it.")
     paths = {leaf: _upwards(leaf, parent, source) for leaf in nodes}
-    # A pod is the switch next above the leaf; where that is the root (two levels), all are one pod named after it.
-    groups = [
-        LeafGroup(name=leaf, pod=paths[leaf][0] if paths[leaf] else UNATTACHED, nodes=nodes[leaf], switches=(leaf,))
-        for leaf in nodes
-    ]
+    # A pod is the switch next above the leaf; where that is the root (two levels), all are one pod named after it. One
+    # leaf that is all there is needs none above it.
+    alone = free_name(ROOT, nodes) if len(nodes.keys() - {UNATTACHED}) == 1 else UNATTACHED
+    pods = {leaf: path[0] if path else UNATTACHED if leaf == UNATTACHED else alone for leaf, path in paths.items()}
+    groups = [LeafGroup(name=leaf, pod=pods[leaf], nodes=nodes[leaf], switches=(leaf,)) for leaf in nodes]
     order = {pod: number for number, pod in reversed(list(enumerate(group.pod for group in groups)))}
     return Fabric(
         source=source,
@@ -413,7 +432,21 @@ def _fabric(switches: Iterable[SwitchRow], source: str) -> Fabric:
             Switch(id=name, name=name, level=level)
             for name, level in sorted(_levels(paths.values()).items(), key=lambda item: (item[1], natural(item[0])))
         ),
+        findings=tuple(_left_out(paths)),
     )
+
+
+def _left_out(paths: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:
+    """What of the tree the fabric has no place for."""
+    roots = sorted({path[-1] if path else leaf for leaf, path in paths.items() if leaf != UNATTACHED}, key=natural)
+    if len(roots) > 1:
+        says = f"{len(roots)} switches have none above them: {', '.join(roots)[:500]}. No job may span them."
+        yield Finding(fault=Fault.ISLES, says=says)
+        if max(map(len, paths.values())) > 1:
+            yield Finding(fault=Fault.LEFT_OUT, says="Some of them have two levels below: all get one root.")
+    if between := sorted({name for path in paths.values() for name in path[1:-1]}, key=natural):
+        says = f"{len(between)} switches between pods and root are left out: {', '.join(between)[:500]}."
+        yield Finding(fault=Fault.LEFT_OUT, says=says)
 
 
 def _upwards(leaf: str, parent: dict[str, str], source: str) -> tuple[str, ...]:

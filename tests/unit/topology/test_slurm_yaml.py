@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.topology import slurm_conf
-from slurm_gpuaas.topology.fabric import Fabric, LeafGroup, NvlinkDomain
+from slurm_gpuaas.topology.applying import Layout
+from slurm_gpuaas.topology.fabric import Fabric, Fault, LeafGroup, NvlinkDomain
 from slurm_gpuaas.topology.slurm_yaml import LONGEST_FILE, Plugin, parse, plugin_of, render
-from slurm_gpuaas.topology.validation import validate_yaml
+from slurm_gpuaas.topology.validation import Slurmctld, validate_yaml
 
 UUID = "9c6f5af3-53bf-49b5-a436-b66766c413c3"
 
@@ -129,6 +130,64 @@ def test_the_cluster_default_is_read() -> None:
 
 def switches(*rows: str) -> str:
     return "- topology: t\n  tree:\n    switches:\n" + "".join(f"      - {{{row}}}\n" for row in rows)
+
+
+def tree(**rows: str) -> str:
+    """`tree(root="m c", m="a b")`: all that has no row of its own is a leaf of one node of its name."""
+    below = {child for children in rows.values() for child in children.split()}
+    leaves = sorted(below - rows.keys()) or ["s1"]  # of no row at all: one leaf
+    return switches(
+        *(f'switch: {name}, children: "{children.replace(" ", ",")}"' for name, children in rows.items()),
+        *(f"switch: {leaf}, nodes: n-{leaf}" for leaf in leaves),
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "rendered", "said"),
+    [
+        ("an uneven tree keeps its form", tree(root="m c", m="a b"), tree(root="m c", m="a b"), ()),
+        (
+            "under another name the root becomes a pod beside the others",
+            tree(top="m c", m="a b"),
+            tree(root="m top", m="a b", top="c"),
+            (),
+        ),
+        ("a leaf called root keeps its name", tree(top="root b"), tree(**{"root-2": "root b"}), ()),
+        ("a pod called root is the root", tree(root="a b"), tree(root="a b"), ()),
+        ("one leaf keeps its name", tree(), tree(root="s1"), ()),
+        ("two roots stay two", tree(r1="a b", r2="c d"), tree(r1="a b", r2="c d"), (Fault.ISLES,)),
+        (
+            "of four levels the middle is left out, and it is said",
+            tree(root="x y", x="p", y="q", p="a", q="b"),
+            tree(root="p q", p="a", q="b"),
+            (Fault.LEFT_OUT,),
+        ),
+        (
+            "roots of unlike height get one, and it is said",
+            tree(x="p q", p="a", q="b", y="c"),
+            tree(root="p q y", p="a", q="b", y="c"),
+            (Fault.ISLES, Fault.LEFT_OUT),
+        ),
+    ],
+)
+def test_a_tree_that_is_read_and_written(rule: str, text: str, rendered: str, said: tuple[Fault, ...]) -> None:
+    known = parse(text)
+    assert tuple(finding.fault for finding in known.findings) == said, rule
+    units = Layout.of(render(known)).outlines[0].units
+    assert set(units) == set(Layout.of(rendered).outlines[0].units), rule
+    assert not [one for one in validate_yaml(render(known)) if one.slurmctld is Slurmctld.ENDS], rule
+    assert [row[1:] for row in shape(parse(render(known)))] == [row[1:] for row in shape(known)], rule
+
+
+def test_leaves_without_a_switch_above_them_stay_apart() -> None:
+    known = parse(switches("switch: a, nodes: n1", "switch: b, nodes: n2"))
+    assert [finding.fault for finding in known.findings] == [Fault.ISLES]
+    assert shape(parse(render(known, nodes=[NodeName("n3")]))) == [*shape(known), ("unattached", "unattached", "n3")]
+
+
+def test_a_block_called_blocks_is_read() -> None:
+    text = "- topology: t\n  block:\n    blocks:\n      - {block: blocks, nodes: n1}\n"
+    assert shape(parse(text)) == [("blocks-2", "blocks", "n1")]
 
 
 @pytest.mark.parametrize(
