@@ -31,6 +31,7 @@ from slurm_gpuaas.topology.fabric import Fabric, LeafGroup, invalid, natural
 from slurm_gpuaas.topology.problem import Problem, solve
 
 FORMS = {"topology.yaml": slurm_yaml.render, "topology.conf": slurm_conf.render}
+JUDGES = {"topology.yaml": validation.validate_yaml, "topology.conf": validation.validate_conf}
 PLUGINS = [plugin.value for plugin in slurm_yaml.Plugin]
 
 
@@ -175,7 +176,12 @@ def render(fabric: TextIO, form: str, plugin: str, nodes: str | None, output: Pa
       gpuaas topology render fabric.json --plugin both
     """
     wanted = expand_nodes(nodes) if nodes else ()
-    put(FORMS[form](read_fabric(fabric), nodes=wanted, plugin=slurm_yaml.Plugin(plugin)), output)
+    text = FORMS[form](read_fabric(fabric), nodes=wanted, plugin=slurm_yaml.Plugin(plugin))
+    for problem in JUDGES[form](text):
+        if problem.slurmctld is validation.Slurmctld.ENDS:
+            raise InvalidInput(f"slurmctld would end with it: {problem.says}", way_out="Correct the fabric.json.")
+        click.echo(f"! {problem.says}", err=True)
+    put(text, output)
 
 
 @group.command()

@@ -18,7 +18,7 @@ from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
 from slurm_gpuaas.slurm.records import TopologyUnit
-from slurm_gpuaas.topology.fabric import UNATTACHED, Fabric, LeafGroup, natural
+from slurm_gpuaas.topology.fabric import UNATTACHED, Fabric, LeafGroup, free_name, natural
 from slurm_gpuaas.topology.slurm_yaml import BLOCKS, ROOT, read
 
 _TELLABLE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -63,10 +63,12 @@ class Layout:
         topologies = read(text, source)
         any_default = any(topology.cluster_default for topology in topologies)
         for number, topology in enumerate(topologies):
-            switches = topology.tree.switches if topology.tree else ()
-            blocks = topology.block.blocks if topology.block else ()
-            rows = [(row.switch, row.children, row.nodes) for row in switches]
-            rows += [(row.block, None, row.nodes) for row in blocks]
+            if topology.torus3d:
+                raise InvalidInput(
+                    f"{source}: topology {topology.topology} is a torus3d, which is not compared.",
+                    way_out="Bring it to Slurm with `scontrol reconfigure`.",
+                )
+            rows = list(topology.rows)
             for unit, _, nodes in rows:
                 for node in expand_nodes(nodes) if nodes else ():
                     units_of[node].add(TopologyUnit(topology.topology, unit))
@@ -74,7 +76,7 @@ class Layout:
                 _Outline(
                     name=topology.topology,
                     default=topology.cluster_default or (not any_default and number == 0),
-                    kind="tree" if switches else "block" if blocks else "flat",
+                    kind=topology.kind,
                     block_sizes=topology.block.block_sizes if topology.block else (),
                     units=tuple(
                         _Unit(unit, frozenset(expand_nodes(children) if children else ())) for unit, children, _ in rows
@@ -216,9 +218,11 @@ def as_known(fabric: Fabric, known: Fabric, *, nodes: Collection[NodeName]) -> F
     """
     old = [group for group in known.leaf_groups if group.pod != UNATTACHED]
     new = [group for group in fabric.leaf_groups if group.pod != UNATTACHED]
-    names = _names({group.name: group.node_names for group in new}, {group.name: group.node_names for group in old})
-    old_pods = {pod: nodes for pod, nodes in _pods(old).items() if pod not in (ROOT, BLOCKS)}
-    pods = _names(_pods(new), old_pods)
+    known_pods = _pods(old)
+    old_pods = {pod: nodes for pod, nodes in known_pods.items() if len(known_pods) > 1 or pod not in (ROOT, BLOCKS)}
+    old_groups = {group.name: group.node_names for group in old}
+    names = _names({group.name: group.node_names for group in new}, old_groups, taken=old_pods.keys())
+    pods = _names(_pods(new), old_pods, taken={*old_groups, *names.values()})
     lost = set(nodes) - {node for group in new for node in group.node_names}
     stay = {group.name: [node for node in group.node_names if node in lost] for group in old}
     order = {name: number for number, name in enumerate([*old_pods, *(group.name for group in old)])}
@@ -247,21 +251,22 @@ def _pods(groups: Sequence[LeafGroup]) -> dict[str, tuple[NodeName, ...]]:
     return nodes
 
 
-def _names(new: Mapping[str, Collection[NodeName]], old: Mapping[str, Collection[NodeName]]) -> Mapping[str, str]:
+def _names(
+    new: Mapping[str, Collection[NodeName]], old: Mapping[str, Collection[NodeName]], *, taken: Collection[str]
+) -> Mapping[str, str]:
     """A name for each of `new`: that of the old one with which it shares the most nodes, each given once; without
-    one its own, or the first that is free."""
+    one its own, or the first that is free. `taken` are names of others."""
     where = {node: name for name, nodes in old.items() for node in nodes}
     shared = Counter((name, where[node]) for name, nodes in new.items() for node in nodes if node in where)
     given: dict[str, str] = {}
-    taken: set[str] = set()
+    used: set[str] = set()
     for (name, before), _ in sorted(shared.items(), key=lambda item: (-item[1], item[0])):
-        if name not in given and before not in taken:
+        if name not in given and before not in used:
             given[name] = before
-            taken.add(before)
-    reserved = taken | old.keys() | {ROOT, BLOCKS, UNATTACHED}
+            used.add(before)
+    reserved = {*taken, *old, ROOT, BLOCKS, UNATTACHED}
     for name in new:
         if name not in given:
-            free = (f"{name[:50]}-{number}" for number in range(2, len(new) + len(old) + 3))
-            given[name] = name if name not in reserved else next(one for one in free if one not in reserved)
+            given[name] = free_name(name, reserved)
             reserved.add(given[name])
     return given

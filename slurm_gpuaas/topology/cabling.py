@@ -140,8 +140,25 @@ class Cabling:
                 *self._joined_groups(members),
                 *self._slow_links(),
                 *self._lost_uplinks(members, pod_of),
+                *self._isles(members),
             ),
         )
+
+    def _isles(self, members: Sequence[_Group]) -> Iterator[Finding]:
+        """Parts of the fabric that no cable joins."""
+        cables = [cable.ends for cable in self._inner_cables()]
+        isle_of = {
+            switch: number
+            for number, isle in enumerate(joined(self._levels(), [*cables, *(leaves for leaves, _ in members)]))
+            for switch in isle
+        }
+        isles: dict[int, list[NodeName]] = defaultdict(list)
+        for leaves, hosts in members:
+            isles[isle_of[next(iter(leaves))]] += hosts
+        if len(isles) > 1:
+            small = sorted(isles.values(), key=len)[:-1]
+            says = f"No cable joins {len(isles)} parts of the fabric: no job can span them."
+            yield Finding(fault=Fault.ISLES, says=says, nodes=fold_nodes(node for hosts in small for node in hosts))
 
     def _leaf_groups(self) -> list[_Group]:
         """(leaf switches, nodes) per leaf group, ordered by first node name."""

@@ -15,16 +15,17 @@ from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
-from typing import Literal, TypeVar
+from itertools import count
+from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.faults import faults_of
 from slurm_gpuaas.domain.names import NodeName
-from slurm_gpuaas.domain.policy import expand_nodes
+from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
 
 BoolArray = NDArray[np.bool_]
 IntArray = NDArray[np.intp]
@@ -33,6 +34,14 @@ FloatArray = NDArray[np.float64]
 
 UNATTACHED = "unattached"
 """Leaf group and pod of nodes without any known link."""
+
+
+NodeList = Annotated[
+    str,
+    AfterValidator(lambda nodes: fold_nodes(expand_nodes(nodes))),
+    Field(description="Folded node list as Slurm writes it."),
+]
+"""Whatever way it was written: Slurm knows neither spaces nor `!`, and takes what we know as two nodes for one."""
 
 
 class Switch(BaseModel):
@@ -52,7 +61,7 @@ class LeafGroup(BaseModel):
 
     name: str = Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     pod: str = Field(max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    nodes: str = Field(description="Folded node list as Slurm writes it.")
+    nodes: NodeList
     switches: tuple[str, ...] = Field(default=(), description="Leaf switches: GUIDs, or names where none is known.")
     rails: tuple[str, ...] = Field(
         default=(),
@@ -72,7 +81,7 @@ class NvlinkDomain(BaseModel):
     name: str = Field(
         max_length=64, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Cluster UUID, dot, clique id."
     )
-    nodes: str = Field(description="Folded node list as Slurm writes it.")
+    nodes: NodeList
 
     @cached_property
     def node_names(self) -> tuple[NodeName, ...]:
@@ -88,6 +97,8 @@ class Fault(StrEnum):
     CROSSED_RAIL = "crossed-rail"
     SLOW_LINK = "slow-link"
     LOST_UPLINK = "lost-uplink"
+    ISLES = "isles"
+    LEFT_OUT = "left-out"
     JOINED_GROUPS = "joined-groups"
     NO_HOST = "no-host"
     NO_SWITCH = "no-switch"
@@ -114,7 +125,8 @@ class Fabric(BaseModel):
     """A compute fabric. Leaf groups are in fabric order (pod by pod), which is also rank order.
 
     Raises:
-        InvalidInput: a node or a name stands twice, or a pod's leaf groups are apart.
+        InvalidInput: a node or a name stands twice (also one for a leaf group and a pod, which are switches of one
+            tree), or a pod's leaf groups are apart.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -149,8 +161,13 @@ class Fabric(BaseModel):
                     way_out="List leaf groups pod by pod.",
                 )
             pods.add(pod := group.pod)
+        if twice := sorted((names & pods) - {UNATTACHED}):
+            raise InvalidInput(f"A leaf group and a pod are named {twice[0]}.", way_out="Rename one.")
         domains: dict[NodeName, str] = {}
         for domain in self.nvlink_domains:
+            if domain.name in names:
+                raise InvalidInput(f"Two leaf groups or NVLink domains are named {domain.name}.", way_out="Rename one.")
+            names.add(domain.name)
             for node in domain.node_names:
                 if domains.setdefault(node, domain.name) != domain.name:
                     raise InvalidInput(
@@ -165,6 +182,11 @@ class Fabric(BaseModel):
         for group in self.leaf_groups:
             pods[group.pod].append(group)
         return {pod: tuple(groups) for pod, groups in pods.items()}
+
+    @property
+    def isles(self) -> bool:
+        """No switch joins the pods, as far as switches are known."""
+        return bool(self.spines) and all(spine.level == 1 for spine in self.spines)
 
     @cached_property
     def arrays(self) -> FabricArrays:
@@ -241,6 +263,12 @@ def joined(items: Iterable[Item], bonds: Iterable[Collection[Item]]) -> list[set
     for item in parent:
         found[root(item)].add(item)
     return list(found.values())
+
+
+def free_name(name: str, taken: Collection[str]) -> str:
+    """It, or it with the first number behind it that makes it no name of these."""
+    free = (name if number == 1 else f"{name[:50]}-{number}" for number in count(1))
+    return next(one for one in free if one not in taken)
 
 
 def natural(name: str) -> tuple[tuple[int, int, str], ...]:

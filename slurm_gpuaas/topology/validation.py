@@ -9,19 +9,22 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-import yaml
+from pydantic import BaseModel
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
-from slurm_gpuaas.topology import slurm_conf
+from slurm_gpuaas.topology import slurm_conf, slurm_yaml
+from slurm_gpuaas.topology.slurm_yaml import Blocks, Row, SwitchRow, Topology
 
 LONGEST_NAME: Final = 64
 MOST_BLOCK_LEVELS: Final = 16
+_OPERATORS: Final = frozenset("!&^")
+"""Of node lists, in tools other than Slurm."""
 
 
 class Slurmctld(StrEnum):
@@ -40,25 +43,6 @@ class Problem:
     says: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Unit:
-    """A switch or a block."""
-
-    name: str
-    children: str | None = None
-    nodes: str | None = None
-
-
-@dataclass(slots=True)
-class _Topology:
-    name: str = ""
-    default: bool = False
-    switches: list[_Unit] | None = None
-    blocks: list[_Unit] | None = None
-    block_sizes: list[int] | None = None
-    unknown: list[str] = field(default_factory=list)
-
-
 def validate_yaml(text: str, *, nodes: Collection[NodeName] = ()) -> list[Problem]:
     """Problems of a topology.yaml, the worst first; none: slurmctld starts with it, and plans with what it says.
 
@@ -66,102 +50,89 @@ def validate_yaml(text: str, *, nodes: Collection[NodeName] = ()) -> list[Proble
         nodes: all nodes of slurm.conf; without them nothing is said about nodes that are missing or unknown.
     """
     try:
-        document = yaml.safe_load(text)
-    except (yaml.YAMLError, RecursionError) as error:
-        return [_ends(f"It is not YAML: {str(error)[:200]}")]
-    if document is None:
-        return [_ends("It is empty.")]
-    if not isinstance(document, list) or not all(isinstance(one, dict) for one in document):
-        return [_ends("It is no list of topologies (`- topology: NAME`).")]
-    return _sorted(_problems([_topology(one) for one in document], nodes, in_conf=False))
+        file = slurm_yaml.load(text, "The file")
+    except InvalidInput as error:
+        return [_ends(error.message)]
+    return _sorted([*_of_file(file), *_problems(file.topologies, nodes, in_conf=False)])
 
 
 def validate_conf(text: str, *, nodes: Collection[NodeName] = ()) -> list[Problem]:
     """The same of a topology.conf, whose one topology is the default."""
-    one = _Topology(default=True)
-    found: list[Problem] = []
-    for line in slurm_conf.lines(text):
-        known = line.words
-        if known is None:
-            found.append(_ends(f"Line {line.number} is not understood: {line.text[:80]!r}."))
-        elif "switchname" in known:
-            one.switches = one.switches or []
-            one.switches.append(_Unit(known["switchname"], known.get("switches"), known.get("nodes")))
-        elif "blockname" in known:
-            one.blocks = one.blocks or []
-            one.blocks.append(_Unit(known["blockname"], None, known.get("nodes")))
-        elif "blocksizes" in known:
-            sizes = known["blocksizes"].split(",")
-            one.block_sizes = [int(size) if size.isdecimal() else 0 for size in sizes]
-    if not found and one.switches is None and one.blocks is None:
-        return [_ends("It is empty.")]
-    return _sorted([*found, *_problems([one], nodes, in_conf=True)])
-
-
-def _topology(document: Mapping[object, object]) -> _Topology:
-    one = _Topology(name=str(document.get("topology", "")), default=document.get("cluster_default") is True)
-    one.unknown = [str(key) for key in document.keys() - {"topology", "cluster_default", "tree", "block", "flat"}]
-    tree, block = document.get("tree"), document.get("block")
-    if isinstance(tree, dict):
-        one.switches = _units(one, tree, "switches", "switch")
-    if isinstance(block, dict):
-        one.blocks = _units(one, block, "blocks", "block")
-        sizes = block.get("block_sizes")
-        if isinstance(sizes, list):
-            one.block_sizes = [size if isinstance(size, int) else 0 for size in sizes]
-    return one
-
-
-def _units(one: _Topology, document: Mapping[object, object], many: str, single: str) -> list[_Unit]:
-    one.unknown += [str(key) for key in document.keys() - {many, "block_sizes"}]
-    rows = document.get(many)
-    units = []
-    for row in rows if isinstance(rows, list) else []:
-        if isinstance(row, dict):
-            one.unknown += [str(key) for key in row.keys() - {single, "children", "nodes"}]
-            words = {key: str(row[key]) for key in (single, "children", "nodes") if row.get(key) is not None}
-            units.append(_Unit(words.get(single, ""), words.get("children"), words.get("nodes")))
-    return units
+    try:
+        topology, twice = slurm_conf.read(text, "The file")
+    except InvalidInput as error:
+        return [_ends(error.message)]
+    repeated = [_warns(f"Key {key} stands twice on a line: the last one counts.") for key in twice]
+    return _sorted([*repeated, *_problems([topology], nodes, in_conf=True)])
 
 
 # -- What is wrong -----------------------------------------------------------------------------------------------------
 
 
-def _problems(topologies: Sequence[_Topology], nodes: Collection[NodeName], *, in_conf: bool) -> Iterator[Problem]:
-    """`in_conf`: slurmctld is stricter with topology.conf."""
-    for one in topologies:
-        for key in one.unknown:
-            yield _silent(f"Key {key!r:.40} of topology {one.name} is unknown, so what it says is not done.")
-        try:
-            if one.switches is not None:
-                yield from _names("switch", one.switches, in_conf=in_conf)
-                yield from _of_tree(one.switches, nodes, in_conf=in_conf)
-            if one.blocks is not None:
-                yield from _names("block", one.blocks, in_conf=in_conf)
-                yield from _of_blocks(one.blocks, one.block_sizes, nodes)
-        except InvalidInput as error:
-            yield _ends(error.message)
-    for name, number in Counter(one.name for one in topologies).items():
+def _of_file(file: slurm_yaml.File) -> Iterator[Problem]:
+    """What slurmctld skips, or takes for something else."""
+    for key in dict.fromkeys(file.repeated):
+        yield _silent(f"Key {key!r:.40} stands twice in a mapping: the last one counts.")
+    if file.more:
+        yield _silent("There is a second document in the file, which is not read.")
+    for one in file.topologies:
+        if one.kind != "flat" and one.flat is not False:
+            yield _ends(f"Topology {one.topology:.80} is {one.kind} and `flat: {{}}`: leave flat out.")
+        for key in _unknown(one):
+            yield _silent(f"Key {key!r:.40} of topology {one.topology:.80} is unknown, so what it says is not done.")
+        if not one.topology:
+            yield _silent("A topology has no name: no partition can choose it.")
+    for name, number in Counter(one.topology for one in file.topologies).items():
         if number > 1:
-            yield _silent(f"{number} topologies are named {name}: only one of them can be meant.")
-    defaults = [one.name for one in topologies if one.default]
+            yield _silent(f"{number} topologies are named {name:.80}: only one of them can be meant.")
+    defaults = [one.topology for one in file.topologies if one.cluster_default]
     if len(defaults) > 1:
-        yield _silent(f"Topologies {', '.join(defaults)} are all the cluster's default.")
-    if not defaults and len(topologies) > 1:
+        yield _silent(f"Topologies {', '.join(defaults[:5])} are all the cluster's default.")
+    if not defaults and len(file.topologies) > 1:
         yield _silent("No topology is the cluster's default (`cluster_default: true`): Slurm takes the first.")
 
 
-def _of_tree(switches: Sequence[_Unit], nodes: Collection[NodeName], *, in_conf: bool) -> Iterator[Problem]:
-    known = {switch.name for switch in switches}
+def _unknown(part: BaseModel) -> Iterator[str]:
+    """Keys that slurmctld does not know, at any depth."""
+    yield from part.model_extra or ()
+    for _, value in part:
+        for one in value if isinstance(value, tuple) else (value,):
+            if isinstance(one, BaseModel):
+                yield from _unknown(one)
+
+
+def _problems(topologies: Sequence[Topology], nodes: Collection[NodeName], *, in_conf: bool) -> Iterator[Problem]:
+    """`in_conf`: slurmctld is stricter with topology.conf."""
+    for one in topologies:
+        try:
+            yield from _names(_UNIT[one.kind], one.rows, in_conf=in_conf)
+            if one.tree:
+                yield from _of_tree(one.tree.switches, nodes, in_conf=in_conf)
+            elif one.block:
+                yield from _of_blocks(one.block, nodes)
+            elif one.ring or one.torus3d:
+                yield from _places(_UNIT[one.kind], one.rows, nodes, twice=Slurmctld.SILENT)
+        except InvalidInput as error:
+            yield _ends(error.message)
+
+
+_UNIT: Final = {"tree": "switch", "block": "block", "ring": "ring", "torus3d": "torus", "flat": ""}
+
+
+def _of_tree(switches: Sequence[SwitchRow], nodes: Collection[NodeName], *, in_conf: bool) -> Iterator[Problem]:
+    known = {switch.switch for switch in switches}
     parents: dict[str, list[str]] = defaultdict(list)
     for switch in switches:
-        if switch.children is not None and switch.nodes is not None:
-            says = f"Switch {switch.name} has nodes and switches: it must have one of them."
+        name = switch.switch
+        if switch.model_fields_set >= {"children", "nodes"}:  # also where one of them is empty
+            says = f"Switch {name} has nodes and switches: it must have one of them, and no empty key for the other."
             yield _ends(says) if in_conf else _warns(says)
-        if switch.children is None and not switch.nodes:
-            yield _silent(f"Switch {switch.name} has neither nodes nor switches.")
+        elif "children" in switch.model_fields_set and not switch.children:
+            yield _ends(f"Switch {name} has an empty list of switches.")
+        elif switch.children is None and not switch.nodes:
+            yield _silent(f"Switch {name} has neither nodes nor switches.")
         for child in expand_nodes(switch.children) if switch.children else ():
-            parents[child].append(switch.name)
+            parents[child].append(name)
     for name, above in parents.items():
         if name not in known:
             yield _ends(f"Switch {above[0]} names switch {name}, which is not described.")
@@ -170,16 +141,19 @@ def _of_tree(switches: Sequence[_Unit], nodes: Collection[NodeName], *, in_conf:
         elif len(above) > 1:
             yield _silent(f"Switch {name} has {len(above)} parents, {' and '.join(above)}: only one of them counts.")
     for cycle in _cycles(parents):
-        yield _ends(f"Switches {', '.join(cycle)} are above each other.")
-    roots = [switch.name for switch in switches if switch.name not in parents]
+        yield _ends(f"Switches {', '.join(cycle[:20])} are above each other.")
+    roots = [switch.switch for switch in switches if switch.switch not in parents]
     if len(roots) > 1:
         yield _warns(f"{len(roots)} switches have none above them ({', '.join(roots[:5])}): no job may span them.")
-    yield from _places("leaf", [(one.name, one.nodes) for one in switches if one.nodes], nodes, twice=Slurmctld.WARNS)
+    leaves = [Row(one.switch, None, one.nodes) for one in switches]
+    yield from _places("leaf", leaves, nodes, twice=Slurmctld.WARNS)
 
 
-def _of_blocks(blocks: Sequence[_Unit], sizes: Sequence[int] | None, nodes: Collection[NodeName]) -> Iterator[Problem]:
-    yield from _places("block", [(one.name, one.nodes) for one in blocks if one.nodes], nodes, twice=Slurmctld.SILENT)
-    numbers = [len(expand_nodes(one.nodes)) for one in blocks if one.nodes]
+def _of_blocks(block: Blocks, nodes: Collection[NodeName]) -> Iterator[Problem]:
+    rows = [Row(one.block, None, one.nodes) for one in block.blocks]
+    yield from _places("block", rows, nodes, twice=Slurmctld.SILENT)
+    numbers = [len(expand_nodes(one.nodes)) for one in rows if one.nodes]
+    sizes = block.block_sizes
     if not sizes:
         yield _silent("There are no block sizes: Slurm takes the smallest block for all.")
         return
@@ -205,25 +179,29 @@ def _powers(base: int, sizes: Sequence[int]) -> Iterator[int]:
         last = power
 
 
-def _names(what: str, units: Sequence[_Unit], *, in_conf: bool) -> Iterator[Problem]:
+def _names(what: str, units: Sequence[Row], *, in_conf: bool) -> Iterator[Problem]:
     for name, number in Counter(unit.name for unit in units).items():
         if number > 1:
-            yield _ends(f"The name {name} stands for {number} of kind {what}.")
+            yield _ends(f"The name {name:.80} stands for {number} of kind {what}.")
+        if not name:
+            yield _silent(f"A {what} has no name.")
         if len(name) > LONGEST_NAME:
             says = f"{what.capitalize()} name {name[:20]}... has {len(name)} characters, {LONGEST_NAME} at most."
             yield _ends(says) if in_conf and what == "switch" else _silent(says)
 
 
-def _places(
-    what: str, places: Iterable[tuple[str, str | None]], nodes: Collection[NodeName], *, twice: Slurmctld
-) -> Iterator[Problem]:
+def _places(what: str, places: Iterable[Row], nodes: Collection[NodeName], *, twice: Slurmctld) -> Iterator[Problem]:
     where: dict[NodeName, list[str]] = defaultdict(list)
-    for name, members in places:
+    for name, _, members in places:
+        if members and (operators := _OPERATORS & set(members)):
+            yield _warns(
+                f"{what.capitalize()} {name:.80} has {min(operators)} in its nodes, which Slurm does not know."
+            )
         for node in expand_nodes(members) if members else ():
             where[node].append(name)
     for node, names in where.items():
         if len(names) > 1:
-            yield Problem(slurmctld=twice, says=f"Node {node} is in {len(names)} places, {' and '.join(names)}.")
+            yield Problem(slurmctld=twice, says=f"Node {node} is in {len(names)} places, {' and '.join(names[:5])}.")
     if nodes:
         if missing := set(nodes) - where.keys():
             yield _warns(f"{len(missing)} nodes are in no {what}: {fold_nodes(sorted(missing))}. No job gets them.")
@@ -235,13 +213,13 @@ def _cycles(parents: Mapping[str, Sequence[str]]) -> Iterator[list[str]]:
     """Of two switches or more; each once."""
     seen: set[str] = set()
     for start in parents:
-        path: list[str] = []
+        path: dict[str, int] = {}
         at: str | None = start
         while at is not None and at not in path and at not in seen:
-            path.append(at)
+            path[at] = len(path)
             at = next(iter(parents.get(at, ())), None)
-        if at is not None and at in path and len(path[path.index(at) :]) > 1:
-            yield sorted(path[path.index(at) :])
+        if at is not None and len(path) - path.get(at, len(path)) > 1:
+            yield sorted(list(path)[path[at] :])
         seen.update(path)
 
 

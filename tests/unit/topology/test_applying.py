@@ -135,6 +135,12 @@ def test_a_node_that_the_fabric_does_not_show_stays_where_it_was() -> None:
     assert names(gone)[0] == ("p1", "a", "n[1,3-4]"), "unless Slurm has no such node either"
 
 
+def test_a_new_leaf_group_is_not_named_as_a_pod_that_slurm_knows() -> None:
+    fresh = fabric(*[("x", name, nodes) for _, name, nodes in names(KNOWN)], ("x", "p1", "n13"), ("c2", "p2", "n14"))
+    found = as_known(fresh, KNOWN, nodes=(*ALL, *expand_nodes("n[13-14]")))
+    assert {"p1-2", "p2-2"} <= {name for _, name, _ in names(found)}
+
+
 def test_a_new_leaf_group_gets_a_name_of_its_own_behind_those_that_are_known() -> None:
     fresh = fabric(("p1", "a", "n[13-16]"), ("p1", "x", "n[1-4]"), ("p1", "y", "n[5-8]"), ("p2", "z", "n[9-12]"))
     found = as_known(fresh, KNOWN, nodes=(*ALL, *expand_nodes("n[13-16]")))

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.topology.cabling import Cabling
-from slurm_gpuaas.topology.fabric import Fabric, FabricArrays, LeafGroup, natural
+from slurm_gpuaas.topology.fabric import Fabric, FabricArrays, Fault, LeafGroup, NvlinkDomain, natural
 from slurm_gpuaas.topology.rank import crossings, rank_order
 
 SCHEMA = Path(__file__).parents[3] / "docs" / "reference" / "fabric.schema.json"
@@ -83,12 +83,39 @@ def test_the_published_schema_is_that_of_the_model() -> None:
     [
         ("Node n1 is in leaf groups a and b", [("a", "p", "n1"), ("b", "p", "n[1-2]")]),
         ("Two leaf groups are named a", [("a", "p", "n1"), ("a", "p", "n2")]),
+        ("A leaf group and a pod are named a", [("a", "p", "n1"), ("b", "a", "n2")]),
         ("stands apart from its pod", [("a", "p", "n1"), ("b", "q", "n2"), ("c", "p", "n3")]),
     ],
 )
 def test_an_inconsistent_fabric_is_refused(fault: str, groups: list[tuple[str, str, str]]) -> None:
     with pytest.raises(ValidationError, match=fault):
         Fabric(leaf_groups=tuple(LeafGroup(name=name, pod=pod, nodes=nodes) for name, pod, nodes in groups))
+
+
+def test_an_nvlink_domain_is_named_as_no_leaf_group() -> None:
+    group, domain = {"name": "a", "pod": "p", "nodes": "n[1-2]"}, {"name": "a", "nodes": "n[1-2]"}
+    with pytest.raises(ValidationError, match="Two leaf groups or NVLink domains are named a"):
+        Fabric.model_validate({"leaf_groups": [group], "nvlink_domains": [domain]})
+
+
+@pytest.mark.parametrize(
+    ("written", "kept"),
+    [
+        ("n1,\nn2", "n[1-2]"),
+        ("n[1-10]!n5", "n[1-4,6-10]"),
+        ("a-b[1-2]c[3-4], d", "a-b[1-2]c[3-4],d"),
+        ("n3,n1,n1", "n[1,3]"),
+    ],
+)
+def test_node_lists_are_kept_as_slurm_writes_them(written: str, kept: str) -> None:
+    assert LeafGroup(name="a", pod="p", nodes=written).nodes == kept
+    assert NvlinkDomain(name="a", nodes=written).nodes == kept
+
+
+def test_parts_that_no_cable_joins_are_said() -> None:
+    found = cabled("n1-a", "n2-b", "n3-c", "a-s", "b-s")
+    assert [(one.fault, one.nodes) for one in found.findings if one.fault is Fault.ISLES] == [(Fault.ISLES, "n3")]
+    assert not [one for one in cabled("n1-a", "n2-b", "a-s", "b-s").findings if one.fault is Fault.ISLES]
 
 
 def test_arrays_are_in_fabric_order() -> None:

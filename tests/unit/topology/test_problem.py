@@ -204,7 +204,7 @@ class TestCommands:
         assert json.loads(self.run("show", str(fabric), "--json"))["version"] == 1
         file = tmp_path / "topology.yaml"
         self.run("render", str(fabric), "--format", "topology.yaml", "--nodes", "b200-[01-09]", "-o", str(file))
-        assert "switch: unattached\n        nodes: b200-09" in file.read_text()
+        assert 'switch: "unattached"\n        nodes: "b200-09"' in file.read_text()
         again = json.loads(self.run("import", "topology.yaml", str(file)))
         assert [row["nodes"] for row in again["leaf_groups"]] == ["b200-[01-04]", "b200-[05-08]", "b200-09"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.topology import slurm_conf
-from slurm_gpuaas.topology.fabric import Fabric, LeafGroup, NvlinkDomain
-from slurm_gpuaas.topology.slurm_yaml import Plugin, parse, plugin_of, render
-from slurm_gpuaas.topology.validation import validate_yaml
+from slurm_gpuaas.topology.applying import Layout
+from slurm_gpuaas.topology.fabric import Fabric, Fault, LeafGroup, NvlinkDomain
+from slurm_gpuaas.topology.slurm_yaml import LONGEST_FILE, Plugin, parse, plugin_of, render
+from slurm_gpuaas.topology.validation import Slurmctld, validate_yaml
 
 UUID = "9c6f5af3-53bf-49b5-a436-b66766c413c3"
 
@@ -32,12 +34,12 @@ def test_two_levels() -> None:
         "  cluster_default: true\n"
         "  tree:\n"
         "    switches:\n"
-        "      - switch: root\n"
-        "        children: leaf-[01-02]\n"
-        "      - switch: leaf-01\n"
-        "        nodes: n[1-4]\n"
-        "      - switch: leaf-02\n"
-        "        nodes: n[5-8]\n"
+        '      - switch: "root"\n'
+        '        children: "leaf-[01-02]"\n'
+        '      - switch: "leaf-01"\n'
+        '        nodes: "n[1-4]"\n'
+        '      - switch: "leaf-02"\n'
+        '        nodes: "n[5-8]"\n'
     )
 
 
@@ -55,14 +57,14 @@ def test_a_leaf_group_is_a_block_of_the_size_that_most_have() -> None:
         "  block:\n"
         "    block_sizes: [4]\n"
         "    blocks:\n"
-        "      - block: a\n"
-        "        nodes: n[1-4]\n"
-        "      - block: b\n"
-        "        nodes: n[5-8]\n"
-        "      - block: c\n"
-        "        nodes: n9\n"
-        "      - block: unattached\n"
-        "        nodes: x\n"
+        '      - block: "a"\n'
+        '        nodes: "n[1-4]"\n'
+        '      - block: "b"\n'
+        '        nodes: "n[5-8]"\n'
+        '      - block: "c"\n'
+        '        nodes: "n9"\n'
+        '      - block: "unattached"\n'
+        '        nodes: "x"\n'
     )
     both = render(known, plugin=Plugin.BOTH)
     assert both.startswith(render(known))
@@ -130,6 +132,64 @@ def switches(*rows: str) -> str:
     return "- topology: t\n  tree:\n    switches:\n" + "".join(f"      - {{{row}}}\n" for row in rows)
 
 
+def tree(**rows: str) -> str:
+    """`tree(root="m c", m="a b")`: all that has no row of its own is a leaf of one node of its name."""
+    below = {child for children in rows.values() for child in children.split()}
+    leaves = sorted(below - rows.keys()) or ["s1"]  # of no row at all: one leaf
+    return switches(
+        *(f'switch: {name}, children: "{children.replace(" ", ",")}"' for name, children in rows.items()),
+        *(f"switch: {leaf}, nodes: n-{leaf}" for leaf in leaves),
+    )
+
+
+@pytest.mark.parametrize(
+    ("rule", "text", "rendered", "said"),
+    [
+        ("an uneven tree keeps its form", tree(root="m c", m="a b"), tree(root="m c", m="a b"), ()),
+        (
+            "under another name the root becomes a pod beside the others",
+            tree(top="m c", m="a b"),
+            tree(root="m top", m="a b", top="c"),
+            (),
+        ),
+        ("a leaf called root keeps its name", tree(top="root b"), tree(**{"root-2": "root b"}), ()),
+        ("a pod called root is the root", tree(root="a b"), tree(root="a b"), ()),
+        ("one leaf keeps its name", tree(), tree(root="s1"), ()),
+        ("two roots stay two", tree(r1="a b", r2="c d"), tree(r1="a b", r2="c d"), (Fault.ISLES,)),
+        (
+            "of four levels the middle is left out, and it is said",
+            tree(root="x y", x="p", y="q", p="a", q="b"),
+            tree(root="p q", p="a", q="b"),
+            (Fault.LEFT_OUT,),
+        ),
+        (
+            "roots of unlike height get one, and it is said",
+            tree(x="p q", p="a", q="b", y="c"),
+            tree(root="p q y", p="a", q="b", y="c"),
+            (Fault.ISLES, Fault.LEFT_OUT),
+        ),
+    ],
+)
+def test_a_tree_that_is_read_and_written(rule: str, text: str, rendered: str, said: tuple[Fault, ...]) -> None:
+    known = parse(text)
+    assert tuple(finding.fault for finding in known.findings) == said, rule
+    units = Layout.of(render(known)).outlines[0].units
+    assert set(units) == set(Layout.of(rendered).outlines[0].units), rule
+    assert not [one for one in validate_yaml(render(known)) if one.slurmctld is Slurmctld.ENDS], rule
+    assert [row[1:] for row in shape(parse(render(known)))] == [row[1:] for row in shape(known)], rule
+
+
+def test_leaves_without_a_switch_above_them_stay_apart() -> None:
+    known = parse(switches("switch: a, nodes: n1", "switch: b, nodes: n2"))
+    assert [finding.fault for finding in known.findings] == [Fault.ISLES]
+    assert shape(parse(render(known, nodes=[NodeName("n3")]))) == [*shape(known), ("unattached", "unattached", "n3")]
+
+
+def test_a_block_called_blocks_is_read() -> None:
+    text = "- topology: t\n  block:\n    blocks:\n      - {block: blocks, nodes: n1}\n"
+    assert shape(parse(text)) == [("blocks-2", "blocks", "n1")]
+
+
 @pytest.mark.parametrize(
     ("text", "fault"),
     [
@@ -149,13 +209,54 @@ def switches(*rows: str) -> str:
         ),
         (switches("switch: a, nodes: 'n[1-'"), "is not a node list"),
         (switches("switch: a, nodes: n1", "switch: b, nodes: n1"), "Node n1 is in leaf groups"),
-        ("- &a [*a]", "is not a topology.yaml"),
+        ("- &a [*a]", "an alias is not read"),
         ("[" * 5_000, "is not YAML"),
     ],
 )
 def test_a_file_that_cannot_be_read_says_why(text: str, fault: str) -> None:
     with pytest.raises(InvalidInput, match=fault):
         parse(text)
+
+
+@pytest.mark.parametrize("name", ["001", "yes", "null", "1e3", "0x10", "2020-99-99", "1_000", "9" * 64])
+def test_a_name_that_yaml_could_take_for_something_else_stays_a_name(name: str) -> None:
+    known = fabric(("p", name, name), ("p", f"{name[:62]}-2", "n2"))
+    text = render(known)
+    assert [(group.name, group.nodes) for group in parse(text).leaf_groups] == [
+        (group.name, group.nodes) for group in known.leaf_groups
+    ]
+    assert parse(text.replace('"', "")) == parse(text) or "[" in text, "slurmctld prints without quotes"
+    assert validate_yaml(text) == []
+
+
+def test_names_that_fold_are_no_list_of_yaml() -> None:
+    known = fabric(("p", "001", "001"), ("p", "002", "002"))
+    assert 'children: "[001-002]"' in render(known)
+    assert shape(parse(render(known))) == [("root", "001", "001"), ("root", "002", "002")]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "- topology: 2020-99-99\n",
+        f"- topology: {'9' * 5_000}\n",
+        "- topology: !!timestamp x\n",
+        "- topology: !!int abc\n",
+        "- topology: !!python/object/apply:os.getcwd []\n",
+        "- topology: t\n  topology: u\n  flat: true\n",
+        "- topology: t\n  flat: true\n---\n- topology: t\n  flat: true\n",
+        "- &a [x, x]\n" + "".join(f"- &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in pairwise("abcdefghi")),
+        "- " * 5_000,
+        "- ? [a]\n  : b\n",
+        "- topology: [t]\n  flat: true\n",
+        "x" * (LONGEST_FILE + 1),
+    ],
+    ids=lambda text: text[:30],
+)
+def test_hostile_yaml_is_refused_in_a_sentence(text: str) -> None:
+    with pytest.raises(InvalidInput):
+        parse(text)
+    assert validate_yaml(text)
 
 
 @given(st.text())
@@ -191,7 +292,7 @@ class TestTopologyConf:
             ("Nodes=n1\n", "line 1 is not understood"),
             ("SwitchName=a Nodes=n1\nSwitchName=a Nodes=n2\n", "switch a stands twice"),
             ("SwitchName=a Nodes=n1\nSwitchName=r Switches=a,b\n", "child b is no switch"),
-            (f"SwitchName={'a' * 65} Nodes=n1\n", "line 1: the name has more than 64 characters"),
+            (f"SwitchName={'a' * 65} Nodes=n1\n", "String should have at most 64 characters"),
             ("SwitchName=a Nodes=n[1-\n", "is not a node list"),
             ("BlockName=a Nodes=n1\nBlockName=b Nodes=n1\nBlockSizes=1\n", "Node n1 is in leaf groups"),
             ("SwitchName=a/b Nodes=n1\n", "String should match pattern"),

@@ -131,7 +131,7 @@ def test_what_only_earns_a_warning_is_said_and_applied(site: Site) -> None:
     wanted = controller.wanted_of(OLD, site.plugin)
     assert any("unattached" in problem.says for problem in wanted.warnings)
     controller.apply(wanted)
-    assert "unattached\n        nodes: n17" in site.file.read_text()
+    assert '"unattached"\n        nodes: "n17"' in site.file.read_text()
 
 
 def test_hosts_that_are_no_nodes_of_slurm_are_left_out(site: Site) -> None:

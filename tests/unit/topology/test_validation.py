@@ -32,9 +32,9 @@ def test_topology_conf_is_judged(file: File) -> None:
     ("text", "says"),
     [
         ("SwitchName=r Switches=a,b\nSwitchName=a Nodes=n[1-8]\n", "Switch r names switch b, which is not described."),
-        ("BlockName=a Nodes=n[1-8]\nBlockSizes=x\n", "Block sizes 0 are not all whole numbers above 0."),
+        ("BlockName=a Nodes=n[1-8]\nBlockSizes=x\n", "'x' is no whole number above 0"),
         ("SwitchName=a Nodes=n[1-\n", "is not a node list"),
-        ("SwitchName=a Nodes=n[1-8]\nhello world\n", "Line 2 is not understood: 'hello world'."),
+        ("SwitchName=a Nodes=n[1-8]\nhello world\n", "line 2 is not understood: 'hello world'."),
     ],
 )
 def test_a_problem_is_a_sentence(text: str, says: str) -> None:
