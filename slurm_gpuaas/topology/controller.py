@@ -19,7 +19,7 @@ from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.slurm.files import no_access, write_atomically
 from slurm_gpuaas.slurm.protocols import Controller, SlurmRefused, SlurmUnavailable, Topologies
 from slurm_gpuaas.topology import slurm_yaml
-from slurm_gpuaas.topology.applying import Layout, Plan, as_known, of_slurm, plan
+from slurm_gpuaas.topology.applying import SLURM, Layout, Plan, as_known, known_of, of_slurm, plan
 from slurm_gpuaas.topology.fabric import Fabric
 from slurm_gpuaas.topology.slurm_yaml import Plugin
 from slurm_gpuaas.topology.validation import Problem, Slurmctld, validate_yaml
@@ -80,9 +80,9 @@ class TopologyController:
         now = self._topologies.read()
         nodes = self._nodes()
         fabric = of_slurm(fabric, frozenset(nodes))
-        if any(one.units for one in Layout.of(now, source="slurmctld's topology").outlines):
-            fabric = as_known(fabric, slurm_yaml.parse(now, source="slurmctld's topology"), nodes=nodes)
-        plugin = plugin or slurm_yaml.plugin_of(now, source="slurmctld's topology")
+        if any(one.units for one in Layout.of(now, source=SLURM).outlines):
+            fabric = as_known(fabric, known_of(now), nodes=nodes)
+        plugin = plugin or slurm_yaml.plugin_of(now, source=SLURM)
         return self._judged(slurm_yaml.render(fabric, nodes=nodes, plugin=plugin), nodes)
 
     def wanted(self, text: str) -> Wanted:
@@ -190,7 +190,7 @@ class TopologyController:
         return "File and slurmctld are as they were before."
 
     def _slurm(self) -> Layout:
-        return Layout.of(self._topologies.read(), source="slurmctld's topology")
+        return Layout.of(self._topologies.read(), source=SLURM)
 
     def _nodes(self) -> tuple[NodeName, ...]:
         return tuple(node.name for node in self._controller.nodes())

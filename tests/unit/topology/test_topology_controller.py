@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -138,6 +139,17 @@ def test_hosts_that_are_no_nodes_of_slurm_are_left_out(site: Site) -> None:
     assert not site.controller.wanted_of(groups("n[1-4]", "n[5-8],login-1", *REST, "storage-[1-4]")).plan
     with pytest.raises(InvalidInput, match="None of the fabric's hosts is one of Slurm's 16 nodes"):
         site.controller.wanted_of(groups("storage-[1-4]"))
+
+
+def test_nvlink_domains_are_the_blocks_as_render_writes_them(site: Site) -> None:
+    domains = [{"name": "u.1", "nodes": "n[1-6]"}, {"name": "u.2", "nodes": "n[7-12]"}]
+    fabric = Fabric.model_validate({**OLD.model_dump(), "nvlink_domains": domains})
+    hosts = Fabric.model_validate(json.loads(fabric.model_dump_json().replace("n[7-12]", "n[7-12],login-1")))
+    wanted = site.controller.wanted_of(hosts, Plugin.BLOCK)
+    assert [unit.name for unit in wanted.layout.outlines[0].units] == ["u.1", "u.2", "leaf-4"]
+    assert wanted.text == render(fabric, plugin=Plugin.BLOCK)
+    site.controller.apply(wanted)
+    assert not site.controller.wanted_of(fabric).plan
 
 
 @pytest.mark.parametrize(("fabric", "call"), [(MOVED, "move"), (LEAF_MORE, "reconfigure")])
