@@ -112,11 +112,13 @@ class Move:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is done to get there. `write`: the file says something else. `moves`: the nodes that change their place.
-    `reconfigure`: slurmctld reads the file for it; `changes` says what there is beside moves.
+    """What is done to get there. `write`: the file says something else. `edited`: nor does it say what slurmctld plans
+    with, so somebody changed one of them by hand. `moves`: the nodes that change their place. `reconfigure`: slurmctld
+    reads the file for it; `changes` says what there is beside moves.
     """
 
     write: bool
+    edited: bool = False
     moves: tuple[Move, ...] = ()
     reconfigure: bool = False
     changes: tuple[str, ...] = ()
@@ -155,6 +157,7 @@ def plan(wanted: Layout, *, file: Layout | None, slurm: Layout) -> Plan:
     )
     return Plan(
         write=file != wanted,
+        edited=file not in (wanted, slurm),
         moves=moves,
         reconfigure=wanted.outlines != slurm.outlines or not all(move.tellable for move in moves),
         changes=tuple(_changes(slurm.outlines, wanted.outlines)),
