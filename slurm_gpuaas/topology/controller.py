@@ -23,6 +23,7 @@ from slurm_gpuaas.slurm.protocols import Controller, SlurmRefused, SlurmUnavaila
 from slurm_gpuaas.topology import slurm_yaml
 from slurm_gpuaas.topology.applying import SLURM, Layout, Plan, as_known, known_of, of_slurm, plan
 from slurm_gpuaas.topology.fabric import Fabric
+from slurm_gpuaas.topology.merging import merged
 from slurm_gpuaas.topology.slurm_yaml import Plugin
 from slurm_gpuaas.topology.validation import Problem, Slurmctld, validate_yaml
 
@@ -93,7 +94,8 @@ class TopologyController:
         if any(one.units for one in Layout.of(now, source=SLURM).outlines):
             fabric = as_known(fabric, known_of(now), nodes=nodes)
         plugin = plugin or slurm_yaml.plugin_of(now, source=SLURM)
-        return self._judged(slurm_yaml.render(fabric, nodes=nodes, plugin=plugin), nodes)
+        file = _text(_content(self.file) or b"") if self._said() else ""
+        return self._judged(merged(slurm_yaml.render(fabric, nodes=nodes, plugin=plugin), slurm=now, file=file), nodes)
 
     def wanted(self, text: str) -> Wanted:
         """The same for a topology.yaml as it is."""

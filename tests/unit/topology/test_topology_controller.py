@@ -199,6 +199,16 @@ def test_a_move_of_which_half_was_done_is_taken_back_whole(site: Site) -> None:
     assert site.settled(OLD)
 
 
+def test_a_topology_of_the_site_is_no_difference_and_stays(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.file.write_text(site.text(OLD).replace(": fabric", ": default") + "- topology: plain\n  flat: true\n")
+    site.topologies.reload()
+    assert not site.controller.wanted_of(OLD).plan
+    controller = site.controller
+    controller.apply(controller.wanted_of(LEAF_MORE))
+    assert site.file.read_text().endswith("- topology: plain\n  flat: true\n")
+
+
 def refusing(site: Site, *calls: str) -> None:
     """From now on slurmctld takes none of these."""
 
