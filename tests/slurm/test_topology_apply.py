@@ -134,22 +134,16 @@ def test_a_bad_file_is_not_written_and_one_that_slurmctld_refuses_is_taken_back(
     assert not bench.controller.wanted(before).plan
 
 
-def test_a_topology_of_the_site_stays_and_the_tree_keeps_its_name(bench: Bench) -> None:
-    groups = ("01-04", "05-08")
-    text = render(fabric(*groups)).replace(": fabric", ": site") + "- topology: plain\n  flat: true\n"
-    controller = bench.controller
+def test_the_follower_moves_a_recabled_node_beside_a_sites_own_topology_and_leaves_what_a_person_set(
+    bench: Bench, tmp_path: Path
+) -> None:
+    file, controller = tmp_path / "fabric.json", bench.controller
+    text = render(fabric("01-04", "05-08")).replace(": fabric", ": site") + "- topology: plain\n  flat: true\n"
     controller.apply(controller.wanted(text))
-    assert not controller.wanted_of(fabric(*groups)).plan
-    assert list(bench.apply("01-03", "04-08").lines()) == ["~ b200-04: from leaf-01 to leaf-02"]
-    assert not controller.wanted_of(fabric("01-03", "04-08")).plan
-
-
-def test_the_follower_moves_a_recabled_node_and_leaves_what_a_person_set(bench: Bench, tmp_path: Path) -> None:
-    file = tmp_path / "fabric.json"
     with closing(Store.open(f"sqlite:///{tmp_path}/store.db")) as store:
         follower = FabricFollower(
             file=file,
-            topology=bench.controller,
+            topology=controller,
             store=store,
             clock=SystemClock(),
             settings=FollowSettings(apply=True, most_moves=1, longest_age=timedelta(hours=1)),
@@ -157,7 +151,8 @@ def test_the_follower_moves_a_recabled_node_and_leaves_what_a_person_set(bench: 
         for groups in ("01-04", "05-08"), ("01-03", "04-08"):
             file.write_text(fabric(*groups).model_dump_json())
             follower.tick()
-        assert bench.updates() == [["NodeName=b200-04", "Topology=fabric:leaf-02"]]
-        bench.apply("01-04", "05-08")
+        assert bench.updates() == [["NodeName=b200-04", "Topology=site:leaf-02"]]
+        assert bench.mini.path(TOPOLOGY).read_text().endswith("- topology: plain\n  flat: true\n")
+        controller.apply(controller.before())
         with pytest.raises(Conflict, match="b200-04: from leaf-01 to leaf-02"):
             follower.tick()
