@@ -20,7 +20,7 @@ from typing import Final, NoReturn
 
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.clock import Clock
-from slurm_gpuaas.domain.errors import Conflict, Unavailable
+from slurm_gpuaas.domain.errors import Conflict, InvalidInput, Unavailable
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.slurm.files import read_dropped
 from slurm_gpuaas.store import Store
@@ -132,8 +132,13 @@ class FabricFollower:
         return fabric
 
     def _remembered(self) -> Fabric | None:
-        entries = self._store.audit.newest(actor=ACTOR, limit=1)
-        return parse_fabric(str(entries[0].evidence[READING]), source="the audit trail") if entries else None
+        """None where there is none that this version can read: then a person decides, as about the first."""
+        for last in self._store.audit.newest(actor=ACTOR, limit=1):
+            try:
+                return parse_fabric(str(last.evidence.get(READING)), source="the audit trail")
+            except InvalidInput:
+                return None
+        return None
 
     def _remember(self, reading: Fabric, action: str, plan: Plan) -> None:
         self._last = reading

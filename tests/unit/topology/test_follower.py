@@ -14,9 +14,10 @@ import pytest
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, Unavailable
 from slurm_gpuaas.slurm.protocols import SlurmRefused
 from slurm_gpuaas.store import Store
+from slurm_gpuaas.topology.applying import Plan
 from slurm_gpuaas.topology.controller import NotTaken
 from slurm_gpuaas.topology.fabric import Fabric
-from slurm_gpuaas.topology.follower import FabricFollower, FollowSettings
+from slurm_gpuaas.topology.follower import ACTOR, FabricFollower, FollowSettings, entry
 from slurm_gpuaas.topology.slurm_yaml import LONGEST_FILE
 from tests.fakes import EPOCH, FakeClock
 from tests.unit.topology.test_topology_controller import LEAF_MORE, MOVED, OLD, REST, SWAPPED, Site, groups
@@ -88,6 +89,14 @@ def test_the_first_reading_is_compared_with_nothing_so_that_a_person_decides(sit
     for _ in range(2):
         with pytest.raises(Conflict, match="n4: from leaf-1 to leaf-2"):
             follower(site, store).tick()
+    assert site.settled(OLD)
+
+
+def test_an_audit_trail_of_an_older_version_is_as_good_as_none(site: Site, store: Store) -> None:
+    store.audit.append(entry(FakeClock(), ACTOR, site.file, Plan(write=True)))
+    cable(site, MOVED)
+    with pytest.raises(Conflict):
+        follower(site, store).tick()
     assert site.settled(OLD)
 
 
