@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -26,8 +27,17 @@ APPLY = FollowSettings(apply=True, most_moves=1, longest_age=timedelta(hours=1))
 REPORT = replace(APPLY, apply=False)
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty store, made once."""
+    file = tmp_path_factory.mktemp("store") / "store.db"
+    Store.open(f"sqlite:///{file}").close()
+    return file
+
+
 @pytest.fixture
-def store(tmp_path: Path) -> Iterator[Store]:
+def store(empty: Path, tmp_path: Path) -> Iterator[Store]:
+    shutil.copy(empty, tmp_path / "store.db")
     with closing(Store.open(f"sqlite:///{tmp_path}/store.db")) as store:
         yield store
 
