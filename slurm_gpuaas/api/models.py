@@ -489,6 +489,9 @@ class TopologyRequest(Request):
     plugin: Literal["tree", "block", "both"] | None = Field(
         default=None, description="What a fabric.json is written for; absent: what plans now."
     )
+    digest: str | None = Field(
+        default=None, max_length=64, description="Of the plan that was shown: 409 if it is another one by now."
+    )
 
 
 class TopologyMove(Answer):
@@ -503,6 +506,7 @@ class TopologyPlan(Answer):
     """How Slurm gets there, or got there. All empty: it plans so already."""
 
     file: str
+    digest: str = Field(description="Of the plan and the file's new text; to apply this and nothing else.")
     write: bool = Field(description="The file says something else.")
     moves: tuple[TopologyMove, ...]
     reconfigure: bool = Field(description="slurmctld reads its files again; without it, moves are dynamic updates.")

@@ -17,6 +17,12 @@ from slurm_gpuaas.topology import slurm_yaml
 
 @click.command()
 @click.argument("file", type=TEXT, required=False)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice([form.value for form in TopologyForm]),
+    help="Of FILE. Default: topology.yaml where its name ends with .yaml or .yml, else fabric.json.",
+)
 @click.option("--undo", is_flag=True, help="Instead of FILE: what topology.yaml said before its last change.")
 @click.option(
     "--plugin",
@@ -30,14 +36,15 @@ from slurm_gpuaas.topology import slurm_yaml
 def apply(
     session: Session,
     file: TextIO | None,
+    form: str | None,
     undo: bool,
     plugin: str | None,
     dry_run: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Bring Slurm to the fabric in FILE: a fabric.json, or by its name a topology.yaml. gpuaasd does it, running jobs
-    go on, and if slurmctld does not take it all is as before.
+    """Bring Slurm to the fabric in FILE, a fabric.json or a topology.yaml (- for standard input). gpuaasd does it,
+    running jobs go on, and if slurmctld does not take it all is as before.
 
     Nodes that moved between leaf groups take a dynamic update each; anything else takes a reconfigure. Leaf groups and
     pods of a fabric.json keep the names under which Slurm knows most of their nodes.
@@ -46,9 +53,10 @@ def apply(
     Examples:
       gpuaas topology apply fabric.json --dry-run
       gpuaas topology apply fabric.json --yes --json
+      gpuaas topology apply - --format topology.yaml --yes < new.yaml
       gpuaas topology apply --undo
     """
-    request = _request(file, undo, plugin)
+    request = _request(file, form, undo, plugin)
     with session.connect() as client:
         if dry_run or not yes:
             if not dry_run and not sys.stdin.isatty():
@@ -64,6 +72,7 @@ def apply(
                 return
             if planned.pending:
                 click.confirm("Apply this?", abort=True, err=as_json)
+            request = request.model_copy(update={"digest": planned.digest})
         done = client.apply_topology(request)
     if as_json:
         print_json(done)
@@ -73,12 +82,13 @@ def apply(
         click.echo("Applied.")
 
 
-def _request(file: TextIO | None, undo: bool, plugin: str | None) -> TopologyRequest:
+def _request(file: TextIO | None, chosen: str | None, undo: bool, plugin: str | None) -> TopologyRequest:
     if (file is None) is not undo:
         raise InvalidInput("It is not clear what to apply.", way_out="Name a FILE, or give --undo.")
     if file is None:
         return TopologyRequest()
-    form = TopologyForm.YAML if name_of(file, "").endswith((".yaml", ".yml")) else TopologyForm.FABRIC
+    yaml = name_of(file, "").endswith((".yaml", ".yml"))
+    form = TopologyForm(chosen) if chosen else TopologyForm.YAML if yaml else TopologyForm.FABRIC
     if plugin and form is TopologyForm.YAML:
         raise InvalidInput("A topology.yaml says itself what it is for.", way_out="Leave --plugin out.")
     text = file.read(slurm_yaml.LONGEST_FILE + 1)

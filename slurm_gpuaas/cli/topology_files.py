@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 from pathlib import Path
 from typing import TextIO
 
@@ -25,12 +27,28 @@ def read_fabric(file: TextIO) -> Fabric:
 
 
 def put(text: str, output: Path | None) -> None:
+    """Readers of `output` see the old or the new text. A link is not followed: who may write the folder could have put
+    it there.
+
+    Raises:
+        InvalidInput: it cannot be written, or is no plain file.
+    """
     if output is None:
         click.echo(text, nl=False)
         return
+    if output.is_symlink() or (output.exists() and not output.is_file()):
+        raise InvalidInput(f"{output} is no plain file.", way_out="Leave -o out and use a redirection.")
+    draft = output.with_name(f".{output.name[:200]}.{secrets.token_hex(8)}")
     try:
-        output.write_text(text, encoding="utf-8")
+        with draft.open("x", encoding="utf-8") as stream:
+            if output.exists():
+                draft.chmod(output.stat().st_mode & 0o777)
+            stream.write(text)
+            stream.flush()
+            os.fsync(stream.fileno())
+        draft.replace(output)
     except OSError as error:
+        draft.unlink(missing_ok=True)
         raise InvalidInput(f"{output} cannot be written: {error.strerror}.", way_out="Choose another file.") from None
 
 

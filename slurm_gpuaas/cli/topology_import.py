@@ -11,12 +11,12 @@ from typing import TextIO, TypedDict, TypeVar, Unpack
 import click
 
 from slurm_gpuaas.cli.topology_files import OUTPUT, TEXT, name_of, put
-from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.errors import ExitCode, InvalidInput
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.topology import iblinkinfo, ibnetdiscover, ibstat, nvidia_smi, nvlink, slurm_conf, slurm_yaml
 from slurm_gpuaas.topology.discovery import Discovery
-from slurm_gpuaas.topology.fabric import Fabric
+from slurm_gpuaas.topology.fabric import Fabric, Fault
 from slurm_gpuaas.topology.ibstat import Reports
 
 NODES = click.option(
@@ -65,7 +65,8 @@ def _discovery_options(command: Command) -> Command:
 
 @click.group("import")
 def group() -> None:
-    """Read a fabric and write it as fabric.json (docs/reference/fabric.schema.json is its schema)."""
+    """Read a fabric and write it as fabric.json (docs/reference/fabric.schema.json is its schema). Exits with 1, all
+    the same, where the text is cut or not wholly understood."""
 
 
 @group.command("ibnetdiscover")
@@ -170,6 +171,9 @@ def from_topology_conf(file: TextIO, output: Path | None) -> None:
 
 
 def _write(fabric: Fabric, output: Path | None) -> None:
+    """Exits with 1 where some of the text was not understood, so that a command after `&&` does not run."""
     for finding in fabric.findings:
         click.echo(f"! {finding.says}", err=True)
     put(json.dumps(fabric.model_dump(mode="json"), indent=2) + "\n", output)
+    if any(finding.fault in (Fault.CUT_TEXT, Fault.STRANGE_TEXT) for finding in fabric.findings):
+        raise SystemExit(ExitCode.FAILED)

@@ -192,7 +192,10 @@ class TopologyConfig(Section):
         description="What to do with nodes that moved between leaf groups: `apply` or only `report` it.",
     )
     most_moves: int = Field(
-        default=8, ge=1, description="More nodes than these at a time, and any other change, are only reported."
+        default=8, ge=1, description="More nodes than these in an hour, and any other change, are only reported."
+    )
+    longest_age: Span = Field(
+        default=timedelta(hours=1), description="A fabric.json that was last written before this is not followed."
     )
 
 

@@ -450,7 +450,10 @@ class Operations:
 
     def apply_topology(self, who: Identity, request: TopologyRequest) -> TopologyPlan:
         administrators_only(who, "apply a topology")
-        done = self.topology.apply(self._wanted_topology(request))
+        wanted = self._wanted_topology(request)
+        if request.digest not in (None, wanted.digest):
+            raise Conflict("The plan is not the one that was shown.", way_out="Look at it anew, then apply it.")
+        done = self.topology.apply(wanted)
         if done.plan:
             self.store.audit.append(entry(self.clock, who.user, self.topology.file, done.plan))
         return self._topology_view(done)
@@ -467,6 +470,7 @@ class Operations:
         moved = wanted.plan.moved
         return TopologyPlan(
             file=str(self.topology.file),
+            digest=wanted.digest,
             write=wanted.plan.write,
             moves=tuple(
                 TopologyMove(nodes=fold_nodes(move.nodes), before=named(move.before), after=named(move.after))

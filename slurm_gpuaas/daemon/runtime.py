@@ -192,7 +192,9 @@ def compose(
             store=store,
             clock=clock,
             settings=FollowSettings(
-                apply=config.topology.on_change is OnChange.APPLY, most_moves=config.topology.most_moves
+                apply=config.topology.on_change is OnChange.APPLY,
+                most_moves=config.topology.most_moves,
+                longest_age=config.topology.longest_age,
             ),
         )
         following = [Scheduled("fabric", follower.tick, config.topology.interval)]

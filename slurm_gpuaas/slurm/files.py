@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import struct
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from slurm_gpuaas.domain.errors import Unavailable
+from slurm_gpuaas.domain.errors import InvalidInput, Unavailable
 
 ACL: Final = "system.posix_acl_access"
 READ, WRITE = 4, 2
 
 
-def write_atomically(file: Path, text: str, *, mode: int = 0o644, reader: int | None = None) -> None:
+def write_atomically(file: Path, text: str | bytes, *, mode: int = 0o644, reader: int | None = None) -> None:
     """Replace a file's text: readers see the old or the new one, also after a power cut.
 
     Args:
@@ -27,6 +31,40 @@ def write_atomically(file: Path, text: str, *, mode: int = 0o644, reader: int | 
         _replace(file, text, mode, reader)
     except OSError as error:
         raise no_access(file, "written", error) from None
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A file that another user left for us, and when it was last written."""
+
+    text: str
+    written_at: datetime
+
+
+def read_dropped(file: Path, *, longest: int) -> Dropped:
+    """Reads what another user writes: a plain file that not everybody may change. A link is not followed, nothing is
+    waited for, and no more than `longest` bytes are read.
+
+    Raises:
+        OSError: it is not there or may not be read.
+        InvalidInput: it is something else.
+    """
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise InvalidInput(f"{file} is a symbolic link, which is not followed.", way_out="Name the file.") from None
+    with os.fdopen(descriptor, "rb") as stream:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise InvalidInput(f"{file} is no plain file.", way_out="Name one.")
+        if status.st_mode & stat.S_IWOTH:
+            raise InvalidInput(f"Everybody may write {file}.", way_out=f"chmod o-w {file}")
+        content = stream.read(longest + 1)
+    if len(content) > longest:
+        raise InvalidInput(f"{file} has more than {longest} bytes.", way_out="Write it anew.")
+    return Dropped(content.decode("utf-8", "replace"), datetime.fromtimestamp(status.st_mtime, UTC))
 
 
 def no_access(file: Path, what: str, error: OSError) -> Unavailable:
@@ -51,14 +89,14 @@ def _readable_by(uid: int) -> bytes:
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
-def _replace(file: Path, text: str, mode: int, reader: int | None) -> None:
+def _replace(file: Path, text: str | bytes, mode: int, reader: int | None) -> None:
     draft = file.with_name(f".{file.name}.new")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, mode)
-    with os.fdopen(descriptor, "w") as stream:
+    with os.fdopen(descriptor, "wb") as stream:
         os.fchmod(descriptor, mode)
         if reader is not None:
             os.setxattr(descriptor, ACL, _readable_by(reader))
-        stream.write(text)
+        stream.write(text.encode() if isinstance(text, str) else text)
         stream.flush()
         os.fsync(stream.fileno())
     draft.replace(file)

@@ -18,11 +18,13 @@ from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
 from slurm_gpuaas.slurm.records import TopologyUnit
-from slurm_gpuaas.topology.fabric import UNATTACHED, Fabric, LeafGroup, free_name, natural
-from slurm_gpuaas.topology.slurm_yaml import BLOCKS, ROOT, read
+from slurm_gpuaas.topology.fabric import UNATTACHED, Fabric, LeafGroup, NvlinkDomain, free_name, natural
+from slurm_gpuaas.topology.slurm_yaml import BLOCKS, ROOT, parse, read
 
 _TELLABLE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 """Names that `scontrol update Topology=` cannot take for something else."""
+
+SLURM: Final = "slurmctld's topology"
 
 Units = tuple[TopologyUnit, ...]
 """Where a node is, sorted: usually one unit of each topology."""
@@ -112,11 +114,13 @@ class Move:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is done to get there. `write`: the file says something else. `moves`: the nodes that change their place.
-    `reconfigure`: slurmctld reads the file for it; `changes` says what there is beside moves.
+    """What is done to get there. `write`: the file says something else. `edited`: nor does it say what slurmctld plans
+    with, so somebody changed one of them by hand. `moves`: the nodes that change their place. `reconfigure`: slurmctld
+    reads the file for it; `changes` says what there is beside moves.
     """
 
     write: bool
+    edited: bool = False
     moves: tuple[Move, ...] = ()
     reconfigure: bool = False
     changes: tuple[str, ...] = ()
@@ -155,6 +159,7 @@ def plan(wanted: Layout, *, file: Layout | None, slurm: Layout) -> Plan:
     )
     return Plan(
         write=file != wanted,
+        edited=file not in (wanted, slurm),
         moves=moves,
         reconfigure=wanted.outlines != slurm.outlines or not all(move.tellable for move in moves),
         changes=tuple(_changes(slurm.outlines, wanted.outlines)),
@@ -188,7 +193,8 @@ def named(units: Units) -> str:
 
 
 def of_slurm(fabric: Fabric, nodes: Collection[NodeName]) -> Fabric:
-    """Without hosts that are no nodes of Slurm (storage, login), and without leaf groups that have no other.
+    """Without hosts that are no nodes of Slurm (storage, login), and without leaf groups and NVLink domains that have
+    no other.
 
     Raises:
         InvalidInput: there is nothing else in it.
@@ -203,7 +209,25 @@ def of_slurm(fabric: Fabric, nodes: Collection[NodeName]) -> Fabric:
             f"None of the fabric's hosts is one of Slurm's {len(nodes)} nodes.",
             way_out="Compare the names in fabric.json with those of `sinfo`.",
         )
-    return Fabric(source=fabric.source, leaf_groups=tuple(kept), spines=fabric.spines, findings=fabric.findings)
+    domains = [
+        NvlinkDomain(name=domain.name, nodes=fold_nodes(members))
+        for domain in fabric.nvlink_domains
+        if (members := [node for node in domain.node_names if node in nodes])
+    ]
+    return _with(fabric, kept, domains)
+
+
+def known_of(text: str) -> Fabric:
+    """The fabric that slurmctld plans with; blocks beside a tree that are none of its leaves are NVLink domains.
+
+    Args:
+        text: what `scontrol show topoconf` says.
+    """
+    fabric = parse(text, source=SLURM)
+    leaves = {group.name for group in fabric.leaf_groups}
+    blocks = next((one.block.blocks for one in read(text, SLURM) if one.block), ())
+    domains = [NvlinkDomain(name=row.block, nodes=row.nodes) for row in blocks if row.nodes and row.block not in leaves]
+    return _with(fabric, fabric.leaf_groups, domains)
 
 
 def as_known(fabric: Fabric, known: Fabric, *, nodes: Collection[NodeName]) -> Fabric:
@@ -211,19 +235,20 @@ def as_known(fabric: Fabric, known: Fabric, *, nodes: Collection[NodeName]) -> F
 
     Names in a fresh reading follow its lowest node, so that they all change when that one moves. A leaf group keeps the
     name under which Slurm knows most of its nodes, and a pod likewise. Nodes of Slurm that the fabric does not show
-    (switched off, away for repair) stay where they were.
+    (switched off, away for repair) stay where they were, a whole leaf group and an NVLink domain too.
 
     Args:
         nodes: all nodes of Slurm.
     """
-    old = [group for group in known.leaf_groups if group.pod != UNATTACHED]
     new = [group for group in fabric.leaf_groups if group.pod != UNATTACHED]
+    lost = set(nodes) - {node for group in new for node in group.node_names}
+    domains, blocks = _domains(fabric, known, lost)
+    old = [group for group in known.leaf_groups if group.pod != UNATTACHED and group.name not in blocks]
     known_pods = _pods(old)
     old_pods = {pod: nodes for pod, nodes in known_pods.items() if len(known_pods) > 1 or pod not in (ROOT, BLOCKS)}
     old_groups = {group.name: group.node_names for group in old}
-    names = _names({group.name: group.node_names for group in new}, old_groups, taken=old_pods.keys())
-    pods = _names(_pods(new), old_pods, taken={*old_groups, *names.values()})
-    lost = set(nodes) - {node for group in new for node in group.node_names}
+    names = _names({group.name: group.node_names for group in new}, old_groups, taken={*blocks, *old_pods})
+    pods = _names(_pods(new), old_pods, taken={*names.values(), *old_groups})
     stay = {group.name: [node for node in group.node_names if node in lost] for group in old}
     order = {name: number for number, name in enumerate([*old_pods, *(group.name for group in old)])}
     last = len(order)
@@ -231,17 +256,52 @@ def as_known(fabric: Fabric, known: Fabric, *, nodes: Collection[NodeName]) -> F
         LeafGroup(
             name=names[group.name],
             pod=pods[group.pod],
-            nodes=fold_nodes([*group.node_names, *stay.get(names[group.name], ())]),
+            nodes=fold_nodes([*group.node_names, *stay.pop(names[group.name], ())]),
             switches=group.switches,
         )
         for group in new
     ]
+    # A tree of one level and blocks have no pods: what is lost there stays beside the rest.
+    beside = [BLOCKS, *pods.values()][-1]
+    renamed += (
+        LeafGroup(
+            name=group.name, pod=group.pod if group.pod in old_pods else beside, nodes=fold_nodes(stay[group.name])
+        )
+        for group in old
+        if stay.get(group.name)
+    )
     renamed.sort(key=lambda group: (order.get(group.pod, last), group.pod, order.get(group.name, last)))
     placed = {node for group in renamed for node in group.node_names}
     loose = [node for group in fabric.leaf_groups for node in group.node_names if node not in placed]
     if loose:
         renamed.append(LeafGroup(name=UNATTACHED, pod=UNATTACHED, nodes=fold_nodes(loose)))
-    return Fabric(source=fabric.source, leaf_groups=tuple(renamed), spines=fabric.spines, findings=fabric.findings)
+    return _with(fabric, renamed, domains)
+
+
+def _domains(
+    fabric: Fabric, known: Fabric, lost: Collection[NodeName]
+) -> tuple[Sequence[NvlinkDomain], Collection[str]]:
+    """The fabric's NVLink domains with the nodes that are lost, and the names of all domains."""
+    fresh = {domain.name: domain.node_names for domain in fabric.nvlink_domains}
+    old = {group.name: group.node_names for group in known.leaf_groups if group.name in fresh}
+    old |= {domain.name: domain.node_names for domain in known.nvlink_domains}
+    inside = {node for members in fresh.values() for node in members}
+    members = {
+        name: [*fresh.get(name, ()), *(node for node in old.get(name, ()) if node in lost and node not in inside)]
+        for name in [*fresh, *(name for name in old if name not in fresh)]
+    }
+    found = [NvlinkDomain(name=name, nodes=fold_nodes(nodes)) for name, nodes in members.items() if nodes]
+    return found, members.keys()
+
+
+def _with(fabric: Fabric, groups: Sequence[LeafGroup], domains: Sequence[NvlinkDomain]) -> Fabric:
+    return Fabric(
+        source=fabric.source,
+        leaf_groups=tuple(groups),
+        spines=fabric.spines,
+        findings=fabric.findings,
+        nvlink_domains=tuple(domains),
+    )
 
 
 def _pods(groups: Sequence[LeafGroup]) -> dict[str, tuple[NodeName, ...]]:

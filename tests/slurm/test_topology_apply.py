@@ -5,19 +5,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
-from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.clock import SystemClock
+from slurm_gpuaas.domain.errors import Conflict, InvalidInput
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState
 from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.slurm.connect import Door, connect
 from slurm_gpuaas.slurm.programs import program
 from slurm_gpuaas.slurm.topologies import ScontrolTopologies
+from slurm_gpuaas.store import Store
 from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.topology.applying import Layout, Plan, plan
 from slurm_gpuaas.topology.controller import NotTaken, TopologyController, Wanted
 from slurm_gpuaas.topology.fabric import Fabric, LeafGroup
+from slurm_gpuaas.topology.follower import FabricFollower, FollowSettings
 from slurm_gpuaas.topology.slurm_yaml import Plugin, render
 from tests.slurm.door import DAEMON_USER, door_settings
 
@@ -121,9 +126,33 @@ def test_a_bad_file_is_not_written_and_one_that_slurmctld_refuses_is_taken_back(
     with pytest.raises(InvalidInput, match="leaf-03, which is not described"):
         bench.controller.wanted(bad)
     assert not bench.mini.path(f"{TOPOLOGY}.before").exists()
-    layout = Layout.of(bad)
-    unjudged = Wanted(text=bad, layout=layout, plan=plan(layout, file=None, slurm=layout), warnings=())
+    layout, now = Layout.of(bad), Layout.of(before)
+    unjudged = Wanted(text=bad, layout=layout, plan=plan(layout, file=now, slurm=now), warnings=())
     with pytest.raises(NotTaken, match="File and slurmctld are as they were before"):
         bench.controller.apply(unjudged)
     assert bench.mini.path(TOPOLOGY).read_text() == before
     assert not bench.controller.wanted(before).plan
+
+
+def test_the_follower_moves_a_recabled_node_beside_a_sites_own_topology_and_leaves_what_a_person_set(
+    bench: Bench, tmp_path: Path
+) -> None:
+    file, controller = tmp_path / "fabric.json", bench.controller
+    text = render(fabric("01-04", "05-08")).replace(": fabric", ": site") + "- topology: plain\n  flat: true\n"
+    controller.apply(controller.wanted(text))
+    with closing(Store.open(f"sqlite:///{tmp_path}/store.db")) as store:
+        follower = FabricFollower(
+            file=file,
+            topology=controller,
+            store=store,
+            clock=SystemClock(),
+            settings=FollowSettings(apply=True, most_moves=1, longest_age=timedelta(hours=1)),
+        )
+        for groups in ("01-04", "05-08"), ("01-03", "04-08"):
+            file.write_text(fabric(*groups).model_dump_json())
+            follower.tick()
+        assert bench.updates() == [["NodeName=b200-04", "Topology=site:leaf-02"]]
+        assert bench.mini.path(TOPOLOGY).read_text().endswith("- topology: plain\n  flat: true\n")
+        controller.apply(controller.before())
+        with pytest.raises(Conflict, match="b200-04: from leaf-01 to leaf-02"):
+            follower.tick()

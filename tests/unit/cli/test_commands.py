@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import pty
@@ -10,6 +11,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
+import click
 import pytest
 import yaml
 
@@ -407,6 +409,33 @@ def test_a_topology_yaml_is_applied_as_it_is(run: Run, cabled: Site) -> None:
     path.write_text(path.read_text().replace("leaf-1,west", "leaf-1,west,south"))
     refused = run("topology", "apply", str(path), "--yes")
     assert (refused.code, "names switch south" in refused.err) == (3, True)
+
+
+def test_a_topology_yaml_comes_from_standard_input(run: Run, cabled: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = cabled.topologies.file.read_text().replace("leaf-2", "west").replace("leaf-[1-2]", "leaf-1,west")
+    for form, code in ("fabric.json", 3), ("topology.yaml", 0):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(text.encode())))
+        assert run("topology", "apply", "-", "--format", form, "--yes").code == code
+    assert cabled.topologies.file.read_text() == text
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_what_a_person_said_yes_to_is_done_or_nothing(run: Run, cabled: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the question and the answer, another administrator moves the same node elsewhere."""
+    fabric = fabric_file(cabled, "b200-001", "b200-[002-004]").rename(cabled.folder / "shown.json")
+    other = str(fabric_file(cabled, "b200-[001-003]", "b200-004"))
+
+    def answer(*_: object, **__: object) -> None:
+        assert run("topology", "apply", other, "--yes").code == 0
+
+    monkeypatch.setattr(click, "confirm", answer)
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    assert run("topology", "apply", str(fabric)).code == 4
+    assert "nodes: b200-004" in cabled.topologies.file.read_text()
 
 
 @pytest.mark.parametrize("arguments", [[], ["--undo", "FILE"], ["--undo"]], ids=["nothing", "both", "nothing to undo"])

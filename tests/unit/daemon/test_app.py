@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -427,6 +428,7 @@ def test_a_fabric_that_is_followed_stands_in_the_status_when_it_is_another(tmp_p
         for nodes in ("b200-[001-002]", "b200-[003-004]"), ("b200-001", "b200-[002-004]"):
             groups = [LeafGroup(name=f"leaf-{n}", pod="root", nodes=one) for n, one in enumerate(nodes)]
             fabric.write_text(Fabric(leaf_groups=tuple(groups)).model_dump_json())
+            os.utime(fabric, (site.clock.now().timestamp(),) * 2)
             if not site.topologies.text:
                 site.topologies.file.write_text(render(Fabric(leaf_groups=tuple(groups))))
                 site.topologies.reload()

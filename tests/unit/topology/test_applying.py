@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
-from slurm_gpuaas.topology.applying import Layout, as_known, plan
+from slurm_gpuaas.topology.applying import Layout, as_known, known_of, of_slurm, plan
 from slurm_gpuaas.topology.fabric import Fabric
 from slurm_gpuaas.topology.slurm_yaml import Plugin, parse, render
 from tests.unit.topology.topology_files import block, tree
@@ -139,6 +139,49 @@ def test_a_new_leaf_group_is_not_named_as_a_pod_that_slurm_knows() -> None:
     fresh = fabric(*[("x", name, nodes) for _, name, nodes in names(KNOWN)], ("x", "p1", "n13"), ("c2", "p2", "n14"))
     found = as_known(fresh, KNOWN, nodes=(*ALL, *expand_nodes("n[13-14]")))
     assert {"p1-2", "p2-2"} <= {name for _, name, _ in names(found)}
+
+
+def test_a_leaf_group_that_is_off_as_a_whole_stays_where_it_was() -> None:
+    fresh = fabric(("pod-01", "leaf-01", "n[1-4]"), ("pod-02", "leaf-02", "n[9-12]"))
+    assert names(as_known(fresh, KNOWN, nodes=ALL)) == names(KNOWN)
+    one_pod = fabric(("root", "a", "n[1-4]"), ("root", "b", "n[5-8]"), ("root", "c", "n[9-12]"))
+    fresh = fabric(("pod-01", "leaf-01", "n[1-4]"), ("pod-01", "leaf-02", "n[9-12]"))
+    assert render(as_known(fresh, one_pod, nodes=ALL)) == render(one_pod)
+    gone = as_known(fresh, KNOWN, nodes=expand_nodes("n[1-4,9-12]"))
+    assert [group.name for group in gone.leaf_groups] == ["a", "c"], "unless Slurm has none of its nodes either"
+
+
+def test_a_pod_that_is_off_as_a_whole_stays_where_it_was() -> None:
+    fresh = fabric(("pod-01", "leaf-01", "n[1-4]"), ("pod-01", "leaf-02", "n[5-8]"))
+    assert names(as_known(fresh, KNOWN, nodes=ALL)) == names(KNOWN)
+
+
+def test_a_lost_node_stays_although_its_leaf_group_was_joined_with_another() -> None:
+    fresh = fabric(("pod-01", "leaf-01", "n[1-4,6-8]"), ("pod-02", "leaf-02", "n[9-12]"))
+    found = as_known(fresh, KNOWN, nodes=ALL)
+    assert names(found)[:2] == [("p1", "a", "n[1-4,6-8]"), ("p1", "b", "n5")]
+
+
+def with_domains(found: Fabric, **domains: str) -> Fabric:
+    rows = [{"name": name.replace("_", "."), "nodes": nodes} for name, nodes in domains.items()]
+    return Fabric.model_validate({**found.model_dump(), "nvlink_domains": rows})
+
+
+RACKS = with_domains(
+    fabric(*[("p1", f"leaf-{n}", f"n[{4 * n - 3}-{4 * n}]") for n in (1, 2, 3)], ("p1", "leaf-4", "n[13-16]")),
+    u_1="n[1-6]",
+    u_2="n[7-12]",
+)
+
+
+@pytest.mark.parametrize("plugin", Plugin)
+@pytest.mark.parametrize("gone", ["n17", "n3", "n[1-6]", "n[5-12]"])
+def test_nvlink_domains_stay_what_they_are_with_nodes_that_are_off(plugin: Plugin, gone: str) -> None:
+    nodes, off = expand_nodes("n[1-16]"), {*expand_nodes(gone)}
+    shown = of_slurm(RACKS, [node for node in nodes if node not in off])
+    found = render(as_known(shown, known_of(render(RACKS, plugin=plugin)), nodes=nodes), nodes=nodes, plugin=plugin)
+    there, was = Layout.of(found), Layout.of(render(RACKS, plugin=plugin))
+    assert there.units_of == was.units_of
 
 
 def test_a_new_leaf_group_gets_a_name_of_its_own_behind_those_that_are_known() -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 import pytest
 
-from slurm_gpuaas.domain.errors import InvalidInput, NotFound
+from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.slurm.protocols import SlurmRefused
@@ -140,6 +141,17 @@ def test_hosts_that_are_no_nodes_of_slurm_are_left_out(site: Site) -> None:
         site.controller.wanted_of(groups("storage-[1-4]"))
 
 
+def test_nvlink_domains_are_the_blocks_as_render_writes_them(site: Site) -> None:
+    domains = [{"name": "u.1", "nodes": "n[1-6]"}, {"name": "u.2", "nodes": "n[7-12]"}]
+    fabric = Fabric.model_validate({**OLD.model_dump(), "nvlink_domains": domains})
+    hosts = Fabric.model_validate(json.loads(fabric.model_dump_json().replace("n[7-12]", "n[7-12],login-1")))
+    wanted = site.controller.wanted_of(hosts, Plugin.BLOCK)
+    assert [unit.name for unit in wanted.layout.outlines[0].units] == ["u.1", "u.2", "leaf-4"]
+    assert wanted.text == render(fabric, plugin=Plugin.BLOCK)
+    site.controller.apply(wanted)
+    assert not site.controller.wanted_of(fabric).plan
+
+
 @pytest.mark.parametrize(("fabric", "call"), [(MOVED, "move"), (LEAF_MORE, "reconfigure")])
 def test_what_slurmctld_refuses_is_taken_back(site: Site, fabric: Fabric, call: str) -> None:
     calls = iter([True])
@@ -187,6 +199,93 @@ def test_a_move_of_which_half_was_done_is_taken_back_whole(site: Site) -> None:
     assert site.settled(OLD)
 
 
+def test_a_topology_of_the_site_is_no_difference_and_stays(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    site.file.write_text(site.text(OLD).replace(": fabric", ": default") + "- topology: plain\n  flat: true\n")
+    site.topologies.reload()
+    assert not site.controller.wanted_of(OLD).plan
+    controller = site.controller
+    controller.apply(controller.wanted_of(LEAF_MORE))
+    assert site.file.read_text().endswith("- topology: plain\n  flat: true\n")
+
+
+def refusing(site: Site, *calls: str) -> None:
+    """From now on slurmctld takes none of these."""
+
+    def refuse(method: str) -> None:
+        if method in calls:
+            raise SlurmRefused("scontrol said: no.")
+
+    site.slurm.before = site.topologies.before = refuse
+
+
+def cut_off(site: Site, fabric: Fabric) -> None:
+    """gpuaasd ends when the file is written and slurmctld was not told."""
+
+    def cut(method: str) -> None:
+        if method == "reconfigure":
+            raise PowerCut
+
+    site.slurm.before = cut
+    with pytest.raises(PowerCut):
+        site.apply(fabric)
+    assert site.file.read_text() == site.text(fabric)
+
+
+def test_a_change_that_failed_leaves_what_can_be_undone(site: Site) -> None:
+    site.apply(MOVED)
+    refusing(site, "reconfigure")
+    with pytest.raises(NotTaken):
+        site.apply(LEAF_MORE)
+    site.slurm.before = site.topologies.before = site.step
+    assert site.settled(MOVED)
+    site.controller.apply(site.controller.before())
+    assert site.settled(OLD)
+
+
+@pytest.mark.parametrize("then", [LEAF_MORE, SWAPPED], ids=["the same", "another"])
+def test_what_is_refused_after_a_run_that_was_cut_off_is_taken_back_too(tmp_path: Path, then: Fabric) -> None:
+    site = Site(tmp_path)
+    site.apply(LEAF_MORE)
+    site.controller.apply(site.controller.before())
+    cut_off(site, LEAF_MORE)
+    refusing(site, "reconfigure", "move")
+    with pytest.raises(NotTaken, match="as they were before"):
+        site.apply(then)
+    site.slurm.before = site.topologies.before = site.step
+    assert site.settled(OLD)
+    site.controller.apply(site.controller.before())
+    assert site.settled(LEAF_MORE), "what could be undone before still can"
+
+
+def test_what_a_run_that_was_cut_off_did_can_be_undone(tmp_path: Path) -> None:
+    site = Site(tmp_path)
+    cut_off(site, LEAF_MORE)
+    site.slurm.before = site.step
+    site.controller.apply(site.controller.before())
+    assert site.settled(OLD)
+
+
+@pytest.mark.parametrize("ending", [b"\r\n", b"\n# Gr\xfc\xdfe, by hand\n"], ids=["DOS line ends", "no UTF-8"])
+def test_a_file_is_put_back_byte_by_byte(site: Site, ending: bytes) -> None:
+    content = site.text(OLD).encode().replace(b"\n", ending)
+    site.file.write_bytes(content)
+    refusing(site, "reconfigure")
+    with pytest.raises(NotTaken):
+        site.apply(LEAF_MORE)
+    assert site.file.read_bytes() == content
+
+
+def test_a_plan_that_is_no_longer_true_is_not_carried_out(site: Site) -> None:
+    controller = site.controller
+    planned = controller.wanted(site.text(MOVED))
+    site.apply(LEAF_MORE)
+    with pytest.raises(Conflict, match="changed since the plan was made"):
+        controller.apply(planned)
+    assert site.settled(LEAF_MORE)
+    assert planned.digest != controller.wanted(site.text(MOVED)).digest
+
+
 @pytest.mark.parametrize("fabric", [MOVED, LEAF_MORE, SWAPPED], ids=["move", "leaf", "two moves"])
 def test_killed_at_any_step_the_next_run_ends_in_the_same_state(tmp_path: Path, fabric: Fabric) -> None:
     whole = Site(tmp_path)
@@ -201,6 +300,7 @@ def test_killed_at_any_step_the_next_run_ends_in_the_same_state(tmp_path: Path, 
         assert site.settled(fabric), number
         site.controller.apply(site.controller.before())
         assert site.settled(OLD), number
+        assert not (folder / "topology.yaml.trying").exists()
 
 
 @pytest.mark.parametrize(("file", "slurm"), [*product((OLD, MOVED, LEAF_MORE), repeat=2)])
