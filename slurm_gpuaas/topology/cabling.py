@@ -7,7 +7,7 @@ most of its tier, a leaf with fewer uplinks than most leaves, an adapter on anot
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -90,16 +90,24 @@ class Cabling:
         self._neighbours[one].add(other)
         self._neighbours[other].add(one)
 
-    def fabric(self, source: str, nodes: Iterable[NodeName] = (), findings: Sequence[Finding] = ()) -> Fabric:
+    def fabric(
+        self,
+        source: str,
+        nodes: Iterable[NodeName] = (),
+        findings: Sequence[Finding] = (),
+        *,
+        disputed: Set[NodeName] = frozenset(),
+    ) -> Fabric:
         """The fabric of these links.
 
         Args:
             nodes: nodes that must be in it; those without a link stand in `UNATTACHED`.
+            disputed: nodes of which links were left out, as `findings` say: in it too, and no such link is missed.
 
         Raises:
             InvalidInput: no host at all has a link.
         """
-        unattached = sorted(set(nodes) - self._leaves_of.keys(), key=natural)
+        unattached = sorted({*nodes, *disputed} - self._leaves_of.keys(), key=natural)
         if not self._leaves_of:
             raise InvalidInput(
                 f"{source} names no host.",
@@ -133,8 +141,12 @@ class Cabling:
             spines=self._spines(),
             findings=(
                 *findings,
-                *(Finding(fault=Fault.NO_LINK, says=f"{node} has no link.", nodes=node) for node in unattached),
-                *self._lost_rails(members),
+                *(
+                    Finding(fault=Fault.NO_LINK, says=f"{node} has no link.", nodes=node)
+                    for node in unattached
+                    if node not in disputed
+                ),
+                *self._lost_rails(members, disputed),
                 *self._lost_leaves(members),
                 *self._crossed_rails(members),
                 *self._joined_groups(members),
@@ -207,12 +219,12 @@ class Cabling:
 
     # -- What is wrong
 
-    def _lost_rails(self, groups: Sequence[_Group]) -> Iterator[Finding]:
+    def _lost_rails(self, groups: Sequence[_Group], disputed: Set[NodeName]) -> Iterator[Finding]:
         """Nodes with fewer links than most nodes of their leaf group have."""
         for _, nodes in groups:
             usual = _usual(len(self._leaves_of[node]) for node in nodes)
             for node in nodes:
-                if (rails := len(self._leaves_of[node])) < usual:
+                if (rails := len(self._leaves_of[node])) < usual and node not in disputed:
                     says = f"{node} reaches {rails} of the {usual} leaves of its group."
                     yield Finding(fault=Fault.LOST_RAIL, says=says, nodes=node)
 

@@ -18,9 +18,10 @@ import numpy as np
 from slurm_gpuaas.domain.errors import Unavailable
 from slurm_gpuaas.domain.jobs import JobId
 from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.words import plural
 from slurm_gpuaas.topology.fabric import FabricArrays, IntArray
 from slurm_gpuaas.topology.placement import Domain, Request, choose, fits
-from slurm_gpuaas.topology.placer import FabricPlacer, plural
+from slurm_gpuaas.topology.placer import FabricPlacer
 from slurm_gpuaas.topology.room import Counts, Solution, solve
 
 LEVELS: Final = ("pod", "leaf group")

@@ -7,7 +7,8 @@ name comes from there (`b200-001 mlx5_0`), since the tools' output holds no othe
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -16,6 +17,7 @@ from typing import Final, NamedTuple
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import fold_nodes
+from slurm_gpuaas.domain.words import plural
 from slurm_gpuaas.topology.cabling import Cabling, Rate
 from slurm_gpuaas.topology.fabric import Fabric, Fault, Finding, natural
 from slurm_gpuaas.topology.ibstat import Owned, Port, Reports, check, owners
@@ -24,7 +26,7 @@ NONE: Final[Reports] = MappingProxyType({})
 MOST_FINDINGS: Final = 50
 LONGEST_LINE: Final = 1_000
 """Characters read of a line; the tools write 300 at most."""
-HOST: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})\s+\S+")
+HOST: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})\s+(\S+)")
 LANE_GBPS: Final = {
     "SDR": 2.5, "DDR": 5.0, "QDR": 10.0, "FDR10": 10.3125, "FDR": 14.0625, "EDR": 25.78125, "HDR": 53.125,
     "NDR": 106.25, "XDR": 212.5,
@@ -44,11 +46,6 @@ class Kind(StrEnum):
 class Device:
     kind: Kind
     description: str = ""
-
-    @property
-    def adapter(self) -> str:
-        """The last word of a description, such as mlx5_0."""
-        return self.description.strip().rpartition(" ")[2]
 
     @property
     def is_aggregation(self) -> bool:
@@ -103,7 +100,7 @@ class Discovery:
             InvalidInput: no host at all, or none with an adapter of these.
         """
         wanted = frozenset(nodes)
-        reports = {_as_wanted(node, wanted): ports for node, ports in reports.items()}
+        reports = {known_as(node, wanted) or node: ports for node, ports in reports.items()}
         findings = list(self.findings)
         if undescribed := len(self.mentioned.keys() - self.described.keys()):
             says = f"{undescribed} devices are known from their cables only: the file may be cut."
@@ -119,8 +116,11 @@ class Discovery:
                     way_out="Name adapters as the text does, such as mlx5_0.",
                 )
             findings += (Finding(fault=Fault.NO_LINK, says=f"No node has an adapter {one:.200}.") for one in unknown)
-        cabling = self._cabled(devices, hosts, findings)
-        return cabling.fabric(source, wanted, [*_few(findings), *self._reported(devices, wanted, reports, rails)])
+        disputed = self._disputed(hosts, reports, findings)
+        told = {guid: owned for guid, owned in hosts.items() if guid not in disputed}
+        cabling = self._cabled(devices, told, findings)
+        findings = [*_few(findings), *self._reported(devices, wanted, reports, rails)]
+        return cabling.fabric(source, wanted, findings, disputed={hosts[guid].node for guid in disputed})
 
     def _hosts(
         self,
@@ -137,18 +137,43 @@ class Discovery:
             if device.kind is not Kind.ADAPTER or device.is_aggregation:
                 continue
             if owned := owner.get(guid):
-                named = host_of(device.description, wanted or reports.keys())
-                if named and named != owned.node:
+                named = described(device.description, wanted or reports.keys())
+                if named and named.node != owned.node:
                     says = f"Adapter {guid} is in {owned.node}, but calls itself {device.description!r:.200}."
                     findings.append(Finding(fault=Fault.TWO_HOSTS, says=says, nodes=owned.node, devices=(guid,)))
                 if not wanted or owned.node in wanted:
                     hosts[guid] = owned
-            elif host := host_of(device.description, wanted):
-                hosts[guid] = Owned(host, device.adapter)
+            elif named := described(device.description, wanted):
+                hosts[guid] = named
             elif not wanted:
                 says = f"Adapter {guid} names no host: {device.description!r:.200}."
                 findings.append(Finding(fault=Fault.NO_HOST, says=says, devices=(guid,)))
         return hosts
+
+    def _disputed(self, hosts: Mapping[str, Owned], reports: Reports, findings: list[Finding]) -> Set[str]:
+        """Adapters that share name and host with another one, more than most do: two hosts go by one name there, and
+        following their cables would join what those two are cabled to. One that the host's report shows is its own.
+        """
+        alike: dict[tuple[Owned, int], set[str]] = defaultdict(set)
+        for guid, port in {end for link in self.links for end in (link.near, link.far)}:
+            if (owned := hosts.get(guid)) and owned.adapter:
+                alike[owned, port].add(guid)
+        counts = Counter(map(len, alike.values()))
+        usual = min(counts, key=lambda number: (-counts[number], number), default=1)
+        certain = {self._guid_of(port) for ports in reports.values() for port in ports}
+        left_out: dict[NodeName, dict[str, str]] = defaultdict(dict)
+        for (owned, _), guids in alike.items():
+            if len(guids) > usual:
+                left_out[owned.node].update(dict.fromkeys(guids - certain, owned.adapter))
+        for node, adapters in sorted(left_out.items(), key=lambda item: natural(item[0])):
+            if adapters:
+                says = (
+                    f"Two hosts or more call themselves {node}: {plural(len(adapters), 'adapter')} have a name that "
+                    f"another has too, such as {min(adapters.values(), key=natural):.100}, and are left out. Give the "
+                    "ibstat of both (--ibstat), or mend the descriptions."
+                )
+                findings.append(Finding(fault=Fault.TWO_HOSTS, says=says, nodes=node, devices=tuple(sorted(adapters))))
+        return {guid for adapters in left_out.values() for guid in adapters}
 
     def _reported(
         self, devices: Mapping[str, Device], wanted: Collection[NodeName], reports: Reports, rails: Collection[str]
@@ -206,29 +231,26 @@ def _few(findings: list[Finding]) -> list[Finding]:
     return [*findings[:MOST_FINDINGS], rest]
 
 
-def _as_wanted(node: NodeName, wanted: Collection[NodeName]) -> NodeName:
-    return node if node in wanted else short(node, wanted) or node
-
-
 def guid_of(digits: str) -> str:
     """As all our readers write it: 16 hex digits."""
     return digits.lower().rjust(16, "0")
 
 
-def host_of(description: str, wanted: Collection[NodeName]) -> NodeName | None:
-    """The host in a node description of the form `HOST DEVICE`; with `wanted`, also a bare host name of it."""
+def described(description: str, wanted: Collection[NodeName]) -> Owned | None:
+    """Whose an adapter is by a description of the form `HOST DEVICE`; with `wanted`, also by a bare host name of it."""
     found = HOST.fullmatch(description.strip().removeprefix("'").removesuffix("'"))
-    name = found[1] if found else description.strip()
     try:
-        node = NodeName(name)
+        node = NodeName(found[1] if found else description.strip())
     except InvalidInput:
         return None
-    if wanted:
-        return node if node in wanted else short(node, wanted)
-    return node if found else None
+    adapter = found[2] if found else ""
+    if not wanted:
+        return Owned(node, adapter) if found else None
+    known = known_as(node, wanted)
+    return Owned(known, adapter) if known else None
 
 
-def short(node: NodeName, wanted: Collection[NodeName]) -> NodeName | None:
-    """The host name before the first dot, where Slurm knows the node by that."""
+def known_as(node: NodeName, wanted: Collection[NodeName]) -> NodeName | None:
+    """The name that Slurm knows a host by: its own, or the part before the first dot; None where it knows neither."""
     bare = NodeName(node.partition(".")[0])
-    return bare if bare in wanted else None
+    return next((name for name in (node, bare) if name in wanted), None)

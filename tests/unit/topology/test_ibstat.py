@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from slurm_gpuaas.testbed.sim.damage import gone, renamed, swapped, trained
 from slurm_gpuaas.topology import iblinkinfo, ibnetdiscover
 from slurm_gpuaas.topology.fabric import Fabric, Fault
 from slurm_gpuaas.topology.ibstat import Port, Reports, parse
-from tests.unit.topology.test_iblinkinfo import NET, NODES, groups, retold
+from tests.unit.topology.test_iblinkinfo import LINES, NET, NODES, groups, retold
 
 MAKERS = "MT4129 ConnectX7   Mellanox Technologies"
 
@@ -158,6 +159,47 @@ class TestWhose:
     def test_a_report_may_be_named_with_the_domain(self) -> None:
         told = {NodeName(f"{node}.hpc.example"): ports for node, ports in reports().items()}
         assert both(NET, told).findings == ()
+
+
+class TestTwoHostsOfOneName:
+    """b200-06, of the second group, calls itself b200-02, of the first, with all of its adapters."""
+
+    NET = re.sub(r'"b200-06 (mlx5_\d)"', r'"b200-02 \1"', NET)
+    OTHERS = tuple(node for node in NODES if node not in ("b200-02", "b200-06"))
+
+    def test_neither_is_believed_and_no_groups_are_joined(self) -> None:
+        for fabric in (both(self.NET, {}), both(self.NET, {}, nodes=())):
+            assert groups(fabric)[:2] == [("b200-[01,03-04]", 8), ("b200-[05,07-08]", 8)]
+            assert "b200-02" in fabric.leaf_groups[2].node_names
+            assert {node for leaves in fabric.leaf_groups[2:] for node in leaves.node_names} <= {"b200-02", "b200-06"}
+            (finding,) = (one for one in fabric.findings if one.fault is not Fault.NO_LINK)
+            assert (finding.fault, finding.nodes, len(finding.devices)) == (Fault.TWO_HOSTS, "b200-02", 16)
+            assert finding.says == (
+                "Two hosts or more call themselves b200-02: 16 adapters have a name that another has too, such as "
+                "mlx5_0, and are left out. Give the ibstat of both (--ibstat), or mend the descriptions."
+            )
+
+    def test_one_adapter_of_another_host_costs_a_rail_and_joins_nothing(self) -> None:
+        fabric = both(renamed(NET, "b200-06 mlx5_3", "b200-02 mlx5_3"), {})
+        assert groups(fabric) == [("b200-[01-04]", 8), ("b200-[05-08]", 8)]
+        assert [(one.fault, one.nodes) for one in fabric.findings] == [
+            (Fault.TWO_HOSTS, "b200-02"), (Fault.LOST_RAIL, "b200-06"),
+        ]  # fmt: skip
+
+    def test_what_its_report_shows_is_its_own(self) -> None:
+        told = reports()
+        fabric = both(self.NET, {NODES[1]: told[NODES[1]]})
+        assert groups(fabric)[:2] == [("b200-[01-04]", 8), ("b200-[05,07-08]", 8)]
+        assert Fault.TWO_HOSTS in {one.fault for one in fabric.findings}
+        assert groups(both(self.NET, told)) == groups(ibnetdiscover.parse(NET))
+
+    def test_two_ports_of_an_adapter_and_hosts_that_name_no_device_are_not_two(self) -> None:
+        second = LINES + (
+            '\n0xb83fd20300000002 "b200-01 mlx5_0" 3 2[  ] ==( 4X 106.25 Gbps Active/  LinkUp)==>  '
+            '0xb83fd20301000000 1 60[  ] "leaf-01-1" ( )\n'
+        )
+        assert iblinkinfo.parse(second).findings == ()
+        assert both(re.sub(r" mlx5_\d", "", NET), {}).findings == ()
 
 
 class TestState:
