@@ -7,7 +7,7 @@ most of its tier, a leaf with fewer uplinks than most leaves, an adapter on anot
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence, Set
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -254,10 +254,11 @@ class Cabling:
     def _joined_groups(self, groups: Sequence[_Group]) -> Iterator[Finding]:
         """Leaf groups with more leaves than most: a node cabled into two of them makes one of both."""
         rails = _usual(len(self._leaves_of[node]) for _, nodes in groups for node in nodes)
+        unit_of = self._units()
         for leaves, nodes in groups:
             if len(leaves) <= rails:
                 continue
-            between = [node for node in nodes if len({self._unit(leaf) for leaf in self._leaves_of[node]}) > 1]
+            between = [node for node in nodes if len({unit_of[leaf] for leaf in self._leaves_of[node]}) > 1]
             if 2 * len(between) >= len(nodes):
                 says = (
                     f"{len(leaves)} leaves are one group, where a node has {rails}: half of its nodes or more are "
@@ -271,9 +272,12 @@ class Cabling:
                 )
                 yield Finding(fault=Fault.JOINED_GROUPS, says=says, nodes=fold_nodes(between))
 
-    def _unit(self, leaf: str) -> frozenset[str] | None:
-        """The leaves that most nodes of a leaf have."""
-        return _most(frozenset(self._leaves_of[node]) for node in sorted(self._hosts_of[leaf]))
+    def _units(self) -> Mapping[str, frozenset[str] | None]:
+        """The leaves that most nodes of a leaf have, by leaf. Equal sets are one object, which is compared at no cost."""
+        one: dict[frozenset[str], frozenset[str]] = {}
+        leaves_of = {node: frozenset(leaves) for node, leaves in self._leaves_of.items()}
+        leaves_of = {node: one.setdefault(leaves, leaves) for node, leaves in leaves_of.items()}
+        return {leaf: _most(leaves_of[node] for node in sorted(hosts)) for leaf, hosts in self._hosts_of.items()}
 
     def _slow_links(self) -> Iterator[Finding]:
         """Links that trained at less than most of their tier; they are up and silent."""
