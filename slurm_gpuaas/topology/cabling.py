@@ -273,7 +273,7 @@ class Cabling:
                 yield Finding(fault=Fault.JOINED_GROUPS, says=says, nodes=fold_nodes(between))
 
     def _units(self) -> Mapping[str, frozenset[str] | None]:
-        """The leaves that most nodes of a leaf have, by leaf. Equal sets are one object, which is compared at no cost."""
+        """The leaves that most nodes of a leaf have, by leaf. Equal sets are one object: cheap to compare."""
         one: dict[frozenset[str], frozenset[str]] = {}
         leaves_of = {node: frozenset(leaves) for node, leaves in self._leaves_of.items()}
         leaves_of = {node: one.setdefault(leaves, leaves) for node, leaves in leaves_of.items()}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
-from slurm_gpuaas.domain.policy import fold_nodes
+from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
 from slurm_gpuaas.domain.words import plural
 from slurm_gpuaas.topology.cabling import Cabling, Rate
 from slurm_gpuaas.topology.fabric import Fabric, Fault, Finding, natural
@@ -24,6 +24,7 @@ from slurm_gpuaas.topology.ibstat import Owned, Port, Reports, check, owners
 
 NONE: Final[Reports] = MappingProxyType({})
 MOST_FINDINGS: Final = 50
+"""Of one fault."""
 LONGEST_LINE: Final = 1_000
 """Characters read of a line; the tools write 300 at most."""
 HOST: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})\s+(\S+)")
@@ -223,12 +224,21 @@ class Discovery:
         return cabling
 
 
-def _few(findings: list[Finding]) -> list[Finding]:
-    more = len(findings) - MOST_FINDINGS
-    if more <= 0:
-        return findings
-    rest = Finding(fault=findings[MOST_FINDINGS].fault, says=f"{more} more findings like those before.")
-    return [*findings[:MOST_FINDINGS], rest]
+def _few(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """The first of each fault, and one that names what the others touch."""
+    of: dict[Fault, list[Finding]] = defaultdict(list)
+    for finding in findings:
+        of[finding.fault].append(finding)
+    for fault, alike in of.items():
+        yield from alike[:MOST_FINDINGS]
+        if more := alike[MOST_FINDINGS:]:
+            nodes = {node for finding in more if finding.nodes for node in expand_nodes(finding.nodes)}
+            yield Finding(
+                fault=fault,
+                says=f"{plural(len(more), 'more finding')} of {fault} like those before.",
+                nodes=fold_nodes(sorted(nodes, key=natural)) if nodes else "",
+                devices=tuple(dict.fromkeys(device for finding in more for device in finding.devices)),
+            )
 
 
 def guid_of(digits: str) -> str:

@@ -9,9 +9,11 @@ from click.testing import CliRunner
 
 from slurm_gpuaas.cli.topology import group
 from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.topology import iblinkinfo, ibnetdiscover
 from slurm_gpuaas.topology.discovery import Discovery
 from slurm_gpuaas.topology.fabric import Fabric, Fault
+from slurm_gpuaas.topology.ibstat import Port
 from tests.unit.topology.test_iblinkinfo import NET, NODES, groups, retold
 
 RAILS = frozenset(f"mlx5_{rail}" for rail in range(8))
@@ -95,6 +97,29 @@ def test_a_rail_that_no_node_has_is_a_finding_and_none_at_all_an_error() -> None
     assert [one.says for one in fabric.findings] == ["No node has an adapter mlx5_8."]
     with pytest.raises(InvalidInput, match="no node has an adapter ib0 or ib1"):
         found.fabric("", rails={"ib1", "ib0"})
+
+
+def test_many_findings_of_one_fault_hide_none_of_another_and_their_nodes_are_named() -> None:
+    text = NET + "".join(f'\n\nCa\t1 "H-{0xEE00 + n:016x}"\t# "MT4129"\n' for n in range(60))
+    fabric = ibnetdiscover.read(text).fabric("", rails=RAILS | {"mlx5_33"})
+    assert "No node has an adapter mlx5_33." in [one.says for one in fabric.findings]
+    unnamed = [one for one in fabric.findings if one.fault is Fault.NO_HOST]
+    assert (len(unnamed), unnamed[-1].says) == (51, "10 more findings of no-host like those before.")
+    assert unnamed[-1].devices[0] == f"{0xEE00 + 50:016x}"
+
+    names = [f"n{number}" for number in range(1, 61)]
+    reports = {
+        NodeName(name): [Port(adapter="a", number=1, node_guid=f"{n:016x}", guid="")] for n, name in enumerate(names)
+    }
+    text = NET + "".join(f'\n\nCa\t1 "H-{n:016x}"\t# "old a"\n' for n in range(60))
+    wrong = [
+        one
+        for one in ibnetdiscover.read(text)
+        .fabric("", nodes=[*NODES, *reports, NodeName("old")], reports=reports)
+        .findings
+        if one.fault is Fault.TWO_HOSTS
+    ]
+    assert (len(wrong), wrong[-1].nodes) == (51, "n[51-60]")
 
 
 def test_the_command(tmp_path: Path) -> None:
