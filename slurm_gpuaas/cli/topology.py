@@ -130,8 +130,8 @@ def check(fabric: TextIO, as_json: bool) -> None:
 @click.argument("after", type=TEXT)
 @click.option("--json", "as_json", is_flag=True, help="The differences as one JSON document.")
 def diff(before: TextIO, after: TextIO, as_json: bool) -> None:
-    """What changed from BEFORE.json to AFTER.json: nodes that came, went or moved, findings that are new or gone. Exits
-    with 2 if anything did.
+    """What changed from BEFORE.json to AFTER.json: nodes that came, went or moved, leaf groups and pods that were
+    joined, split or renamed, switches that came or went, findings that are new or gone. Exits with 2 if anything did.
 
     \b
     Example:
