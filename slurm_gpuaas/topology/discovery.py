@@ -102,7 +102,8 @@ class Discovery:
         """
         wanted = frozenset(nodes)
         reports = {known_as(node, wanted) or node: ports for node, ports in reports.items()}
-        findings = list(self.findings)
+        findings = [*self.findings, *_lacking(wanted, reports)]
+        reports = {node: ports for node, ports in reports.items() if ports}
         if undescribed := len(self.mentioned.keys() - self.described.keys()):
             says = f"{undescribed} devices are known from their cables only: the file may be cut."
             findings.append(Finding(fault=Fault.CUT_TEXT, says=says))
@@ -179,12 +180,7 @@ class Discovery:
     def _reported(
         self, devices: Mapping[str, Device], wanted: Collection[NodeName], reports: Reports, rails: Collection[str]
     ) -> Iterator[Finding]:
-        """What the nodes' own reports say is wrong, and the nodes without one."""
-        if not reports:
-            return
-        if lacking := sorted(set(wanted) - reports.keys(), key=natural):
-            says = f"{len(lacking)} nodes have no ibstat: their adapters are known by description only."
-            yield Finding(fault=Fault.NO_REPORT, says=says, nodes=fold_nodes(lacking))
+        """What the nodes' own reports say is wrong."""
         links: dict[tuple[str, int], Rate | None] = {}
         for link in self.links:
             for end in (link.near, link.far):
@@ -222,6 +218,21 @@ class Discovery:
             elif not devices[one].is_aggregation:
                 cabling.connect_other(other)
         return cabling
+
+
+def _lacking(wanted: Set[NodeName], reports: Reports) -> Iterator[Finding]:
+    """Nodes without a report, and reports of no port, which may be other files."""
+    told = {node for node, ports in reports.items() if ports}
+    empty = reports.keys() - told
+    if reports and (lacking := sorted((wanted or empty) - told, key=natural)):
+        says = (
+            f"{plural(len(lacking), 'node')} without an ibstat that names an InfiniBand port: their adapters are known "
+            "by description only."
+        )
+        yield Finding(fault=Fault.NO_REPORT, says=says, nodes=fold_nodes(lacking))
+    if wanted and (strange := sorted(empty - wanted, key=natural)):
+        says = f"{plural(len(strange), 'report')} named after no node and without an InfiniBand port: {strange[0]}."
+        yield Finding(fault=Fault.NO_REPORT, says=says, devices=tuple(strange))
 
 
 def _few(findings: Iterable[Finding]) -> Iterator[Finding]:

@@ -150,6 +150,21 @@ class TestWhose:
         (finding,) = both(NET, told).findings
         assert (finding.fault, finding.nodes) == (Fault.NO_REPORT, "b200-[03-04]")
 
+    def test_a_report_without_a_port_is_none(self) -> None:
+        told = {**reports(), NODES[2]: parse("ibpanic: [27] main: stat of IB device 'mlx5_0' failed\n"), NODES[3]: ()}
+        for nodes in (NODES, ()):
+            (finding,) = both(NET, told, nodes=nodes).findings
+            assert (finding.fault, finding.nodes) == (Fault.NO_REPORT, "b200-[03-04]")
+        (finding,) = both(NET, dict.fromkeys(NODES, ())).findings
+        assert (finding.fault, finding.nodes) == (Fault.NO_REPORT, "b200-[01-08]")
+
+    def test_a_file_of_something_else_is_said(self) -> None:
+        (finding,) = both(NET, {**reports(), NodeName("notes.md"): ()}).findings
+        assert (finding.fault, finding.nodes) == (Fault.NO_REPORT, "")
+        assert finding.says == "1 report named after no node and without an InfiniBand port: notes.md."
+        (finding,) = both(NET, {**reports(), NodeName("notes.md"): ()}, nodes=()).findings
+        assert (finding.fault, finding.nodes) == (Fault.NO_REPORT, "notes.md")
+
     def test_a_node_that_is_not_the_clusters_keeps_its_adapters(self) -> None:
         text = swapped(NET, "b200-08 mlx5_0", "b200-07 mlx5_0")
         told = {NodeName("spare"): reports()[NODES[7]]} | {node: reports()[node] for node in NODES[:7]}
