@@ -280,15 +280,23 @@ class Cabling:
         return {leaf: _most(leaves_of[node] for node in sorted(hosts)) for leaf, hosts in self._hosts_of.items()}
 
     def _slow_links(self) -> Iterator[Finding]:
-        """Links that trained at less than most of their tier; they are up and silent."""
-        usual = _most(cable.rate for cable in self._host_cables.values() if cable.rate)
+        """Links that trained at less than most of their kind; they are up and silent. Of a kind are adapters of a name,
+        since a storage network may be slower than the compute fabric, and cables between switches.
+        """
+        rates: dict[str, list[Rate]] = defaultdict(list)
+        for one in self._host_cables.values():
+            if one.rate:
+                rates[one.adapter].append(one.rate)
+        everyone = _usual_rate(rate for alike in rates.values() for rate in alike)
+        kinds = {adapter: _usual_rate(alike) if len(alike) > 1 else everyone for adapter, alike in rates.items()}
         for one in sorted(self._host_cables.values(), key=lambda one: (natural(one.node), one.adapter)):
+            usual = kinds.get(one.adapter)
             if usual and one.rate and one.rate.gbps < usual.gbps:
                 where = f"{one.node} {one.adapter} to {self._called(one.switch)}"
                 says = f"{where} runs at {one.rate.name} ({one.rate.gbps:g} Gb/s), others at {usual.name}."
                 yield Finding(fault=Fault.SLOW_LINK, says=says, nodes=one.node, devices=(one.switch,))
         inner = self._inner_cables()
-        usual = _most(cable.rate for cable in inner if cable.rate)
+        usual = _usual_rate(cable.rate for cable in inner if cable.rate)
         for other in sorted(inner, key=lambda other: sorted(other.ends)):
             if usual and other.rate and other.rate.gbps < usual.gbps:
                 where = " to ".join(sorted(map(self._called, other.ends), key=natural))
@@ -335,6 +343,12 @@ def _usual(numbers: Iterable[int]) -> int:
     """The commonest number, the larger among equals; 0 of none."""
     counts = Counter(numbers)
     return max(counts, key=lambda number: (counts[number], number), default=0)
+
+
+def _usual_rate(rates: Iterable[Rate]) -> Rate | None:
+    """The commonest, the faster among equals; None of none."""
+    counts = Counter(rates)
+    return max(counts, key=lambda rate: (counts[rate], rate.gbps), default=None)
 
 
 def _most(values: Iterable[Value]) -> Value | None:

@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from slurm_gpuaas.cli.topology import group
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.testbed.sim.damage import renamed, trained
 from slurm_gpuaas.topology import iblinkinfo, ibnetdiscover
 from slurm_gpuaas.topology.discovery import Discovery
 from slurm_gpuaas.topology.fabric import Fabric, Fault
@@ -31,7 +32,9 @@ def with_storage(net: str, *, nodes: int = 8) -> str:
     lines += [f'[{60 + n}]\t"S-{spine}"[50]\t\t# "spine-01-0{n + 1}" lid 2 4xHDR' for n, spine in enumerate(SPINES)]
     for port, host in enumerate(hosts, start=1):
         lines += ["", f'Ca\t1 "H-{0xBB00 + port * 16:016x}"\t# "{host}"']
-        lines.append(f'[1]({0xBB01 + port * 16:016x}) \t"S-00000000000000aa"[{port}]\t# lid 9 lmc 0 "x" lid 200 4xHDR')
+        lines.append(
+            f'[1]({0xBB01 + port * 16:016x}) \t"S-00000000000000aa"[{port}]\t# lid 9 lmc 0 "storage-leaf" lid 200 4xHDR'
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -66,6 +69,20 @@ def test_without_rails_a_storage_network_is_said_to_be_a_likely_cause() -> None:
             "17 leaves are one group, where a node has 9: half of its nodes or more are cabled to leaves of two. Is a "
             "storage network among them? Name the compute adapters with --rails."
         )
+
+
+def test_a_slower_storage_network_has_no_slow_links_but_that_of_its_own_that_lags() -> None:
+    for found in discovered(trained(with_storage(NET), "b200-03 mlx5_8", "storage-leaf", "1xHDR")):
+        slow = [one for one in found.fabric("", nodes=NODES).findings if one.fault is Fault.SLOW_LINK and one.nodes]
+        assert [one.says for one in slow if " mlx5_" in one.says] == [
+            "b200-03 mlx5_8 to storage-leaf runs at 1xHDR (53.125 Gb/s), others at 4xHDR."
+        ]
+
+
+def test_an_adapter_alone_of_its_name_is_judged_by_all() -> None:
+    text = trained(renamed(NET, "b200-03 mlx5_0", "b200-03 ib0"), "b200-03 ib0", "leaf-01-1", "4xHDR")
+    (slow,) = (one for one in ibnetdiscover.parse(text).findings if one.fault is Fault.SLOW_LINK)
+    assert slow.says == "b200-03 ib0 to leaf-01-1 runs at 4xHDR (212.5 Gb/s), others at 4xNDR."
 
 
 def test_the_leaf_of_hosts_that_are_not_the_clusters_is_no_core() -> None:
