@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import fold_nodes
+from slurm_gpuaas.domain.words import plural
 from slurm_gpuaas.topology.fabric import (
     UNATTACHED,
     Fabric,
@@ -233,7 +234,9 @@ class Cabling:
         usual = _usual(len(leaves) for leaves, _ in groups)
         for leaves, nodes in groups:
             if len(leaves) < usual:
-                says = f"The leaf group of {_named(nodes)} has {len(leaves)} leaves, most have {usual}."
+                says = (
+                    f"The leaf group of {_named(nodes)} has {plural(len(leaves), 'leaf', 'leaves')}, most have {usual}."
+                )
                 yield Finding(fault=Fault.LOST_LEAF, says=says, nodes=fold_nodes(nodes))
 
     def _crossed_rails(self, groups: Sequence[_Group]) -> Iterator[Finding]:

@@ -105,10 +105,17 @@ class Discovery:
         findings = [*self.findings, *_lacking(wanted, reports)]
         reports = {node: ports for node, ports in reports.items() if ports}
         if undescribed := len(self.mentioned.keys() - self.described.keys()):
-            says = f"{undescribed} devices are known from their cables only: the file may be cut."
+            says = f"{plural(undescribed, 'device is', 'devices are')} known from cables only: the file may be cut."
             findings.append(Finding(fault=Fault.CUT_TEXT, says=says))
         devices = {**self.mentioned, **self.described}
         hosts = self._hosts(devices, wanted, reports, findings)
+        adapters = (device for guid, device in devices.items() if device.kind is Kind.ADAPTER and guid not in hosts)
+        if odd := _written_otherwise(adapters, wanted):
+            (ours, theirs), *_ = odd.items()
+            says = f"{plural(len(odd), 'host')} of other case in the text than in --nodes, such as {theirs} for {ours}."
+            if not hosts:
+                raise InvalidInput(f"{source}: {says}", way_out="Write names of hosts in --nodes as the text does.")
+            findings.append(Finding(fault=Fault.NO_HOST, says=says, nodes=fold_nodes(odd)))
         if rails:
             hosts = {guid: owned for guid, owned in hosts.items() if owned.adapter in rails}
             unknown = sorted(set(rails) - {owned.adapter for owned in hosts.values()}, key=natural)
@@ -218,6 +225,14 @@ class Discovery:
             elif not devices[one].is_aggregation:
                 cabling.connect_other(other)
         return cabling
+
+
+def _written_otherwise(adapters: Iterable[Device], wanted: Collection[NodeName]) -> Mapping[NodeName, NodeName]:
+    """Hosts of the text by the node whose name differs in upper and lower case alone."""
+    ours = {NodeName(node.lower()): node for node in wanted}
+    named = (described(device.description, ()) for device in adapters)
+    theirs = {known_as(NodeName(one.node.lower()), ours.keys()): one.node for one in named if one}
+    return {ours[node]: host for node, host in sorted(theirs.items(), key=lambda one: natural(one[1])) if node}
 
 
 def _lacking(wanted: Set[NodeName], reports: Reports) -> Iterator[Finding]:

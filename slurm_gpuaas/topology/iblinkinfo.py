@@ -13,6 +13,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.words import plural
 from slurm_gpuaas.topology.cabling import Rate
 from slurm_gpuaas.topology.discovery import LANE_GBPS, LONGEST_LINE, Device, Discovery, End, Kind, Link, guid_of
 from slurm_gpuaas.topology.fabric import Fabric, Fault, Finding
@@ -94,9 +95,11 @@ def read(text: str) -> Discovery:
         links.append(Link(End(near.guid, near.port), End(far_guid, end.port), speed))
     findings = []
     if strange:
-        findings.append(Finding(fault=Fault.STRANGE_TEXT, says=f"{strange} lines were not understood."))
+        findings.append(
+            Finding(fault=Fault.STRANGE_TEXT, says=f"{plural(strange, 'line was', 'lines were')} not understood.")
+        )
     if blind:
-        says = f"{blind} cables lead to devices that share name and LID: use `iblinkinfo -l`."
+        says = f"{plural(blind, 'cable leads', 'cables lead')} to devices that share name and LID: use `iblinkinfo -l`."
         findings.append(Finding(fault=Fault.STRANGE_TEXT, says=says))
     kinds = {**_guessed(links), **kinds}
     return Discovery(

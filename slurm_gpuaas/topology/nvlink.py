@@ -13,6 +13,7 @@ from typing import Final
 
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import fold_nodes
+from slurm_gpuaas.domain.words import plural
 from slurm_gpuaas.topology.discovery import known_as
 from slurm_gpuaas.topology.fabric import Fabric, Fault, Finding, NvlinkDomain, natural
 
@@ -59,7 +60,7 @@ def add(fabric: Fabric, text: str) -> Fabric:
             domains[node][domain_of(*fields[:4])] += 1
     findings = list(fabric.findings)
     if strange:
-        says = f"{strange} lines about NVLink domains were not understood."
+        says = f"{plural(strange, 'line')} about NVLink domains not understood."
         findings.append(Finding(fault=Fault.STRANGE_TEXT, says=says))
     members: dict[str, list[NodeName]] = defaultdict(list)
     for node, counts in sorted(domains.items(), key=lambda item: natural(item[0])):

@@ -262,7 +262,7 @@ class TestCommand:
         net.write_text(renamed(NET, "b200-02 mlx5_3", MAKERS))
         folder.mkdir()
         for number, node in enumerate(expand_nodes("b200-[01-08]")):
-            (folder / (f"{node}.txt" if number % 2 else node)).write_text(text_of(number))
+            (folder / (f"{node}.txt" if number % 2 else node)).write_text(text_of(number), encoding="utf-8-sig")
         (folder / ".swp").write_text("x")
         argv = ["import", "ibnetdiscover", str(net), "--nodes", "b200-[01-08]", "--ibstat", str(folder)]
         ran = CliRunner().invoke(group, argv, catch_exceptions=False)
