@@ -37,6 +37,11 @@ class Rate:
     gbps: float
 
 
+def guid_of(digits: str) -> str:
+    """As all our readers write it: 16 hex digits."""
+    return digits.lower().rjust(16, "0")
+
+
 @dataclass(frozen=True, slots=True)
 class _HostCable:
     node: NodeName

@@ -267,11 +267,6 @@ def _few(findings: Iterable[Finding]) -> Iterator[Finding]:
             )
 
 
-def guid_of(digits: str) -> str:
-    """As all our readers write it: 16 hex digits."""
-    return digits.lower().rjust(16, "0")
-
-
 def described(description: str, wanted: Collection[NodeName]) -> Owned | None:
     """Whose an adapter is by a description of the form `HOST DEVICE`; with `wanted`, also by a bare host name of it."""
     found = HOST.fullmatch(description.strip().removeprefix("'").removesuffix("'"))
