@@ -138,11 +138,12 @@ def nvlink_registrations(prepare: Callable[[], None]) -> list[str]:
     try:
         prepare()
         pynvml.nvmlInit()
-        registrations = [_registration(handle) for _gpu, handle in _handles()]
-        pynvml.nvmlShutdown()
+        try:
+            return [_registration(handle) for _gpu, handle in _handles()]
+        finally:
+            pynvml.nvmlShutdown()
     except (OSError, pynvml.NVMLError) as error:
         raise Unavailable(f"NVML does not work here: {error}.", way_out="Load NVIDIA's driver.") from None
-    return registrations
 
 
 def _registration(handle: Any) -> str:

@@ -20,6 +20,7 @@ from slurm_gpuaas.cli.topology_import import group as import_group
 from slurm_gpuaas.domain.errors import ExitCode, InvalidInput
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
+from slurm_gpuaas.domain.words import plural
 from slurm_gpuaas.topology import (
     picture,
     slurm_conf,
@@ -27,7 +28,7 @@ from slurm_gpuaas.topology import (
     validation,
 )
 from slurm_gpuaas.topology.difference import compare
-from slurm_gpuaas.topology.fabric import Fabric, LeafGroup, invalid, natural
+from slurm_gpuaas.topology.fabric import UNATTACHED, Fabric, LeafGroup, invalid, natural
 from slurm_gpuaas.topology.problem import Problem, solve
 
 FORMS = {"topology.yaml": slurm_yaml.render, "topology.conf": slurm_conf.render}
@@ -85,11 +86,15 @@ def show(fabric: TextIO, as_json: bool, as_svg: bool, output: Path | None) -> No
         for group in known.leaf_groups
     ]
     print_table(["pod", "leaf group", "#nodes", "#leaf switches", "rails", "node list"], rows, empty="No leaf group.")
-    nodes = sum(len(group.node_names) for group in known.leaf_groups)
+    nodes = [len(group.node_names) for group in known.leaf_groups]
+    loose = sum(len(group.node_names) for group in known.pods.get(UNATTACHED, ()))
+    groups = [group for group in known.leaf_groups if group.pod != UNATTACHED]
+    apart = f" ({loose} without a link)" if loose else ""
+    above = plural(sum(spine.level > 1 for spine in known.spines), "switch", "switches")
     click.echo(
-        f"{nodes} nodes, {len(known.leaf_groups)} leaf groups, {len(known.pods)} pods, "
-        f"{sum(spine.level == 1 for spine in known.spines)} spines, "
-        f"{sum(spine.level > 1 for spine in known.spines)} switches above them."
+        f"{plural(sum(nodes), 'node')}{apart}, {plural(len(groups), 'leaf group')}, "
+        f"{plural(len({group.pod for group in groups}), 'pod')}, "
+        f"{plural(sum(spine.level == 1 for spine in known.spines), 'spine')}, {above} above them."
     )
     for domain in known.nvlink_domains:
         click.echo(f"NVLink domain {domain.name}: {domain.nodes}")
@@ -131,8 +136,8 @@ def check(fabric: TextIO, as_json: bool) -> None:
 @click.argument("after", type=TEXT)
 @click.option("--json", "as_json", is_flag=True, help="The differences as one JSON document.")
 def diff(before: TextIO, after: TextIO, as_json: bool) -> None:
-    """What changed from BEFORE.json to AFTER.json: nodes that came, went or moved, findings that are new or gone. Exits
-    with 2 if anything did.
+    """What changed from BEFORE.json to AFTER.json: nodes that came, went or moved, leaf groups and pods that were
+    joined, split or renamed, switches that came or went, findings that are new or gone. Exits with 2 if anything did.
 
     \b
     Example:
@@ -232,6 +237,11 @@ def schema() -> None:
 @click.option("--json", "as_json", is_flag=True, help="The answer as one JSON document.")
 def place(file: TextIO, as_json: bool) -> None:
     """Choose the best domains for a request: the fewest, level by level from the top, then the best fit.
+
+    \b
+    Examples:
+      gpuaas topology place --problem problem.json
+      gpuaas topology place --problem - --json < problem.json | jq .assignment
 
     \b
     Example problem:

@@ -12,7 +12,8 @@ import click
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.topology.fabric import Fabric, parse_fabric
 
-TEXT = click.File("r", encoding="utf-8", errors="replace")
+TEXT = click.File("r", encoding="utf-8-sig", errors="replace")
+"""An editor of Windows may have put a mark before it."""
 OUTPUT = click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Default: standard output."
 )

@@ -66,7 +66,13 @@ def _discovery_options(command: Command) -> Command:
 @click.group("import")
 def group() -> None:
     """Read a fabric and write it as fabric.json (docs/reference/fabric.schema.json is its schema). Exits with 1, all
-    the same, where the text is cut or not wholly understood."""
+    the same, where the text is cut or not wholly understood.
+
+    \b
+    Examples:
+      ibnetdiscover | gpuaas topology import ibnetdiscover - --nodes 'b200-[001-129]' -o fabric.json
+      gpuaas topology import topology.yaml /etc/slurm/topology.yaml -o fabric.json
+    """
 
 
 @group.command("ibnetdiscover")
@@ -136,7 +142,7 @@ def _reports(folder: Path) -> Reports:
         for path in sorted(folder.iterdir()):
             if path.is_file() and not path.name.startswith("."):
                 node = NodeName(path.name.removesuffix(".txt"))
-                reports[node] = ibstat.parse(path.read_text(encoding="utf-8", errors="replace"))
+                reports[node] = ibstat.parse(path.read_text(encoding="utf-8-sig", errors="replace"))
     except OSError as error:
         raise InvalidInput(f"{error.filename} cannot be read: {error.strerror}.", way_out="Allow it.") from None
     if not reports:

@@ -7,13 +7,14 @@ most of its tier, a leaf with fewer uplinks than most leaves, an adapter on anot
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import fold_nodes
+from slurm_gpuaas.domain.words import plural
 from slurm_gpuaas.topology.fabric import (
     UNATTACHED,
     Fabric,
@@ -34,6 +35,11 @@ class Rate:
 
     name: str
     gbps: float
+
+
+def guid_of(digits: str) -> str:
+    """As all our readers write it: 16 hex digits."""
+    return digits.lower().rjust(16, "0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +96,24 @@ class Cabling:
         self._neighbours[one].add(other)
         self._neighbours[other].add(one)
 
-    def fabric(self, source: str, nodes: Iterable[NodeName] = (), findings: Sequence[Finding] = ()) -> Fabric:
+    def fabric(
+        self,
+        source: str,
+        nodes: Iterable[NodeName] = (),
+        findings: Sequence[Finding] = (),
+        *,
+        disputed: Set[NodeName] = frozenset(),
+    ) -> Fabric:
         """The fabric of these links.
 
         Args:
             nodes: nodes that must be in it; those without a link stand in `UNATTACHED`.
+            disputed: nodes of which links were left out, as `findings` say: in it too, and no such link is missed.
 
         Raises:
             InvalidInput: no host at all has a link.
         """
-        unattached = sorted(set(nodes) - self._leaves_of.keys(), key=natural)
+        unattached = sorted({*nodes, *disputed} - self._leaves_of.keys(), key=natural)
         if not self._leaves_of:
             raise InvalidInput(
                 f"{source} names no host.",
@@ -133,8 +147,12 @@ class Cabling:
             spines=self._spines(),
             findings=(
                 *findings,
-                *(Finding(fault=Fault.NO_LINK, says=f"{node} has no link.", nodes=node) for node in unattached),
-                *self._lost_rails(members),
+                *(
+                    Finding(fault=Fault.NO_LINK, says=f"{node} has no link.", nodes=node)
+                    for node in unattached
+                    if node not in disputed
+                ),
+                *self._lost_rails(members, disputed),
                 *self._lost_leaves(members),
                 *self._crossed_rails(members),
                 *self._joined_groups(members),
@@ -224,12 +242,12 @@ class Cabling:
 
     # -- What is wrong
 
-    def _lost_rails(self, groups: Sequence[_Group]) -> Iterator[Finding]:
+    def _lost_rails(self, groups: Sequence[_Group], disputed: Set[NodeName]) -> Iterator[Finding]:
         """Nodes with fewer links than most nodes of their leaf group have."""
         for _, nodes in groups:
             usual = _usual(len(self._leaves_of[node]) for node in nodes)
             for node in nodes:
-                if (rails := len(self._leaves_of[node])) < usual:
+                if (rails := len(self._leaves_of[node])) < usual and node not in disputed:
                     says = f"{node} reaches {rails} of the {usual} leaves of its group."
                     yield Finding(fault=Fault.LOST_RAIL, says=says, nodes=node)
 
@@ -238,7 +256,9 @@ class Cabling:
         usual = _usual(len(leaves) for leaves, _ in groups)
         for leaves, nodes in groups:
             if len(leaves) < usual:
-                says = f"The leaf group of {_named(nodes)} has {len(leaves)} leaves, most have {usual}."
+                says = (
+                    f"The leaf group of {_named(nodes)} has {plural(len(leaves), 'leaf', 'leaves')}, most have {usual}."
+                )
                 yield Finding(fault=Fault.LOST_LEAF, says=says, nodes=fold_nodes(nodes))
 
     def _crossed_rails(self, groups: Sequence[_Group]) -> Iterator[Finding]:
@@ -259,10 +279,11 @@ class Cabling:
     def _joined_groups(self, groups: Sequence[_Group]) -> Iterator[Finding]:
         """Leaf groups with more leaves than most: a node cabled into two of them makes one of both."""
         rails = _usual(len(self._leaves_of[node]) for _, nodes in groups for node in nodes)
+        unit_of = self._units()
         for leaves, nodes in groups:
             if len(leaves) <= rails:
                 continue
-            between = [node for node in nodes if len({self._unit(leaf) for leaf in self._leaves_of[node]}) > 1]
+            between = [node for node in nodes if len({unit_of[leaf] for leaf in self._leaves_of[node]}) > 1]
             if 2 * len(between) >= len(nodes):
                 says = (
                     f"{len(leaves)} leaves are one group, where a node has {rails}: half of its nodes or more are "
@@ -276,20 +297,31 @@ class Cabling:
                 )
                 yield Finding(fault=Fault.JOINED_GROUPS, says=says, nodes=fold_nodes(between))
 
-    def _unit(self, leaf: str) -> frozenset[str] | None:
-        """The leaves that most nodes of a leaf have."""
-        return _most(frozenset(self._leaves_of[node]) for node in sorted(self._hosts_of[leaf]))
+    def _units(self) -> Mapping[str, frozenset[str] | None]:
+        """The leaves that most nodes of a leaf have, by leaf. Equal sets are one object: cheap to compare."""
+        one: dict[frozenset[str], frozenset[str]] = {}
+        leaves_of = {node: frozenset(leaves) for node, leaves in self._leaves_of.items()}
+        leaves_of = {node: one.setdefault(leaves, leaves) for node, leaves in leaves_of.items()}
+        return {leaf: _most(leaves_of[node] for node in sorted(hosts)) for leaf, hosts in self._hosts_of.items()}
 
     def _slow_links(self) -> Iterator[Finding]:
-        """Links that trained at less than most of their tier; they are up and silent."""
-        usual = _most(cable.rate for cable in self._host_cables.values() if cable.rate)
+        """Links that trained at less than most of their kind; they are up and silent. Of a kind are adapters of a name,
+        since a storage network may be slower than the compute fabric, and cables between switches.
+        """
+        rates: dict[str, list[Rate]] = defaultdict(list)
+        for one in self._host_cables.values():
+            if one.rate:
+                rates[one.adapter].append(one.rate)
+        everyone = _usual_rate(rate for alike in rates.values() for rate in alike)
+        kinds = {adapter: _usual_rate(alike) if len(alike) > 1 else everyone for adapter, alike in rates.items()}
         for one in sorted(self._host_cables.values(), key=lambda one: (natural(one.node), one.adapter)):
+            usual = kinds.get(one.adapter)
             if usual and one.rate and one.rate.gbps < usual.gbps:
                 where = f"{one.node} {one.adapter} to {self._called(one.switch)}"
                 says = f"{where} runs at {one.rate.name} ({one.rate.gbps:g} Gb/s), others at {usual.name}."
                 yield Finding(fault=Fault.SLOW_LINK, says=says, nodes=one.node, devices=(one.switch,))
         inner = self._inner_cables()
-        usual = _most(cable.rate for cable in inner if cable.rate)
+        usual = _usual_rate(cable.rate for cable in inner if cable.rate)
         for other in sorted(inner, key=lambda other: sorted(other.ends)):
             if usual and other.rate and other.rate.gbps < usual.gbps:
                 where = " to ".join(sorted(map(self._called, other.ends), key=natural))
@@ -336,6 +368,12 @@ def _usual(numbers: Iterable[int]) -> int:
     """The commonest number, the larger among equals; 0 of none."""
     counts = Counter(numbers)
     return max(counts, key=lambda number: (counts[number], number), default=0)
+
+
+def _usual_rate(rates: Iterable[Rate]) -> Rate | None:
+    """The commonest, the faster among equals; None of none."""
+    counts = Counter(rates)
+    return max(counts, key=lambda rate: (counts[rate], rate.gbps), default=None)
 
 
 def _most(values: Iterable[Value]) -> Value | None:

@@ -20,9 +20,10 @@ from slurm_gpuaas.domain.capacity import Level
 from slurm_gpuaas.domain.errors import Unavailable
 from slurm_gpuaas.domain.jobs import JobId
 from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.words import plural
 from slurm_gpuaas.topology.fabric import FabricArrays, IntArray
 from slurm_gpuaas.topology.placement import Domain, Request, choose, fits
-from slurm_gpuaas.topology.placer import FabricPlacer, plural
+from slurm_gpuaas.topology.placer import FabricPlacer
 from slurm_gpuaas.topology.room import Counts, Solution, solve
 
 _DEPTH: Final = {Level.POD: 0, Level.LEAF_GROUP: 1}

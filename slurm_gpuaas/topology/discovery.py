@@ -7,7 +7,8 @@ name comes from there (`b200-001 mlx5_0`), since the tools' output holds no othe
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
@@ -15,16 +16,18 @@ from typing import Final, NamedTuple
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
-from slurm_gpuaas.domain.policy import fold_nodes
+from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
+from slurm_gpuaas.domain.words import plural
 from slurm_gpuaas.topology.cabling import Cabling, Rate
 from slurm_gpuaas.topology.fabric import Fabric, Fault, Finding, natural
 from slurm_gpuaas.topology.ibstat import Owned, Port, Reports, check, owners
 
 NONE: Final[Reports] = MappingProxyType({})
 MOST_FINDINGS: Final = 50
+"""Of one fault."""
 LONGEST_LINE: Final = 1_000
 """Characters read of a line; the tools write 300 at most."""
-HOST: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})\s+\S+")
+HOST: Final = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]{0,63})\s+(\S+)")
 LANE_GBPS: Final = {
     "SDR": 2.5, "DDR": 5.0, "QDR": 10.0, "FDR10": 10.3125, "FDR": 14.0625, "EDR": 25.78125, "HDR": 53.125,
     "NDR": 106.25, "XDR": 212.5,
@@ -44,11 +47,6 @@ class Kind(StrEnum):
 class Device:
     kind: Kind
     description: str = ""
-
-    @property
-    def adapter(self) -> str:
-        """The last word of a description, such as mlx5_0."""
-        return self.description.strip().rpartition(" ")[2]
 
     @property
     def is_aggregation(self) -> bool:
@@ -103,13 +101,21 @@ class Discovery:
             InvalidInput: no host at all, or none with an adapter of these.
         """
         wanted = frozenset(nodes)
-        reports = {_as_wanted(node, wanted): ports for node, ports in reports.items()}
-        findings = list(self.findings)
+        reports = {known_as(node, wanted) or node: ports for node, ports in reports.items()}
+        findings = [*self.findings, *_lacking(wanted, reports)]
+        reports = {node: ports for node, ports in reports.items() if ports}
         if undescribed := len(self.mentioned.keys() - self.described.keys()):
-            says = f"{undescribed} devices are known from their cables only: the file may be cut."
+            says = f"{plural(undescribed, 'device is', 'devices are')} known from cables only: the file may be cut."
             findings.append(Finding(fault=Fault.CUT_TEXT, says=says))
         devices = {**self.mentioned, **self.described}
         hosts = self._hosts(devices, wanted, reports, findings)
+        adapters = (device for guid, device in devices.items() if device.kind is Kind.ADAPTER and guid not in hosts)
+        if odd := _written_otherwise(adapters, wanted):
+            (ours, theirs), *_ = odd.items()
+            says = f"{plural(len(odd), 'host')} of other case in the text than in --nodes, such as {theirs} for {ours}."
+            if not hosts:
+                raise InvalidInput(f"{source}: {says}", way_out="Write names of hosts in --nodes as the text does.")
+            findings.append(Finding(fault=Fault.NO_HOST, says=says, nodes=fold_nodes(odd)))
         if rails:
             hosts = {guid: owned for guid, owned in hosts.items() if owned.adapter in rails}
             unknown = sorted(set(rails) - {owned.adapter for owned in hosts.values()}, key=natural)
@@ -119,8 +125,11 @@ class Discovery:
                     way_out="Name adapters as the text does, such as mlx5_0.",
                 )
             findings += (Finding(fault=Fault.NO_LINK, says=f"No node has an adapter {one:.200}.") for one in unknown)
-        cabling = self._cabled(devices, hosts, findings)
-        return cabling.fabric(source, wanted, [*_few(findings), *self._reported(devices, wanted, reports, rails)])
+        disputed = self._disputed(hosts, reports, findings)
+        told = {guid: owned for guid, owned in hosts.items() if guid not in disputed}
+        cabling = self._cabled(devices, told, findings)
+        findings = [*_few(findings), *self._reported(devices, wanted, reports, rails)]
+        return cabling.fabric(source, wanted, findings, disputed={hosts[guid].node for guid in disputed})
 
     def _hosts(
         self,
@@ -137,28 +146,48 @@ class Discovery:
             if device.kind is not Kind.ADAPTER or device.is_aggregation:
                 continue
             if owned := owner.get(guid):
-                named = host_of(device.description, wanted or reports.keys())
-                if named and named != owned.node:
+                named = described(device.description, wanted or reports.keys())
+                if named and named.node != owned.node:
                     says = f"Adapter {guid} is in {owned.node}, but calls itself {device.description!r:.200}."
                     findings.append(Finding(fault=Fault.TWO_HOSTS, says=says, nodes=owned.node, devices=(guid,)))
                 if not wanted or owned.node in wanted:
                     hosts[guid] = owned
-            elif host := host_of(device.description, wanted):
-                hosts[guid] = Owned(host, device.adapter)
+            elif named := described(device.description, wanted):
+                hosts[guid] = named
             elif not wanted:
                 says = f"Adapter {guid} names no host: {device.description!r:.200}."
                 findings.append(Finding(fault=Fault.NO_HOST, says=says, devices=(guid,)))
         return hosts
 
+    def _disputed(self, hosts: Mapping[str, Owned], reports: Reports, findings: list[Finding]) -> Set[str]:
+        """Adapters that share name and host with another one, more than most do: two hosts go by one name there, and
+        following their cables would join what those two are cabled to. One that the host's report shows is its own.
+        """
+        alike: dict[tuple[Owned, int], set[str]] = defaultdict(set)
+        for guid, port in {end for link in self.links for end in (link.near, link.far)}:
+            if (owned := hosts.get(guid)) and owned.adapter:
+                alike[owned, port].add(guid)
+        counts = Counter(map(len, alike.values()))
+        usual = min(counts, key=lambda number: (-counts[number], number), default=1)
+        certain = {self._guid_of(port) for ports in reports.values() for port in ports}
+        left_out: dict[NodeName, dict[str, str]] = defaultdict(dict)
+        for (owned, _), guids in alike.items():
+            if len(guids) > usual:
+                left_out[owned.node].update(dict.fromkeys(guids - certain, owned.adapter))
+        for node, adapters in sorted(left_out.items(), key=lambda item: natural(item[0])):
+            if adapters:
+                says = (
+                    f"Two hosts or more call themselves {node}: {plural(len(adapters), 'adapter')} have a name that "
+                    f"another has too, such as {min(adapters.values(), key=natural):.100}, and are left out. Give the "
+                    "ibstat of both (--ibstat), or mend the descriptions."
+                )
+                findings.append(Finding(fault=Fault.TWO_HOSTS, says=says, nodes=node, devices=tuple(sorted(adapters))))
+        return {guid for adapters in left_out.values() for guid in adapters}
+
     def _reported(
         self, devices: Mapping[str, Device], wanted: Collection[NodeName], reports: Reports, rails: Collection[str]
     ) -> Iterator[Finding]:
-        """What the nodes' own reports say is wrong, and the nodes without one."""
-        if not reports:
-            return
-        if lacking := sorted(set(wanted) - reports.keys(), key=natural):
-            says = f"{len(lacking)} nodes have no ibstat: their adapters are known by description only."
-            yield Finding(fault=Fault.NO_REPORT, says=says, nodes=fold_nodes(lacking))
+        """What the nodes' own reports say is wrong."""
         links: dict[tuple[str, int], Rate | None] = {}
         for link in self.links:
             for end in (link.near, link.far):
@@ -198,37 +227,61 @@ class Discovery:
         return cabling
 
 
-def _few(findings: list[Finding]) -> list[Finding]:
-    more = len(findings) - MOST_FINDINGS
-    if more <= 0:
-        return findings
-    rest = Finding(fault=findings[MOST_FINDINGS].fault, says=f"{more} more findings like those before.")
-    return [*findings[:MOST_FINDINGS], rest]
+def _written_otherwise(adapters: Iterable[Device], wanted: Collection[NodeName]) -> Mapping[NodeName, NodeName]:
+    """Hosts of the text by the node whose name differs in upper and lower case alone."""
+    ours = {NodeName(node.lower()): node for node in wanted}
+    named = (described(device.description, ()) for device in adapters)
+    theirs = {known_as(NodeName(one.node.lower()), ours.keys()): one.node for one in named if one}
+    return {ours[node]: host for node, host in sorted(theirs.items(), key=lambda one: natural(one[1])) if node}
 
 
-def _as_wanted(node: NodeName, wanted: Collection[NodeName]) -> NodeName:
-    return node if node in wanted else short(node, wanted) or node
+def _lacking(wanted: Set[NodeName], reports: Reports) -> Iterator[Finding]:
+    """Nodes without a report, and reports of no port, which may be other files."""
+    told = {node for node, ports in reports.items() if ports}
+    empty = reports.keys() - told
+    if reports and (lacking := sorted((wanted or empty) - told, key=natural)):
+        says = (
+            f"{plural(len(lacking), 'node')} without an ibstat that names an InfiniBand port: their adapters are known "
+            "by description only."
+        )
+        yield Finding(fault=Fault.NO_REPORT, says=says, nodes=fold_nodes(lacking))
+    if wanted and (strange := sorted(empty - wanted, key=natural)):
+        says = f"{plural(len(strange), 'report')} named after no node and without an InfiniBand port: {strange[0]}."
+        yield Finding(fault=Fault.NO_REPORT, says=says, devices=tuple(strange))
 
 
-def guid_of(digits: str) -> str:
-    """As all our readers write it: 16 hex digits."""
-    return digits.lower().rjust(16, "0")
+def _few(findings: Iterable[Finding]) -> Iterator[Finding]:
+    """The first of each fault, and one that names what the others touch."""
+    of: dict[Fault, list[Finding]] = defaultdict(list)
+    for finding in findings:
+        of[finding.fault].append(finding)
+    for fault, alike in of.items():
+        yield from alike[:MOST_FINDINGS]
+        if more := alike[MOST_FINDINGS:]:
+            nodes = {node for finding in more if finding.nodes for node in expand_nodes(finding.nodes)}
+            yield Finding(
+                fault=fault,
+                says=f"{plural(len(more), 'more finding')} of {fault} like those before.",
+                nodes=fold_nodes(sorted(nodes, key=natural)) if nodes else "",
+                devices=tuple(dict.fromkeys(device for finding in more for device in finding.devices)),
+            )
 
 
-def host_of(description: str, wanted: Collection[NodeName]) -> NodeName | None:
-    """The host in a node description of the form `HOST DEVICE`; with `wanted`, also a bare host name of it."""
+def described(description: str, wanted: Collection[NodeName]) -> Owned | None:
+    """Whose an adapter is by a description of the form `HOST DEVICE`; with `wanted`, also by a bare host name of it."""
     found = HOST.fullmatch(description.strip().removeprefix("'").removesuffix("'"))
-    name = found[1] if found else description.strip()
     try:
-        node = NodeName(name)
+        node = NodeName(found[1] if found else description.strip())
     except InvalidInput:
         return None
-    if wanted:
-        return node if node in wanted else short(node, wanted)
-    return node if found else None
+    adapter = found[2] if found else ""
+    if not wanted:
+        return Owned(node, adapter) if found else None
+    known = known_as(node, wanted)
+    return Owned(known, adapter) if known else None
 
 
-def short(node: NodeName, wanted: Collection[NodeName]) -> NodeName | None:
-    """The host name before the first dot, where Slurm knows the node by that."""
+def known_as(node: NodeName, wanted: Collection[NodeName]) -> NodeName | None:
+    """The name that Slurm knows a host by: its own, or the part before the first dot; None where it knows neither."""
     bare = NodeName(node.partition(".")[0])
-    return bare if bare in wanted else None
+    return next((name for name in (node, bare) if name in wanted), None)

@@ -20,7 +20,7 @@ from typing import Annotated, Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.faults import faults_of
@@ -119,6 +119,13 @@ class Finding(BaseModel):
     says: str = Field(max_length=1000)
     nodes: str = ""
     devices: tuple[str, ...] = Field(default=(), description="GUIDs, or names where none is known.")
+
+    @field_validator("nodes")
+    @classmethod
+    def _are_nodes(cls, nodes: str) -> str:
+        if nodes:
+            expand_nodes(nodes)
+        return nodes
 
 
 class Fabric(BaseModel):

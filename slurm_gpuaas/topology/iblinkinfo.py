@@ -13,8 +13,9 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Final, NamedTuple
 
 from slurm_gpuaas.domain.names import NodeName
-from slurm_gpuaas.topology.cabling import Rate
-from slurm_gpuaas.topology.discovery import LANE_GBPS, LONGEST_LINE, Device, Discovery, End, Kind, Link, guid_of
+from slurm_gpuaas.domain.words import plural
+from slurm_gpuaas.topology.cabling import Rate, guid_of
+from slurm_gpuaas.topology.discovery import LANE_GBPS, LONGEST_LINE, Device, Discovery, End, Kind, Link
 from slurm_gpuaas.topology.fabric import Fabric, Fault, Finding
 
 # `Switch: 0xb83fd203010000f0 leaf-02-8:`, `CA: b200-08 mlx5_7:`; not printed with -l.
@@ -56,56 +57,67 @@ def parse(text: str, *, nodes: Collection[NodeName] = (), source: str = "iblinki
 
 def read(text: str) -> Discovery:
     """Devices and cables of the text."""
-    kinds: dict[str, Kind] = {}
-    names: dict[str, str] = {}
-    cables: list[tuple[_End, _End, Rate | None]] = []
-    lids: dict[tuple[int, str], str] = {}
-    header: tuple[Kind, str, str] | None = None
-    strange = 0
+    told = _Told()
     for raw in text.split("\n"):
-        line = raw[:LONGEST_LINE].strip()
-        left, arrow, right = line.partition("==>")
-        before, _, rate = left.partition("==(")
-        if found := HEADER.fullmatch(line):
-            header = KINDS[found[1]], guid_of(found[2]) if found[2] else "", found[3].strip()
-        elif arrow and (found := NEAR.fullmatch(before)) and (near := _near(found, header)):
-            if header and found["name"] is None:
-                kinds.setdefault(near.guid, header[0])
-            names.setdefault(near.guid, near.name)
-            if lids.setdefault((near.lid, near.name), near.guid) != near.guid:
-                lids[near.lid, near.name] = AMBIGUOUS
-            if far := FAR.match(right):
-                guid = guid_of(far["guid"]) if far["guid"] else ""
-                end = _End(guid, int(far["lid"]), int(far["port"]), far["name"].strip())
-                cables.append((near, end, _rate(rate)))
-            elif not NOBODY.match(right):
-                strange += 1
-        elif line:
-            strange += 1
+        told.add(raw[:LONGEST_LINE].strip())
     links: list[Link] = []
     mentioned: dict[str, str] = {}
-    blind = 0
-    for near, end, speed in cables:
-        far_guid = end.guid or lids.get((end.lid, end.name)) or (f"lid-{end.lid}" if end.lid else AMBIGUOUS)
-        if far_guid == AMBIGUOUS:
-            blind += 1
-            continue
-        mentioned.setdefault(far_guid, end.name)
-        links.append(Link(End(near.guid, near.port), End(far_guid, end.port), speed))
+    for near, end, speed in told.cables:
+        if far := told.device_at(end):
+            mentioned.setdefault(far, end.name)
+            links.append(Link(End(near.guid, near.port), End(far, end.port), speed))
     findings = []
-    if strange:
-        findings.append(Finding(fault=Fault.STRANGE_TEXT, says=f"{strange} lines were not understood."))
-    if blind:
-        says = f"{blind} cables lead to devices that share name and LID: use `iblinkinfo -l`."
+    if told.strange:
+        says = f"{plural(told.strange, 'line was', 'lines were')} not understood."
         findings.append(Finding(fault=Fault.STRANGE_TEXT, says=says))
-    kinds = {**_guessed(links), **kinds}
+    if blind := len(told.cables) - len(links):
+        says = f"{plural(blind, 'cable leads', 'cables lead')} to devices that share name and LID: use `iblinkinfo -l`."
+        findings.append(Finding(fault=Fault.STRANGE_TEXT, says=says))
+    kinds = {**_guessed(links), **told.kinds}
     return Discovery(
-        described=_devices(names, kinds),
+        described=_devices(told.names, kinds),
         mentioned=_devices(mentioned, kinds),
         links=links,
         findings=findings,
         by_port=True,
     )
+
+
+class _Told:
+    """What the lines say: kinds and names by GUID, GUIDs by LID and name, cables; and the number of other lines."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[str, Kind] = {}
+        self.names: dict[str, str] = {}
+        self.cables: list[tuple[_End, _End, Rate | None]] = []
+        self.strange = 0
+        self._lids: dict[tuple[int, str], str] = {}
+        self._header: tuple[Kind, str, str] | None = None
+
+    def add(self, line: str) -> None:
+        left, arrow, right = line.partition("==>")
+        before, _, rate = left.partition("==(")
+        if found := HEADER.fullmatch(line):
+            self._header = KINDS[found[1]], guid_of(found[2]) if found[2] else "", found[3].strip()
+        elif arrow and (found := NEAR.fullmatch(before)) and (near := _near(found, self._header)):
+            if self._header and found["name"] is None:
+                self.kinds.setdefault(near.guid, self._header[0])
+            self.names.setdefault(near.guid, near.name)
+            if self._lids.setdefault((near.lid, near.name), near.guid) != near.guid:
+                self._lids[near.lid, near.name] = AMBIGUOUS
+            if far := FAR.match(right):
+                guid = guid_of(far["guid"]) if far["guid"] else ""
+                end = _End(guid, int(far["lid"]), int(far["port"]), far["name"].strip())
+                self.cables.append((near, end, _rate(rate)))
+            elif not NOBODY.match(right):
+                self.strange += 1
+        elif line:
+            self.strange += 1
+
+    def device_at(self, end: _End) -> str | None:
+        """The GUID of a far end, or a name in place of one; None where devices share name and LID."""
+        known = end.guid or self._lids.get((end.lid, end.name)) or (f"lid-{end.lid}" if end.lid else AMBIGUOUS)
+        return None if known == AMBIGUOUS else known
 
 
 def _near(found: re.Match[str], header: tuple[Kind, str, str] | None) -> _End | None:

@@ -10,8 +10,9 @@ from collections.abc import Collection
 from typing import Final
 
 from slurm_gpuaas.domain.names import NodeName
-from slurm_gpuaas.topology.cabling import Rate
-from slurm_gpuaas.topology.discovery import LANE_GBPS, LONGEST_LINE, Device, Discovery, End, Kind, Link, guid_of
+from slurm_gpuaas.domain.words import plural
+from slurm_gpuaas.topology.cabling import Rate, guid_of
+from slurm_gpuaas.topology.discovery import LANE_GBPS, LONGEST_LINE, Device, Discovery, End, Kind, Link
 from slurm_gpuaas.topology.fabric import Fabric, Fault, Finding
 
 # `Switch  64 "S-b83fd20300aa0001"   # "leaf-01-1" enhanced port 0 lid 24 lmc 0`; likewise `Ca` and `Rt`.
@@ -57,7 +58,9 @@ def read(text: str) -> Discovery:
         else:
             strange += 1
     if strange:
-        findings.append(Finding(fault=Fault.STRANGE_TEXT, says=f"{strange} lines were not understood."))
+        findings.append(
+            Finding(fault=Fault.STRANGE_TEXT, says=f"{plural(strange, 'line was', 'lines were')} not understood.")
+        )
     return Discovery(described=described, mentioned=mentioned, links=links, findings=findings)
 
 

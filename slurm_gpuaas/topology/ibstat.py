@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from slurm_gpuaas.domain.names import NodeName
-from slurm_gpuaas.topology.cabling import Rate
+from slurm_gpuaas.topology.cabling import Rate, guid_of
 from slurm_gpuaas.topology.fabric import Fault, Finding, natural
 
 LONGEST_LINE: Final = 200
@@ -59,7 +59,7 @@ def parse(text: str) -> tuple[Port, ...]:
                     adapter=adapter,
                     number=number,
                     node_guid=node_guid,
-                    guid=_guid(guid),
+                    guid=guid_of(guid[1]),
                     state=fields.get("State", ""),
                     physical_state=fields.get("Physical state", ""),
                     gbps=float(rate[1]) if rate else None,
@@ -79,13 +79,9 @@ def parse(text: str) -> tuple[Port, ...]:
             if found[1] != "Node GUID":
                 fields[found[1]] = found[2]
             elif guid := GUID.fullmatch(found[2]):
-                node_guid = _guid(guid)
+                node_guid = guid_of(guid[1])
     done()
     return tuple(ports)
-
-
-def _guid(found: re.Match[str]) -> str:
-    return found[1].lower().rjust(16, "0")
 
 
 class Owned(NamedTuple):
@@ -95,22 +91,22 @@ class Owned(NamedTuple):
     adapter: str
 
 
-def owners(reports: Reports, guid_of: Callable[[Port], str]) -> tuple[Mapping[str, Owned], list[Finding]]:
+def owners(reports: Reports, port_guid: Callable[[Port], str]) -> tuple[Mapping[str, Owned], list[Finding]]:
     """Node and adapter by GUID; a GUID that stands in the reports of two nodes is a finding, the first is believed."""
     owner: dict[str, Owned] = {}
     findings = []
     for node, ports in sorted(reports.items(), key=lambda item: natural(item[0])):
         for port in ports:
-            first = owner.setdefault(guid_of(port), Owned(node, port.adapter)).node
+            first = owner.setdefault(port_guid(port), Owned(node, port.adapter)).node
             if first != node:
                 says = f"{node} {port.adapter} has the GUID of an adapter of {first}; {first} is believed."
-                findings.append(Finding(fault=Fault.TWO_HOSTS, says=says, nodes=node, devices=(guid_of(port),)))
+                findings.append(Finding(fault=Fault.TWO_HOSTS, says=says, nodes=node, devices=(port_guid(port),)))
     return owner, findings
 
 
 def check(
     reports: Reports,
-    guid_of: Callable[[Port], str],
+    port_guid: Callable[[Port], str],
     links: Mapping[tuple[str, int], Rate | None],
     rails: Collection[str] = (),
 ) -> Iterator[Finding]:
@@ -130,13 +126,13 @@ def check(
                 continue
             alike[port.adapter, port.number].append((node, port))
     for _, same in sorted(alike.items()):
-        linked = [port for _, port in same if port.state == UP and (guid_of(port), port.number) in links]
+        linked = [port for _, port in same if port.state == UP and (port_guid(port), port.number) in links]
         if 2 * len(linked) < len(same) > 1:
             continue
         rates = Counter(port.gbps for port in linked if port.gbps)
         usual = max(rates, key=lambda gbps: (rates[gbps], gbps), default=0.0)
         for node, port in same:
-            guid = guid_of(port)
+            guid = port_guid(port)
             told = links.get((guid, port.number))
             if port.state != UP:
                 fault = Fault.NO_LINK

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Mapping
 from typing import Final
 
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import fold_nodes
-from slurm_gpuaas.topology.discovery import short
+from slurm_gpuaas.domain.words import plural
+from slurm_gpuaas.topology.discovery import known_as
 from slurm_gpuaas.topology.fabric import Fabric, Fault, Finding, NvlinkDomain, natural
 
 LONGEST_LINE: Final = 300
@@ -56,11 +56,11 @@ def add(fabric: Fabric, text: str) -> Fabric:
         fields = [field.strip() for field in (told.split(",") if "," in told else told.split())]
         if found is None or not (NOTHING.match(told) or (UUID.fullmatch(fields[0]) and len(fields) > 1)):
             strange += not told.startswith(HEADER)
-        elif node := _known(NodeName(found[1]), nodes):
+        elif node := known_as(NodeName(found[1]), nodes.keys()):
             domains[node][domain_of(*fields[:4])] += 1
     findings = list(fabric.findings)
     if strange:
-        says = f"{strange} lines about NVLink domains were not understood."
+        says = f"{plural(strange, 'line')} about NVLink domains not understood."
         findings.append(Finding(fault=Fault.STRANGE_TEXT, says=says))
     members: dict[str, list[NodeName]] = defaultdict(list)
     for node, counts in sorted(domains.items(), key=lambda item: natural(item[0])):
@@ -73,7 +73,3 @@ def add(fabric: Fabric, text: str) -> Fabric:
             findings.append(Finding(fault=Fault.NVLINK_DOWN, says=says, nodes=node, devices=(domain,)))
     known = tuple(NvlinkDomain(name=name, nodes=fold_nodes(names)) for name, names in members.items())
     return fabric.model_copy(update={"nvlink_domains": known, "findings": tuple(findings)})
-
-
-def _known(node: NodeName, nodes: Mapping[NodeName, int]) -> NodeName | None:
-    return node if node in nodes else short(node, nodes.keys())

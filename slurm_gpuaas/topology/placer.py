@@ -8,6 +8,7 @@ import numpy as np
 
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.placement import NOTHING_AROUND, Placement, Surroundings
+from slurm_gpuaas.domain.words import plural
 from slurm_gpuaas.topology.fabric import BoolArray, FabricArrays, FloatArray, IntArray
 from slurm_gpuaas.topology.placement import Choice, Cost, Domain, Path, Request, choose, runner_up
 
@@ -149,7 +150,3 @@ def described(cost: Cost) -> str:
     where = plural(leaf_groups, "leaf group") + (f" in {plural(pods, 'pod')}" if pods > 1 else "")
     risk = f", {cost.risk:.2g} nodes at risk" if cost.risk else ""
     return f"{where}{broken}, {cost.leftover:.3g} left over{risk}"
-
-
-def plural(number: int, what: str) -> str:
-    return f"{number} {what}" + ("" if number == 1 else "s")

@@ -11,9 +11,11 @@ import socketserver
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pynvml
 import pytest
 import yaml
 from click.testing import CliRunner
@@ -23,6 +25,7 @@ from slurm_gpuaas.agent import main
 from slurm_gpuaas.agent.config import Config
 from slurm_gpuaas.agent.main import Agent
 from slurm_gpuaas.agent.node import Progress
+from slurm_gpuaas.agent.nvml import nvlink_registrations
 from slurm_gpuaas.api.node_events import NODE_EVENTS_PATH, NodeEventBatch
 from slurm_gpuaas.api.signing import Nonces, node_key, verify
 from slurm_gpuaas.domain.clock import SystemClock
@@ -446,6 +449,22 @@ def test_without_nvml_the_command_says_so(nvml: ctypes.CDLL, tmp_path: Path, con
     path.write_text(yaml.safe_dump({"simulated_hardware": str(config.simulated_hardware)}))
     result = CliRunner().invoke(main.command, ["--config", str(path), "--nodes", "b200-999", "--print-nvlink"])
     assert isinstance(result.exception, Unavailable)
+
+
+def test_nvml_is_left_also_where_a_question_fails(
+    nvml: ctypes.CDLL, node: SimulatedNode, config: Config, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> int:
+        raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
+
+    with suppress(pynvml.NVMLError_Uninitialized):
+        while True:
+            pynvml.nvmlShutdown()
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", fail)
+    with pytest.raises(Unavailable):
+        nvlink_registrations(main._prepare_nvml(config, NodeName(NODES[0])))
+    with pytest.raises(pynvml.NVMLError_Uninitialized):
+        pynvml.nvmlShutdown()
 
 
 def test_the_command_prints_a_nodes_key(tmp_path: Path, config: Config) -> None:

@@ -163,6 +163,8 @@ class TestDamage:
     def test_other_lines_are_counted(self) -> None:
         fabric = parse(f"ibwarn: [27] mad_rpc: timeout\n{LINES}\x00\x01\n")
         assert [finding.says for finding in fabric.findings] == ["2 lines were not understood."]
+        fabric = parse(f"{LINES}\x00\n")
+        assert [finding.says for finding in fabric.findings] == ["1 line was not understood."]
 
     def test_settings_of_ports_may_stand_in_between(self) -> None:
         assert parse(LINES.replace("LinkUp)", "LinkUp) (HOQ:10 VL_Stall:7)")).findings == ()

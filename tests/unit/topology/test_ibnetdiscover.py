@@ -87,6 +87,17 @@ class TestDamage:
     def test_a_host_may_carry_its_domain(self) -> None:
         assert groups(parse(REAL.replace(" mlx5", ".hpc.example mlx5"), nodes=NODES)) == groups(parse(REAL))
 
+    def test_hosts_that_differ_in_case_alone_are_said(self) -> None:
+        with pytest.raises(
+            InvalidInput, match="8 hosts of other case in the text than in --nodes, such as B200-01 for b200-01"
+        ):
+            parse(REAL.replace('"b200-', '"B200-'), nodes=NODES)
+        fabric = parse(REAL.replace('"b200-02 ', '"B200-02.hpc '), nodes=NODES)
+        assert said(fabric) == (
+            "1 host of other case in the text than in --nodes, such as B200-02.hpc for b200-02.",
+            "b200-02 has no link.",
+        )
+
     def test_an_adapter_with_the_makers_description_is_a_finding(self) -> None:
         text = REAL.replace('"b200-08 mlx5_0"', '"MT4129ConnectX7"')
         fabric = parse(text)
@@ -97,7 +108,7 @@ class TestDamage:
         text = "\n\n".join(record for record in records(REAL) if '"spine-01-04" enhanced' not in record)
         fabric = parse(text)
         assert fabric.spines == parse(REAL).spines
-        assert said(fabric) == ("1 devices are known from their cables only: the file may be cut.",)
+        assert said(fabric) == ("1 device is known from cables only: the file may be cut.",)
 
     def test_half_a_file_gives_what_it_holds(self) -> None:
         fabric = parse(REAL[: len(REAL) // 2])
@@ -156,7 +167,7 @@ class TestHostile:
             for n, host in enumerate(hosts)
         )
         fabric = parse(f'{text}{crowd}\n\nCa\t1 "H-1"\t# "{chr(0xE0001) * 200}"\n')
-        assert any("... (60 nodes) has 1 leaves" in says for says in said(fabric))
+        assert any("... (60 nodes) has 1 leaf," in says for says in said(fabric))
         assert any("names no host" in says for says in said(fabric))
 
     def test_a_switch_with_a_name_of_digits(self) -> None:

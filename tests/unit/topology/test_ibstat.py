@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from slurm_gpuaas.testbed.sim.damage import gone, renamed, swapped, trained
 from slurm_gpuaas.topology import iblinkinfo, ibnetdiscover
 from slurm_gpuaas.topology.fabric import Fabric, Fault
 from slurm_gpuaas.topology.ibstat import Port, Reports, parse
-from tests.unit.topology.test_iblinkinfo import NET, NODES, groups, retold
+from tests.unit.topology.test_iblinkinfo import LINES, NET, NODES, groups, retold
 
 MAKERS = "MT4129 ConnectX7   Mellanox Technologies"
 
@@ -149,6 +150,21 @@ class TestWhose:
         (finding,) = both(NET, told).findings
         assert (finding.fault, finding.nodes) == (Fault.NO_REPORT, "b200-[03-04]")
 
+    def test_a_report_without_a_port_is_none(self) -> None:
+        told = {**reports(), NODES[2]: parse("ibpanic: [27] main: stat of IB device 'mlx5_0' failed\n"), NODES[3]: ()}
+        for nodes in (NODES, ()):
+            (finding,) = both(NET, told, nodes=nodes).findings
+            assert (finding.fault, finding.nodes) == (Fault.NO_REPORT, "b200-[03-04]")
+        (finding,) = both(NET, dict.fromkeys(NODES, ())).findings
+        assert (finding.fault, finding.nodes) == (Fault.NO_REPORT, "b200-[01-08]")
+
+    def test_a_file_of_something_else_is_said(self) -> None:
+        (finding,) = both(NET, {**reports(), NodeName("notes.md"): ()}).findings
+        assert (finding.fault, finding.nodes) == (Fault.NO_REPORT, "")
+        assert finding.says == "1 report named after no node and without an InfiniBand port: notes.md."
+        (finding,) = both(NET, {**reports(), NodeName("notes.md"): ()}, nodes=()).findings
+        assert (finding.fault, finding.nodes) == (Fault.NO_REPORT, "notes.md")
+
     def test_a_node_that_is_not_the_clusters_keeps_its_adapters(self) -> None:
         text = swapped(NET, "b200-08 mlx5_0", "b200-07 mlx5_0")
         told = {NodeName("spare"): reports()[NODES[7]]} | {node: reports()[node] for node in NODES[:7]}
@@ -158,6 +174,47 @@ class TestWhose:
     def test_a_report_may_be_named_with_the_domain(self) -> None:
         told = {NodeName(f"{node}.hpc.example"): ports for node, ports in reports().items()}
         assert both(NET, told).findings == ()
+
+
+class TestTwoHostsOfOneName:
+    """b200-06, of the second group, calls itself b200-02, of the first, with all of its adapters."""
+
+    NET = re.sub(r'"b200-06 (mlx5_\d)"', r'"b200-02 \1"', NET)
+    OTHERS = tuple(node for node in NODES if node not in ("b200-02", "b200-06"))
+
+    def test_neither_is_believed_and_no_groups_are_joined(self) -> None:
+        for fabric in (both(self.NET, {}), both(self.NET, {}, nodes=())):
+            assert groups(fabric)[:2] == [("b200-[01,03-04]", 8), ("b200-[05,07-08]", 8)]
+            assert "b200-02" in fabric.leaf_groups[2].node_names
+            assert {node for leaves in fabric.leaf_groups[2:] for node in leaves.node_names} <= {"b200-02", "b200-06"}
+            (finding,) = (one for one in fabric.findings if one.fault is not Fault.NO_LINK)
+            assert (finding.fault, finding.nodes, len(finding.devices)) == (Fault.TWO_HOSTS, "b200-02", 16)
+            assert finding.says == (
+                "Two hosts or more call themselves b200-02: 16 adapters have a name that another has too, such as "
+                "mlx5_0, and are left out. Give the ibstat of both (--ibstat), or mend the descriptions."
+            )
+
+    def test_one_adapter_of_another_host_costs_a_rail_and_joins_nothing(self) -> None:
+        fabric = both(renamed(NET, "b200-06 mlx5_3", "b200-02 mlx5_3"), {})
+        assert groups(fabric) == [("b200-[01-04]", 8), ("b200-[05-08]", 8)]
+        assert [(one.fault, one.nodes) for one in fabric.findings] == [
+            (Fault.TWO_HOSTS, "b200-02"), (Fault.LOST_RAIL, "b200-06"),
+        ]  # fmt: skip
+
+    def test_what_its_report_shows_is_its_own(self) -> None:
+        told = reports()
+        fabric = both(self.NET, {NODES[1]: told[NODES[1]]})
+        assert groups(fabric)[:2] == [("b200-[01-04]", 8), ("b200-[05,07-08]", 8)]
+        assert Fault.TWO_HOSTS in {one.fault for one in fabric.findings}
+        assert groups(both(self.NET, told)) == groups(ibnetdiscover.parse(NET))
+
+    def test_two_ports_of_an_adapter_and_hosts_that_name_no_device_are_not_two(self) -> None:
+        second = LINES + (
+            '\n0xb83fd20300000002 "b200-01 mlx5_0" 3 2[  ] ==( 4X 106.25 Gbps Active/  LinkUp)==>  '
+            '0xb83fd20301000000 1 60[  ] "leaf-01-1" ( )\n'
+        )
+        assert iblinkinfo.parse(second).findings == ()
+        assert both(re.sub(r" mlx5_\d", "", NET), {}).findings == ()
 
 
 class TestState:
@@ -205,7 +262,7 @@ class TestCommand:
         net.write_text(renamed(NET, "b200-02 mlx5_3", MAKERS))
         folder.mkdir()
         for number, node in enumerate(expand_nodes("b200-[01-08]")):
-            (folder / (f"{node}.txt" if number % 2 else node)).write_text(text_of(number))
+            (folder / (f"{node}.txt" if number % 2 else node)).write_text(text_of(number), encoding="utf-8-sig")
         (folder / ".swp").write_text("x")
         argv = ["import", "ibnetdiscover", str(net), "--nodes", "b200-[01-08]", "--ibstat", str(folder)]
         ran = CliRunner().invoke(group, argv, catch_exceptions=False)

@@ -80,7 +80,7 @@ class TestText:
 
     def test_other_lines_are_counted(self) -> None:
         (finding,) = add(FABRIC, f"clush: n9: exited with exit code 127\nn9\n\x00\n{lines('n1')}").findings
-        assert finding.says == "3 lines about NVLink domains were not understood."
+        assert finding.says == "3 lines about NVLink domains not understood."
 
     @given(st.text())
     def test_any_text_is_read(self, text: str) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click import Command, Group
 from click.testing import CliRunner
 
 from slurm_gpuaas.cli.topology import group
@@ -200,7 +202,7 @@ class TestCommands:
         self.run("import", "ibnetdiscover", str(REAL), "--nodes", "b200-[01-08]", "-o", str(fabric))
         shown = self.run("show", str(fabric))
         assert "b200-[01-04]" in shown
-        assert "8 nodes, 2 leaf groups, 1 pods, 4 spines, 0 switches above them." in shown
+        assert "8 nodes, 2 leaf groups, 1 pod, 4 spines, 0 switches above them." in shown
         assert json.loads(self.run("show", str(fabric), "--json"))["version"] == 1
         file = tmp_path / "topology.yaml"
         self.run("render", str(fabric), "--format", "topology.yaml", "--nodes", "b200-[01-09]", "-o", str(file))
@@ -259,6 +261,35 @@ class TestCommands:
             "~ b200-05: from leaf-02 to leaf-01",
             "! b200-02 reaches 7 of the 8 leaves of its group.",
         ]
+
+    def test_nodes_without_a_link_are_no_leaf_group(self, tmp_path: Path) -> None:
+        fabric = tmp_path / "fabric.json"
+        self.run("import", "ibnetdiscover", str(REAL), "--nodes", "b200-[01-10]", "-o", str(fabric))
+        assert "10 nodes (2 without a link), 2 leaf groups, 1 pod, 4 spines" in self.run("show", str(fabric))
+
+    def test_a_mark_before_the_text_is_no_line_of_it(self, tmp_path: Path) -> None:
+        file = tmp_path / "net.txt"
+        file.write_text(REAL.read_text(), encoding="utf-8-sig")
+        result = CliRunner().invoke(group, ["import", "ibnetdiscover", str(file)])
+        assert json.loads(result.stdout)["findings"] == []
+
+    def test_every_command_has_examples(self) -> None:
+        def commands(one: Command, name: str) -> Iterator[tuple[str, str]]:
+            yield name, one.help or ""
+            if isinstance(one, Group):
+                for word, other in one.commands.items():
+                    yield from commands(other, f"{name} {word}")
+
+        assert [name for name, text in commands(group, "topology") if "\b\n    Example" not in text] == []
+
+    def test_a_finding_of_no_node_list_is_refused(self, tmp_path: Path) -> None:
+        file = tmp_path / "fabric.json"
+        known = json.loads(self.run("import", "ibnetdiscover", str(REAL)))
+        known["findings"] = [{"fault": "no-link", "says": "x", "nodes": "n[["}]
+        file.write_text(json.dumps(known))
+        result = CliRunner().invoke(group, ["check", str(file)])
+        assert isinstance(result.exception, InvalidInput)
+        assert "findings.0.nodes" in result.exception.message
 
     def test_standard_input(self) -> None:
         assert json.loads(self.run("import", "ibnetdiscover", "-", text=REAL.read_text()))["source"] == "ibnetdiscover"

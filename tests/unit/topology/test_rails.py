@@ -9,9 +9,12 @@ from click.testing import CliRunner
 
 from slurm_gpuaas.cli.topology import group
 from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.testbed.sim.damage import renamed, trained
 from slurm_gpuaas.topology import iblinkinfo, ibnetdiscover
 from slurm_gpuaas.topology.discovery import Discovery
 from slurm_gpuaas.topology.fabric import Fabric, Fault
+from slurm_gpuaas.topology.ibstat import Port
 from tests.unit.topology.test_iblinkinfo import NET, NODES, groups, retold
 
 RAILS = frozenset(f"mlx5_{rail}" for rail in range(8))
@@ -29,7 +32,9 @@ def with_storage(net: str, *, nodes: int = 8) -> str:
     lines += [f'[{60 + n}]\t"S-{spine}"[50]\t\t# "spine-01-0{n + 1}" lid 2 4xHDR' for n, spine in enumerate(SPINES)]
     for port, host in enumerate(hosts, start=1):
         lines += ["", f'Ca\t1 "H-{0xBB00 + port * 16:016x}"\t# "{host}"']
-        lines.append(f'[1]({0xBB01 + port * 16:016x}) \t"S-00000000000000aa"[{port}]\t# lid 9 lmc 0 "x" lid 200 4xHDR')
+        lines.append(
+            f'[1]({0xBB01 + port * 16:016x}) \t"S-00000000000000aa"[{port}]\t# lid 9 lmc 0 "storage-leaf" lid 200 4xHDR'
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -66,6 +71,20 @@ def test_without_rails_a_storage_network_is_said_to_be_a_likely_cause() -> None:
         )
 
 
+def test_a_slower_storage_network_has_no_slow_links_but_that_of_its_own_that_lags() -> None:
+    for found in discovered(trained(with_storage(NET), "b200-03 mlx5_8", "storage-leaf", "1xHDR")):
+        slow = [one for one in found.fabric("", nodes=NODES).findings if one.fault is Fault.SLOW_LINK and one.nodes]
+        assert [one.says for one in slow if " mlx5_" in one.says] == [
+            "b200-03 mlx5_8 to storage-leaf runs at 1xHDR (53.125 Gb/s), others at 4xHDR."
+        ]
+
+
+def test_an_adapter_alone_of_its_name_is_judged_by_all() -> None:
+    text = trained(renamed(NET, "b200-03 mlx5_0", "b200-03 ib0"), "b200-03 ib0", "leaf-01-1", "4xHDR")
+    (slow,) = (one for one in ibnetdiscover.parse(text).findings if one.fault is Fault.SLOW_LINK)
+    assert slow.says == "b200-03 ib0 to leaf-01-1 runs at 4xHDR (212.5 Gb/s), others at 4xNDR."
+
+
 def test_the_leaf_of_hosts_that_are_not_the_clusters_is_no_core() -> None:
     fabric = ibnetdiscover.parse(NET, nodes=NODES[:3])
     assert {spine.level for spine in fabric.spines} == {1}
@@ -95,6 +114,29 @@ def test_a_rail_that_no_node_has_is_a_finding_and_none_at_all_an_error() -> None
     assert [one.says for one in fabric.findings] == ["No node has an adapter mlx5_8."]
     with pytest.raises(InvalidInput, match="no node has an adapter ib0 or ib1"):
         found.fabric("", rails={"ib1", "ib0"})
+
+
+def test_many_findings_of_one_fault_hide_none_of_another_and_their_nodes_are_named() -> None:
+    text = NET + "".join(f'\n\nCa\t1 "H-{0xEE00 + n:016x}"\t# "MT4129"\n' for n in range(60))
+    fabric = ibnetdiscover.read(text).fabric("", rails=RAILS | {"mlx5_33"})
+    assert "No node has an adapter mlx5_33." in [one.says for one in fabric.findings]
+    unnamed = [one for one in fabric.findings if one.fault is Fault.NO_HOST]
+    assert (len(unnamed), unnamed[-1].says) == (51, "10 more findings of no-host like those before.")
+    assert unnamed[-1].devices[0] == f"{0xEE00 + 50:016x}"
+
+    names = [f"n{number}" for number in range(1, 61)]
+    reports = {
+        NodeName(name): [Port(adapter="a", number=1, node_guid=f"{n:016x}", guid="")] for n, name in enumerate(names)
+    }
+    text = NET + "".join(f'\n\nCa\t1 "H-{n:016x}"\t# "old a"\n' for n in range(60))
+    wrong = [
+        one
+        for one in ibnetdiscover.read(text)
+        .fabric("", nodes=[*NODES, *reports, NodeName("old")], reports=reports)
+        .findings
+        if one.fault is Fault.TWO_HOSTS
+    ]
+    assert (len(wrong), wrong[-1].nodes) == (51, "n[51-60]")
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -1,0 +1,8 @@
+"""Words of sentences for people."""
+
+from __future__ import annotations
+
+
+def plural(number: int, one: str, many: str = "") -> str:
+    """`1 node`, `2 nodes`; `many` where it is not `one` with an s."""
+    return f"{number} {one if number == 1 else many or one + 's'}"
