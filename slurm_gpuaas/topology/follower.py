@@ -33,7 +33,7 @@ ACTOR: Final = "gpuaasd/fabric"
 READING: Final = "reading"
 """Evidence: the reading that was acted on, as a fabric.json."""
 WINDOW: Final = timedelta(hours=1)
-UNSURE: Final = frozenset({Fault.CUT_TEXT, Fault.STRANGE_TEXT, Fault.JOINED_GROUPS})
+UNSURE: Final = frozenset({Fault.CUT_TEXT, Fault.STRANGE_TEXT, Fault.JOINED_GROUPS, Fault.TWO_HOSTS})
 """A reading with one of these may be wrong about where nodes are."""
 
 
