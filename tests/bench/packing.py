@@ -2,7 +2,8 @@
 
 Jobs start in the order of their coming, and later ones fill in where they do not keep the first from the start that
 time limits promise it (EASY backfill). A side may let the first job wait for a better place, for a bounded time; the
-nodes that it could have are kept for it: meanwhile others get them only if they end in time. What is counted are leaf
+nodes that it could have are kept for it: meanwhile others get them only if they end in time, and the next job that does
+not fit has its promise, as if the one that waits had started: Slurm plans for it likewise. What is counted are leaf
 groups.
 """
 
@@ -144,32 +145,37 @@ class Cluster:
         return min(ends, self._hold.until if self._hold else math.inf)
 
     def _start_what_may(self, now: float) -> None:
-        while self._waiting and self._waiting[0].nodes <= len(self._free) and self._starts(self._waiting[0], now):
-            pass
-        if not self._waiting or not self._free:
-            return
-        if self._hold:
-            promised, spare = self._hold.until, len(self._free - self._hold.nodes)
-        else:
-            promised, spare = self._promise(self._waiting[0])
-        for job in self._waiting[1:]:
-            if job.nodes > len(self._free):
+        """In the order of their coming; from the first one on that does not fit, only who does not make it later."""
+        promised, spare = math.inf, 0
+        blocked = False
+        for job in list(self._waiting):
+            room = self._room(job, now)
+            if job.nodes > len(room):
+                if not blocked:
+                    blocked = True
+                    promised, spare = self._promise(job)
                 continue
-            if now + job.limit <= promised:
-                self._start(job, self._place(job, self._free).nodes, now)
-            elif job.nodes <= spare:
+            in_time = now + job.limit <= promised
+            if blocked and not in_time and job.nodes > spare:
+                continue
+            if self._starts(job, room, now) and blocked and not in_time:
                 spare -= job.nodes
-                kept = self._hold.nodes if self._hold else frozenset()
-                self._start(job, self._place(job, self._free - kept).nodes, now)
 
-    def _starts(self, job: Arrival, now: float) -> bool:
-        """Start the first job, or let it wait."""
-        place = self._place(job, self._free)
-        if self._hold is None and place.wait:
+    def _room(self, job: Arrival, now: float) -> Collection[NodeName]:
+        """Free nodes, less those kept for another one that the job would not leave in time."""
+        hold = self._hold
+        lent = hold is None or hold.job is job or now + job.limit <= hold.until
+        return self._free if lent or hold is None else self._free - hold.nodes
+
+    def _starts(self, job: Arrival, room: Collection[NodeName], now: float) -> bool:
+        """Start a job, or let it wait: only the first one may."""
+        place = self._place(job, room)
+        if self._hold is None and place.wait and job is self._waiting[0]:
             self._hold = _Hold(job, now + place.wait, frozenset(place.nodes))
-        if self._hold and place.wait and now < self._hold.until:
-            return False
-        self._hold = None
+        if self._hold and self._hold.job is job:
+            if place.wait and now < self._hold.until:
+                return False
+            self._hold = None
         self._start(job, place.nodes, now)
         return True
 
@@ -180,12 +186,17 @@ class Cluster:
         return place
 
     def _promise(self, first: Arrival) -> tuple[float, int]:
-        """When by time limits the first job starts, and how many nodes are over then."""
+        """When by time limits the job starts, and how many nodes are over then. One that waits is taken for started."""
+        held = self._hold
+        ends = [(ends, len(nodes)) for _, _, ends, nodes in self._running]
         there = len(self._free)
-        for ends, nodes in sorted((ends, len(nodes)) for _, _, ends, nodes in self._running):
+        if held and held.job is not first:
+            there -= held.job.nodes
+            ends.append((held.until + held.job.limit, held.job.nodes))
+        for end, nodes in sorted(ends):
             there += nodes
             if there >= first.nodes:
-                return ends, there - first.nodes
+                return end, there - first.nodes
         raise AssertionError(f"{first.nodes} nodes are more than the cluster has.")
 
     def _start(self, job: Arrival, nodes: Sequence[NodeName], now: float) -> None:
