@@ -54,8 +54,27 @@ class Place:
     wait: float = 0.0
 
 
-Side = Callable[[Arrival, Collection[NodeName], Mapping[int, int]], Place]
-"""Chooses nodes for a job: which are free, and the sizes of the jobs that wait beside it."""
+@dataclass(frozen=True, slots=True)
+class Question:
+    """Where shall a job start, and shall it wait?
+
+    Args:
+        free: nodes that it could have now.
+        mix: sizes of the jobs that wait beside it.
+        ends: seconds from now until a node in use is free by its job's limit.
+        may_wait: it is the next one in order; nobody else may wait.
+        waits_s: seconds that are left of its wait, if it waits.
+    """
+
+    job: Arrival
+    free: Collection[NodeName]
+    mix: Mapping[int, int]
+    ends: Mapping[NodeName, float]
+    may_wait: bool
+    waits_s: float | None
+
+
+Side = Callable[[Question], Place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +101,12 @@ class Outcome:
     excess: int = 0
     waits: list[float] = field(default_factory=list)
     busy: float = 0.0
+
+    def add(self, other: Outcome) -> None:
+        self.broken += other.broken
+        self.excess += other.excess
+        self.waits += other.waits
+        self.busy += other.busy
 
     @property
     def mean_wait(self) -> float:
@@ -169,7 +194,7 @@ class Cluster:
 
     def _starts(self, job: Arrival, room: Collection[NodeName], now: float) -> bool:
         """Start a job, or let it wait: only the first one may."""
-        place = self._place(job, room)
+        place = self._place(job, room, now)
         if self._hold is None and place.wait and job is self._waiting[0]:
             self._hold = _Hold(job, now + place.wait, frozenset(place.nodes))
         if self._hold and self._hold.job is job:
@@ -179,8 +204,17 @@ class Cluster:
         self._start(job, place.nodes, now)
         return True
 
-    def _place(self, job: Arrival, free: Collection[NodeName]) -> Place:
-        place = self._side(job, free, Counter(other.nodes for other in self._waiting if other is not job))
+    def _place(self, job: Arrival, free: Collection[NodeName], now: float) -> Place:
+        own = self._hold if self._hold and self._hold.job is job else None
+        question = Question(
+            job=job,
+            free=free,
+            mix=Counter(other.nodes for other in self._waiting if other is not job),
+            ends={node: ends - now for _, _, ends, nodes in self._running for node in nodes},
+            may_wait=job is self._waiting[0],
+            waits_s=own.until - now if own else None,
+        )
+        place = self._side(question)
         if len(place.nodes) != job.nodes or not self._free.issuperset(place.nodes):
             raise AssertionError(f"A job of {job.nodes} nodes was placed on {place.nodes}.")
         return place
