@@ -22,7 +22,7 @@ from slurm_gpuaas.domain.policy import fold_nodes
 from slurm_gpuaas.jobs.gate import GateSettings
 from slurm_gpuaas.jobs.gate_rules import is_better, longest_wait
 from slurm_gpuaas.topology.fabric import Fabric, FabricArrays, LeafGroup
-from slurm_gpuaas.topology.placement import Domain
+from slurm_gpuaas.topology.placement import Domain, Path
 from slurm_gpuaas.topology.placer import FabricPlacer
 from slurm_gpuaas.topology.slurm_yaml import render
 from tests.bench import packing
@@ -121,7 +121,7 @@ def slurm_side(known: FabricArrays, slurm: Oracle) -> packing.Side:
 
 def emulated_side(known: FabricArrays) -> packing.Side:
     """By the rules of topology/tree, and the first free node for jobs of one, as 26.05 does."""
-    number = {path: group for group, path in enumerate(known.paths)}
+    number: dict[Path, int] = {path: group for group, path in enumerate(known.paths)}
 
     def place(question: Question) -> Place:
         if question.job.nodes == 1:
