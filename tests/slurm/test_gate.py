@@ -21,6 +21,7 @@ from slurm_gpuaas.daemon.defragmentation import Defragmenter
 from slurm_gpuaas.domain.clock import SystemClock
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState, PlacementOutcome
 from slurm_gpuaas.domain.names import ClusterName, NodeName, PartitionName
+from slurm_gpuaas.domain.nodes import NodeFlag
 from slurm_gpuaas.domain.policy import Policy, Pool, expand_nodes
 from slurm_gpuaas.jobs.gate import RESERVATION, GateSettings, PlacementGate, change_for
 from slurm_gpuaas.jobs.gate_rules import Decision, is_free
@@ -35,7 +36,7 @@ from slurm_gpuaas.topology.fabric import Fabric, LeafGroup
 from slurm_gpuaas.topology.placer import FabricPlacer
 from slurm_gpuaas.topology.rank import crossings
 from slurm_gpuaas.topology.slurm_yaml import Plugin
-from tests.slurm.training import STAND_IN_LAUNCHER, STAND_IN_SCRIPT, launcher_and_script
+from tests.slurm.training import STAND_IN_LAUNCHER, STAND_IN_SCRIPT
 
 pytestmark = pytest.mark.slurm
 
@@ -407,37 +408,42 @@ def test_rank_order_inside_the_job_follows_the_fabric(
     assert crossings(fabric.arrays, named(order)) == crossed, "the fewest: once from each leaf group to the next"
 
 
+def train(bench: Bench, order: str, program: tuple[tuple[str, ...], str]) -> tuple[JobState, str]:
+    """The end of a job of the torchrun template over two interleaved leaf groups of a pod, and what it wrote. Each rank
+    compares its node with the one that `order` has for it, and fails the job on any other."""
+    launcher, script = program
+    words = ["gpuaas", "template", "render", "torchrun", "--nodes", "4", "--processes", "1", *launcher]
+    words += ["--partition", PARTITION, "--output", "/tmp/%j.out", "--checkpoints", "/tmp/checkpoints"]
+    words += ["--script", RANKED, "--arguments", f"{','.join(named(order))} {script} --steps 3"]
+    rendered = bench.mini.exec(words).stdout
+    gate = bench.gate()
+    gate.tick()
+    bench.mini.wait_for("Clear nodes", lambda: not any(NodeFlag.COMPLETING in one.flags for one in bench.slurm.nodes()))
+    with bench.drained("b200-[02,06]"):
+        job_id = JobId(int(bench.mini.exec(["sbatch", "--parsable", "--exclusive"], cwd="/tmp", stdin=rendered).stdout))
+        gate.tick()
+        over = (JobState.COMPLETED, JobState.FAILED)
+        bench.mini.wait_for(f"End of job {job_id}", lambda: bench.job(job_id).state in over, seconds=180)
+    assert bench.job(job_id).nodes == expand_nodes("b200-[01,03,05,07]"), "the gate keeps it in one pod"
+    return bench.job(job_id).state, bench.mini.path(f"/tmp/{job_id}.out").read_text()
+
+
+def trains_in_the_order_of_the_fabric(bench: Bench, program: tuple[tuple[str, ...], str]) -> None:
+    state, output = train(bench, "01 05 03 07", program)
+    assert state is JobState.COMPLETED, output
+    assert "ranks 0=b200-01 1=b200-05 2=b200-03 3=b200-07\n" in output, "as the ranks told each other"
+    assert "finished at step 3" in output
+
+
 def test_a_training_job_over_four_nodes_has_the_rank_order_of_the_fabric(
     bench: Bench, install: Callable[[str], None]
 ) -> None:
-    """Each rank compares its node with the one that the fabric's order has for it, and fails the job on any other; the
-    stand-in, which is told the order of names, shows that."""
+    """Told the order of names instead, it fails. With real PyTorch: tests/soak/test_training.py."""
     install(slurm_yaml.render(PODS))
-
-    def train(order: str, program: tuple[tuple[str, ...], str]) -> tuple[JobState, str]:
-        """Its end, and what it wrote."""
-        launcher, script = program
-        words = ["gpuaas", "template", "render", "torchrun", "--nodes", "4", "--processes", "1", *launcher]
-        words += ["--partition", PARTITION, "--output", "/tmp/%j.out", "--checkpoints", "/tmp/checkpoints"]
-        words += ["--script", RANKED, "--arguments", f"{','.join(named(order))} {script} --steps 3"]
-        rendered = bench.mini.exec(words).stdout
-        job_id = JobId(int(bench.mini.exec(["sbatch", "--parsable", "--exclusive"], cwd="/tmp", stdin=rendered).stdout))
-        gate.tick()
-        assert bench.nodes_of(job_id) == expand_nodes("b200-[01,03,05,07]"), "the gate keeps it in one pod"
-        over = (JobState.COMPLETED, JobState.FAILED)
-        bench.mini.wait_for(f"End of job {job_id}", lambda: bench.job(job_id).state in over, seconds=150)
-        return bench.job(job_id).state, bench.mini.path(f"/tmp/{job_id}.out").read_text()
-
-    gate = bench.gate()
-    gate.tick()
-    with bench.drained("b200-[02,06]"):
-        state, output = train("01 05 03 07", launcher_and_script(bench.mini))
-        assert state is JobState.COMPLETED, output
-        assert "ranks 0=b200-01 1=b200-05 2=b200-03 3=b200-07\n" in output, "as the ranks told each other"
-        assert "finished at step 3" in output
-        state, output = train("01 03 05 07", (STAND_IN_LAUNCHER, STAND_IN_SCRIPT))
-        assert state is JobState.FAILED, output
-        assert re.search(r"Rank [12] runs on b200-0[35]; the fabric's order has it on b200-0[35]\.", output), output
+    trains_in_the_order_of_the_fabric(bench, (STAND_IN_LAUNCHER, STAND_IN_SCRIPT))
+    state, output = train(bench, "01 03 05 07", (STAND_IN_LAUNCHER, STAND_IN_SCRIPT))
+    assert state is JobState.FAILED, output
+    assert re.search(r"Rank [12] runs on b200-0[35]; the fabric's order has it on b200-0[35]\.", output), output
 
 
 ASKS_GPUAASD = """\

@@ -435,7 +435,7 @@ def test_what_a_person_said_yes_to_is_done_or_nothing(run: Run, cabled: Site, mo
     monkeypatch.setattr(click, "confirm", answer)
     monkeypatch.setattr(sys, "stdin", Terminal())
     assert run("topology", "apply", str(fabric)).code == 4
-    assert "nodes: b200-004" in cabled.topologies.file.read_text()
+    assert 'nodes: "b200-004"' in cabled.topologies.file.read_text()
 
 
 @pytest.mark.parametrize("arguments", [[], ["--undo", "FILE"], ["--undo"]], ids=["nothing", "both", "nothing to undo"])
