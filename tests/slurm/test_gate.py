@@ -23,7 +23,7 @@ from slurm_gpuaas.domain.jobs import Job, JobId, JobState, PlacementOutcome
 from slurm_gpuaas.domain.names import ClusterName, NodeName, PartitionName
 from slurm_gpuaas.domain.nodes import NodeFlag
 from slurm_gpuaas.domain.policy import Policy, Pool, expand_nodes
-from slurm_gpuaas.jobs.gate import RESERVATION, GateSettings, PlacementGate, change_for
+from slurm_gpuaas.jobs.gate import KEPT, RESERVATION, GateSettings, PlacementGate, change_for
 from slurm_gpuaas.jobs.gate_rules import Decision, is_free
 from slurm_gpuaas.jobs.mover import Mover
 from slurm_gpuaas.slurm.records import JobChange
@@ -136,7 +136,9 @@ def bench(mini: Instance, channel: RestController, tmp_path: Path) -> Iterator[B
         yield Bench(mini, channel, store)
     mini.exec(["scancel", f"--partition={PARTITION}"])
     mini.wait_for("Idle nodes", lambda: all_idle(mini))
-    channel.delete_reservation(RESERVATION)
+    for one in channel.reservations():
+        if one.name == RESERVATION or one.name.startswith(KEPT):
+            channel.delete_reservation(one.name)
 
 
 def test_a_job_gets_a_whole_leaf_group_although_node_order_would_spread_it(bench: Bench) -> None:
