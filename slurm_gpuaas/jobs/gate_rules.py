@@ -546,15 +546,9 @@ def looks_again(job: Job, picture: Picture, placer: Placer) -> Decision | None:
     soon += _free_within(wait, fitting, picture, soon)
     placement = placer.place(len(job.nodes), free=(), among=among, kept=job.nodes)
     better = placer.place(len(job.nodes), free=soon, among=among, around=picture.around(job))
-    if (
-        placement is None
-        or better is None
-        or (better.pods, better.leaf_groups)
-        >= (
-            placement.pods,
-            placement.leaf_groups,
-        )
-    ):
+    if placement is None or better is None:
+        return None
+    if (better.pods, better.leaf_groups) >= (placement.pods, placement.leaf_groups):
         return None
     reason = (
         f"Slurm would start it on {placement.leaf_groups} leaf groups; it may wait {wait.total_seconds():.0f} s for "
