@@ -7,6 +7,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from slurm_gpuaas.domain.gpus import GpuIdentity
 from slurm_gpuaas.domain.incidents import NodeEvent
 from slurm_gpuaas.domain.names import NodeName
 
@@ -30,6 +31,9 @@ class NodeEventBatch(BaseModel):
 
     node: NodeName
     events: tuple[NodeEvent, ...] = Field(default=(), max_length=MAX_BATCH)
+    gpus: tuple[GpuIdentity, ...] | None = Field(
+        default=None, max_length=256, description="What sits in the node; sent at start and when it changed."
+    )
 
 
 class NodeEventAnswer(BaseModel):

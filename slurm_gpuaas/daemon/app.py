@@ -186,8 +186,7 @@ def _node_events(wiring: Wiring) -> APIRouter:
             raise InvalidInput(f"Node {node} signed a report of node {batch.node}.")
         operations = wiring.operations()
         operations.agents.saw(node, wiring.clock.now())
-        accepted = operations.health.ingest(node, batch.events) if batch.events else 0
-        return NodeEventAnswer(accepted=accepted)
+        return NodeEventAnswer(accepted=operations.intake.ingest(node, batch.events, gpus=batch.gpus))
 
     return router
 

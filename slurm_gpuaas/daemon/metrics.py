@@ -12,10 +12,10 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from slurm_gpuaas import __version__
-from slurm_gpuaas.daemon.operations import OPEN_STATES, Operations
+from slurm_gpuaas.daemon.operations import Operations
 from slurm_gpuaas.domain.capacity import Capacity
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput, Unavailable
-from slurm_gpuaas.domain.incidents import IncidentState
+from slurm_gpuaas.domain.incidents import OPEN_STATES, IncidentState
 from slurm_gpuaas.domain.jobs import JobState
 from slurm_gpuaas.domain.usage import service_class
 from slurm_gpuaas.store.budgets import read_budgets

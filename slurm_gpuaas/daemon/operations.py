@@ -67,7 +67,7 @@ from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.budgets import Amount, Budget, pace_window, runs_dry
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound, Refused, Unavailable
-from slurm_gpuaas.domain.incidents import Incident, IncidentState, NodeEvent
+from slurm_gpuaas.domain.incidents import OPEN_STATES, Incident, IncidentState, NodeEvent
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState, ServiceClass
 from slurm_gpuaas.domain.money import whole_won
 from slurm_gpuaas.domain.names import (
@@ -85,6 +85,7 @@ from slurm_gpuaas.domain.policy import KST, Member, Policy, PolicyDocument, fold
 from slurm_gpuaas.domain.usage import Window, service_class
 from slurm_gpuaas.health.controller import HealthController
 from slurm_gpuaas.health.incidents import is_reason_of
+from slurm_gpuaas.health.intake import Intake
 from slurm_gpuaas.jobs import why
 from slurm_gpuaas.jobs.gate_rules import free_nodes, occupied, promised
 from slurm_gpuaas.metering.rules import Dimension, pricing, totals
@@ -108,8 +109,6 @@ LONGEST_USAGE = timedelta(days=400)
 """Longest stretch of one usage question: a year with room."""
 LONGEST_CAPACITY = timedelta(days=31)
 """Longest stretch of one capacity question: 9,000 samples of a partition at five minutes."""
-
-OPEN_STATES = tuple(state for state in IncidentState if state is not IncidentState.CLOSED)
 
 
 class Agents:
@@ -146,6 +145,7 @@ class Operations:
     policies: PolicyController
     applied: Callable[[], None]
     health: HealthController
+    intake: Intake
     defragmenter: Defragmenter
     calls_off: Callable[[JobId], bool]
     slurm_user: str

@@ -20,8 +20,12 @@ from slurm_gpuaas.daemon.operations import Agents, Operations, nodes_by_partitio
 from slurm_gpuaas.daemon.risks import FailureRisks
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.clock import Clock
+from slurm_gpuaas.domain.jobs import JobId
 from slurm_gpuaas.domain.names import NodeName, PartitionName
 from slurm_gpuaas.health.controller import HealthController, HealthSettings
+from slurm_gpuaas.health.intake import Intake
+from slurm_gpuaas.health.ledger import IncidentLedger
+from slurm_gpuaas.health.recovery import Recovery
 from slurm_gpuaas.jobs.gate import GateSettings, PlacementGate
 from slurm_gpuaas.jobs.gate_rules import promised
 from slurm_gpuaas.jobs.mover import Mover
@@ -33,7 +37,14 @@ from slurm_gpuaas.quota.live import Scene
 from slurm_gpuaas.quota.publisher import VerdictPublisher
 from slurm_gpuaas.quota.reclaim import QuotaRulings, ReclaimController
 from slurm_gpuaas.quota.verdict import Gate
-from slurm_gpuaas.slurm.protocols import Accounting, Controller, LimitReader, Partitions, Topologies
+from slurm_gpuaas.slurm.protocols import (
+    Accounting,
+    Controller,
+    LimitReader,
+    Partitions,
+    SlurmUnavailable,
+    Topologies,
+)
 from slurm_gpuaas.store import Store
 from slurm_gpuaas.topology.controller import TopologyController
 from slurm_gpuaas.topology.follower import FabricFollower, FollowSettings
@@ -115,17 +126,25 @@ def compose(
         clock=clock,
         uid_of=uid_of,
     )
+    ledger = IncidentLedger(store, clock)
+
+    def jobs_on(node: NodeName) -> tuple[JobId, ...]:
+        try:
+            jobs = shared.jobs()
+        except SlurmUnavailable:
+            return ()  # a report counts whether Slurm answers or not
+        return tuple(job.id for job in jobs if node in job.nodes and not job.state.ended)
+
+    intake = Intake(ledger, jobs_on=jobs_on, wake=wake_health.set)
     health = HealthController(
         slurm=slurm,
-        store=store,
-        clock=clock,
+        ledger=ledger,
+        recovery=Recovery(slurm=slurm, ledger=ledger, requeued=wake_gate.set),
         settings=HealthSettings(
             shadow=config.health.shadow,
             max_drains=config.health.max_drains,
             drain_window=config.health.drain_window,
         ),
-        wake=wake_health.set,
-        requeued=wake_gate.set,
     )
     fabric = FabricFile(config.slurm.topology_file)
 
@@ -234,6 +253,7 @@ def compose(
         policies=policies,
         applied=wake_hook.set,
         health=health,
+        intake=intake,
         calls_off=gate.calls_off,
         slurm_user=config.slurm.user,
         defragmenter=Defragmenter(

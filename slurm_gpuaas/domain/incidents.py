@@ -1,14 +1,21 @@
-"""Hardware events and the incidents they become."""
+"""Hardware events, the incidents they become, and the life that a node leads through them.
+
+`docs/design/0019-life-of-a-node.md` draws the life cycle; `health/lifecycle.py` holds its rules.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
-from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.jobs import JobId
+from slurm_gpuaas.domain.names import GpuModel, NodeName
 
 EARLIEST_EVENT: Final = datetime(2000, 1, 1, tzinfo=UTC)
 LATEST_EVENT: Final = datetime(2100, 1, 1, tzinfo=UTC)
@@ -18,12 +25,33 @@ LATEST_EVENT: Final = datetime(2100, 1, 1, tzinfo=UTC)
 class EventSource(StrEnum):
     NVML = "nvml"
     KERNEL_LOG = "kernel-log"
+    CHECK = "check"
 
 
 class EventKind(StrEnum):
     XID = "xid"
     SXID = "sxid"
     FALLEN = "fallen"
+    CHECK = "check"
+    """What a health check found; `check` names it, `code` is 0."""
+
+
+class CheckStatus(StrEnum):
+    """A check's answer, in the order of the exit codes of Nagios plugins (0 to 3)."""
+
+    OK = "ok"
+    WARNING = "warning"
+    CRITICAL = "critical"
+    UNKNOWN = "unknown"
+
+
+class Drain(StrEnum):
+    """What an event asks for."""
+
+    NO = "no"
+    WHEN_IDLE = "when_idle"
+    NOW = "now"
+    REVIEW = "review"
 
 
 class NodeEvent(BaseModel):
@@ -40,7 +68,13 @@ class NodeEvent(BaseModel):
     seen_at: AwareDatetime = Field(ge=EARLIEST_EVENT, le=LATEST_EVENT)
     pci: str | None = Field(default=None, max_length=20, description="`dddd:bb:dd`, lower case, no function.")
     gpu: int | None = Field(default=None, ge=0, le=255, description="NVML index on the node.")
-    serial: str | None = Field(default=None, max_length=64)
+    serial: str | None = Field(default=None, max_length=64, description="Of the GPU: it follows the card.")
+    uuid: str | None = Field(default=None, max_length=64)
+    product: GpuModel | None = Field(default=None, description="What the codes mean differs by product.")
+    driver_version: str | None = Field(default=None, max_length=40)
+    check: str | None = Field(default=None, max_length=60, description="Name of the check that found it.")
+    status: CheckStatus | None = Field(default=None, description="A check's answer.")
+    drain: Drain | None = Field(default=None, description="What a check asks for.")
     evidence: str = Field(default="", max_length=2_000, description="The line or NVML reading it came from.")
     boot_id: str = Field(default="", max_length=64, description="Kernel boot id of the node when it happened.")
     recovery_action: str | None = Field(
@@ -49,21 +83,76 @@ class NodeEvent(BaseModel):
 
 
 class IncidentState(StrEnum):
-    """Life of an incident; issue-5 states (verifying, probation, RMA) extend it."""
+    """How far an incident has come; but for the last, that is also where its node is in its life."""
 
-    OPEN = "open"
+    SUSPECT = "suspect"
+    """Something asks for attention; the node is in service."""
     DRAINING = "draining"
     DRAINED = "drained"
+    REPAIRING = "repairing"
+    VERIFYING = "verifying"
+    PROBATION = "probation"
+    """Back in service for small jobs."""
+    RMA = "rma"
+    """Out of service until its part is replaced."""
     CLOSED = "closed"
 
 
-class Drain(StrEnum):
-    """What an event asks for."""
+OPEN_STATES: Final = tuple(state for state in IncidentState if state is not IncidentState.CLOSED)
 
-    NO = "no"
-    WHEN_IDLE = "when_idle"
-    NOW = "now"
-    REVIEW = "review"
+IN_SERVICE: Final = "in service"
+"""Stage of a node without an open incident."""
+
+_WORST_FIRST: Final = (
+    IncidentState.RMA,
+    IncidentState.REPAIRING,
+    IncidentState.VERIFYING,
+    IncidentState.DRAINED,
+    IncidentState.DRAINING,
+    IncidentState.PROBATION,
+    IncidentState.SUSPECT,
+)
+
+
+class Remedy(StrEnum):
+    """Rungs of the repair ladder."""
+
+    RESET = "reset"
+    """Reset of the GPUs."""
+    REBOOT = "reboot"
+    REPLACE = "replace"
+    """A part or the whole host, by people: a ticket."""
+
+
+class RepairOutcome(StrEnum):
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class RepairAttempt(BaseModel):
+    """One rung of the ladder as it was tried."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    remedy: Remedy
+    begun_at: AwareDatetime
+    ended_at: AwareDatetime | None = None
+    outcome: RepairOutcome = RepairOutcome.RUNNING
+    detail: str = Field(default="", max_length=500)
+
+
+class Verification(BaseModel):
+    """Tests of a node before its return, run as Slurm jobs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tests: tuple[str, ...]
+    jobs: tuple[JobId, ...] = ()
+    begun_at: AwareDatetime
+    ended_at: AwareDatetime | None = None
+    passed: bool | None = None
+    detail: str = Field(default="", max_length=500)
 
 
 class Incident(BaseModel):
@@ -78,14 +167,69 @@ class Incident(BaseModel):
     node: NodeName
     state: IncidentState
     drain: Drain
+    fault_class: str = Field(default="unknown", max_length=20, description="Of the event that decided.")
     rule: str = Field(max_length=500, description="What decided.")
     headline: str = Field(max_length=500, description="Short evidence, as in the drain reason.")
     opened_at: datetime
     updated_at: datetime
     closed_at: datetime | None = None
     event_ids: tuple[str, ...] = ()
+    serials: tuple[str, ...] = Field(default=(), description="GPUs that its events name, by serial number.")
     requeued_jobs: tuple[int, ...] = ()
+    attempts: tuple[RepairAttempt, ...] = ()
+    verification: Verification | None = Field(default=None, description="The last one.")
+    acknowledged_by: str | None = Field(default=None, max_length=100)
+    held_by: str | None = Field(
+        default=None, max_length=100, description="Person who took the node over; nothing is done by itself then."
+    )
     unproven_since: datetime | None = Field(
         default=None,
         description="When its node was drained, while slurmctld could still lose that; None when it is on its disk.",
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transition:
+    """One step of an incident and so of its node's life. `before` is None for the first."""
+
+    incident: str
+    node: NodeName
+    at: datetime
+    before: IncidentState | None
+    after: IncidentState
+    cause: str
+    actor: str
+
+
+def stage(open_incidents: Iterable[Incident]) -> str:
+    """Where a node is in its life, by its incidents: the worst of their states, or `in service`."""
+    states = {incident.state for incident in open_incidents}
+    return next((state.value for state in _WORST_FIRST if state in states), IN_SERVICE)
+
+
+TRANSITIONS: Final[Mapping[IncidentState, frozenset[IncidentState]]] = MappingProxyType(
+    {
+        IncidentState.SUSPECT: frozenset({IncidentState.DRAINING, IncidentState.CLOSED}),
+        IncidentState.DRAINING: frozenset({IncidentState.DRAINED, IncidentState.CLOSED}),
+        IncidentState.DRAINED: frozenset(
+            {
+                IncidentState.DRAINING,
+                IncidentState.REPAIRING,
+                IncidentState.VERIFYING,
+                IncidentState.RMA,
+                IncidentState.CLOSED,
+            }
+        ),
+        IncidentState.REPAIRING: frozenset(
+            {IncidentState.DRAINED, IncidentState.VERIFYING, IncidentState.RMA, IncidentState.CLOSED}
+        ),
+        IncidentState.VERIFYING: frozenset(
+            {IncidentState.DRAINED, IncidentState.PROBATION, IncidentState.RMA, IncidentState.CLOSED}
+        ),
+        IncidentState.PROBATION: frozenset({IncidentState.DRAINING, IncidentState.CLOSED}),
+        IncidentState.RMA: frozenset({IncidentState.REPAIRING, IncidentState.VERIFYING, IncidentState.CLOSED}),
+        IncidentState.CLOSED: frozenset(),
+    }
+)
+"""What may follow what. A person may close an incident at any time; back to `drained` means the next rung, or a drain
+that Slurm had lost (`draining`)."""

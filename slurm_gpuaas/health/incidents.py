@@ -38,19 +38,28 @@ def fold(open_incidents: Sequence[Incident], event: NodeEvent, verdict: Verdict,
         return Incident(
             id=incident_id(event.event_id),
             node=event.node,
-            state=IncidentState.OPEN,
+            state=IncidentState.SUSPECT,
             drain=verdict.drain,
+            fault_class=verdict.fault_class.value,
             rule=verdict.rule[:500],
             headline=verdict.headline[:500],
             opened_at=now,
             updated_at=now,
             event_ids=(event.event_id,),
+            serials=(event.serial,) if event.serial else (),
         )
     changes: dict[str, object] = {"updated_at": now}
     if len(joined.event_ids) < MAX_EVENTS:
         changes["event_ids"] = (*joined.event_ids, event.event_id)
+    if event.serial and event.serial not in joined.serials:
+        changes["serials"] = (*joined.serials, event.serial)
     if _STRENGTH[verdict.drain] > _STRENGTH[joined.drain]:
-        changes |= {"drain": verdict.drain, "rule": verdict.rule[:500], "headline": verdict.headline[:500]}
+        changes |= {
+            "drain": verdict.drain,
+            "fault_class": verdict.fault_class.value,
+            "rule": verdict.rule[:500],
+            "headline": verdict.headline[:500],
+        }
     return joined.model_copy(update=changes)
 
 

@@ -20,7 +20,8 @@ from sqlmodel import Session, col, select
 
 from slurm_gpuaas.domain.capacity import CapacitySample
 from slurm_gpuaas.domain.errors import Conflict
-from slurm_gpuaas.domain.incidents import Incident, IncidentState, NodeEvent
+from slurm_gpuaas.domain.gpus import GpuIdentity, GpuStay
+from slurm_gpuaas.domain.incidents import Incident, IncidentState, NodeEvent, Transition
 from slurm_gpuaas.domain.jobs import JobId, JobPlacement, PlacementOutcome
 from slurm_gpuaas.domain.names import (
     AccountName,
@@ -42,6 +43,7 @@ from slurm_gpuaas.store.known_sums import KnownSums, Stretch
 from slurm_gpuaas.store.session import Sessions
 from slurm_gpuaas.store.tables import (
     CapacityRow,
+    GpuStayRow,
     GrantRow,
     IncidentRow,
     JobPlacementRow,
@@ -56,6 +58,7 @@ from slurm_gpuaas.store.tables import (
     RateRow,
     ShareRow,
     Table,
+    TransitionRow,
     UsageRow,
 )
 
@@ -189,8 +192,12 @@ class Store:
         with self._sessions.reading() as session:
             return frozenset(NodeName(name) for name in session.exec(select(NodeRow.name)))
 
-    def add_event(self, event: NodeEvent, *, received_at: datetime) -> bool:
-        """Keep an event; False when its `event_id` is known already (and then nothing changes)."""
+    def add_event(self, event: NodeEvent, *, received_at: datetime, jobs: Iterable[JobId] = ()) -> bool:
+        """Keep an event; False when its `event_id` is known already (and then nothing changes).
+
+        Args:
+            jobs: those that ran on the node when the report came.
+        """
         row = {
             "event_id": event.event_id,
             "node": event.node,
@@ -200,6 +207,7 @@ class Store:
             "seen_at": event.seen_at,
             "received_at": received_at,
             "detail": event.model_dump(mode="json"),
+            "jobs": list(jobs),
         }
         with self._sessions.writing() as session:
             return _insert_new(session, NodeEventRow, row)
@@ -218,10 +226,25 @@ class Store:
             rows = session.exec(select(NodeEventRow).where(*wanted).order_by(*newest).limit(limit)).all()
             return tuple(NodeEvent.model_validate(row.detail) for row in reversed(rows))
 
+    def events_with_jobs(
+        self, *, since: datetime, codes: Iterable[int] | None = None
+    ) -> Sequence[tuple[NodeEvent, tuple[JobId, ...]]]:
+        """Events seen since then, of these codes or of all, oldest first, each with the jobs that ran on its node."""
+        wanted: list[ColumnElement[bool]] = [col(NodeEventRow.seen_at) >= since]
+        if codes is not None:
+            wanted.append(col(NodeEventRow.code).in_(list(codes)))
+        oldest = (col(NodeEventRow.seen_at), col(NodeEventRow.event_id))
+        with self._sessions.reading() as session:
+            rows = session.exec(select(NodeEventRow).where(*wanted).order_by(*oldest))
+            return tuple((NodeEvent.model_validate(row.detail), tuple(JobId(job) for job in row.jobs)) for row in rows)
+
     def put_incident(self, incident: Incident) -> None:
         """Create it, or replace the one of that id."""
         row = incident.model_dump()
-        row["event_ids"], row["requeued_jobs"] = list(incident.event_ids), list(incident.requeued_jobs)
+        for name in ("event_ids", "requeued_jobs", "serials"):
+            row[name] = list(row[name])
+        row["attempts"] = [attempt.model_dump(mode="json") for attempt in incident.attempts]
+        row["verification"] = incident.verification.model_dump(mode="json") if incident.verification else None
         with self._sessions.writing() as session:
             _upsert(session, IncidentRow, [row])
 
@@ -250,6 +273,87 @@ class Store:
         with self._sessions.reading() as session:
             rows = session.exec(select(IncidentRow).where(*wanted).order_by(*newest).limit(limit))
             return tuple(Incident.model_validate(row.model_dump()) for row in rows)
+
+    def add_transition(self, transition: Transition) -> None:
+        with self._sessions.writing() as session:
+            session.add(TransitionRow(**asdict(transition)))
+
+    def transitions(
+        self,
+        *,
+        incident: str | None = None,
+        node: NodeName | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Sequence[Transition]:
+        """Steps of an incident, of a node or of all, oldest first, at `since` or later and before `until`."""
+        wanted: list[ColumnElement[bool]] = []
+        if incident is not None:
+            wanted.append(col(TransitionRow.incident) == incident)
+        if node is not None:
+            wanted.append(col(TransitionRow.node) == node)
+        if since is not None:
+            wanted.append(col(TransitionRow.at) >= since)
+        if until is not None:
+            wanted.append(col(TransitionRow.at) < until)
+        oldest = (col(TransitionRow.at), col(TransitionRow.id))
+        with self._sessions.reading() as session:
+            return tuple(
+                _transition(row) for row in session.exec(select(TransitionRow).where(*wanted).order_by(*oldest))
+            )
+
+    # -- GPUs as cards
+
+    def put_gpus(self, node: NodeName, gpus: Iterable[GpuIdentity], *, at: datetime) -> None:
+        """Note which cards sit in a node now. A card that was seen elsewhere since begins a new stay."""
+        with self._sessions.writing() as session:
+            for gpu in gpus:
+                if gpu.serial is None:
+                    continue
+                newest = (
+                    select(GpuStayRow)
+                    .where(GpuStayRow.serial == gpu.serial)
+                    .order_by(col(GpuStayRow.last_seen).desc(), col(GpuStayRow.first_seen).desc())
+                    .limit(1)
+                )
+                row = session.exec(newest).first()
+                if row is not None and (row.node, row.index) == (node, gpu.index):
+                    row.last_seen, row.pci, row.uuid = at, gpu.pci, gpu.uuid
+                else:
+                    session.add(
+                        GpuStayRow(
+                            serial=gpu.serial,
+                            node=node,
+                            index=gpu.index,
+                            pci=gpu.pci,
+                            uuid=gpu.uuid,
+                            first_seen=at,
+                            last_seen=at,
+                        )
+                    )
+                session.flush()
+
+    def gpu_stays(self, *, serial: str | None = None, node: NodeName | None = None) -> Sequence[GpuStay]:
+        """Where cards have been, oldest first; of one card, of one node, or of all."""
+        wanted: list[ColumnElement[bool]] = []
+        if serial is not None:
+            wanted.append(col(GpuStayRow.serial) == serial)
+        if node is not None:
+            wanted.append(col(GpuStayRow.node) == node)
+        oldest = (col(GpuStayRow.first_seen), col(GpuStayRow.node), col(GpuStayRow.index))
+        with self._sessions.reading() as session:
+            return tuple(
+                GpuStay(
+                    serial=row.serial,
+                    node=NodeName(row.node),
+                    index=row.index,
+                    pci=row.pci,
+                    uuid=row.uuid,
+                    first_seen=row.first_seen,
+                    last_seen=row.last_seen,
+                )
+                for row in session.exec(select(GpuStayRow).where(*wanted).order_by(*oldest))
+            )
 
     # -- Placements
 
@@ -529,3 +633,15 @@ def _upsert(session: Session, table: type[Table], rows: Sequence[Mapping[str, An
     keys = [column.name for column in table.__table__.primary_key]  # type: ignore[attr-defined]
     changed = {name: statement.excluded[name] for name in rows[0] if name not in keys}
     session.exec(statement.on_conflict_do_update(index_elements=keys, set_=changed), params=list(rows))
+
+
+def _transition(row: TransitionRow) -> Transition:
+    return Transition(
+        incident=row.incident,
+        node=NodeName(row.node),
+        at=row.at,
+        before=IncidentState(row.before) if row.before else None,
+        after=IncidentState(row.after),
+        cause=row.cause,
+        actor=row.actor,
+    )

@@ -263,6 +263,8 @@ class NodeEventRow(Table, table=True):
     seen_at: datetime = _moment()
     received_at: datetime = _moment()
     detail: dict[str, Any] = _json()
+    jobs: list[int] = _json()
+    """Those that ran on the node when the report came."""
 
 
 class IncidentRow(Table, table=True):
@@ -281,6 +283,38 @@ class IncidentRow(Table, table=True):
     event_ids: list[str] = _json()
     requeued_jobs: list[int] = _json()
     unproven_since: datetime | None = _moment(nullable=True)
+    fault_class: str = Field(max_length=20)
+    serials: list[str] = _json()
+    attempts: list[dict[str, Any]] = _json()
+    verification: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(), nullable=True))
+    acknowledged_by: str | None = Field(default=None, max_length=100)
+    held_by: str | None = Field(default=None, max_length=100)
+
+
+class TransitionRow(Table, table=True):
+    __tablename__ = "incident_transition"
+    __table_args__ = (_one_of("after", IncidentState), Index(None, "node", "at"))
+
+    id: int | None = _number()
+    incident: str = Field(index=True, max_length=40)
+    node: str = Field(max_length=64)
+    at: datetime = Field(sa_column=Column(UtcDateTime(), index=True, nullable=False))
+    before: str | None = Field(default=None, max_length=20)
+    after: str = Field(max_length=20)
+    cause: str
+    actor: str = Field(max_length=100)
+
+
+class GpuStayRow(Table, table=True):
+    __tablename__ = "gpu_stay"
+
+    serial: str = Field(primary_key=True, max_length=64)
+    node: str = Field(primary_key=True, max_length=64, index=True)
+    index: int = Field(primary_key=True)
+    first_seen: datetime = Field(sa_column=Column(UtcDateTime(), primary_key=True))
+    last_seen: datetime = _moment()
+    pci: str = Field(max_length=20)
+    uuid: str = Field(max_length=64)
 
 
 # -- Jobs --------------------------------------------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def break_node(site: Site) -> str:
         seen_at=site.clock.now(),
         evidence="NVRM: Xid (PCI:0000:3b:00): 79, pid=1234, GPU has fallen off the bus.",
     )
-    site.runtime.operations.health.ingest(NODE, [event])
+    site.runtime.operations.intake.ingest(NODE, [event])
     site.tick("health")
     return site.store.incidents()[0].id
 

@@ -16,7 +16,7 @@ def failed(site: Site, number: int, node: str) -> None:
         Incident(
             id=f"i{number}",
             node=NodeName(node),
-            state=IncidentState.OPEN,
+            state=IncidentState.SUSPECT,
             drain=Drain.NOW,
             rule="",
             headline="",

@@ -14,6 +14,9 @@ from slurm_gpuaas.domain.jobs import JobId, JobState
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.nodes import NodeBase, NodeFlag
 from slurm_gpuaas.health.controller import LOST_WITHIN, HealthController, HealthSettings
+from slurm_gpuaas.health.intake import Intake
+from slurm_gpuaas.health.ledger import IncidentLedger
+from slurm_gpuaas.health.recovery import Recovery
 from slurm_gpuaas.slurm.protocols import SlurmUnavailable
 from slurm_gpuaas.store import Store
 from tests.fakes import EPOCH, FakeClock, FakeController, make_job, make_node
@@ -48,8 +51,13 @@ class Site:
         self.restart()
 
     def restart(self) -> None:
+        ledger = IncidentLedger(self.store, self.clock)
+        self.intake = Intake(ledger, wake=self._wake)
         self.health = HealthController(
-            slurm=self.slurm, store=self.store, clock=self.clock, settings=self.settings, wake=self._wake
+            slurm=self.slurm,
+            ledger=ledger,
+            recovery=Recovery(slurm=self.slurm, ledger=ledger),
+            settings=self.settings,
         )
 
     def _wake(self) -> None:
@@ -70,7 +78,7 @@ class Site:
 
     def report(self, *events: NodeEvent) -> None:
         for event in events:
-            self.health.ingest(event.node, [event])
+            self.intake.ingest(event.node, [event])
 
     @property
     def incident(self) -> Incident:
@@ -143,7 +151,7 @@ def test_contained_error_drains_but_lets_jobs_finish(site: Site) -> None:
 def test_unknown_xid_waits_for_a_person(site: Site) -> None:
     site.report(xid(9999))
     site.health.tick()
-    assert (site.incident.state, site.incident.drain) == (IncidentState.OPEN, "review")
+    assert (site.incident.state, site.incident.drain) == (IncidentState.SUSPECT, "review")
     assert site.slurm.calls == []
 
 
@@ -347,7 +355,7 @@ def test_one_refused_node_does_not_hold_up_the_others(site: Site) -> None:
 
 def test_a_node_cannot_speak_for_another(site: Site) -> None:
     with pytest.raises(InvalidInput, match="b200-001 reported an event of node b200-002"):
-        site.health.ingest(NODE, [xid(79, node=OTHER)])
+        site.intake.ingest(NODE, [xid(79, node=OTHER)])
 
 
 def test_an_incident_closed_while_a_tick_is_under_way_drains_nothing(site: Site) -> None:

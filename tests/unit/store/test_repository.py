@@ -51,7 +51,7 @@ def incident(name: str = "i1", **fields: object) -> Incident:
     values = {
         "id": name,
         "node": NODE,
-        "state": IncidentState.OPEN,
+        "state": IncidentState.SUSPECT,
         "drain": Drain.NOW,
         "rule": "catalogue: XID 79",
         "headline": "XID 79",
@@ -142,7 +142,7 @@ class TestIncidents:
         )
         store.put_incident(closed)
         assert store.incident("i1") == closed
-        assert store.incidents(states=[IncidentState.OPEN]) == ()
+        assert store.incidents(states=[IncidentState.SUSPECT]) == ()
         assert store.incidents(node=NODE, states=[IncidentState.CLOSED]) == (closed,)
 
     def test_newest_first(self, store: Store) -> None:

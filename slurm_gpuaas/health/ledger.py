@@ -1,0 +1,153 @@
+"""Writing down what happens to incidents: state, step of the node's life, audit entry and journal, in one way for all
+who act on them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import structlog
+
+from slurm_gpuaas.domain.audit import AuditEntry
+from slurm_gpuaas.domain.clock import Clock
+from slurm_gpuaas.domain.errors import GpuaasError, NotFound
+from slurm_gpuaas.domain.incidents import OPEN_STATES, Incident, IncidentState, Transition
+from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.slurm.protocols import SlurmRefused
+from slurm_gpuaas.store import Store
+
+ACTOR: Final = "gpuaasd/health"
+CONTROLLER: Final = "health"
+"""Name in the journal of effects."""
+
+Evidence = Mapping[str, str | int | float | bool | None]
+
+log = structlog.get_logger(__name__)
+
+
+class IncidentLedger:
+    """Incidents in the store. `lock` makes reading an incident and writing it back one step: reports arrive while a
+    tick is under way."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self.store = store
+        self.clock = clock
+        self.lock = threading.RLock()
+        self._told: set[tuple[str, str]] = set()
+
+    def open(self, node: NodeName | None = None) -> Sequence[Incident]:
+        """Incidents that are not closed, oldest first; of one node or of all."""
+        return self.store.incidents(node=node, states=OPEN_STATES, limit=100_000)[::-1]
+
+    def get(self, incident_id: str) -> Incident:
+        """Raises:
+        NotFound: there is no such incident.
+        """
+        found = self.store.incident(incident_id)
+        if found is None:
+            raise NotFound(f"There is no incident {incident_id:.60}.", way_out="`gpuaas incident list` shows them.")
+        return found
+
+    def put_new(self, incident: Incident, evidence: Evidence) -> None:
+        """An incident that was just opened."""
+        with self.lock, self.store.transaction():
+            self.store.put_incident(incident)
+            self._step(incident, None, incident.rule, ACTOR)
+            self.audit("incident.open", incident, evidence)
+
+    def change(
+        self,
+        incident: Incident,
+        action: str,
+        evidence: Evidence,
+        *,
+        state: IncidentState | None = None,
+        cause: str = "",
+        actor: str = ACTOR,
+        **fields: Any,
+    ) -> Incident:
+        """Write changed fields and, when given, a new state; with the audit entry `action`, all or nothing.
+
+        What was closed meanwhile stays closed. Gives the incident as it is in the store now.
+
+        Args:
+            cause: why the state changes; the headline when empty.
+            fields: of the incident.
+        """
+        now = self.clock.now()
+        with self.lock, self.store.transaction():
+            current = self.store.incident(incident.id) or incident
+            closed = current.state is IncidentState.CLOSED
+            target = current.state if closed or state is None else state
+            changes: dict[str, Any] = {**fields, "state": target, "updated_at": now}
+            if target is IncidentState.CLOSED and not closed:
+                changes["closed_at"] = now
+            changed = current.model_copy(update=changes)
+            self.store.put_incident(changed)
+            if target is not current.state:
+                self._step(changed, current.state, cause or incident.headline, actor)
+            self.audit(action, changed, evidence, actor=actor)
+        log.info(action, incident=incident.id, node=incident.node, headline=incident.headline, **evidence)
+        return changed
+
+    def note(self, incident: Incident, **fields: Any) -> None:
+        """Write fields that nobody needs to be told of."""
+        with self.lock, self.store.transaction():
+            current = self.store.incident(incident.id) or incident
+            self.store.put_incident(current.model_copy(update=fields))
+
+    def tell(self, action: str, incident: Incident, evidence: Evidence, *, key: str = "") -> None:
+        """Write an audit entry once for an incident (and key) and run of the daemon, not once a tick."""
+        if (action + key, incident.id) in self._told:
+            return
+        self._told.add((action + key, incident.id))
+        self.audit(action, incident, evidence)
+        log.warning(action, incident=incident.id, node=incident.node, headline=incident.headline, **evidence)
+
+    def audit(self, action: str, incident: Incident, evidence: Evidence, *, actor: str = ACTOR) -> None:
+        self.store.audit.append(
+            AuditEntry(
+                at=self.clock.now(),
+                actor=actor,
+                action=action,
+                subject=incident.node,
+                reason=incident.headline,
+                evidence={"incident": incident.id, **evidence},
+            )
+        )
+
+    @contextmanager
+    def journaled(self, kind: str, subject: str, detail: Evidence) -> Iterator[None]:
+        """Around an effect on Slurm or a node."""
+        effect = self.store.journal.intend(
+            controller=CONTROLLER, kind=kind, subject=subject, at=self.clock.now(), detail=detail
+        )
+        try:
+            yield
+        except GpuaasError:
+            self.store.journal.close(effect, outcome="failed", at=self.clock.now())
+            raise
+        self.store.journal.close(effect, outcome="done", at=self.clock.now())
+
+    @contextmanager
+    def one_refusal_stops_one(self, incident: Incident, key: str = "") -> Iterator[None]:
+        """Slurm's refusal of one write must not keep the others waiting; that it cannot be reached stops the tick."""
+        try:
+            yield
+        except SlurmRefused as refusal:
+            self.tell("slurm.refused", incident, {"refusal": refusal.message, "subject": key or None}, key=key)
+
+    def _step(self, incident: Incident, before: IncidentState | None, cause: str, actor: str) -> None:
+        self.store.add_transition(
+            Transition(
+                incident=incident.id,
+                node=incident.node,
+                at=self.clock.now(),
+                before=before,
+                after=incident.state,
+                cause=cause[:500],
+                actor=actor,
+            )
+        )
