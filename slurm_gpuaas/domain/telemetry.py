@@ -99,7 +99,9 @@ class SampleBatch(BaseModel):
     was not read is unknown.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, val_json_bytes="base64", ser_json_bytes="base64")
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, val_json_bytes="base64", ser_json_bytes="base64"
+    )
 
     node: NodeName
     first: int = Field(

@@ -33,6 +33,6 @@ def node_samples(gpus: int, slots: int, chance: np.random.Generator) -> Codes:
     noise = chance.standard_normal((len(METRICS), gpus, slots)) * _NOISE[:, None, None]
     noise[0] = np.where(means[0] == 0, 0, noise[0])  # nothing runs: busy is exactly 0
     highest = np.array([HIGHEST[metric] for metric in METRICS])[:, None, None]
-    codes = np.clip(np.rint(means + noise), 0, highest).astype(np.uint8)
+    codes: Codes = np.clip(np.rint(means + noise), 0, highest).astype(np.uint8)
     codes[:, chance.random((gpus, slots)) < MISSING] = UNKNOWN
     return codes

@@ -143,7 +143,7 @@ class Chunk:
         try:
             return Block.unpacked(os.pread(self._fd, int(length), int(offset)))
         except ValueError as error:
-            log.error("telemetry.damaged", file=str(self._path), node=node, error=str(error))
+            log.warning("telemetry.damaged", file=str(self._path), node=node, error=str(error))
             return None
 
     def _read_index(self) -> np.ndarray[tuple[int], np.dtype[np.void]]:

@@ -119,6 +119,6 @@ class OpenHour:
                 except ValidationError:
                     damaged += 1  # a block that the disk lost; the lines around it are good
         if damaged:
-            log.error("telemetry.damaged", file=str(self.path), lines=damaged)
+            log.warning("telemetry.damaged", file=str(self.path), lines=damaged)
         os.ftruncate(self._fd, whole)
         return whole

@@ -22,14 +22,13 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import structlog
 
 from slurm_gpuaas.domain.errors import InvalidInput, Unavailable
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.telemetry import NEWEST_SAMPLE, OLDEST_SAMPLE, SLOT_S, SampleBatch
-from slurm_gpuaas.store.telemetry.chunk import Block, Chunk, ChunkWriter, Damaged, sync_folder
-from slurm_gpuaas.store.telemetry.recent import HOUR_SLOTS, OpenHour
+from slurm_gpuaas.store.telemetry.chunk import Block, Chunk, ChunkWriter, Damaged
+from slurm_gpuaas.store.telemetry.recent import OpenHour
 from slurm_gpuaas.store.telemetry.rollup import SAMPLES, Codes, mean_of, merged, unknown_minutes
 
 DAY_MINUTES: Final = 1440
@@ -91,7 +90,7 @@ class Telemetry:
                 try:
                     hour.sync()
                 except OSError as error:
-                    log.error("telemetry.unsynced", file=str(hour.path), error=str(error))
+                    log.warning("telemetry.unsynced", file=str(hour.path), error=str(error))
                 hour.close()
             self._open.clear()
 
@@ -171,7 +170,8 @@ class Telemetry:
                 names = sorted({node for chunk in chunks.values() for node in chunk.nodes})
                 # Left in the opposite order: the one that says that all are there is renamed last.
                 rest_hours, rest, busy = (
-                    opened.enter_context(ChunkWriter(self._folder / kind / name)) for kind in (_REST_HOURS, _REST, _BUSY)
+                    opened.enter_context(ChunkWriter(self._folder / kind / name))
+                    for kind in (_REST_HOURS, _REST, _BUSY)
                 )
                 for node in names:
                     minutes = _day(chunk_blocks(chunks, node))
@@ -283,7 +283,7 @@ def _opened(stack: ExitStack, path: Path) -> Chunk | None:
     except FileNotFoundError:
         return None
     except Damaged as error:
-        log.error("telemetry.damaged", file=str(path), error=error.message)
+        log.warning("telemetry.damaged", file=str(path), error=error.message)
         return None
 
 
