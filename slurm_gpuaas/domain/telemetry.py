@@ -5,13 +5,23 @@ One byte a reading, on the wire, in memory and on disk. 255 is unknown in all of
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    StrictInt,
+    WithJsonSchema,
+    model_validator,
+)
 
 from slurm_gpuaas.domain.names import NodeName
 
@@ -92,6 +102,23 @@ _CODES: Final = tuple(bytes(range(HIGHEST[metric] + 1)) + bytes([UNKNOWN]) for m
 Serial = Annotated[str, Field(max_length=64, pattern=r"^[!-~]+$")]
 
 
+def _decoded(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    try:
+        return base64.b64decode(value, validate=True)
+    except ValueError:
+        raise ValueError("it is not base64") from None
+
+
+Base64 = Annotated[
+    bytes,
+    BeforeValidator(_decoded),
+    PlainSerializer(lambda value: base64.b64encode(value).decode(), when_used="json"),
+    WithJsonSchema({"type": "string", "contentEncoding": "base64"}),
+]
+
+
 class SampleBatch(BaseModel):
     """Samples of consecutive slots of all GPUs of one node, by the node's clock.
 
@@ -99,18 +126,16 @@ class SampleBatch(BaseModel):
     was not read is unknown.
     """
 
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, val_json_bytes="base64", ser_json_bytes="base64"
-    )
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     node: NodeName
-    first: int = Field(
+    first: StrictInt = Field(
         ge=0, lt=2**32, multiple_of=SLOT_S, description="Begin of the first slot, in seconds since 1970."
     )
     serials: tuple[Serial | None, ...] = Field(
         min_length=1, max_length=MAX_GPUS, description="Of the GPUs by NVML index; null where it is not known."
     )
-    values: bytes = Field(min_length=len(METRICS), max_length=len(METRICS) * MAX_SLOTS * MAX_GPUS)
+    values: Base64 = Field(min_length=len(METRICS), max_length=len(METRICS) * MAX_SLOTS * MAX_GPUS)
 
     @model_validator(mode="after")
     def _whole_and_in_range(self) -> Self:

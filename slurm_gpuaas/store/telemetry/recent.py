@@ -16,6 +16,7 @@ import numpy as np
 import structlog
 from pydantic import ValidationError
 
+from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.telemetry import METRICS, SLOT_S, SLOTS_A_MINUTE, UNKNOWN, SampleBatch
 from slurm_gpuaas.store.telemetry.chunk import Block
@@ -116,7 +117,7 @@ class OpenHour:
                 whole += len(line)
                 try:
                     self._put(SampleBatch.model_validate_json(line))
-                except ValidationError:
+                except (ValidationError, InvalidInput):
                     damaged += 1  # a block that the disk lost; the lines around it are good
         if damaged:
             log.warning("telemetry.damaged", file=str(self.path), lines=damaged)
