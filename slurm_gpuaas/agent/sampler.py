@@ -124,7 +124,7 @@ def _or_none(read: Callable[[Any], T], handle: Any) -> T | None:
 class Sampler:
     """Args:
     nodes: each with its GPUs.
-    every: between two samples of a node, at most a minute; nodes take turns within it.
+    every: between two samples of a node, at most a minute; but for the first, nodes take turns within it.
     """
 
     def __init__(self, nodes: Sequence[tuple[NodeAgent, Gpus]], *, every: timedelta, clock: Clock) -> None:
@@ -151,15 +151,15 @@ class Sampler:
         agent.samples.put(Sample(slot, serials, codes))
 
     def _run(self) -> None:
-        begin = self._clock.now().timestamp()
+        begin = spread = 0.0
         while not self._stop.is_set():
             for number, (agent, gpus) in enumerate(self._nodes):
-                turn = begin + number / len(self._nodes) * self._every
+                turn = begin + number / len(self._nodes) * spread
                 # A clock that was set back must not let us wait for hours.
                 if self._stop.wait(min(self._every, max(0.0, turn - self._clock.now().timestamp()))):
                     return
                 self.sample(agent, gpus)
             now = self._clock.now().timestamp()
-            begin = (now // self._every + 1) * self._every
+            begin, spread = (now // self._every + 1) * self._every, self._every
             if self._stop.wait(begin - now):
                 return
