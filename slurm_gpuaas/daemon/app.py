@@ -105,7 +105,7 @@ def make_api(wiring: Wiring) -> ASGIApp:
 
 
 def make_agents_api(wiring: Wiring) -> ASGIApp:
-    """Node events, health and metrics, for the TCP listener."""
+    """Node events, samples, health and metrics, for the TCP listener."""
     app = _bare("What gpuaasd serves over TCP.")
     app.include_router(_probes(wiring))
     app.include_router(_node_events(wiring))

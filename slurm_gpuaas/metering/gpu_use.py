@@ -25,8 +25,8 @@ from slurm_gpuaas.store.telemetry.telemetry import DAY_MINUTES, BusyDay
 
 ON_THE_WAY: Final = timedelta(minutes=3)
 """Samples of the last minutes may not have arrived yet: what is missing of these is not counted as unknown."""
-BUCKETS: Final = 60
-"""Points of a curve."""
+MOST_POINTS: Final = 60
+"""Of a curve."""
 
 
 class Samples(Protocol):
@@ -67,17 +67,21 @@ class Use:
 
 @dataclass(slots=True)
 class Curve:
-    """Mean of `busy` in each of `BUCKETS` parts of minutes [first, end)."""
+    """Mean of `busy` in equal parts of minutes [first, end): `MOST_POINTS`, but none shorter than a minute."""
 
     first: int
     end: int
-    _busy: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BUCKETS, np.int64))
-    _samples: NDArray[np.int64] = field(default_factory=lambda: np.zeros(BUCKETS, np.int64))
+    _busy: NDArray[np.int64] = field(init=False)
+    _samples: NDArray[np.int64] = field(init=False)
+
+    def __post_init__(self) -> None:
+        points = max(0, min(MOST_POINTS, self.end - self.first))
+        self._busy, self._samples = np.zeros(points, np.int64), np.zeros(points, np.int64)
 
     def add(self, first: int, busy: Codes, samples: Codes) -> None:
         """Minutes [gpus, n] from `first` on."""
         weights = samples.astype(np.int64)
-        bucket = (np.arange(first, first + busy.shape[1]) - self.first) * BUCKETS // max(1, self.end - self.first)
+        bucket = (np.arange(first, first + busy.shape[1]) - self.first) * len(self._busy) // (self.end - self.first)
         np.add.at(self._busy, bucket, np.where(weights > 0, busy * weights, 0).sum(axis=0))
         np.add.at(self._samples, bucket, weights.sum(axis=0))
 

@@ -19,7 +19,8 @@ MINUTE_ROWS: Final = len(METRICS) + 1
 SAMPLES: Final = len(METRICS)
 """Row of a table of minutes that counts known samples of `busy`; the rows before it are the metrics."""
 
-_IDLE_BELOW: Final = int(IDLE_BELOW_PERCENT / STEP[Metric.BUSY])
+IDLE_BELOW: Final = int(IDLE_BELOW_PERCENT / STEP[Metric.BUSY])
+"""Codes of `busy` below this are idle."""
 
 
 def mean_of(codes: Codes, by: int) -> tuple[Codes, Codes]:
@@ -109,7 +110,7 @@ def tally(busy: Codes, samples: Codes) -> Tally:
     total = int(np.multiply(busy, samples, dtype=np.int64, where=known, out=np.zeros(busy.shape, np.int64)).sum())
     return Tally(
         known=counted,
-        idle=int(np.count_nonzero(known & (busy < _IDLE_BELOW))),
+        idle=int(np.count_nonzero(known & (busy < IDLE_BELOW))),
         unknown=busy.size - counted,
         samples=int(samples.sum(dtype=np.int64)),
         busy=total * STEP[Metric.BUSY],

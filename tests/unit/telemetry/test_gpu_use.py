@@ -12,7 +12,7 @@ from slurm_gpuaas.domain.jobs import JobId
 from slurm_gpuaas.domain.names import AccountName, ClusterName, NodeName, PartitionName, QosName, UserName
 from slurm_gpuaas.domain.telemetry import SLOTS_A_MINUTE, UNKNOWN, Metric
 from slurm_gpuaas.domain.usage import UsageRecord, Window
-from slurm_gpuaas.metering.gpu_use import BUCKETS, Curve, Stay, Use, measure, measure_node, minute_of, stays_of
+from slurm_gpuaas.metering.gpu_use import MOST_POINTS, Curve, Stay, Use, measure, measure_node, minute_of, stays_of
 from slurm_gpuaas.store.telemetry import Telemetry
 from tests.unit.telemetry.batches import NOW, batch
 
@@ -126,9 +126,17 @@ def test_a_run_over_days_is_counted_from_both(telemetry: Telemetry) -> None:
     curve = Curve(minute_of(window.start), minute_of(window.end))
     stays = stays_of("7", run(gpus=2, started=midnight - 10 * MINUTE, minutes=20), [ONE], window, now=LATER)
     assert measure(telemetry, stays, curve)["7"].tally.known == 40
-    assert [point is not None for point in curve.percent()] == [25 <= number < 35 for number in range(BUCKETS)]
+    assert [point is not None for point in curve.percent()] == [25 <= number < 35 for number in range(MOST_POINTS)]
     telemetry.tick(now=NOW + timedelta(days=5))
     assert measure(telemetry, stays, curve)["7"].tally.known == 40
+
+
+def test_a_curve_has_no_points_shorter_than_a_minute(telemetry: Telemetry) -> None:
+    busy(telemetry, ONE, [180, 90, UNKNOWN, 0])
+    curve = Curve(minute_of(NOW), minute_of(NOW + 4 * MINUTE))
+    measure(telemetry, [Stay("7", ONE, 2, curve.first, curve.end)], curve)
+    assert curve.percent() == (90.0, 45.0, None, 0.0)
+    assert Curve(5, 5).percent() == ()
 
 
 def test_a_node_tells_each_of_its_gpus(telemetry: Telemetry) -> None:
