@@ -36,6 +36,7 @@ from slurm_gpuaas.domain.policy import expand_nodes
 
 if TYPE_CHECKING:
     from slurm_gpuaas.agent.nvml import NvmlSource
+    from slurm_gpuaas.agent.sampler import Sampler
 
 STACK_BYTES: Final = 512 << 10
 """Of the threads that wait in NVML; the default of 8 MiB is for programs that recurse."""
@@ -98,7 +99,12 @@ class Agent:
         sources = self._start_nvml()
         self._delivery.start()
         log.info("agent.ready", version=__version__, nodes=len(self._agents), daemon=self._config.daemon)
+        sampler = self._sampler()
+        if sampler is not None:
+            sampler.start()
         self._follow(self._kernel_logs())
+        if sampler is not None:
+            sampler.stop()
         for source in sources:
             source.stop()
         self._delivery.stop(self._config.timeout.total_seconds())
@@ -121,6 +127,17 @@ class Agent:
         for source in sources:
             source.wait_until_listed(NVML_START_S)
         return sources
+
+    def _sampler(self) -> Sampler | None:
+        if not self._config.nvml or not self._config.sample_every:
+            return None
+        from slurm_gpuaas.agent.sampler import NvmlGpus, Sampler
+
+        return Sampler(
+            [(agent, NvmlGpus(_prepare_nvml(self._config, agent.node))) for agent in self._agents],
+            every=self._config.sample_every,
+            clock=SystemClock(),
+        )
 
     def _kernel_logs(self) -> list[tuple[NodeAgent, KernelLog]]:
         if self._config.kernel_log is None:

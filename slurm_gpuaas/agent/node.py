@@ -18,6 +18,7 @@ from typing import Final
 import structlog
 
 from slurm_gpuaas.agent.kmsg import Record
+from slurm_gpuaas.agent.samples import Waiting
 from slurm_gpuaas.agent.spool import Spool
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.incidents import EARLIEST_EVENT, LATEST_EVENT, EventKind, EventSource, NodeEvent
@@ -107,6 +108,7 @@ class NodeAgent:
         self.node = node
         self.lock = threading.Lock()
         self.spool = Spool(folder, spool_max_bytes)
+        self.samples = Waiting(node)
         self._progress_file = folder / "progress.json"
         self._read_boot_id = boot_id
         self._progress = Progress.load(self._progress_file, boot_id())

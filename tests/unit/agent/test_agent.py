@@ -27,11 +27,13 @@ from slurm_gpuaas.agent.main import Agent
 from slurm_gpuaas.agent.node import Progress
 from slurm_gpuaas.agent.nvml import nvlink_registrations
 from slurm_gpuaas.api.node_events import NODE_EVENTS_PATH, NodeEventBatch
+from slurm_gpuaas.api.node_samples import NODE_SAMPLES_PATH
 from slurm_gpuaas.api.signing import Nonces, node_key, verify
 from slurm_gpuaas.domain.clock import SystemClock
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput, Unavailable
 from slurm_gpuaas.domain.incidents import EventSource, NodeEvent
 from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.telemetry import SampleBatch
 from slurm_gpuaas.testbed.sim import SimulatedNode, create_node_files
 from slurm_gpuaas.topology import nvlink
 from slurm_gpuaas.topology.fabric import Fabric, LeafGroup, NvlinkDomain
@@ -41,12 +43,14 @@ MASTER = bytes(range(32))
 
 
 class Daemon:
-    """Takes node events on a UNIX socket and checks their signatures."""
+    """Takes node events and samples on a UNIX socket and checks their signatures."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.batches: list[NodeEventBatch] = []
+        self.samples: list[SampleBatch] = []
         self.answer = 200
+        self.answer_to_samples = 200
         self.refused: frozenset[int] = frozenset()
         """Codes of events that make it reject a message."""
         self.connections = 0
@@ -79,16 +83,24 @@ class Daemon:
                         now=SystemClock().now(),
                         nonces=nonces,
                     )
-                    assert self.path == NODE_EVENTS_PATH
-                    batch = NodeEventBatch.model_validate_json(body)
+                    batch: NodeEventBatch | SampleBatch | None
+                    if self.path == NODE_SAMPLES_PATH:
+                        batch = SampleBatch.model_validate_json(body)
+                        status = daemon.answer_to_samples
+                    else:
+                        assert self.path == NODE_EVENTS_PATH
+                        batch = NodeEventBatch.model_validate_json(body)
+                        status = 422 if daemon.refused & {event.code for event in batch.events} else daemon.answer
                     assert batch.node == node
-                    status = 422 if daemon.refused & {event.code for event in batch.events} else daemon.answer
                 except GpuaasError as error:
                     status, batch = error.http_status, None
                 answer = json.dumps({"detail": f"the test answers {status}"}).encode()
                 if batch and status == 200:  # kept before it is answered, as the real one does
                     with daemon._arrived:
-                        daemon.batches.append(batch)
+                        if isinstance(batch, SampleBatch):
+                            daemon.samples.append(batch)
+                        else:
+                            daemon.batches.append(batch)
                         daemon._arrived.notify_all()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(answer)))
