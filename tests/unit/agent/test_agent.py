@@ -25,7 +25,7 @@ from slurm_gpuaas.agent import main
 from slurm_gpuaas.agent.config import Config
 from slurm_gpuaas.agent.main import Agent
 from slurm_gpuaas.agent.node import Progress
-from slurm_gpuaas.agent.nvml import nvlink_registrations
+from slurm_gpuaas.agent.nvml import nvlink_registrations, prepare_nvml
 from slurm_gpuaas.api.node_events import NODE_EVENTS_PATH, NodeEventBatch
 from slurm_gpuaas.api.signing import Nonces, node_key, verify
 from slurm_gpuaas.domain.clock import SystemClock
@@ -134,6 +134,7 @@ def config(tmp_path: Path, hardware: Path) -> Config:
         spool=tmp_path / "spool" / "{node}",
         simulated_hardware=hardware,
         nvml=False,
+        check_every=None,
     )
 
 
@@ -195,22 +196,23 @@ def test_nvml_alone_is_a_source(nvml: ctypes.CDLL, config: Config, daemon: Daemo
     assert source.wait_until_listening(10)
     node.xid(119, 5)
     node.xid(79, 3)
-    daemon.wait_for(lambda: len(daemon.events) == 2)
+    daemon.wait_for(lambda: len(daemon.events) == 3)
     assert [(event.source, event.code, event.gpu) for event in daemon.events] == [
+        (EventSource.NVML, 154, 5),
         (EventSource.NVML, 119, 5),
         (EventSource.NVML, 79, 3),
     ]
-    assert daemon.events[0].recovery_action == "GPU Reset"
-    assert daemon.events[1].recovery_action in {None, "None"}, (
+    assert daemon.events[1].recovery_action == "GPU Reset"
+    assert daemon.events[2].recovery_action in {None, "None"}, (
         "GPU 3 is just falling off: asked a moment early it answers"
     )
     # GPU 3 is lost now; the others are watched on.
     deadline = time.monotonic() + 10
-    while len(daemon.events) < 3 and time.monotonic() < deadline:
+    while len(daemon.events) < 4 and time.monotonic() < deadline:
         node.xid(48, 6)
         with daemon._arrived:
             daemon._arrived.wait(0.1)
-    assert daemon.events[2].code == 48
+    assert daemon.events[3].code == 48
     source.stop()
     agent._delivery.stop(5)
 
@@ -462,7 +464,7 @@ def test_nvml_is_left_also_where_a_question_fails(
             pynvml.nvmlShutdown()
     monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", fail)
     with pytest.raises(Unavailable):
-        nvlink_registrations(main._prepare_nvml(config, NodeName(NODES[0])))
+        nvlink_registrations(prepare_nvml(config, NodeName(NODES[0])))
     with pytest.raises(pynvml.NVMLError_Uninitialized):
         pynvml.nvmlShutdown()
 
