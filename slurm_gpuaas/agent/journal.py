@@ -17,6 +17,7 @@ import structlog
 
 from slurm_gpuaas.agent.kmsg import Record
 from slurm_gpuaas.agent.node import NodeAgent
+from slurm_gpuaas.domain.errors import Unavailable
 
 LINE_MAX: Final = 64 << 10
 """Bytes of one entry; the kernel's own records are far shorter."""
@@ -101,9 +102,14 @@ class JournalSource:
         """What came since the last event, in this thread.
 
         Raises:
-            OSError: journalctl cannot be run.
+            Unavailable: journalctl cannot be run.
         """
-        self._read(follow=False)
+        try:
+            self._read(follow=False)
+        except OSError as error:
+            raise Unavailable(
+                f"The journal cannot be read: {error}.", way_out="Set `kernel_log` to /dev/kmsg."
+            ) from None
 
     def _run(self) -> None:
         told = ""
@@ -118,14 +124,27 @@ class JournalSource:
             self._stop.wait(RESTART_S)
 
     def _read(self, *, follow: bool) -> int:
-        command = argv(self._agent.cursor, follow=follow, program=self._program)
+        """Read until journalctl ends; gives its exit status. It fails on a cursor that it does not take; then all of
+        this boot is read, and what was told before is told under the same ids, which gpuaasd takes as once."""
+        cursor = self._agent.cursor
+        status, any_came = self._read_after(cursor, follow=follow)
+        if status and cursor and not any_came and not self._stop.is_set():
+            status, _any = self._read_after("", follow=follow)
+        return status
+
+    def _read_after(self, cursor: str, *, follow: bool) -> tuple[int, bool]:
+        any_came = False
         with subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+            argv(cursor, follow=follow, program=self._program),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
         ) as child:
             self._child = child
             if self._stop.is_set():
                 child.terminate()
             assert child.stdout is not None  # a pipe was asked for
             for record in entries(child.stdout, self._boot_id):
+                any_came = True
                 self._agent.see_record(record)
-        return child.returncode
+        return child.returncode, any_came

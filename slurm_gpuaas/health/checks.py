@@ -259,6 +259,8 @@ def judge(name: str, check: Check, readings: Sequence[Reading]) -> CheckResult:
     wrong: dict[str, list[Finding]] = defaultdict(list)
     for finding in _wrong(check, mine):
         wrong[finding.subject].append(finding)
+    if not wrong and all(reading.value is None for reading in mine):
+        wrong[""].append(_unknown("nothing could be read"))
     return CheckResult(name=name, findings=tuple(map(_as_one, wrong.values())), readings=mine)
 
 
@@ -268,23 +270,24 @@ def _wrong(check: Check, readings: Sequence[Reading]) -> Iterator[Finding]:
         required = any(limit.required for limit in limits)
         found = [reading for reading in readings if reading.measure is measure]
         if not found and required:
-            yield _unknown(Reading(measure=measure, value=None, detail="nobody read it"))
+            yield _unknown(f"{measure.words} unknown (nobody read it)")
         for reading in found:
             if reading.value is not None:
                 broken = [limit for limit in limits if limit.broken_by(reading.value)]
                 if broken:
                     yield _broken(max(broken, key=lambda limit: _WORSE.index(limit.status)), reading)
             elif required:
-                yield _unknown(reading)
+                why = reading.detail or "not readable"
+                yield _unknown(f"{measure.words} unknown ({why})", reading.subject, reading.gpu)
 
 
-def _unknown(reading: Reading) -> Finding:
+def _unknown(message: str, subject: str = "", gpu: GpuIdentity | None = None) -> Finding:
     return Finding(
-        subject=reading.subject,
-        gpu=reading.gpu,
+        subject=subject,
+        gpu=gpu,
         status=CheckStatus.UNKNOWN,
         drain=Drain.NO,
-        message=f"{reading.measure.words} unknown ({reading.detail or 'not readable'})",
+        message=message,
         rule="no number",
         rounds=1,
     )

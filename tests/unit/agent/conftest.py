@@ -4,8 +4,9 @@ import pytest
 import structlog
 
 from tests.simulated import hardware, node, nvml
+from tests.unit.agent.daemon import config, daemon
 
-__all__ = ["hardware", "node", "nvml"]
+__all__ = ["config", "daemon", "hardware", "node", "nvml"]
 
 
 @pytest.fixture(autouse=True)
