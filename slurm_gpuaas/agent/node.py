@@ -364,8 +364,10 @@ class NodeAgent:
     def _keep(self, event: NodeEvent) -> None:
         if event.kind is not EventKind.CHECK and not self._recent.is_new(event):
             return
-        if event.pci and event.recovery_action:
-            self._progress.actions[event.pci] = _plain(event.recovery_action)
+        # That nothing need be done is told by a 154 alone; beside another XID it is no news of its own.
+        action = _plain(event.recovery_action)
+        if event.pci and action and (event.code == RECOVERY_ACTION_CHANGED or action != NO_ACTION):
+            self._progress.actions[event.pci] = action
         if self.spool.append(event):
             self._full = False
             self._on_event(self)
