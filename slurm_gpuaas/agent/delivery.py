@@ -179,7 +179,7 @@ class Delivery:
         """Deliver all that waits, in this thread. False when something could not be."""
         delivered = True
         for agent in tuple(self._due):
-            while delivered and len(agent.spool):
+            while delivered and (len(agent.spool) or agent.inventory):
                 delivered = self._deliver(agent)
         return delivered
 
@@ -228,10 +228,18 @@ class Delivery:
         return True
 
     def _send(self, agent: NodeAgent) -> bool:
-        """One batch: events, else samples, else none, which says that the node lives. True when more waits.
+        """One batch: events, else samples, else none, which says that the node lives. True when more waits. What GPUs
+        the node has goes first, by itself: an older gpuaasd that refuses it must not refuse events with it.
 
         One faulty event must not cost the others: those of a rejected batch are sent again one by one.
         """
+        if (inventory := agent.inventory) is not None:
+            try:
+                self._client.post(inventory, self._key_of(agent))
+            except Rejected as error:
+                log.warning("delivery.inventory_rejected", node=agent.node, error=str(error))
+            agent.inventory_told(inventory)
+            return True
         one_by_one = self._one_by_one.get(agent, 0)
         with agent.lock:
             events = agent.spool.head(1 if one_by_one else MAX_BATCH)

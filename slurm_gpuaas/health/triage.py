@@ -25,6 +25,13 @@ class Verdict:
 
 def triage(event: NodeEvent) -> Verdict:
     """The verdict on one event, whatever came before it."""
+    if event.kind is EventKind.CHECK:
+        return Verdict(
+            drain=event.drain or Drain.NO,
+            fault_class=FaultClass.UNKNOWN,
+            rule=f"check {event.check}: {event.evidence}"[:500],
+            headline=f"{event.check} {event.status}, {event.evidence}"[:500],
+        )
     assessment = _assess(event)
     return Verdict(
         drain=assessment.drain, fault_class=assessment.fault_class, rule=assessment.why, headline=headline(event)

@@ -143,10 +143,16 @@ def gpuaasd_yaml(cluster: Cluster) -> str:
     return f"cluster: {cluster.name}\nagents:\n  listener:\n    port: {AGENTS_PORT}\nmetering:\n  interval: 2\n"
 
 
-def agent_yaml() -> str:
-    """The agent's configuration: it speaks for simulated nodes, so it may derive every node's key."""
+CHECKED_NODES: Final = 200
+"""Nodes of an instance up to which the agent runs its periodic checks."""
+
+
+def agent_yaml(nodes: int) -> str:
+    """The agent's configuration: it speaks for simulated nodes, so it may derive every node's key. Checks of one node
+    cost 16 ms; one process that speaks for very many has no time for them."""
     return f"""\
 daemon: http://127.0.0.1:{AGENTS_PORT}
 master_key: /etc/gpuaas/agents.key
 simulated_hardware: /run/gpuaas-sim
+check_every: {60 if nodes <= CHECKED_NODES else "null"}
 """

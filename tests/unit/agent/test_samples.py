@@ -19,9 +19,7 @@ from slurm_gpuaas.domain.telemetry import METRICS, UNKNOWN, SampleBatch
 from slurm_gpuaas.testbed.sim import SimulatedNode
 from tests.fakes import FakeClock
 from tests.simulated import NODES
-from tests.unit.agent.test_agent import Daemon, Running, config, daemon
-
-__all__ = ["config", "daemon"]
+from tests.unit.agent.daemon import Daemon, Running
 
 NODE = NodeName(NODES[0])
 

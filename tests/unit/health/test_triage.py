@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from slurm_gpuaas.domain.incidents import Drain, EventKind, EventSource, NodeEvent
+from slurm_gpuaas.domain.incidents import CheckStatus, Drain, EventKind, EventSource, NodeEvent
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.health.triage import triage
 from tests.fakes import EPOCH
@@ -53,6 +53,17 @@ def test_the_headline_names_code_meaning_gpu_and_address() -> None:
 def test_the_severity_in_an_sxid_line_decides() -> None:
     line = "nvidia-nvswitch0: SXid (PCI:0000:3b:00.0): 99999, Fatal, Link 3 new error"
     assert triage(event(99999, kind=EventKind.SXID, evidence=line)).drain is Drain.NOW
+
+
+@pytest.mark.parametrize("drain", [*Drain, None])
+def test_a_check_says_itself_what_it_asks_for(drain: Drain | None) -> None:
+    found = event(0, kind=EventKind.CHECK, evidence="GPU 3 (0000:61:00): remap failure 1, over 0").model_copy(
+        update={"check": "row-remap", "status": CheckStatus.CRITICAL, "drain": drain}
+    )
+    verdict = triage(found)
+    assert verdict.drain is (drain or Drain.NO)
+    assert verdict.headline == "row-remap critical, GPU 3 (0000:61:00): remap failure 1, over 0"
+    assert verdict.rule.startswith("check row-remap: ")
 
 
 def test_evidence_about_another_code_does_not_count() -> None:
