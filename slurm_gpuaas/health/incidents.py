@@ -203,7 +203,7 @@ class _Board:
             yield self._late(case, event)
             return
         yield from self._ends(one)
-        joined = self._joins(event, verdict)
+        joined = self._joins(one, verdict)
         if joined is not None:
             yield self._join(joined, event, verdict)
             if verdict.cleared:
@@ -227,13 +227,14 @@ class _Board:
         )
 
     def _just_before(self, event: NodeEvent) -> Sequence[str]:
-        """What the same GPU said shortly before without asking for anything, and no incident has yet."""
+        """What the same GPU said shortly before, in this boot, without asking for anything."""
         taken = {event_id for case in self._cases for event_id in case.incident.event_ids}
         return [
             one.event.event_id
             for one in self._sightings
             if timedelta(0) <= event.seen_at - one.event.seen_at < self._policy.quiet
             and slot_of(one.event) == slot_of(event) != ""
+            and one.event.boot_id == event.boot_id
             and one.event.event_id not in {event.event_id, *taken}
         ][:MAX_EVENTS]
 
@@ -257,7 +258,8 @@ class _Board:
     def _join(self, case: _Case, event: NodeEvent, verdict: Verdict) -> Step:
         before = case.incident
         changes: dict[str, object] = {"updated_at": self._now, **_listed(before, event)}
-        raised = _key(verdict) > strength(before.drain, before.fault_class)
+        # On probation what was wrong before is mended: what fails now decides, stronger or not.
+        raised = before.state is IncidentState.PROBATION or _key(verdict) > strength(before.drain, before.fault_class)
         if raised:
             changes |= {
                 "drain": verdict.drain,
@@ -271,13 +273,14 @@ class _Board:
         what = What.RAISED if raised else What.JOINED
         return Step(what=what, incident=case.incident, event=event, cause=verdict.rule)
 
-    def _joins(self, event: NodeEvent, verdict: Verdict) -> _Case | None:
-        """The open incident that an event is of: one whose node is out of service, else the newest that is near in
-        time, holds the same error already, or holds the cause that the event names."""
+    def _joins(self, one: Sighting, verdict: Verdict) -> _Case | None:
+        """The open incident that an event is of: one whose node is out of service, or on probation and failed it, else
+        the newest that is near in time, holds the same error already, or holds the cause that the event names."""
+        event = one.event
         cases = [case for case in reversed(self._cases) if not case.about_a_peer]
-        out = next((case for case in cases if case.incident.state in OUT_OF_SERVICE), None)
-        if out is not None:
-            return out
+        out = {*OUT_OF_SERVICE, *([IncidentState.PROBATION] if one.verdict.drain in DRAINING_VERDICTS else [])}
+        if (case := next((case for case in cases if case.incident.state in out), None)) is not None:
+            return case
         same = same_again(event)
         for case in cases:
             if case.incident.state is not IncidentState.SUSPECT:

@@ -23,7 +23,7 @@ from slurm_gpuaas.health.attribution import AtFault, jobs_at_fault, jobs_that_ki
 from slurm_gpuaas.health.catalogue import FaultClass
 from slurm_gpuaas.health.incidents import History, Step, What, judge, unfounded
 from slurm_gpuaas.health.ledger import ACTOR, IncidentLedger
-from slurm_gpuaas.health.repeats import repeat_policy, same_again
+from slurm_gpuaas.health.repeats import is_storm, repeat_policy, same_again
 from slurm_gpuaas.health.triage import DRAINING_VERDICTS, Sighting, draining_codes, one_line
 
 JOB_AT_FAULT: Final = "job.at-fault"
@@ -33,7 +33,7 @@ JOB_KILLS_NODES: Final = "job.kills-nodes"
 
 NODE_EVENTS: Final = 1_000
 """Events of a node that a report is judged with; the newest."""
-FLEET_EVENTS: Final = 5_000
+FLEET_EVENTS: Final = 2_000
 """Events of all nodes that are looked at for a job's fault; the newest."""
 ENDED_INCIDENTS: Final = 20
 """Incidents of a node that ended lately, to which an event told late may belong."""
@@ -126,7 +126,7 @@ class Intake:
             times = kept[same_again(event)]
             if event.event_id in ids:
                 continue
-            if self._is_storm(event.seen_at, times):
+            if is_storm(event.seen_at, times, self._policy):
                 self._leave_out(node, event)
                 continue
             named = with_serial(event, stays)
@@ -134,11 +134,6 @@ class Intake:
                 times.append(event.seen_at)
                 new.append(Sighting(event=named, jobs=jobs))
         return new
-
-    def _is_storm(self, at: datetime, times: Sequence[datetime]) -> bool:
-        lately = [abs(time - at) for time in times if abs(time - at) < self._policy.quiet]
-        same = timedelta(seconds=self._policy.burst.same_s)
-        return len(lately) >= self._policy.burst.keep and min(lately) < same
 
     def _leave_out(self, node: NodeName, event: NodeEvent) -> None:
         """Count what is not kept, and say so at every tenfold."""
@@ -175,6 +170,8 @@ class Intake:
         codes = {one.event.code for one in sightings if one.verdict.fault_class is FaultClass.APP}
         found = jobs_at_fault(self._fleet(since, codes), self._policy.job_at_fault.nodes)
         for fault in found:
+            if node not in fault.nodes:
+                continue  # told of when one of its nodes reported
             news = self._tell(JOB_AT_FAULT, fault, "The same application error on several nodes; the job's own fault.")
             for other in fault.nodes if news else (node,):
                 for incident in unfounded(self._ledger.open(other), fault.event_ids):
@@ -193,6 +190,8 @@ class Intake:
         found = jobs_that_kill_nodes(fleet, self._policy.job_at_fault.nodes)
         notes: dict[str, str] = {}
         for fault in found:
+            if not any(step.event.event_id in fault.event_ids for step in steps):
+                continue
             self._tell(JOB_KILLS_NODES, fault, "The hardware of several nodes failed under this job.")
             note = f"job {fault.job} ran on {len(fault.nodes)} nodes that failed"
             touched = (step.incident.id for step in steps if step.event.event_id in fault.event_ids)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
 from importlib.resources import files
@@ -169,6 +169,16 @@ def same_again(event: NodeEvent) -> tuple[object, ...]:
     """What makes two events the same error told twice."""
     kind = EventKind.XID if event.kind is EventKind.FALLEN else event.kind
     return slot_of(event), kind, event.code, event.check, event.status, event.recovery_action
+
+
+def is_storm(at: datetime, times: Collection[datetime], policy: RepeatPolicy) -> bool:
+    """Whether the same error was kept often enough lately to leave this one out.
+
+    Args:
+        times: when those that were kept happened.
+    """
+    lately = [abs(time - at) for time in times if abs(time - at) < policy.quiet]
+    return len(lately) >= policy.burst.keep and min(lately) < timedelta(seconds=policy.burst.same_s)
 
 
 def repeated(

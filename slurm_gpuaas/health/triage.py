@@ -122,9 +122,9 @@ def headline(event: NodeEvent) -> str:
 
 
 def place(event: NodeEvent) -> list[str]:
-    """`GPU 3 (0000:3b:00)` as far as it is known; empty when nothing is."""
+    """`GPU 3 (0000:3b:00)`, `at 0000:3b:00` where only that is known, or nothing."""
     if event.gpu is None:
-        return [f"({event.pci})"] if event.pci else []
+        return [f"at {event.pci}"] if event.pci else []
     return [f"GPU {event.gpu}{f' ({event.pci})' if event.pci else ''}"]
 
 
