@@ -5,11 +5,14 @@ Order of authority: the driver's own recovery action, then NVIDIA's catalogue. E
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slurm_gpuaas.domain.incidents import Drain, EventKind, NodeEvent
+from slurm_gpuaas.health.assess import Assessment, assess_sxid, assess_xid
 from slurm_gpuaas.health.catalogue import FaultClass, catalogue
-from slurm_gpuaas.health.decode import Assessment, assess_sxid, assess_xid, decode_line
+from slurm_gpuaas.health.decode import Decoder
+from slurm_gpuaas.health.overrides import Override
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,9 +26,9 @@ class Verdict:
     headline: str
 
 
-def triage(event: NodeEvent) -> Verdict:
+def triage(event: NodeEvent, overrides: Sequence[Override] = ()) -> Verdict:
     """The verdict on one event, whatever came before it."""
-    assessment = _assess(event)
+    assessment = _assess(event, overrides)
     return Verdict(
         drain=assessment.drain, fault_class=assessment.fault_class, rule=assessment.why, headline=headline(event)
     )
@@ -42,11 +45,11 @@ def headline(event: NodeEvent) -> str:
     return f"{', '.join([what, *where])}{f' ({event.pci})' if event.pci else ''}"
 
 
-def _assess(event: NodeEvent) -> Assessment:
+def _assess(event: NodeEvent, overrides: Sequence[Override]) -> Assessment:
     """The line is decoded again: the daemon's catalogue decides, whatever version the agent has."""
-    decoded = decode_line(event.evidence)
+    decoded = next(Decoder(overrides=overrides).decode(1, event.evidence), None)
     if decoded and (decoded.kind, decoded.code) == (event.kind, event.code) and event.recovery_action is None:
         return decoded.assessment
     if event.kind is EventKind.SXID:
-        return assess_sxid(event.code, None)
-    return assess_xid(event.code, recovery_action=event.recovery_action)
+        return assess_sxid(event.code, None, overrides=overrides)
+    return assess_xid(event.code, recovery_action=event.recovery_action, overrides=overrides)
