@@ -123,6 +123,7 @@ def compose(
             shadow=config.health.shadow,
             max_drains=config.health.max_drains,
             drain_window=config.health.drain_window,
+            overrides=config.health.overrides,
         ),
         wake=wake_health.set,
         requeued=wake_gate.set,

@@ -124,7 +124,7 @@ def assess_sxid(
         fatal, authority = row.severity is not SxidSeverity.NON_FATAL, _catalogue()
         detail = f"{row.severity.replace('_', '-')}{text}"
     else:
-        found = _Finding(REVIEW, _catalogue(), f"it does not have SXid {code}, and the line states no severity")
+        found = _Finding(REVIEW, _catalogue(), f"SXid {code} is not in the catalogue, and the line states no severity")
         return _overridden(found, override_of(overrides, EventKind.SXID, code, product))
     if fatal:
         consequence = Consequence(fault_class=FaultClass.SXID_FATAL, drain=Drain.NOW)
@@ -158,7 +158,7 @@ def _by_catalogue(
     data = catalogue()
     row = data.xid.get(code)
     if row is None:
-        return _Finding(REVIEW, _catalogue(), f"it does not have XID {code}")
+        return _Finding(REVIEW, _catalogue(), f"XID {code} is not in the catalogue")
     buckets = row.immediate, row.investigatory
     if product is not None and not data.applies(row, product):
         detail = f"XID {code} ({row.text}) does not apply to {product} (its column {data.columns[product]} says no)"

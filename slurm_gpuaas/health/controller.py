@@ -28,6 +28,7 @@ from slurm_gpuaas.domain.jobs import Job, JobId, JobState
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.nodes import Node
 from slurm_gpuaas.health.incidents import DRAINING_VERDICTS, drain_reason, fold, is_reason_of
+from slurm_gpuaas.health.overrides import Override
 from slurm_gpuaas.health.triage import triage
 from slurm_gpuaas.slurm.protocols import Controller, SlurmRefused
 from slurm_gpuaas.store import Store
@@ -50,11 +51,13 @@ log = structlog.get_logger(__name__)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HealthSettings:
     """`shadow` records every decision and does nothing to Slurm. The circuit breaker lets no more than `max_drains`
-    nodes leave service within `drain_window`; further ones wait until the window has moved on."""
+    nodes leave service within `drain_window`; further ones wait until the window has moved on. `overrides` are the
+    site's own verdicts."""
 
     shadow: bool = False
     max_drains: int = 16
     drain_window: timedelta = timedelta(minutes=10)
+    overrides: tuple[Override, ...] = ()
 
 
 class HealthController:
@@ -113,7 +116,7 @@ class HealthController:
             for event in events:
                 if not self._store.add_event(event, received_at=now):
                     continue
-                verdict = triage(event)
+                verdict = triage(event, self._settings.overrides)
                 incident = fold(tuple(after.values()), event, verdict, now)
                 if incident is None:
                     continue

@@ -99,6 +99,7 @@ _DETAILS: Final = ("link", "subcode", "unit", "caused_by", "from_action", "to_ac
 _NO_DETAILS: Final = ", ".join(f'"{name}": null' for name in _DETAILS)
 _NOTHING: Final[tuple[object, ...]] = (None,) * len(_DETAILS)
 
+_QUOTES: Final = frozenset({"'", '"'})
 _UNKNOWN_NAMES: Final = frozenset({"", "<unknown>", "unknown"})
 
 
@@ -225,7 +226,9 @@ class Decoder:
         if code in _DETAILED or "ink " in message or "GPC " in message or "previous Xid" in message:
             assessment, details = self._details(code, message, assessment)
         if name is not None:
-            name = name.strip("'\" ")
+            name = name.strip()
+            if name[:1] in _QUOTES and len(name) > 1 and name[0] == name[-1]:
+                name = name[1:-1]
             if name in _UNKNOWN_NAMES:
                 name = None
         gpu = self._gpu_at.get(pci) if self._gpu_at else None
@@ -252,7 +255,7 @@ class Decoder:
         unit = _UNIT.search(message) if "GPC " in message else None
         cause = _CAUSE.search(message) if "previous Xid" in message else None
         return assessment, (
-            _link(message),
+            _link(message) if "ink " in message else None,
             subcode,
             Unit(int(unit[1]), int(unit[2]), int(unit[3]) if unit[3] else None) if unit else None,
             int(cause[1]) if cause else None,
