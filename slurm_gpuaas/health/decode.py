@@ -36,7 +36,8 @@ MAX_LINE: Final = 16_384
 """Characters of a line that are looked at; the kernel cuts its own records at 1 KiB."""
 MAX_RECORD: Final = 1 << 24
 """Bytes of an input record that are kept."""
-CHUNK: Final = 1 << 20
+CHUNK: Final = 1 << 16
+"""Bytes read at once: so few that what is made of them stays in the processor's cache."""
 
 _REMEMBERED: Final = 4_096
 """Entries of each memory that hostile input could fill."""
@@ -65,7 +66,7 @@ _NVLINK5 = re.compile(
     rf"(?:\(0x({_HEX}{{1,8}})[ ,]{{1,2}}0x({_HEX}{{1,8}})\b)?"
 )
 # NVLink: fatal error detected on link 14(0x0, 0x0, 0x10000, 0x0, 0x0, 0x0, 0x0)
-_NVLINK4 = re.compile(rf"\((0x{_HEX}{{1,8}}(?:, 0x{_HEX}{{1,8}}){{6}})\)")
+_NVLINK4 = re.compile(r"\((0x[0-9A-Fa-fx, ]{18,82})\)")
 _ACTION = re.compile(
     rf"recovery action changed from 0x{_HEX}{{1,8}} \(([^()]{{1,64}})\) to 0x{_HEX}{{1,8}} \(([^()]{{1,64}})\)"
 )
@@ -190,7 +191,7 @@ class Decoder:
         self._pci: dict[str, str] = {}
         self._rows: dict[int, tuple[str | None, Assessment]] = {}
         self._nvlink4: dict[tuple[int, bool], Assessment] = {}
-        self._nvlink5: dict[tuple[int, Nvlink5Words], Assessment] = {}
+        self._nvlink5: dict[tuple[int, str, int, int], Assessment] = {}
         self._sxids: dict[tuple[str, str | None], Assessment] = {}
         self._actions: dict[str, Assessment] = {}
 
@@ -242,8 +243,8 @@ class Decoder:
             if match := _NVLINK5.match(message):
                 subcode = match[1]
                 if match[2]:
-                    words = Nvlink5Words(subcode, int(match[2], 16) & nvlink5_bits(), int(match[3], 16))
-                    assessment = self._by_nvlink5(code, words)
+                    intr_info, error_status = int(match[2], 16) & nvlink5_bits(), int(match[3], 16)
+                    assessment = self._by_nvlink5(code, subcode, intr_info, error_status)
         elif code == RECOVERY_ACTION_CHANGED:
             if match := _ACTION.search(message):
                 before, after = match.groups()
@@ -251,7 +252,7 @@ class Decoder:
                     self._actions, after, self._assess(code, recovery_action=after)
                 )
         elif code == NVLINK4_ERROR and (match := _NVLINK4.search(message)):
-            assessment = self._by_nvlink4(code, [int(word, 16) for word in match[1].split(", ")])
+            assessment = self._by_nvlink4(code, match[1].split(", ")) or assessment
         unit = _UNIT.search(message) if "GPC " in message else None
         cause = _CAUSE.search(message) if "previous Xid" in message else None
         return assessment, (
@@ -317,13 +318,20 @@ class Decoder:
         row = catalogue().xid.get(code)
         return _remember(self._rows, code, (row.mnemonic if row else None, self._assess(code)))
 
-    def _by_nvlink4(self, code: int, registers: Sequence[int]) -> Assessment:
+    def _by_nvlink4(self, code: int, words: Sequence[str]) -> Assessment | None:
+        try:
+            registers = [0 if word == "0x0" else int(word, 16) for word in words]
+        except ValueError:
+            return None
+        if len(registers) != 7:
+            return None
         rules = nvlink4_rules(registers)
         return self._nvlink4.get(rules) or _remember(self._nvlink4, rules, self._assess(code, nvlink4=registers))
 
-    def _by_nvlink5(self, code: int, words: Nvlink5Words) -> Assessment:
-        return self._nvlink5.get((code, words)) or _remember(
-            self._nvlink5, (code, words), self._assess(code, nvlink5=words)
+    def _by_nvlink5(self, code: int, unit: str, intr_info: int, error_status: int) -> Assessment:
+        key = (code, unit, intr_info, error_status)
+        return self._nvlink5.get(key) or _remember(
+            self._nvlink5, key, self._assess(code, nvlink5=Nvlink5Words(unit, intr_info, error_status))
         )
 
     def _assess(
@@ -420,11 +428,14 @@ def _remember(memory: dict[K, V], key: K, value: V) -> V:
 
 
 def _link(message: str) -> int | None:
-    """The number behind the word link. It is looked for by letters that all spellings share, which is quick."""
-    for found in _LINK.finditer(message):
-        before = message[max(0, found.start() - 2) : found.start()]
-        if before[-1:] in {"l", "L"} and not before[:-1].isalnum():
-            return int(found[1])
+    """The number behind the word link or Link. A search for what both share is quicker than an expression."""
+    at = message.find("ink ")
+    while at >= 0:
+        if message[at - 1 : at] in {"l", "L"} and not message[at - 2 : at - 1].isalnum():
+            found = _LINK.match(message, at)
+            if found:
+                return int(found[1])
+        at = message.find("ink ", at + 4)
     return None
 
 
