@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import click
 
 from slurm_gpuaas.cli.context import as_json
 from slurm_gpuaas.cli.output import print_json, print_table, shown
+from slurm_gpuaas.cli.site_overrides import overrides_option, read_overrides
 from slurm_gpuaas.domain.incidents import EARLIEST_EVENT
 from slurm_gpuaas.domain.names import GpuModel, NodeName
-from slurm_gpuaas.health.decode import read_lines
-from slurm_gpuaas.health.replay import Replay, ReplayReport
+from slurm_gpuaas.health.replay import Replay, ReplayReport, read_lines
 
 
 @click.group("health")
@@ -33,8 +33,17 @@ def group() -> None:
 @click.option(
     "--max-drains", type=click.IntRange(min=1), default=16, show_default=True, help="Of the circuit breaker, in 10 min."
 )
+@overrides_option
 @as_json
-def replay(log: BinaryIO, node: str, product: str | None, driver: str | None, max_drains: int, as_json: bool) -> None:
+def replay(
+    log: BinaryIO,
+    node: str,
+    product: str | None,
+    driver: str | None,
+    max_drains: int,
+    overrides: IO[str] | None,
+    as_json: bool,
+) -> None:
     """Say what policy would do to a recorded kernel log (LOG, or standard input), and which rule decided.
 
     Needs no daemon and changes nothing. A line is as the kernel log, dmesg, `dmesg -T` or `journalctl -k -o short-iso`
@@ -52,6 +61,7 @@ def replay(log: BinaryIO, node: str, product: str | None, driver: str | None, ma
         product=GpuModel(product) if product else None,
         driver=driver,
         max_drains=max_drains,
+        overrides=read_overrides(overrides),
     ).run(read_lines(log))
     if as_json:
         print_json(report)

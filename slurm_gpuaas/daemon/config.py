@@ -20,6 +20,7 @@ from slurm_gpuaas.api.node_events import is_loopback
 from slurm_gpuaas.domain.clock import Span
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import ClusterName, UserName
+from slurm_gpuaas.health.overrides import Override
 
 DEFAULT_CONFIG = Path("/etc/gpuaas/gpuaasd.yaml")
 
@@ -219,6 +220,10 @@ class HealthConfig(Section):
         default=16, ge=1, description="Circuit breaker: drain no more nodes than this within `drain_window`."
     )
     drain_window: Span = Field(default=timedelta(minutes=10), description="Window of the circuit breaker.")
+    overrides: tuple[Override, ...] = Field(
+        default=(),
+        description="What the site decides itself: a list of `code` or `sxid`, `product`, `drain`, `class`, `reason`.",
+    )
 
 
 class MeteringConfig(Section):

@@ -137,7 +137,7 @@ def compose(
             return ()  # a report counts whether Slurm answers or not
         return tuple(job.id for job in jobs if node in job.nodes and not job.state.ended)
 
-    intake = Intake(ledger, jobs_on=jobs_on, wake=wake_health.set)
+    intake = Intake(ledger, jobs_on=jobs_on, wake=wake_health.set, overrides=config.health.overrides)
     health = HealthController(
         slurm=slurm,
         ledger=ledger,

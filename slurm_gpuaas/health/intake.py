@@ -23,6 +23,7 @@ from slurm_gpuaas.health.attribution import AtFault, jobs_at_fault, jobs_that_ki
 from slurm_gpuaas.health.catalogue import FaultClass
 from slurm_gpuaas.health.incidents import History, Step, What, judge, unfounded
 from slurm_gpuaas.health.ledger import ACTOR, IncidentLedger
+from slurm_gpuaas.health.overrides import Override
 from slurm_gpuaas.health.repeats import is_storm, repeat_policy, same_again
 from slurm_gpuaas.health.triage import DRAINING_VERDICTS, Sighting, draining_codes, one_line
 
@@ -47,6 +48,7 @@ class Intake:
     """Args:
     jobs_on: jobs that run on a node as last read; asked once a report with events.
     wake: called when an incident was opened or got worse, so that acting on it need not wait for the next tick.
+    overrides: what the site decides itself.
     """
 
     def __init__(
@@ -55,11 +57,13 @@ class Intake:
         *,
         jobs_on: Callable[[NodeName], Sequence[JobId]] = lambda node: (),
         wake: Callable[[], None] = lambda: None,
+        overrides: Sequence[Override] = (),
     ) -> None:
         self._ledger = ledger
         self._store = ledger.store
         self._jobs_on = jobs_on
         self._wake = wake
+        self._overrides = tuple(overrides)
         self._policy = repeat_policy()
         self._left_out: Counter[NodeName] = Counter()
         self._told: set[tuple[str, JobId, tuple[int, ...]]] = set()
@@ -93,7 +97,7 @@ class Intake:
         since = max(min(event.seen_at for event in events), now - LATEST_REPORT) - self._policy.looks_back
         with self._store.transaction():
             known = [
-                Sighting(event=event, jobs=theirs)
+                self._sighting(event, theirs)
                 for event, theirs in self._store.events_with_jobs(since=since, node=node, limit=NODE_EVENTS)
             ]
             new = self._keep(node, events, jobs, known, now)
@@ -132,7 +136,7 @@ class Intake:
             named = with_serial(event, stays)
             if self._store.add_event(named, received_at=now, jobs=jobs):
                 times.append(event.seen_at)
-                new.append(Sighting(event=named, jobs=jobs))
+                new.append(self._sighting(named, jobs))
         return new
 
     def _leave_out(self, node: NodeName, event: NodeEvent) -> None:
@@ -198,9 +202,12 @@ class Intake:
             notes |= dict.fromkeys(touched, note)
         return [_noted(step, notes.get(step.incident.id)) for step in steps]
 
+    def _sighting(self, event: NodeEvent, jobs: tuple[JobId, ...]) -> Sighting:
+        return Sighting(event=event, jobs=jobs, overrides=self._overrides)
+
     def _fleet(self, since: datetime, codes: Iterable[int]) -> Sequence[Sighting]:
         events = self._store.events_with_jobs(since=since, codes=codes, limit=FLEET_EVENTS)
-        return [Sighting(event=event, jobs=jobs) for event, jobs in events]
+        return [self._sighting(event, jobs) for event, jobs in events]
 
     def _tell(self, action: str, fault: AtFault, why: str) -> bool:
         """Write an audit entry about a job once; True when it is news."""

@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, TypeAdapter, ValidationError
 
@@ -30,8 +30,9 @@ from slurm_gpuaas.domain.jobs import JobId
 from slurm_gpuaas.domain.names import GpuModel, NodeName
 from slurm_gpuaas.health.attribution import jobs_at_fault, jobs_that_kill_nodes
 from slurm_gpuaas.health.catalogue import FaultClass
-from slurm_gpuaas.health.decode import Decoder
+from slurm_gpuaas.health.decode import MAX_LINE, Decoder
 from slurm_gpuaas.health.incidents import History, Step, What, judge
+from slurm_gpuaas.health.overrides import Override
 from slurm_gpuaas.health.repeats import is_storm, repeat_policy, same_again
 from slurm_gpuaas.health.triage import DRAINING_VERDICTS, Sighting
 
@@ -103,6 +104,14 @@ class ReplayReport(BaseModel):
     jobs_at_fault: tuple[str, ...]
 
 
+def read_lines(stream: BinaryIO) -> Iterator[str]:
+    """Lines of a log of any content in bounded memory: undecodable bytes are replaced, over-long lines cut."""
+    while raw := stream.readline(MAX_LINE):
+        yield raw.decode("utf-8", "replace")
+        while len(raw) == MAX_LINE and not raw.endswith(b"\n"):
+            raw = stream.readline(MAX_LINE)
+
+
 @dataclass(slots=True)
 class _Node:
     """One node as its log goes on."""
@@ -132,14 +141,22 @@ class Replay:
     product: of the node's GPUs; None when unknown.
     driver: its driver's version; None when unknown.
     max_drains: as `health.max_drains` of gpuaasd.
+    overrides: what the site decides itself.
     """
 
     def __init__(
-        self, *, node: NodeName, product: GpuModel | None = None, driver: str | None = None, max_drains: int = 16
+        self,
+        *,
+        node: NodeName,
+        product: GpuModel | None = None,
+        driver: str | None = None,
+        max_drains: int = 16,
+        overrides: Sequence[Override] = (),
     ) -> None:
         self._node = node
         self._product = product
         self._driver = driver
+        self._overrides = tuple(overrides)
         self._policy = repeat_policy()
         self._breaker = _Breaker(max_drains)
         self._times = _Times()
@@ -229,7 +246,7 @@ class Replay:
             if jobs is None and decoded.pid is not None:
                 # Below zero, so that it is never taken for the id of a job.
                 jobs, self._pids = (JobId(-1 - decoded.pid),), True
-            one = Sighting(event=event, jobs=jobs or ())
+            one = Sighting(event=event, jobs=jobs or (), overrides=self._overrides)
             node.waiting.append(one)
             self._since = self._since or line.at
             if line.jobs:

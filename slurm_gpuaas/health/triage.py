@@ -6,14 +6,17 @@ Order of authority: the driver's own recovery action, then NVIDIA's catalogue. E
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Final
 
 from slurm_gpuaas.domain.incidents import CheckStatus, Drain, EventKind, NodeEvent
 from slurm_gpuaas.domain.jobs import JobId
-from slurm_gpuaas.health.catalogue import FaultClass, catalogue
-from slurm_gpuaas.health.decode import Assessment, Decoded, Unit, assess_sxid, assess_xid, decode_line
+from slurm_gpuaas.health.assess import Assessment, assess_sxid, assess_xid
+from slurm_gpuaas.health.catalogue import FaultClass, Product, catalogue
+from slurm_gpuaas.health.decode import Decoded, Decoder, Unit
+from slurm_gpuaas.health.overrides import Override
 
 DRAINING_VERDICTS: Final = frozenset({Drain.WHEN_IDLE, Drain.NOW})
 RECOVERY_ACTION_CHANGED: Final = 154
@@ -76,17 +79,19 @@ class Sighting:
 
     event: NodeEvent
     jobs: tuple[JobId, ...] = ()
+    overrides: tuple[Override, ...] = ()
+    """The site's."""
 
     @cached_property
     def verdict(self) -> Verdict:
-        return triage(self.event)
+        return triage(self.event, self.overrides)
 
 
-def triage(event: NodeEvent) -> Verdict:
-    """The verdict on one event."""
+def triage(event: NodeEvent, overrides: Sequence[Override] = ()) -> Verdict:
+    """The verdict on one event, whatever came before it."""
     if event.kind is EventKind.CHECK:
         return _of_check(event)
-    decoded, assessment = _assess(event)
+    decoded, assessment = _assess(event, overrides)
     return Verdict(
         drain=assessment.drain,
         fault_class=assessment.fault_class,
@@ -161,19 +166,32 @@ def _action(event: NodeEvent, decoded: Decoded | None) -> str | None:
     return event.recovery_action or (decoded.to_action if decoded else None)
 
 
-def _assess(event: NodeEvent) -> tuple[Decoded | None, Assessment]:
+def _assess(event: NodeEvent, overrides: Sequence[Override]) -> tuple[Decoded | None, Assessment]:
     """The line is decoded again: the daemon's catalogue decides, whatever version the agent has. The one place that
     calls the decoder."""
-    decoded = decode_line(event.evidence)
+    product, driver = _product(event), _major(event.driver_version)
+    decoded = next(Decoder(product, driver, overrides).decode(1, event.evidence), None)
     if decoded and (decoded.kind, decoded.code) != (event.kind, event.code):
         decoded = None
     if event.kind is EventKind.SXID:
-        return decoded, decoded.assessment if decoded else assess_sxid(event.code, None)
+        if decoded:
+            return decoded, decoded.assessment
+        return None, assess_sxid(event.code, None, product=product, overrides=overrides)
     action = _action(event, decoded)
-    if decoded and action is None:
+    silent = action is None or (action == NOTHING_TO_DO and event.code != RECOVERY_ACTION_CHANGED)
+    if decoded and silent:
         return decoded, decoded.assessment
-    found = assess_xid(event.code, recovery_action=action)
+    found = assess_xid(event.code, recovery_action=action, product=product, overrides=overrides)
     if event.code == RECOVERY_ACTION_CHANGED and found.drain in DRAINING_VERDICTS:
         # What mends it is what the driver asks for: reset or reboot.
         found = replace(found, fault_class=assess_xid(0, recovery_action=action).fault_class)
     return decoded, found
+
+
+def _product(event: NodeEvent) -> Product | None:
+    return Product(event.product) if event.product in {product.value for product in Product} else None
+
+
+def _major(version: str | None) -> int | None:
+    major = (version or "").partition(".")[0]
+    return int(major) if major.isascii() and major.isdigit() else None
