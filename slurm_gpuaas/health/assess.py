@@ -207,17 +207,24 @@ def _by_nvlink5(code: int, driver: int | None, words: Nvlink5Words | None) -> _F
 def nvlink4_rules(registers: Sequence[int]) -> tuple[int, bool]:
     """Which rules of the catalogue the seven registers of an XID 74 meet (one bit a rule), and whether bits are left
     that no rule names."""
-    met, left = 0, list(registers)
-    for at, (register, mask) in enumerate(_nvlink4_masks()):
-        if register < len(left) and left[register] & mask:
-            met |= 1 << at
-            left[register] &= ~mask
-    return met, any(left)
+    met, left = 0, False
+    for rules, word in zip(_nvlink4_masks(), registers, strict=False):
+        if word:
+            for rule, mask in rules:
+                if word & mask:
+                    met |= rule
+                    word &= ~mask
+            left = left or word != 0
+    return met, left
 
 
 @cache
-def _nvlink4_masks() -> tuple[tuple[int, int], ...]:
-    return tuple((rule.register - 1, rule.mask) for rule in catalogue().nvlink4)
+def _nvlink4_masks() -> tuple[tuple[tuple[int, int], ...], ...]:
+    """For each of the seven registers its rules: their bit in the answer, and their mask."""
+    rules = list(enumerate(catalogue().nvlink4))
+    return tuple(
+        tuple((1 << at, rule.mask) for at, rule in rules if rule.register == register) for register in range(1, 8)
+    )
 
 
 def _by_nvlink4(registers: Sequence[int]) -> tuple[Drain, str]:

@@ -57,7 +57,7 @@ _XID = re.compile(
     rf"NVRM: Xid \((?:PCI:)?{_PCI}(?: GPU-I:[0-9]{{1,4}}(?: GPU-CI:[0-9]{{1,4}})?)?\): ([0-9]{{1,6}})(?=[,\s]|$),?"
     r"(?: ?pid='?(?:([0-9]{1,10})(?='?(?:,|$)))?[^,]{0,64}(?:,|$))?(?: ?name=([^,]{0,256})(?:, |,?$))?"
 )
-_NAME_WITH_COMMAS = re.compile(r" ?name=(.{0,256}?)(?:, |,?$)")
+_NAME_WITH_COMMAS = re.compile(r" name=(.{0,256}?)(?:, |,?$)")
 _UNIT = re.compile(r"GPC ([0-9]{1,3}), TPC ([0-9]{1,3})(?:, SM ([0-9]{1,3}))?")
 _LINK = re.compile(r"ink (-?[0-9]{1,4})\b")
 # TLW_RX/TLW_RX_PIPE0 Nonfatal XC0 i0 Link 00 (0x0000000a 0x00000001 ...)
@@ -218,7 +218,7 @@ class Decoder:
     def _xid(self, line: int, text: str, found: re.Match[str]) -> Decoded:
         address, digits, pid, name = found.groups()
         code, end = int(digits), found.end()
-        if name is None and (named := _NAME_WITH_COMMAS.match(text, end)):
+        if name is None and text.startswith(" name=", end) and (named := _NAME_WITH_COMMAS.match(text, end)):
             name, end = named[1], named.end()
         message = text[end:].strip()
         mnemonic, assessment = self._rows.get(code) or self._row(code)
