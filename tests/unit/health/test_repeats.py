@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from slurm_gpuaas.domain.incidents import CheckStatus, Drain
+from slurm_gpuaas.domain.incidents import CheckStatus, Drain, EventSource
 from slurm_gpuaas.health.repeats import RepeatPolicy, repeat_policy, repeated
 from slurm_gpuaas.health.triage import Sighting
 from tests.unit.health.sightings import after, check, sm_exception, xid
@@ -48,6 +48,7 @@ COPY, MANY, REMAP = "copy-engine", "many-application-errors", "row-remap-pending
         ),
         ("31 again after a day", [xid(31, jobs=(1,)), xid(31, after(hours=25), jobs=(2,))], None),
         ("32 twice", [xid(32), xid(32, after(hours=1))], (Drain.REVIEW, PUSH)),
+        ("32 told by both sources", [xid(32, source=EventSource.NVML), xid(32, after(seconds=1))], None),
         ("80 beside 32", [xid(32), xid(80, after(hours=1))], (Drain.REVIEW, PUSH)),
         ("39 and 41 under two jobs", [xid(39, jobs=(1,)), xid(41, after(hours=1), jobs=(2,))], (Drain.REVIEW, COPY)),
         ("39 once", [xid(39, jobs=(1,))], None),
