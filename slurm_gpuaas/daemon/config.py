@@ -56,7 +56,7 @@ class TlsConfig(Section):
 
 
 class ListenerConfig(Section):
-    """TCP listener for the node agents. It serves what agents send, health and metrics; never the rest of the API."""
+    """TCP listener for the node agents. It serves what they send, health and metrics, never the rest of the API."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=6880, ge=1, le=65535, description="TCP port.")

@@ -20,7 +20,7 @@ from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.telemetry import METRICS, STEP, UNKNOWN, Metric
 from slurm_gpuaas.domain.usage import UsageRecord, Window
 from slurm_gpuaas.store.telemetry.chunk import Block
-from slurm_gpuaas.store.telemetry.rollup import Codes, Tally, tally
+from slurm_gpuaas.store.telemetry.rollup import Codes, Tally, running_counts, tally
 from slurm_gpuaas.store.telemetry.telemetry import DAY_MINUTES, BusyDay
 
 ON_THE_WAY: Final = timedelta(minutes=3)
@@ -78,12 +78,12 @@ class Curve:
         points = max(0, min(MOST_POINTS, self.end - self.first))
         self._busy, self._samples = np.zeros(points, np.int64), np.zeros(points, np.int64)
 
-    def add(self, first: int, busy: Codes, samples: Codes) -> None:
-        """Minutes [gpus, n] from `first` on."""
-        weights = samples.astype(np.int64)
-        bucket = (np.arange(first, first + busy.shape[1]) - self.first) * len(self._busy) // (self.end - self.first)
-        np.add.at(self._busy, bucket, np.where(weights > 0, busy * weights, 0).sum(axis=0))
-        np.add.at(self._samples, bucket, weights.sum(axis=0))
+    def add(self, first: int, samples: NDArray[np.int64], busy: NDArray[np.int64]) -> None:
+        """Known samples and sum of codes of each minute from `first` on, all within the curve."""
+        if samples.size:
+            point = (np.arange(first, first + samples.size) - self.first) * len(self._busy) // (self.end - self.first)
+            np.add.at(self._samples, point, samples)
+            np.add.at(self._busy, point, busy)
 
     def percent(self) -> tuple[float | None, ...]:
         """None where nothing is known."""
@@ -133,21 +133,27 @@ def measure(samples: Samples, stays: Iterable[Stay], curve: Curve) -> dict[str, 
             days[_date(number)][stay.node].append(stay)
     for day, by_node in sorted(days.items()):
         midnight = _minutes(day)
-        for node, known in samples.busy(day, sorted(by_node)):
+        of_day = np.zeros((2, DAY_MINUTES), np.int64)
+        for node, told in samples.busy(day, sorted(by_node)):
+            # Summed once for all stays of the day: of a stay they are the difference of two columns.
+            counts = running_counts(told.busy, told.samples)
+            each = np.diff(counts[2:], axis=1)
             for stay in by_node[node]:
-                found[stay.key] += _known(stay, midnight, known, curve)
+                first, end = max(0, stay.first - midnight), min(DAY_MINUTES, stay.end - midnight)
+                if stay.gpus < len(told.busy):
+                    found[stay.key] += Use(shared=stay.gpus * (end - first) if stay.settled else 0)
+                    continue
+                found[stay.key] += _known(stay, counts[:, end] - counts[:, first])
+                of_day[:, first:end] += each[:, first:end]
+        begin, end = max(midnight, curve.first), min(midnight + DAY_MINUTES, curve.end)
+        curve.add(begin, *of_day[:, begin - midnight : end - midnight])
     return dict(found)
 
 
-def _known(stay: Stay, midnight: int, known: BusyDay, curve: Curve) -> Use:
-    """What a day's samples tell of a stay: what becomes known of it is not unknown any more."""
-    first, end = max(0, stay.first - midnight), min(DAY_MINUTES, stay.end - midnight)
-    if stay.gpus < len(known.busy):
-        return Use(shared=stay.gpus * (end - first) if stay.settled else 0)
-    busy, samples = known.busy[:, first:end], known.samples[:, first:end]
-    curve.add(midnight + first, busy, samples)
-    count = tally(busy, samples)
-    return Use(Tally(count.known, count.idle, -count.known if stay.settled else 0, count.samples, count.busy))
+def _known(stay: Stay, counts: NDArray[np.int64]) -> Use:
+    """What samples tell of a part of a stay: what becomes known of it is not unknown any more."""
+    known, idle, samples, codes = counts.tolist()
+    return Use(Tally(known, idle, -known if stay.settled else 0, samples, codes * STEP[Metric.BUSY]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +178,7 @@ def measure_node(samples: Samples, stay: Stay, settled: int, curve: Curve) -> li
         first, end = max(0, stay.first - midnight), min(DAY_MINUTES, stay.end - midnight)
         for _node, known in samples.busy(day, [stay.node]):
             busy, counted = known.busy[:, first:end], known.samples[:, first:end]
-            curve.add(midnight + first, busy, counted)
+            curve.add(midnight + first, *np.diff(running_counts(busy, counted)[2:], axis=1))
             count = max(count, len(busy))
             for gpu in range(len(busy)):
                 tallies[gpu] += tally(busy[gpu], counted[gpu])

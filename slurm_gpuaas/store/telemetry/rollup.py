@@ -98,6 +98,26 @@ class Tally:
         return self.busy / self.samples if self.samples else None
 
 
+def running_counts(busy: Codes, samples: Codes) -> NDArray[np.int64]:
+    """Known and idle GPU-minutes, known samples and codes summed over them, from the first minute to each.
+
+    Args:
+        busy, samples: [gpus, n], as in `tally`.
+
+    Returns:
+        [4, n + 1], zeros first: what a stretch counts is the difference of two columns.
+    """
+    known = samples > 0
+    counts = np.zeros((4, busy.shape[1] + 1), np.int64)
+    counts[0, 1:] = np.count_nonzero(known, axis=0)
+    counts[1, 1:] = np.count_nonzero(known & (busy < IDLE_BELOW), axis=0)
+    counts[2, 1:] = samples.sum(axis=0, dtype=np.int64)
+    counts[3, 1:] = np.multiply(busy, samples, dtype=np.uint16).sum(
+        axis=0, dtype=np.int64
+    )  # nothing where samples are 0
+    return counts.cumsum(axis=1)
+
+
 def tally(busy: Codes, samples: Codes) -> Tally:
     """Count GPU-minutes.
 
@@ -105,13 +125,5 @@ def tally(busy: Codes, samples: Codes) -> Tally:
         busy: codes of minutes, any shape.
         samples: known samples of each, same shape.
     """
-    known = samples > 0
-    counted = int(np.count_nonzero(known))
-    total = int(np.multiply(busy, samples, dtype=np.int64, where=known, out=np.zeros(busy.shape, np.int64)).sum())
-    return Tally(
-        known=counted,
-        idle=int(np.count_nonzero(known & (busy < IDLE_BELOW))),
-        unknown=busy.size - counted,
-        samples=int(samples.sum(dtype=np.int64)),
-        busy=total * STEP[Metric.BUSY],
-    )
+    known, idle, told, total = running_counts(busy.reshape(1, -1), samples.reshape(1, -1))[:, -1].tolist()
+    return Tally(known=known, idle=idle, unknown=busy.size - known, samples=told, busy=total * STEP[Metric.BUSY])
