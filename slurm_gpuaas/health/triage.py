@@ -30,7 +30,8 @@ def triage(event: NodeEvent) -> Verdict:
             drain=event.drain or Drain.NO,
             fault_class=FaultClass.UNKNOWN,
             rule=f"check {event.check}: {event.evidence}"[:500],
-            headline=f"{event.check} {event.status}, {event.evidence}"[:500],
+            # The rule in brackets at its end stands in the verdict's own.
+            headline=f"{event.check} {event.status}, {event.evidence.rpartition(' [')[0] or event.evidence}"[:500],
         )
     assessment = _assess(event)
     return Verdict(

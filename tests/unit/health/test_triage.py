@@ -57,13 +57,14 @@ def test_the_severity_in_an_sxid_line_decides() -> None:
 
 @pytest.mark.parametrize("drain", [*Drain, None])
 def test_a_check_says_itself_what_it_asks_for(drain: Drain | None) -> None:
-    found = event(0, kind=EventKind.CHECK, evidence="GPU 3 (0000:61:00): remap failure 1, over 0").model_copy(
-        update={"check": "row-remap", "status": CheckStatus.CRITICAL, "drain": drain}
-    )
+    found = event(
+        0, kind=EventKind.CHECK, evidence="GPU 3 (0000:61:00): remap failure 1, over 0 [limit: RMA]"
+    ).model_copy(update={"check": "row-remap", "status": CheckStatus.CRITICAL, "drain": drain})
     verdict = triage(found)
     assert verdict.drain is (drain or Drain.NO)
     assert verdict.headline == "row-remap critical, GPU 3 (0000:61:00): remap failure 1, over 0"
     assert verdict.rule.startswith("check row-remap: ")
+    assert verdict.rule.endswith("[limit: RMA]")
 
 
 def test_evidence_about_another_code_does_not_count() -> None:
