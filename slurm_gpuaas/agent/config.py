@@ -22,6 +22,7 @@ from slurm_gpuaas.api.signing import node_key
 from slurm_gpuaas.domain.clock import Span
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.telemetry import SLOT_S
 
 DEFAULT_CONFIG = Path("/etc/gpuaas/agent.yaml")
 _PREFIX: Final = "GPUAAS_AGENT_"
@@ -69,6 +70,10 @@ class Config(BaseModel):
         default=timedelta(seconds=5), description="The same code of the same GPU within this time is one event."
     )
     heartbeat: Span = Field(default=timedelta(minutes=1), description="Longest silence towards gpuaasd.")
+    sample_every: timedelta = Field(
+        default=timedelta(seconds=15),
+        description="Time between two samples of each GPU (15 to 60 s); they travel with the heartbeat. 0 = none.",
+    )
     timeout: Span = Field(default=timedelta(seconds=10), description="Longest wait for gpuaasd's answer.")
     simulated_hardware: Path | None = Field(
         default=None,
@@ -111,9 +116,11 @@ class Config(BaseModel):
     log_level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level written.")
 
     @model_validator(mode="after")
-    def _one_key(self) -> Config:
+    def _fits_together(self) -> Config:
         if self.master_key is None and self.key is None:
             raise ValueError("one of `key` and `master_key` is needed")
+        if self.sample_every and not timedelta(seconds=SLOT_S) <= self.sample_every <= timedelta(minutes=1):
+            raise ValueError(f"sample_every is {self.sample_every}: use 0, or {SLOT_S} to 60 seconds")
         scheme = self.daemon.partition(":")[0]
         if scheme not in {"unix", "http", "https"}:
             raise ValueError(f"daemon is {self.daemon!r}: use unix:PATH, https://HOST:PORT or http://HOST:PORT")
@@ -174,7 +181,7 @@ class Config(BaseModel):
         """
         if self.master_key is not None:
             return node_key(read_master_key(self.master_key), node)
-        assert self.key is not None  # _one_key
+        assert self.key is not None  # _fits_together
         return read_key(self.for_node(self.key, node))
 
 

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from slurm_gpuaas.agent.checks.periodic import Periodic
     from slurm_gpuaas.agent.journal import JournalSource
     from slurm_gpuaas.agent.nvml import NvmlSource
+    from slurm_gpuaas.agent.sampler import Sampler
 
 STACK_BYTES: Final = 512 << 10
 """Of the threads that wait in NVML; the default of 8 MiB is for programs that recurse."""
@@ -98,9 +99,8 @@ class Agent:
         nvml = self._start_nvml()
         self._delivery.start()
         log.info("agent.ready", version=__version__, nodes=len(self._agents), daemon=self._config.daemon)
-        later: list[JournalSource | Periodic] = [*self._journals()]
-        if (periodic := self._periodic()) is not None:
-            later.append(periodic)
+        later: list[JournalSource | Periodic | Sampler] = [*self._journals()]
+        later.extend(one for one in (self._periodic(), self._sampler()) if one is not None)
         for source in later:
             source.start()
         self._follow(self._kernel_logs())
@@ -126,6 +126,18 @@ class Agent:
         for source in sources:
             source.wait_until_listed(NVML_START_S)
         return sources
+
+    def _sampler(self) -> Sampler | None:
+        if not self._config.nvml or not self._config.sample_every:
+            return None
+        from slurm_gpuaas.agent.nvml import prepare_nvml
+        from slurm_gpuaas.agent.sampler import NvmlGpus, Sampler
+
+        return Sampler(
+            [(agent, NvmlGpus(prepare_nvml(self._config, agent.node))) for agent in self._agents],
+            every=self._config.sample_every,
+            clock=SystemClock(),
+        )
 
     def _kernel_logs(self) -> list[tuple[NodeAgent, KmsgDevice | KmsgFile]]:
         if self._config.kernel_log is None or self._config.journald:

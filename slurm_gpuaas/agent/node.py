@@ -22,6 +22,7 @@ import structlog
 from pydantic import TypeAdapter, ValidationError
 
 from slurm_gpuaas.agent.kmsg import DRIVER_LINES, Record
+from slurm_gpuaas.agent.samples import Waiting
 from slurm_gpuaas.agent.spool import Spool
 from slurm_gpuaas.api.node_events import NodeEventBatch
 from slurm_gpuaas.domain.clock import Clock
@@ -139,6 +140,7 @@ class NodeAgent:
         self.node = node
         self.lock = threading.Lock()
         self.spool = Spool(folder, spool_max_bytes)
+        self.samples = Waiting(node)
         self._progress_file = folder / "progress.json"
         self._inventory_file = folder / "inventory.json"
         self._read_boot_id = boot_id
@@ -182,7 +184,7 @@ class NodeAgent:
         """gpuaasd has it, or will never take it."""
         with self.lock:
             self._told = batch
-            if self._to_tell is batch:
+            if self._to_tell == batch:
                 self._to_tell = None
 
     @property

@@ -23,6 +23,7 @@ from slurm_gpuaas.api.models import (
     DefragOrder,
     DefragPlan,
     DefragTerms,
+    GpuUsage,
     IncidentClose,
     IncidentView,
     JobWhy,
@@ -147,6 +148,18 @@ class Client:
         by: Sequence[str] = (),
     ) -> Usage:
         return self._get("/usage", Usage, start=start, end=end, project=project, by=list(by) or None)
+
+    def gpu_usage(
+        self,
+        *,
+        node: str | None = None,
+        job: int | None = None,
+        project: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> GpuUsage:
+        """Of one of the three. `start` is by default a day ago, or the job's first start."""
+        return self._get("/usage/gpu", GpuUsage, node=node, job=job, project=project, start=start, end=end)
 
     def budgets(self, *, project: str | None = None) -> Sequence[BudgetStatus]:
         return self._list("/budgets", BudgetStatus, project=project)

@@ -300,6 +300,42 @@ class Usage(Answer):
     rows: tuple[UsageRow, ...]
 
 
+# -- How busy GPUs were ------------------------------------------------------------------------------------------------
+
+
+class GpuUse(Answer):
+    """GPU-minutes: `known` + `unknown` are all. Missing samples are unknown, never idle."""
+
+    known: int = Field(description="With at least one sample.")
+    idle: int = Field(description="Known and below `idle_below_percent`.")
+    unknown: int
+    shared: int = Field(default=0, description="Part of the unknown: on nodes that the run shared with others.")
+    busy_percent: float | None = Field(description="Mean over all known samples.")
+
+
+class GpuUseRow(GpuUse):
+    """One GPU of a node, one node of a job, or one job of a project. What a GPU alone has is null elsewhere."""
+
+    name: str
+    serial: str | None = None
+    memory_percent: float | None = Field(default=None, description="Mean.")
+    power_watts: float | None = Field(default=None, description="Mean.")
+    temperature_celsius: float | None = Field(default=None, description="Highest.")
+    processes: int | None = Field(default=None, description="Highest.")
+
+
+class GpuUsage(Answer):
+    """`curve` is the mean of `busy_percent` in equal parts of the time, null where nothing is known."""
+
+    start: datetime
+    end: datetime
+    idle_below_percent: float
+    total: GpuUse
+    curve: tuple[float | None, ...]
+    rows: tuple[GpuUseRow, ...]
+    left_out: int = Field(default=0, description="Rows with fewer idle GPU-minutes than those shown.")
+
+
 # -- Which limit applies -----------------------------------------------------------------------------------------------
 
 

@@ -43,7 +43,7 @@ GROUPS: Final[dict[str, tuple[str, str]]] = {
     "template": ("slurm_gpuaas.cli.template:group", "List, show and render sbatch templates."),
     "testbed": ("slurm_gpuaas.cli.testbed:group", "Real Slurm with simulated GPUs on one machine."),
     "topology": ("slurm_gpuaas.cli.topology:group", "The fabric: import, check, render; what could start now."),
-    "usage": ("slurm_gpuaas.cli.usage:usage", "GPU-hours used, by project."),
+    "usage": ("slurm_gpuaas.cli.usage:usage", "GPU-hours used, by project; how busy the GPUs were."),
     "xid": ("slurm_gpuaas.cli.xid:group", "Decode XID and SXid lines."),
 }
 """Command to (module:object, one line of help)."""

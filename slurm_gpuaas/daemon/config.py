@@ -55,7 +55,7 @@ class TlsConfig(Section):
 
 
 class ListenerConfig(Section):
-    """TCP listener for the node agents. It serves node events, health and metrics only, never the rest of the API."""
+    """TCP listener for the node agents. It serves what agents send, health and metrics; never the rest of the API."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=6880, ge=1, le=65535, description="TCP port.")
@@ -229,6 +229,22 @@ class MeteringConfig(Section):
     )
 
 
+class TelemetryConfig(Section):
+    """Samples of GPUs, kept in `state_dir`/telemetry."""
+
+    interval: Span = Field(
+        default=timedelta(minutes=1), description="Time between two syncs of new samples to the disk."
+    )
+    keep_busy: Span = Field(
+        default=timedelta(days=90),
+        description="Whole days for which it is kept how busy GPUs were, by the minute; the rest by the hour as long.",
+    )
+    keep_rest: Span = Field(
+        default=timedelta(days=7),
+        description="Whole days for which memory, power, temperature and processes are kept by the minute.",
+    )
+
+
 class LogConfig(Section):
     level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level written.")
     format: Literal["json", "text"] = Field(default="json", description="One JSON object a line, or text for people.")
@@ -247,7 +263,8 @@ class Config(BaseSettings):
 
     cluster: ClusterName = Field(description="Slurm's ClusterName; only pools of this cluster are enforced here.")
     state_dir: Path = Field(
-        default=Path("/var/lib/gpuaas"), description="Folder of the leader's lock (and of the SQLite store)."
+        default=Path("/var/lib/gpuaas"),
+        description="Folder of the leader's lock and of samples of GPUs (and of the SQLite store).",
     )
     stop_within: Span = Field(
         default=timedelta(seconds=20), description="Time for a clean stop; then the daemon ends anyway."
@@ -266,6 +283,7 @@ class Config(BaseSettings):
     quota: QuotaConfig = QuotaConfig()
     health: HealthConfig = HealthConfig()
     metering: MeteringConfig = MeteringConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
     log: LogConfig = LogConfig()
 
     @classmethod

@@ -58,9 +58,11 @@ from slurm_gpuaas.api.models import (
 )
 from slurm_gpuaas.daemon.capacities import Capacities
 from slurm_gpuaas.daemon.defragmentation import Defragmenter
+from slurm_gpuaas.daemon.gpu_usages import GpuUsages
 from slurm_gpuaas.daemon.identity import Identity
 from slurm_gpuaas.daemon.job_views import capacity_view, job_why_view, placement_view
 from slurm_gpuaas.daemon.loop import Outcome
+from slurm_gpuaas.daemon.moments import aware
 from slurm_gpuaas.daemon.quota_views import explanation_view, quota_share
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.audit import AuditEntry
@@ -99,6 +101,7 @@ from slurm_gpuaas.quota.plan import Plan
 from slurm_gpuaas.slurm.protocols import Controller, LimitReader, SlurmUnavailable
 from slurm_gpuaas.store import Store
 from slurm_gpuaas.store.budgets import read_budgets
+from slurm_gpuaas.store.telemetry import Telemetry
 from slurm_gpuaas.topology.applying import named
 from slurm_gpuaas.topology.controller import TopologyController, Wanted
 from slurm_gpuaas.topology.fabric import parse_fabric
@@ -159,6 +162,8 @@ class Operations:
     driver: Callable[[], DriverStatus]
     hook_written: Callable[[], datetime | None]
     topology: TopologyController
+    telemetry: Telemetry
+    gpu_usages: GpuUsages
 
     # -- Who and how
 
@@ -360,7 +365,7 @@ class Operations:
     ) -> Usage:
         """Usage in [start, end); by default this Korean month until now."""
         now = self.clock.now()
-        window = Window(_aware(start) or _month_of(now), _aware(end) or now)
+        window = Window(aware(start) or _month_of(now), aware(end) or now)
         if not timedelta(0) <= window.end - window.start <= LONGEST_USAGE:
             raise InvalidInput(
                 f"The time from {window.start:%Y-%m-%d} to {window.end:%Y-%m-%d} cannot be answered.",
@@ -542,7 +547,7 @@ class Operations:
     def capacity(self, *, partition: str | None, since: datetime | None) -> list[CapacityView]:
         """All partitions of the policy, or one."""
         now = self.clock.now()
-        moment = _aware(since)
+        moment = aware(since)
         if moment is not None and not timedelta(0) <= now - moment <= LONGEST_CAPACITY:
             raise InvalidInput(
                 f"Capacity since {moment:%Y-%m-%d %H:%M %Z} cannot be answered.",
@@ -844,15 +849,6 @@ def _budget_side(side: Amount | None) -> BudgetSide | None:
         committed=floor(side.committed),
         left=floor(side.left),
     )
-
-
-def _aware(moment: datetime | None) -> datetime | None:
-    if moment is not None and moment.tzinfo is None:
-        raise InvalidInput(f"{moment} has no time zone.", way_out="Write e.g. 2027-01-31T00:00:00+09:00.")
-    # Near the ends of what a datetime holds no other time zone can say it.
-    if moment is not None and not 1970 < moment.year < 9999:
-        raise InvalidInput(f"The year {moment.year} is out of reach.", way_out="Ask for a year from 1971 to 9998.")
-    return moment
 
 
 def _month_of(now: datetime) -> datetime:

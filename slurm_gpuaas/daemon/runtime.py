@@ -14,6 +14,7 @@ from slurm_gpuaas.daemon.capacities import Capacities
 from slurm_gpuaas.daemon.config import Config, OnChange, OnDrift
 from slurm_gpuaas.daemon.defragmentation import Defragmenter
 from slurm_gpuaas.daemon.fabric_file import FabricFile
+from slurm_gpuaas.daemon.gpu_usages import GpuUsages
 from slurm_gpuaas.daemon.identity import uid_of
 from slurm_gpuaas.daemon.loop import ControllerLoop, Scheduled
 from slurm_gpuaas.daemon.operations import Agents, Operations, nodes_by_partition
@@ -46,6 +47,7 @@ from slurm_gpuaas.slurm.protocols import (
     Topologies,
 )
 from slurm_gpuaas.store import Store
+from slurm_gpuaas.store.telemetry import Keep, Telemetry
 from slurm_gpuaas.topology.controller import TopologyController
 from slurm_gpuaas.topology.follower import FabricFollower, FollowSettings
 
@@ -217,6 +219,10 @@ def compose(
             ),
         )
         following = [Scheduled("fabric", follower.tick, config.topology.interval)]
+    telemetry = Telemetry(
+        config.state_dir / "telemetry",
+        Keep(busy=config.telemetry.keep_busy, rest_minutes=config.telemetry.keep_rest),
+    )
     warnings = BudgetWarnings(cluster=config.cluster, store=store, clock=clock)
 
     def meter() -> None:
@@ -239,6 +245,7 @@ def compose(
             Scheduled("reclaim", reclaim.tick, config.quota.interval),
             Scheduled("metering", meter, config.metering.interval),
             Scheduled("capacity", capacities.sample, config.capacity.interval),
+            Scheduled("telemetry", lambda: telemetry.tick(now=clock.now()), config.telemetry.interval),
             *following,
         ],
         clock=clock,
@@ -275,5 +282,12 @@ def compose(
         driver=driver,
         hook_written=lambda: publisher.written_at,
         topology=topology,
+        telemetry=telemetry,
+        gpu_usages=GpuUsages(cluster=config.cluster, store=store, telemetry=telemetry, shared=shared, clock=clock),
     )
-    return Runtime(operations=operations, loop=loop, store=store, close=close)
+
+    def end() -> None:
+        close()
+        telemetry.close()
+
+    return Runtime(operations=operations, loop=loop, store=store, close=end)

@@ -31,7 +31,8 @@ def service_class(qos: QosName) -> ServiceClass:
 class UsageRecord:
     """One run of one job as Slurm's accounting holds it. A requeued job has several, told apart by `started`.
 
-    `gpu_seconds` = GPUs x seconds between `started` and `ended` (or until `as_of` while it runs).
+    `gpu_seconds` = GPUs x seconds between `started` and `ended` (or until `as_of` while it runs). `nodes` is Slurm's
+    host list; empty for what was metered before it was kept.
     """
 
     cluster: ClusterName
@@ -46,6 +47,7 @@ class UsageRecord:
     ended: datetime | None
     gpu_seconds: int
     state: str
+    nodes: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -409,6 +409,7 @@ class Store:
         since: datetime | None = None,
         until: datetime | None = None,
         accounts: Iterable[AccountName] | None = None,
+        job: JobId | None = None,
         running: bool = False,
     ) -> Sequence[UsageRecord]:
         """Runs that overlap [since, until), in the order of their start. `running`: only those without an end."""
@@ -419,6 +420,8 @@ class Store:
             wanted.append(col(UsageRow.started) < until)
         if accounts is not None:
             wanted.append(col(UsageRow.account).in_(list(accounts)))
+        if job is not None:
+            wanted.append(col(UsageRow.job_id) == job)
         if running:
             wanted.append(col(UsageRow.ended).is_(None))
         with self._sessions.reading() as session:
@@ -611,6 +614,7 @@ def _usage(row: UsageRow) -> UsageRecord:
         ended=row.ended,
         gpu_seconds=row.gpu_seconds,
         state=row.state,
+        nodes=row.nodes,
     )
 
 

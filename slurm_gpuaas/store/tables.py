@@ -365,6 +365,7 @@ class UsageRow(Table, table=True):
         CheckConstraint("ended >= started", name="times"),
         Index(None, "account", "started"),
         Index(None, "started"),
+        Index(None, "job_id"),
     )
 
     cluster: str = Field(primary_key=True, max_length=30)
@@ -379,6 +380,7 @@ class UsageRow(Table, table=True):
     ended: datetime | None = Field(sa_column=Column(UtcDateTime(), index=True, nullable=True))
     gpu_seconds: int = Field(sa_type=BigInteger)
     state: str = Field(max_length=40)
+    nodes: str = Field(default="", sa_column_kwargs={"server_default": ""})
 
 
 # -- What was done, by whom, and what is under way ---------------------------------------------------------------------

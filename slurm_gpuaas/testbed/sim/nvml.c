@@ -49,6 +49,8 @@ enum {
     ERROR_UNKNOWN = 999,
 };
 enum { EVENT_TYPE_XID_CRITICAL_ERROR = 8 };
+enum { SAMPLES_GPU_UTILIZATION = 1, SAMPLES_MEMORY_UTILIZATION = 2 };
+enum { SAMPLES_KEPT = 120, SAMPLE_PERIOD_US = 1000000 / 6 };
 enum { VALUE_DOUBLE = 0, VALUE_UNSIGNED_INT = 1, VALUE_UNSIGNED_LONG = 2, VALUE_UNSIGNED_LONG_LONG = 3 };
 
 /* Field identifiers of nvml.h that have a reading of their own; any other can be set as gpu.N.field.ID. */
@@ -105,6 +107,15 @@ typedef struct {
         unsigned long long ullVal;
     } value;
 } nvmlFieldValue_t;
+
+typedef struct {
+    unsigned long long timeStamp; /* microseconds since 1970 */
+    union {
+        double dVal;
+        unsigned int uiVal;
+        unsigned long long ullVal;
+    } value;
+} nvmlSample_t;
 
 typedef struct {
     unsigned char clusterUuid[UUID_BYTES];
@@ -654,6 +665,36 @@ API nvmlReturn_t nvmlDeviceGetUtilizationRates(const device_t *device, nvmlUtili
         return ERROR_INVALID_ARGUMENT;
     *utilisation = (nvmlUtilization_t){(unsigned int)gpu.utilisation, (unsigned int)gpu.memory_utilisation};
     return SUCCESS;
+}
+
+/* The driver keeps readings of the last 20 s, six a second. The simulation has no memory: all of them are as it is now. */
+API nvmlReturn_t nvmlDeviceGetSamples(const device_t *device, int type, unsigned long long last_seen, int *value_type,
+                                      unsigned int *count, nvmlSample_t *samples)
+{
+    OBSERVE(device, gpu);
+    if (!value_type || !count)
+        return ERROR_INVALID_ARGUMENT;
+    if (type != SAMPLES_GPU_UTILIZATION && type != SAMPLES_MEMORY_UTILIZATION)
+        return ERROR_NOT_SUPPORTED;
+    *value_type = VALUE_UNSIGNED_INT;
+    if (!samples) {
+        *count = SAMPLES_KEPT;
+        return SUCCESS;
+    }
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    unsigned long long newest = ((unsigned long long)now.tv_sec * 1000000 + (unsigned long long)now.tv_nsec / 1000) /
+                                SAMPLE_PERIOD_US;
+    unsigned int room = *count < SAMPLES_KEPT ? *count : SAMPLES_KEPT, found = 0;
+    for (unsigned long long number = newest - room + 1; number <= newest; number++) {
+        if (number * SAMPLE_PERIOD_US <= last_seen)
+            continue;
+        samples[found].timeStamp = number * SAMPLE_PERIOD_US;
+        samples[found].value.ullVal = type == SAMPLES_GPU_UTILIZATION ? gpu.utilisation : gpu.memory_utilisation;
+        found++;
+    }
+    *count = found;
+    return found ? SUCCESS : ERROR_NOT_FOUND;
 }
 
 API nvmlReturn_t nvmlDeviceGetMemoryInfo(const device_t *device, nvmlMemory_t *memory)

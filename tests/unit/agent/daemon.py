@@ -14,23 +14,27 @@ import pytest
 from slurm_gpuaas.agent.config import Config
 from slurm_gpuaas.agent.main import Agent
 from slurm_gpuaas.api.node_events import NODE_EVENTS_PATH, NodeEventBatch
+from slurm_gpuaas.api.node_samples import NODE_SAMPLES_PATH
 from slurm_gpuaas.api.signing import Nonces, verify
 from slurm_gpuaas.domain.clock import SystemClock
 from slurm_gpuaas.domain.errors import GpuaasError
 from slurm_gpuaas.domain.incidents import NodeEvent
 from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.telemetry import SampleBatch
 from tests.simulated import NODES
 
 MASTER = bytes(range(32))
 
 
 class Daemon:
-    """Takes node events on a UNIX socket and checks their signatures."""
+    """Takes node events and samples on a UNIX socket and checks their signatures."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.batches: list[NodeEventBatch] = []
+        self.samples: list[SampleBatch] = []
         self.answer = 200
+        self.answer_to_samples = 200
         self.refused: frozenset[int] = frozenset()
         """Codes of events that make it reject a message."""
         self.refuses_inventory = False
@@ -64,18 +68,26 @@ class Daemon:
                         now=SystemClock().now(),
                         nonces=nonces,
                     )
-                    assert self.path == NODE_EVENTS_PATH
-                    batch = NodeEventBatch.model_validate_json(body)
+                    batch: NodeEventBatch | SampleBatch | None
+                    if self.path == NODE_SAMPLES_PATH:
+                        batch = SampleBatch.model_validate_json(body)
+                        status = daemon.answer_to_samples
+                    else:
+                        assert self.path == NODE_EVENTS_PATH
+                        batch = NodeEventBatch.model_validate_json(body)
+                        refused = daemon.refused & {event.code for event in batch.events}
+                        refused_gpus = daemon.refuses_inventory and batch.gpus is not None
+                        status = 422 if refused or refused_gpus else daemon.answer
                     assert batch.node == node
-                    refused = daemon.refused & {event.code for event in batch.events}
-                    refused_gpus = daemon.refuses_inventory and batch.gpus is not None
-                    status = 422 if refused or refused_gpus else daemon.answer
                 except GpuaasError as error:
                     status, batch = error.http_status, None
                 answer = json.dumps({"detail": f"the test answers {status}"}).encode()
                 if batch and status == 200:  # kept before it is answered, as the real one does
                     with daemon._arrived:
-                        daemon.batches.append(batch)
+                        if isinstance(batch, SampleBatch):
+                            daemon.samples.append(batch)
+                        else:
+                            daemon.batches.append(batch)
                         daemon._arrived.notify_all()
                 self.send_response(status)
                 self.send_header("Content-Length", str(len(answer)))
