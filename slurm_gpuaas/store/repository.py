@@ -227,16 +227,28 @@ class Store:
             return tuple(NodeEvent.model_validate(row.detail) for row in reversed(rows))
 
     def events_with_jobs(
-        self, *, since: datetime, codes: Iterable[int] | None = None
+        self,
+        *,
+        since: datetime,
+        codes: Iterable[int] | None = None,
+        node: NodeName | None = None,
+        limit: int | None = None,
     ) -> Sequence[tuple[NodeEvent, tuple[JobId, ...]]]:
-        """Events seen since then, of these codes or of all, oldest first, each with the jobs that ran on its node."""
+        """Events seen since then, of these codes or of all, of one node or of all, oldest first, each with the jobs
+        that ran on its node; the newest of them where there are more than `limit`."""
         wanted: list[ColumnElement[bool]] = [col(NodeEventRow.seen_at) >= since]
         if codes is not None:
             wanted.append(col(NodeEventRow.code).in_(list(codes)))
-        oldest = (col(NodeEventRow.seen_at), col(NodeEventRow.event_id))
+        if node is not None:
+            wanted.append(col(NodeEventRow.node) == node)
+        newest = (col(NodeEventRow.seen_at).desc(), col(NodeEventRow.event_id).desc())
         with self._sessions.reading() as session:
-            rows = session.exec(select(NodeEventRow).where(*wanted).order_by(*oldest))
-            return tuple((NodeEvent.model_validate(row.detail), tuple(JobId(job) for job in row.jobs)) for row in rows)
+            rows = session.exec(
+                select(NodeEventRow.detail, NodeEventRow.jobs).where(*wanted).order_by(*newest).limit(limit)
+            ).all()
+            return tuple(
+                (NodeEvent.model_validate(detail), tuple(JobId(job) for job in jobs)) for detail, jobs in reversed(rows)
+            )
 
     def put_incident(self, incident: Incident) -> None:
         """Create it, or replace the one of that id."""

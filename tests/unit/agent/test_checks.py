@@ -55,7 +55,7 @@ def gpus(config: Config) -> Config:
         ({"sram_threshold": "1"}, "ecc", CRITICAL, Drain.WHEN_IDLE),
         ({"ecc_enabled": "0"}, "ecc", CRITICAL, Drain.REVIEW),
         ({"remap_failure": "1"}, "row-remap", CRITICAL, Drain.WHEN_IDLE),
-        ({"remap_pending": "1"}, "row-remap", WARNING, Drain.WHEN_IDLE),
+        ({"remap_pending": "1"}, "row-remap-pending", CRITICAL, Drain.WHEN_IDLE),
         ({"banks_exhausted": "1"}, "row-remap", CRITICAL, Drain.WHEN_IDLE),
         ({"nvlink.5.state": "0", "nvlink.17.state": "0"}, "nvlink", CRITICAL, Drain.WHEN_IDLE),
         ({"field.162": "4000000000"}, "nvlink", WARNING, Drain.REVIEW),
@@ -349,7 +349,9 @@ def run(nvml: ctypes.CDLL, tmp_path: Path, gpus: Config) -> Callable[..., Result
     return command
 
 
-@pytest.mark.parametrize(("readings", "code"), [({}, 0), ({"remap_pending": "1"}, 1), ({"pcie_width": "8"}, 2)])
+@pytest.mark.parametrize(
+    ("readings", "code"), [({}, 0), ({"ecc_aggregate_uncorrected": "1"}, 1), ({"pcie_width": "8"}, 2)]
+)
 def test_the_command_exits_as_a_nagios_plugin(
     run: Callable[..., Result], node: SimulatedNode, readings: dict[str, str], code: int
 ) -> None:
@@ -426,6 +428,7 @@ def test_an_unknown_check_is_refused(run: Callable[..., Result]) -> None:
     ("program", "readings", "code"),
     [
         ("prolog_health", {}, 0),
+        ("prolog_health", {"ecc_aggregate_uncorrected": "1"}, 0),
         ("prolog_health", {"remap_pending": "1"}, 0),
         ("prolog_health", {"pcie_width": "8"}, 1),
         ("prolog_health", {"ecc_enabled": "0"}, 0),

@@ -451,3 +451,20 @@ def test_a_fabric_is_drawn(run: Run, site: Site) -> None:
     assert run("topology", "show", str(fabric), "--svg", "-o", str(picture)).code == 0
     assert "4 nodes, 2 leaf groups, 1 pod" in picture.read_text()
     assert run("topology", "show", str(fabric), "--svg", "--json").code == 3
+
+
+# -- health
+
+
+def test_a_log_is_replayed_without_a_daemon(run: Run, tmp_path: Path) -> None:
+    log = tmp_path / "kern.log"
+    line = "NVRM: Xid (PCI:0000:3b:00): 79, pid=1, name=\x1b[31mx, GPU has fallen off the bus."
+    log.write_text("".join(f"[  {100 + n}.000000] {line}\n" for n in range(3)))
+    shown = run("health", "replay", "--node", "b200-007", str(log))
+    assert shown.code == 0
+    assert "drain; requeue its jobs; reboot, verify" in shown.out
+    assert "Times count from boot" in shown.out
+    assert "\x1b[31m" not in shown.out
+    (incident,) = json.loads(run("health", "replay", "--json", "--product", "b200", str(log)).out)["incidents"]
+    assert (incident["drain"], incident["events"], incident["rule"][:12]) == ("now", 3, "catalogue of")
+    assert run("health", "replay", "--node", "b 7", str(log)).code == 3

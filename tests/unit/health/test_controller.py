@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -24,14 +24,22 @@ from tests.fakes import EPOCH, FakeClock, FakeController, make_job, make_node
 NODE, OTHER = NodeName("b200-001"), NodeName("b200-002")
 
 
-def xid(code: int, *, node: NodeName = NODE, sequence: int = 1, gpu: int = 3, action: str | None = None) -> NodeEvent:
+def xid(
+    code: int,
+    *,
+    node: NodeName = NODE,
+    sequence: int = 1,
+    gpu: int = 3,
+    action: str | None = None,
+    seen_at: datetime = EPOCH,
+) -> NodeEvent:
     return NodeEvent(
         event_id=f"{node}/boot/kmsg/{sequence}",
         node=node,
         kind=EventKind.XID,
         code=code,
         source=EventSource.KERNEL_LOG,
-        seen_at=EPOCH,
+        seen_at=seen_at,
         pci="0000:61:00",
         gpu=gpu,
         evidence=f"NVRM: Xid (PCI:0000:61:00): {code}, pid=1, name=python3, text",
@@ -254,7 +262,7 @@ def test_a_new_fault_after_the_return_is_a_new_incident(site: Site) -> None:
     site.outlive_a_crash()
     site.slurm.resume([NODE])
     site.health.tick()
-    site.report(xid(48, sequence=2))
+    site.report(xid(48, sequence=2, seen_at=site.clock.now()))
     site.health.tick()
     assert [incident.state for incident in site.store.incidents()].count(IncidentState.CLOSED) == 1
     assert "XID 48" in site.reason()
