@@ -126,9 +126,11 @@ class Limit(BaseModel):
     source: str = Field(max_length=200)
 
     @model_validator(mode="after")
-    def _one_side(self) -> Self:
+    def _fits_together(self) -> Self:
         if (self.above is None) == (self.below is None):
             raise ValueError("give one of `above` and `below`")
+        if self.status is CheckStatus.WARNING and self.drain in {Drain.WHEN_IDLE, Drain.NOW}:
+            raise ValueError("a warning asks for a review at most; what drains is critical")
         return self
 
     def broken_by(self, value: float) -> bool:

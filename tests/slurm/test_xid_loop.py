@@ -213,7 +213,7 @@ def test_a_gpu_that_vanished_without_an_xid_while_the_agent_was_dead_is_found(si
     site.hardware("b200-07").set(2, {"lost": "1"})
     boot.start(site.instance, agent)
     reason = site.until("b200-07 is drained", lambda: site.drained("b200-07"))
-    assert reason.partition(": ")[2].startswith("gpu-count critical, GPU 2 (0000:52:00): gpus missing 1")
+    assert reason.partition(": ")[2].startswith("check gpu-count critical: GPU 2 (0000:52:00): gpus missing 1")
     site.hardware("b200-07").set(2, {"lost": "0"})
     site.instance.exec(["gpuaas-agent", "--nodes", "b200-07", "check", "--once", "--dry-run", "--only", "gpu-count"])
 
@@ -234,7 +234,7 @@ def test_a_prolog_that_finds_a_fault_keeps_the_job_off_the_node(site: Site) -> N
         reason = site.until("b200-06 is drained", lambda: site.drained("b200-06"))
         assert "Prolog error" in reason or "pcie critical" in reason
         (incident,) = site.until("gpuaasd was told", lambda: site.incidents() or None)
-        assert incident["headline"].startswith("pcie critical, GPU 3 (0000:61:00): pcie lanes missing 8")
+        assert incident["headline"].startswith("check pcie critical: GPU 3 (0000:61:00): pcie lanes missing 8")
         assert site.job(bad)["job_state"] != ["RUNNING"]
     finally:
         site.hardware("b200-06").set(3, {"pcie_width": "16"})

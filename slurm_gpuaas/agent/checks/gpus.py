@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from slurm_gpuaas.domain.gpus import GpuIdentity
 from slurm_gpuaas.health.checks import Measure, Reading
 
 Numbers = Sequence[float | None]
+SECOND_LOOK_S: Final = 0.2
 _COMPLETED: Final = 3
 """nvmlGpuFabricState_t."""
 _DEGRADED_SHIFTS: Final = (
@@ -190,6 +192,9 @@ class GpuReader:
             return
         try:
             handles = gpu_handles()
+            if len(handles) < len(self._known()):
+                time.sleep(SECOND_LOOK_S)  # jobs are lost over a missing GPU: one answer that failed is not enough
+                handles = gpu_handles()
             yield Reading(measure=Measure.NVML_FAILS, value=0)
             yield from self._driver_reading()
             yield from self._missing([gpu for gpu, _handle in handles])

@@ -500,15 +500,15 @@ def test_a_gpu_that_vanished_while_the_agent_was_down_is_missing(
 def test_a_finding_is_told_when_it_changes_and_not_each_time(
     nvml: ctypes.CDLL, config: Config, daemon: Daemon, node: SimulatedNode
 ) -> None:
-    node.set(3, {"remap_pending": "1"})
+    node.set(3, {"remap_correctable": "101"})
     assert once(looks(config))
     assert once(looks(config))
     node.set(3, {"remap_failure": "1"})
     assert once(looks(config))
-    node.set(3, {"remap_failure": "0", "remap_pending": "0"})
+    node.set(3, {"remap_failure": "0", "remap_correctable": "0"})
     assert once(looks(config))
     assert [(event.check, event.status, event.drain) for event in daemon.events] == [
-        ("row-remap", "warning", "when_idle"),
+        ("row-remap", "warning", "review"),
         ("row-remap", "critical", "when_idle"),
         ("row-remap", "ok", "no"),
     ]

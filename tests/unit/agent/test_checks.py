@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from pathlib import Path
 
+import pynvml
 import pytest
 import yaml
 from click.testing import CliRunner, Result
@@ -28,6 +29,7 @@ from slurm_gpuaas.domain.incidents import CheckStatus, Drain, EventKind, EventSo
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.health.checks import CheckResult, Context, Finding, Measure, Reading, shipped_checks
 from slurm_gpuaas.testbed.sim import SimulatedNode
+from slurm_gpuaas.testbed.sim.hardware import pci_address
 from tests.simulated import NODES
 from tests.unit.agent.daemon import Daemon
 
@@ -53,7 +55,7 @@ def gpus(config: Config) -> Config:
         ({"sram_threshold": "1"}, "ecc", CRITICAL, Drain.WHEN_IDLE),
         ({"ecc_enabled": "0"}, "ecc", CRITICAL, Drain.REVIEW),
         ({"remap_failure": "1"}, "row-remap", CRITICAL, Drain.WHEN_IDLE),
-        ({"remap_pending": "1"}, "row-remap", WARNING, Drain.WHEN_IDLE),
+        ({"remap_pending": "1"}, "row-remap-pending", CRITICAL, Drain.WHEN_IDLE),
         ({"banks_exhausted": "1"}, "row-remap", CRITICAL, Drain.WHEN_IDLE),
         ({"nvlink.5.state": "0", "nvlink.17.state": "0"}, "nvlink", CRITICAL, Drain.WHEN_IDLE),
         ({"field.162": "4000000000"}, "nvlink", WARNING, Drain.REVIEW),
@@ -108,6 +110,21 @@ def test_a_gpu_that_the_node_had_and_that_does_not_answer_is_missing(
     result = look(gpus, Context.PERIODIC, eight)["gpu-count"]
     assert (result.status, result.drain) == (CRITICAL, Drain.NOW)
     assert "GPU 3 (0000:61:00): gpus missing 1 (7 answer, 8 expected; serial 1653)" in result.message
+
+
+def test_a_gpu_that_fails_to_answer_once_is_not_missing(
+    nvml: ctypes.CDLL, gpus: Config, node: SimulatedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask, failures = pynvml.nvmlDeviceGetPciInfo, iter([True])
+
+    def fails_once(handle: object) -> object:
+        if next(failures, False):
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_UNKNOWN)
+        return ask(handle)
+
+    known = [GpuIdentity(index=index, uuid="", serial=None, pci=pci_address(index)) for index in range(8)]
+    monkeypatch.setattr(pynvml, "nvmlDeviceGetPciInfo", fails_once)
+    assert look(gpus, Context.PERIODIC, known)["gpu-count"].status is OK
 
 
 def test_the_expected_number_of_gpus_and_the_driver_are_the_sites(
@@ -332,7 +349,9 @@ def run(nvml: ctypes.CDLL, tmp_path: Path, gpus: Config) -> Callable[..., Result
     return command
 
 
-@pytest.mark.parametrize(("readings", "code"), [({}, 0), ({"remap_pending": "1"}, 1), ({"pcie_width": "8"}, 2)])
+@pytest.mark.parametrize(
+    ("readings", "code"), [({}, 0), ({"ecc_aggregate_uncorrected": "1"}, 1), ({"pcie_width": "8"}, 2)]
+)
 def test_the_command_exits_as_a_nagios_plugin(
     run: Callable[..., Result], node: SimulatedNode, readings: dict[str, str], code: int
 ) -> None:
@@ -409,6 +428,7 @@ def test_an_unknown_check_is_refused(run: Callable[..., Result]) -> None:
     ("program", "readings", "code"),
     [
         ("prolog_health", {}, 0),
+        ("prolog_health", {"ecc_aggregate_uncorrected": "1"}, 0),
         ("prolog_health", {"remap_pending": "1"}, 0),
         ("prolog_health", {"pcie_width": "8"}, 1),
         ("prolog_health", {"ecc_enabled": "0"}, 0),

@@ -39,6 +39,25 @@ def entry(text: Any, number: int = 1, **changes: Any) -> bytes:
     return json.dumps({key: value for key, value in fields.items() if value is not None}).encode() + b"\n"
 
 
+# journalctl 252 on a real systemd-journald; the second was written with `echo > /dev/kmsg`.
+REAL = (
+    b'{"SYSLOG_FACILITY":"0","_TRANSPORT":"kernel","__MONOTONIC_TIMESTAMP":"38984883766","_HOSTNAME":"vm",'
+    b'"_SOURCE_MONOTONIC_TIMESTAMP":"0","SYSLOG_IDENTIFIER":"kernel","__CURSOR":"s=1815f5357a0d44b280ece7af6b63ff3a;i=1;'
+    b'b=0f3dcd7a35e14bb09f5b5f1b70c2f4a1;m=913adb71c;t=661489143a169;x=c35f1b73ce651926","PRIORITY":"5",'
+    b'"__REALTIME_TIMESTAMP":"1795814162958467","_BOOT_ID":"0f3dcd7a35e14bb09f5b5f1b70c2f4a1",'
+    b'"MESSAGE":"Linux version 6.18.44","_RUNTIME_SCOPE":"system"}\n'
+    b'{"_RUNTIME_SCOPE":"system","_TRANSPORT":"kernel","MESSAGE":"a line from user space",'
+    b'"__REALTIME_TIMESTAMP":"1795814165834884","_BOOT_ID":"0f3dcd7a35e14bb09f5b5f1b70c2f4a1","PRIORITY":"3",'
+    b'"__CURSOR":"s=1815f5357a0d44b280ece7af6b63ff3a;i=177;b=0f3dcd7a35e14bb09f5b5f1b70c2f4a1;m=913da0238;'
+    b't=66148916fec84;x=672aaae7a693ecbd","__MONOTONIC_TIMESTAMP":"38987760184","SYSLOG_IDENTIFIER":"gpuaas",'
+    b'"_HOSTNAME":"vm","SYSLOG_FACILITY":"1","_SOURCE_MONOTONIC_TIMESTAMP":"38987728480"}\n'
+)
+
+
+def test_of_a_real_journal_only_the_kernels_own_lines_count() -> None:
+    assert [record.text for record in entries(io.BytesIO(REAL), BOOT)] == ["Linux version 6.18.44"]
+
+
 def test_an_entry_of_the_kernel_is_a_record() -> None:
     record = parse(entry(XID_79), BOOT)
     assert record is not None

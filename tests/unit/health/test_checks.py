@@ -49,7 +49,7 @@ def healthy(name: str, *instead: Reading) -> list[Reading]:
         ("ecc", Measure.SRAM_THRESHOLD_EXCEEDED, None, OK, Drain.NO),
         ("ecc", Measure.ECC_UNCORRECTABLE_VOLATILE, None, UNKNOWN, Drain.NO),
         ("row-remap", Measure.REMAP_FAILURE, 1, CRITICAL, Drain.WHEN_IDLE),
-        ("row-remap", Measure.REMAP_PENDING, 1, WARNING, Drain.WHEN_IDLE),
+        ("row-remap-pending", Measure.REMAP_PENDING, 1, CRITICAL, Drain.WHEN_IDLE),
         ("row-remap", Measure.REMAPPED_UNCORRECTABLE, 511, OK, Drain.NO),
         ("row-remap", Measure.REMAPPED_UNCORRECTABLE, 512, CRITICAL, Drain.WHEN_IDLE),
         ("row-remap", Measure.BANKS_EXHAUSTED, 1, CRITICAL, Drain.WHEN_IDLE),
@@ -97,15 +97,16 @@ def test_the_message_has_the_thing_the_number_and_the_limit() -> None:
 
 
 def test_several_faults_of_one_gpu_are_one_finding_with_the_worst_of_each() -> None:
-    pending = Reading(measure=Measure.REMAP_PENDING, value=1, subject="GPU 3", gpu=GPU)
+    exhausted = Reading(measure=Measure.BANKS_EXHAUSTED, value=1, subject="GPU 3", gpu=GPU)
     many = Reading(measure=Measure.REMAPPED_CORRECTABLE, value=300, subject="GPU 3", gpu=GPU)
     failed = Reading(measure=Measure.REMAP_FAILURE, value=1, subject="GPU 4")
-    result = judge("row-remap", shipped_checks().checks["row-remap"], healthy("row-remap", pending, many, failed))
+    result = judge("row-remap", shipped_checks().checks["row-remap"], healthy("row-remap", exhausted, many, failed))
     assert {one.subject: (one.status, one.drain) for one in result.findings} == {
-        "GPU 3": (WARNING, Drain.WHEN_IDLE),
+        "GPU 3": (CRITICAL, Drain.WHEN_IDLE),
         "GPU 4": (CRITICAL, Drain.WHEN_IDLE),
     }
-    assert result.message.startswith("GPU 4: ")
+    assert "banks exhausted 1, over 0" in result.message
+    assert "; remapped correctable 300, over 100" in result.message
 
 
 def test_what_could_not_be_read_hides_no_fault() -> None:
@@ -181,6 +182,10 @@ def test_a_site_changes_a_limit_and_the_verdict_says_so(tmp_path: Path) -> None:
         (
             "checks: {ecc: {limits: [{measure: ecc_off, status: critical, above: 1, below: 2}]}}",
             "give one of `above` and `below`",
+        ),
+        (
+            "checks: {ecc: {limits: [{measure: ecc_uncorrectable_aggregate, status: warning, drain: now}]}}",
+            "a warning asks for a review at most",
         ),
         ("checks: {ecc: {limits: [{measure: ecc_off, status: ok}]}}", "Input should be"),
         ("checks: [", "are not YAML"),
