@@ -26,6 +26,7 @@ GROUPS: Final[dict[str, tuple[str, str]]] = {
         "slurm_gpuaas.cli.doctor:doctor",
         "Which drivers, versions, permissions and plugins are found; what to do.",
     ),
+    "health": ("slurm_gpuaas.cli.health:group", "What acts on nodes by itself, and what has stopped it."),
     "incident": (
         "slurm_gpuaas.cli.incident:group",
         "Hardware incidents: what happened, what was done, on which evidence.",

@@ -12,7 +12,8 @@ from slurm_gpuaas.domain.nodes import OWNER_MARK
 from slurm_gpuaas.health.triage import Verdict
 
 QUIET: Final = timedelta(minutes=3)
-"""An event joins an open incident of its node that saw one less than this ago, or whose node leaves service already."""
+"""An event joins an open incident of its node that saw one less than this ago, or whose node leaves service, is out of
+it, or is on probation."""
 
 MAX_EVENTS: Final = 200
 """Event ids an incident lists; later ones are in the store all the same."""
@@ -74,5 +75,6 @@ def is_reason_of(reason: str, incident: Incident) -> bool:
 
 
 def _joins(incident: Incident, now: datetime) -> bool:
-    leaving = incident.state in {IncidentState.DRAINING, IncidentState.DRAINED}
-    return incident.state is not IncidentState.CLOSED and (leaving or now - incident.updated_at < QUIET)
+    if incident.state is IncidentState.CLOSED:
+        return False
+    return incident.state is not IncidentState.SUSPECT or now - incident.updated_at < QUIET

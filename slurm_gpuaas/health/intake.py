@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.gpus import GpuIdentity
-from slurm_gpuaas.domain.incidents import NodeEvent
+from slurm_gpuaas.domain.incidents import IncidentState, NodeEvent
 from slurm_gpuaas.domain.jobs import JobId
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.health.incidents import fold
@@ -73,4 +73,5 @@ class Intake:
             changed = [incident for incident in after.values() if incident != before.get(incident.id)]
             for incident in changed:
                 store.put_incident(incident)
-        return any(i.id not in before or before[i.id].drain is not i.drain for i in changed)
+        probation = IncidentState.PROBATION
+        return any(i.id not in before or before[i.id].drain is not i.drain or i.state is probation for i in changed)
