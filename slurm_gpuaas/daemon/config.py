@@ -241,8 +241,8 @@ class CheckpointConfig(Section):
 
 
 class CommandConfig(Section):
-    """A program, run as gpuaasd's user without a shell. Words in its arguments are put in: {node}, {incident}, {attempt},
-    {remedy}, {gpu} (NVML indices, or `all`)."""
+    """A program, run as gpuaasd's user without a shell. Words in its arguments are put in: {node}, {incident},
+    {attempt}, {remedy}, {gpu} (NVML indices, or `all`)."""
 
     command: tuple[str, ...] = Field(min_length=1, description="List of arguments.")
     time_limit: Span = Field(default=timedelta(minutes=30), description="Then it has failed.")

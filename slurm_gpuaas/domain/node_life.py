@@ -29,9 +29,9 @@ class NodeLimit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerTrip:
-    """The circuit breaker of a scope (`cluster`, or `leaf NAME`) stopped what acts on nodes there; only a person resets it.
+    """The circuit breaker of a scope (`cluster`, or `leaf NAME`) stopped what acts on nodes there.
 
-    `why` has the numbers.
+    Only a person resets it. `why` has the numbers.
     """
 
     scope: str

@@ -166,6 +166,7 @@ from slurm_gpuaas.testbed.sim import SimulatedNode
 SimulatedNode(pathlib.Path("/run/gpuaas-sim", sys.argv[1])).reboot()' "$node"
 setsid sh -c 'start-stop-daemon --stop --quiet --oknodo --pidfile "/run/slurm/slurmd.$1.pid" --retry TERM/10
 slurmd -b -N "$1"' reboot "$node" >/dev/null 2>&1 &
+sleep 1 # slurmd ends what is of this process group when this ends; by then that is not
 """
 
 

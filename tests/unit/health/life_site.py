@@ -1,4 +1,4 @@
-"""A site whose nodes live a whole life: fake Slurm, fake repair shops, a real SQLite store, controllers that restart."""
+"""A site whose nodes live a whole life: fake Slurm and shops, a real SQLite store, controllers that restart."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
+
+import sqlalchemy
 
 from slurm_gpuaas.domain.incidents import (
     EventKind,
@@ -19,6 +21,7 @@ from slurm_gpuaas.domain.incidents import (
 )
 from slurm_gpuaas.domain.jobs import JobId, JobState
 from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.health.breaker import Breaker, BreakerLimits
 from slurm_gpuaas.health.controller import HealthController, HealthSettings
 from slurm_gpuaas.health.intake import Intake
@@ -36,9 +39,11 @@ RESET, REBOOT, REPLACE = Remedy.RESET, Remedy.REBOOT, Remedy.REPLACE
 
 
 def copy_of(template: Path, path: Path) -> Store:
-    """A store with the tables of `template`, opened without asking Alembic about them."""
+    """A store with the tables of `template`, opened without asking Alembic; it need not survive the machine."""
     shutil.copy(template, path)
-    return Store(open_engine(f"sqlite:///{path}"))
+    engine = open_engine(f"sqlite:///{path}")
+    sqlalchemy.event.listen(engine, "connect", lambda connection, _record: connection.execute("PRAGMA synchronous=OFF"))
+    return Store(engine)
 
 
 @dataclass
@@ -198,7 +203,7 @@ class LifeSite:
         return self.slurm.node_by_name[node].reason
 
     def in_service(self, node: NodeName = NODE) -> bool:
-        held = any(node in one.nodes for one in self.slurm.reservation_by_name.values())
+        held = any(node in expand_nodes(one.nodes) for one in self.slurm.reservation_by_name.values())
         return not self.slurm.node_by_name[node].out_by_hand and not held
 
     def actions(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -20,9 +21,10 @@ from slurm_gpuaas.domain.incidents import (
 )
 from slurm_gpuaas.domain.node_life import LimitKind
 from slurm_gpuaas.domain.nodes import NodeBase, NodeFlag
+from slurm_gpuaas.health import lifecycle
 from slurm_gpuaas.health.incidents import drain_reason
 from slurm_gpuaas.health.life import LifeSettings
-from slurm_gpuaas.health.lifecycle import LifePlan, Seen, next_step, tests_for
+from slurm_gpuaas.health.lifecycle import LifePlan, Seen, next_step
 from tests.fakes import EPOCH, make_node
 from tests.unit.health.life_site import NODE, REBOOT, REPLACE, RESET, LifeSite
 
@@ -182,7 +184,7 @@ def test_probation_ends_when_its_time_is_over_and_nothing_happened() -> None:
 def test_tests_are_scaled_to_the_fault(
     fault_class: str, tried: tuple[Remedy, ...], remedy: Remedy | None, tests: tuple[str, ...]
 ) -> None:
-    assert tests_for(incident(REPAIRING, *tried, fault_class=fault_class), remedy, PLAN.tests) == tests
+    assert lifecycle.tests_for(incident(REPAIRING, *tried, fault_class=fault_class), remedy, PLAN.tests) == tests
 
 
 def test_every_state_but_the_last_leads_somewhere_and_a_person_may_close_any() -> None:
@@ -287,7 +289,9 @@ def test_a_node_put_back_by_hand_ends_its_repair(make_site: MakeSite) -> None:
 def test_shadow_mode_says_what_it_would_do_and_does_nothing(make_site: MakeSite) -> None:
     site = make_site()
     site.fault()
-    site.until(DRAINED)
+    site.health.tick()
+    site.health.tick()
+    assert site.incident.state is DRAINED
     before = list(site.slurm.calls)
     site.settings = replace(site.settings, shadow=True)
     site.restart()
@@ -340,55 +344,67 @@ def lived(site: LifeSite) -> tuple[object, ...]:
     )
 
 
-def life_of(site: LifeSite, *, die_at: int | None = None) -> int:
-    """A whole life: reset does not help, a reboot does. Dies once at that point and goes on; gives how many there are."""
-    points = 0
+READS = {"slurm nodes", "slurm jobs", "slurm reservations"}
 
-    def count(_name: str) -> None:
-        nonlocal points
-        points += 1
-        if points == die_at:
-            raise Killed
 
+def live(site: LifeSite, on_point: Callable[[str], None]) -> None:
+    """A whole life: reset does not help, a reboot does. `on_point` is called before and after every effect and every
+    line of the journal; where it raises, the daemon dies and another one goes on."""
     site.run_job(7, NODE)
     site.fault()
-    site.on_point = count
+    site.on_point = lambda name: None if name in READS else on_point(name)
     journal = site.store.journal
     for method in ("intend", "close"):
         untouched = getattr(journal, method)
 
         def watched(*args: object, untouched: Callable[..., object] = untouched, **named: object) -> object:
-            count("journal")
+            site.point("journal")
             answer = untouched(*args, **named)
-            count("journal")
+            site.point("journal")
             return answer
 
         setattr(journal, method, watched)
-    for _ in range(60):
+    for _ in range(400):
         try:
             site.tick()
         except Killed:
             site.restart()
         if site.incident.state is PROBATION:
-            break
-    return points
+            return
+    raise AssertionError(f"no end: {site.steps()}")
 
 
-def test_killed_at_any_point_a_life_ends_the_same(make_site: MakeSite) -> None:
+def test_killed_once_at_every_point_of_it_a_life_ends_the_same(make_site: MakeSite) -> None:
+    names: list[tuple[str, str, int]] = []
+    smooth = make_site(broken=(RESET,))
+
+    def where(site: LifeSite, name: str) -> tuple[str, str, int]:
+        return name, site.incident.state.value, len(site.incident.attempts)
+
+    live(smooth, lambda name: names.append(where(smooth, name)))
+    visits = Counter(names)
+    deaths: Counter[tuple[str, str, int]] = Counter()
     site = make_site(broken=(RESET,))
-    points = life_of(site)
-    expected = lived(site)
-    assert expected[0][-1] == "probation"  # type: ignore[index]
-    assert points > 80
-    for point in range(1, points + 1):
-        again = make_site(broken=(RESET,))
-        life_of(again, die_at=point)
-        assert lived(again) == expected, f"killed at point {point} of {points}"
-        assert not [one for one in again.store.journal.newest("health", limit=500) if one.outcome == "open"]
+    passed: Counter[tuple[str, str, int]] = Counter()
+
+    def die(name: str) -> None:
+        """At the first visit of a place, then at the second of its next run, and so on, as often as a smooth life
+        comes there."""
+        place = where(site, name)
+        passed[place] += 1
+        if deaths[place] < visits[place] and passed[place] > deaths[place]:
+            deaths[place] += 1
+            passed[place] = 0
+            raise Killed
+
+    live(site, die)
+    assert sum(deaths.values()) > 40
+    assert lived(site) == lived(smooth)
+    assert not [one for one in site.store.journal.newest("health", limit=1000) if one.outcome == "open"]
 
 
 @pytest.fixture(autouse=True)
 def _quiet(capsys: pytest.CaptureFixture[str]) -> Iterator[None]:
-    """A thousand lives log much."""
+    """Lives log much."""
     yield
     capsys.readouterr()
