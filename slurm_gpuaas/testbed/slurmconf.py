@@ -160,7 +160,8 @@ def reboot_program(checkout: str, python: str) -> str:
     """RebootProgram of simulated nodes: hardware as after a boot, and a slurmd that says it has just booted."""
     return f"""\
 #!/bin/sh
-node=${{SLURM_NODE_NAME:?}}
+# 24.11 does not say which node; the slurmd that runs this was started with its name
+node=${{SLURM_NODE_NAME:-$(tr '\\0' ' ' </proc/$PPID/cmdline | sed 's/.*-N *//; s/ .*//')}}
 PYTHONPATH={checkout} {python} -c 'import pathlib, sys
 from slurm_gpuaas.testbed.sim import SimulatedNode
 SimulatedNode(pathlib.Path("/run/gpuaas-sim", sys.argv[1])).reboot()' "$node"

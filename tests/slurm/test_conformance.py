@@ -22,7 +22,7 @@ import pytest
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState
 from slurm_gpuaas.domain.names import AccountName, GpuModel, NodeName, QosName, UserName
-from slurm_gpuaas.domain.nodes import NodeBase, NodeFlag
+from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
 from slurm_gpuaas.slurm.connect import Door, DoorSettings, connect
 from slurm_gpuaas.slurm.doctor import DaemonSeen, Level, examine, findings
 from slurm_gpuaas.slurm.failover import FailoverController, InUse
@@ -208,6 +208,10 @@ def controller(request: pytest.FixtureRequest, door: Door, rest: RestController)
 
 def job_of(controller: Controller, job: JobId) -> Job:
     return next(one for one in controller.jobs() if one.id == job)
+
+
+def node_of(controller: Controller, node: NodeName) -> Node:
+    return next(one for one in controller.nodes() if one.name == node)
 
 
 @pytest.fixture
