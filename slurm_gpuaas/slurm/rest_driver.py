@@ -229,7 +229,8 @@ class RestController:
                 raise
 
     def signal(self, job: JobId, signal: str) -> None:
-        self._kill(job, {"signal": signal}, f"signal job {job}")
+        # without the flag slurmrestd signals the batch script, too
+        self._kill(job, {"signal": signal, "flags": "FULL_STEPS_ONLY"}, f"signal job {job}")
 
     def cancel(self, job: JobId) -> None:
         self._kill(job, None, f"cancel job {job}")

@@ -88,7 +88,7 @@ PriorityWeightAge=1000
 
 NodeName={cluster.hostlist} NodeHostname=localhost Port=[{FIRST_NODE_PORT}-{last_port}] \
 CPUs={CPUS_PER_NODE} RealMemory={MEMORY_MIB} Gres=gpu:{cluster.model}:{cluster.gpus} State=UNKNOWN
-PartitionName=gpuaas-verify Nodes=ALL Hidden=YES AllowAccounts=root State=UP
+PartitionName=gpuaas-verify Nodes=ALL Hidden=YES AllowQos=normal ReqResv=YES State=UP
 include /etc/slurm/gpuaas/partitions.conf
 """
 

@@ -402,3 +402,38 @@ def test_a_down_node_counts_as_drained_once_drained(site: Site) -> None:
     site.slurm.node_by_name[NODE] = make_node("b200-001", base=NodeBase.DOWN, flags=node.flags, reason=node.reason)
     site.health.tick()
     assert site.incident.state is IncidentState.DRAINED
+
+
+def test_a_node_that_is_down_for_somebodys_reason_is_drained_under_that_reason(site: Site) -> None:
+    site.slurm.node_by_name[NODE] = make_node(NODE, base=NodeBase.DOWN, reason="board is on my desk, kim")
+    site.report(xid(79))
+    site.health.tick()
+    node = site.slurm.node_by_name[NODE]
+    assert (node.draining, node.reason) == (True, "board is on my desk, kim")
+
+
+def test_a_job_that_may_go_on_is_asked_once_for_a_checkpoint_and_requeued_after_the_wait(store: Store) -> None:
+    wait = timedelta(minutes=10)
+    site = Site(store, settings=HealthSettings(checkpoint_signal="USR1", checkpoint_wait=wait))
+    site.run(7, "b200-001")
+    site.report(xid(94))
+    for _ in range(3):
+        site.health.tick()
+        site.restart()
+    assert site.slurm.signals == [(7, "USR1")]
+    assert site.slurm.job_by_id[JobId(7)].state is JobState.RUNNING
+    site.clock.forward(wait)
+    site.health.tick()
+    assert site.slurm.job_by_id[JobId(7)].state is JobState.PENDING
+    site.health.tick()
+    assert site.incident.state is IncidentState.DRAINED
+    assert site.slurm.signals == [(7, "USR1")]
+
+
+def test_a_lost_job_is_not_asked_for_a_checkpoint(store: Store) -> None:
+    site = Site(store, settings=HealthSettings(checkpoint_signal="USR1"))
+    site.run(7, "b200-001")
+    site.report(xid(79))
+    site.health.tick()
+    assert site.slurm.signals == []
+    assert site.slurm.job_by_id[JobId(7)].state is JobState.PENDING
