@@ -46,6 +46,7 @@ from slurm_gpuaas.api.models import (
     Usage,
     WhoAmI,
 )
+from slurm_gpuaas.api.node_life import Because, BreakerReset, BreakerView
 from slurm_gpuaas.domain.errors import Conflict, GpuaasError, InvalidInput, NotFound, Refused, Unavailable
 from slurm_gpuaas.domain.faults import faults_of
 from slurm_gpuaas.domain.names import NodeName
@@ -189,6 +190,27 @@ class Client:
     def close_incident(self, incident: str, reason: str) -> IncidentView:
         path = f"/incidents/{_segment(incident)}/close"
         return self._send("POST", path, IncidentView, _request(IncidentClose, reason=reason))
+
+    def hold_incident(self, incident: str, reason: str) -> IncidentView:
+        path = f"/incidents/{_segment(incident)}/hold"
+        return self._send("POST", path, IncidentView, _request(Because, reason=reason))
+
+    def release_incident(self, incident: str, reason: str) -> IncidentView:
+        path = f"/incidents/{_segment(incident)}/release"
+        return self._send("POST", path, IncidentView, _request(Because, reason=reason))
+
+    def verify_incident(self, incident: str, reason: str) -> IncidentView:
+        path = f"/incidents/{_segment(incident)}/verify"
+        return self._send("POST", path, IncidentView, _request(Because, reason=reason))
+
+    def breakers(self) -> Sequence[BreakerView]:
+        return self._list("/health/breaker", BreakerView)
+
+    def reset_breaker(self, scope: str, reason: str) -> Sequence[BreakerView]:
+        """What is tripped still."""
+        content = _request(BreakerReset, scope=scope, reason=reason).model_dump_json().encode()
+        answer = self._call("POST", "/health/breaker/reset", content=content)
+        return TypeAdapter(list[BreakerView]).validate_json(answer)
 
     def plan_topology(self, request: TopologyRequest) -> TopologyPlan:
         return self._send("POST", "/topology/plan", TopologyPlan, request, timeout=APPLY_TIMEOUT_S)

@@ -7,6 +7,7 @@ from typing import IO, BinaryIO
 
 import click
 
+from slurm_gpuaas.cli.breaker import breaker
 from slurm_gpuaas.cli.context import as_json
 from slurm_gpuaas.cli.output import print_json, print_table, shown
 from slurm_gpuaas.cli.site_overrides import overrides_option, read_overrides
@@ -20,9 +21,13 @@ def group() -> None:
     """What health policy does, and would do.
 
     \b
-    Example:
+    Examples:
+      gpuaas health breaker
       gpuaas health replay /var/log/kern.log
     """
+
+
+group.add_command(breaker)
 
 
 @group.command()

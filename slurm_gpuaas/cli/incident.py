@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from slurm_gpuaas.cli.context import Session, as_json, pass_session
+from slurm_gpuaas.cli.incident_life import hold, release, verify
 from slurm_gpuaas.cli.output import print_facts, print_json, print_table
 
 
@@ -18,6 +19,11 @@ def group() -> None:
       gpuaas incident show ID
       gpuaas incident close ID --reason "GPU 3 replaced"
     """
+
+
+group.add_command(hold)
+group.add_command(release)
+group.add_command(verify)
 
 
 @group.command("list")

@@ -50,6 +50,7 @@ from slurm_gpuaas.api.models import (
 from slurm_gpuaas.api.node_events import NODE_EVENTS_PATH, NodeEventAnswer, NodeEventBatch
 from slurm_gpuaas.api.node_samples import NODE_SAMPLES_PATH, NodeSampleAnswer
 from slurm_gpuaas.daemon.identity import Identities, Identity
+from slurm_gpuaas.daemon.node_life_api import add_node_life
 from slurm_gpuaas.daemon.operations import Operations
 from slurm_gpuaas.daemon.problems import MEDIA_TYPE, install
 from slurm_gpuaas.daemon.server import MAX_AGENT_BODY_BYTES, PEER_UID, BodyLimit
@@ -340,6 +341,8 @@ def _api(wiring: Wiring) -> APIRouter:
     def close_incident(incident: str, request: IncidentClose, who: Who, do: Do) -> IncidentView:
         """Close an incident and put its node back in service. Administrators."""
         return do.close_incident(who, incident, request.reason)
+
+    add_node_life(router, identity, wiring.operations)
 
     @router.post("/topology/plan")
     def topology_plan(request: TopologyRequest, who: Who, do: Do) -> TopologyPlan:

@@ -63,6 +63,7 @@ from slurm_gpuaas.daemon.identity import Identity
 from slurm_gpuaas.daemon.job_views import capacity_view, job_why_view, placement_view
 from slurm_gpuaas.daemon.loop import Outcome
 from slurm_gpuaas.daemon.moments import aware
+from slurm_gpuaas.daemon.node_life import NodeLife
 from slurm_gpuaas.daemon.quota_views import explanation_view, quota_share
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.audit import AuditEntry
@@ -148,6 +149,7 @@ class Operations:
     policies: PolicyController
     applied: Callable[[], None]
     health: HealthController
+    node_life: NodeLife
     intake: Intake
     defragmenter: Defragmenter
     calls_off: Callable[[JobId], bool]
@@ -589,7 +591,7 @@ class Operations:
             node = next((node for node in self.slurm.nodes() if node.name == incident.node), None)
             closed = self.health.close(incident.id, actor=who.user, reason=reason)
             # Resumed last: cut off here, the node stays drained and `node resume` puts it back.
-            if node is not None and node.draining and is_reason_of(node.reason, incident):
+            if node is not None and node.out_by_hand and is_reason_of(node.reason, incident):
                 self.shared.resume([node.name])
             return _incident_view(closed)
         return _incident_view(incident)

@@ -17,13 +17,13 @@ from slurm_gpuaas.daemon.fabric_file import FabricFile
 from slurm_gpuaas.daemon.gpu_usages import GpuUsages
 from slurm_gpuaas.daemon.identity import uid_of
 from slurm_gpuaas.daemon.loop import ControllerLoop, Scheduled
+from slurm_gpuaas.daemon.node_life import compose_node_life
 from slurm_gpuaas.daemon.operations import Agents, Operations, nodes_by_partition
 from slurm_gpuaas.daemon.risks import FailureRisks
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.jobs import JobId
 from slurm_gpuaas.domain.names import NodeName, PartitionName
-from slurm_gpuaas.health.controller import HealthController, HealthSettings
 from slurm_gpuaas.health.intake import Intake
 from slurm_gpuaas.health.ledger import IncidentLedger
 from slurm_gpuaas.health.recovery import Recovery
@@ -138,17 +138,15 @@ def compose(
         return tuple(job.id for job in jobs if node in job.nodes and not job.state.ended)
 
     intake = Intake(ledger, jobs_on=jobs_on, wake=wake_health.set, overrides=config.health.overrides)
-    health = HealthController(
+    fabric = FabricFile(config.slurm.topology_file)
+    node_life = compose_node_life(
+        config.health,
         slurm=slurm,
         ledger=ledger,
         recovery=Recovery(slurm=slurm, ledger=ledger, requeued=wake_gate.set),
-        settings=HealthSettings(
-            shadow=config.health.shadow,
-            max_drains=config.health.max_drains,
-            drain_window=config.health.drain_window,
-        ),
+        fabric=fabric.arrays,
     )
-    fabric = FabricFile(config.slurm.topology_file)
+    health = node_life.health
 
     def declared() -> Mapping[PartitionName, tuple[NodeName, ...]]:
         return nodes_by_partition(store.policy(), config.cluster)
@@ -241,6 +239,7 @@ def compose(
             Scheduled("hook", publisher.tick, config.hook.interval, wake_hook),
             Scheduled("estimates", estimates.tick, config.estimates.interval),
             Scheduled("health", health.tick, config.health.interval, wake_health),
+            Scheduled("life", node_life.life.tick, config.health.interval, node_life.wake),
             Scheduled("gate", gate.tick, config.gate.interval, wake_gate),
             Scheduled("reclaim", reclaim.tick, config.quota.interval),
             Scheduled("metering", meter, config.metering.interval),
@@ -260,6 +259,7 @@ def compose(
         policies=policies,
         applied=wake_hook.set,
         health=health,
+        node_life=node_life,
         intake=intake,
         calls_off=gate.calls_off,
         slurm_user=config.slurm.user,

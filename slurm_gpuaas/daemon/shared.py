@@ -93,11 +93,17 @@ class SharedController:
     def resume(self, nodes: Sequence[NodeName]) -> None:
         self._then_forget(lambda: self._door.resume(nodes))
 
+    def reboot(self, node: NodeName, reason: str) -> None:
+        self._then_forget(lambda: self._door.reboot(node, reason))
+
     def requeue(self, job: JobId, *, restarts: int | None = None) -> None:
         self._then_forget(lambda: self._door.requeue(job, restarts=restarts))
 
     def cancel(self, job: JobId) -> None:
         self._then_forget(lambda: self._door.cancel(job))
+
+    def signal(self, job: JobId, signal: str) -> None:
+        self._door.signal(job, signal)
 
     def update_job(self, job: JobId, change: JobChange) -> None:
         self._then_forget(lambda: self._door.update_job(job, change))

@@ -1,5 +1,5 @@
 """What older releases of slurmrestd have no words for, said by scontrol: requeueing jobs, writing and deleting
-reservations.
+reservations; and what none has: rebooting nodes.
 
 Times go as `uts` and seconds since 1970, so that neither side's time zone matters. What to write, and whether, is the
 caller's business.
@@ -24,6 +24,10 @@ class Scontrol:
     def requeue(self, job: str) -> None:
         """`job` is an id, or `ARRAY_TASK`. One that is pending or has ended is left as it is, without a word."""
         self._scontrol(["requeue", "incomplete", job])
+
+    def reboot(self, node: str, reason: str) -> None:
+        """Without a next state Slurm would put the node back in service by itself."""
+        self._scontrol(["reboot", "ASAP", "nextstate=DOWN", f"reason={reason}", node])
 
     def create_reservation(self, reservation: Reservation) -> None:
         self._scontrol(["create", *_words(reservation), _start(reservation)])

@@ -32,6 +32,7 @@ from slurm_gpuaas.domain.names import (
     QosName,
     UserName,
 )
+from slurm_gpuaas.domain.node_life import BreakerTrip, LimitKind, NodeLimit
 from slurm_gpuaas.domain.nodes import Node, out_of_service
 from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, Pool, Project, Rate, Share
 from slurm_gpuaas.domain.usage import UsageRecord, UsageSum
@@ -42,6 +43,7 @@ from slurm_gpuaas.store.known_budgets import KnownBudgets
 from slurm_gpuaas.store.known_sums import KnownSums, Stretch
 from slurm_gpuaas.store.session import Sessions
 from slurm_gpuaas.store.tables import (
+    BreakerTripRow,
     CapacityRow,
     GpuStayRow,
     GrantRow,
@@ -50,6 +52,7 @@ from slurm_gpuaas.store.tables import (
     MarkRow,
     MemberRow,
     NodeEventRow,
+    NodeLimitRow,
     NodeRow,
     OrganisationRow,
     PolicyRevisionRow,
@@ -313,6 +316,53 @@ class Store:
             return tuple(
                 _transition(row) for row in session.exec(select(TransitionRow).where(*wanted).order_by(*oldest))
             )
+
+    # -- Bounds on what is done to nodes, and to what they take
+
+    def put_node_limit(self, limit: NodeLimit) -> None:
+        """Create it, or replace the node's limit of that kind."""
+        with self._sessions.writing() as session:
+            _upsert(session, NodeLimitRow, [asdict(limit)])
+
+    def delete_node_limit(self, node: NodeName, kind: LimitKind) -> None:
+        """A missing one is fine."""
+        mine = (col(NodeLimitRow.node) == node, col(NodeLimitRow.kind) == kind.value)
+        with self._sessions.writing() as session:
+            session.exec(delete(NodeLimitRow).where(*mine))
+
+    def node_limits(self) -> Sequence[NodeLimit]:
+        """All of them, by node; one node may have one of each kind."""
+        with self._sessions.reading() as session:
+            rows = session.exec(select(NodeLimitRow).order_by(col(NodeLimitRow.node), col(NodeLimitRow.kind)))
+            return tuple(
+                NodeLimit(
+                    node=NodeName(row.node),
+                    kind=LimitKind(row.kind),
+                    largest_job=row.largest_job,
+                    why=row.why,
+                    since=row.since,
+                )
+                for row in rows
+            )
+
+    def add_breaker_trip(self, trip: BreakerTrip) -> None:
+        with self._sessions.writing() as session:
+            session.add(BreakerTripRow(**asdict(trip)))
+
+    def reset_breaker(self, scope: str, *, at: datetime, by: str, reason: str) -> int:
+        """Reset what is tripped in a scope; gives how many trips that were."""
+        holding = (col(BreakerTripRow.scope) == scope, col(BreakerTripRow.reset_at).is_(None))
+        with self._sessions.writing() as session:
+            rows = session.exec(select(BreakerTripRow).where(*holding)).all()
+            for row in rows:
+                row.reset_at, row.reset_by, row.reset_reason = at, by, reason
+            return len(rows)
+
+    def breaker_trips(self, *, limit: int = 100) -> Sequence[BreakerTrip]:
+        """The newest first; those without `reset_at` hold."""
+        with self._sessions.reading() as session:
+            rows = session.exec(select(BreakerTripRow).order_by(col(BreakerTripRow.id).desc()).limit(limit))
+            return tuple(BreakerTrip(**row.model_dump(exclude={"id"})) for row in rows)
 
     # -- GPUs as cards
 

@@ -27,6 +27,7 @@ from sqlmodel import Field, SQLModel
 
 from slurm_gpuaas.domain.incidents import Drain, EventKind, EventSource, IncidentState
 from slurm_gpuaas.domain.jobs import PlacementOutcome
+from slurm_gpuaas.domain.node_life import LimitKind
 from slurm_gpuaas.domain.policy import BudgetPeriod, Role
 
 
@@ -315,6 +316,31 @@ class GpuStayRow(Table, table=True):
     last_seen: datetime = _moment()
     pci: str = Field(max_length=20)
     uuid: str = Field(max_length=64)
+
+
+class BreakerTripRow(Table, table=True):
+    """The newest row of a scope without `reset_at` holds."""
+
+    __tablename__ = "breaker_trip"
+
+    id: int | None = _number()
+    scope: str = Field(index=True, max_length=100)
+    at: datetime = _moment()
+    why: str
+    reset_at: datetime | None = _moment(nullable=True)
+    reset_by: str = Field(default="", max_length=100)
+    reset_reason: str = ""
+
+
+class NodeLimitRow(Table, table=True):
+    __tablename__ = "node_limit"
+    __table_args__ = (_one_of("kind", LimitKind), _at_least("largest_job", 0))
+
+    node: str = Field(primary_key=True, max_length=64)
+    kind: str = Field(primary_key=True, max_length=20)
+    largest_job: int
+    why: str
+    since: datetime = _moment()
 
 
 # -- Jobs --------------------------------------------------------------------------------------------------------------
