@@ -194,7 +194,7 @@ class Delivery:
                 ready = self._ready()
                 self._hurried = False
             for agent in ready:
-                if self._hurried:  # whoever has events comes first
+                if self._hurried and not agent.spool:  # whoever has events comes first
                     break
                 self._deliver(agent)
 
