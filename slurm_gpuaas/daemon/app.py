@@ -48,6 +48,7 @@ from slurm_gpuaas.api.models import (
 )
 from slurm_gpuaas.api.node_events import NODE_EVENTS_PATH, NodeEventAnswer, NodeEventBatch
 from slurm_gpuaas.api.signing import Nonces, verify
+from slurm_gpuaas.daemon.health_routes import health_routes
 from slurm_gpuaas.daemon.identity import Identities, Identity
 from slurm_gpuaas.daemon.operations import Operations
 from slurm_gpuaas.daemon.problems import MEDIA_TYPE, install
@@ -320,11 +321,6 @@ def _api(wiring: Wiring) -> APIRouter:
         """Incidents, the newest first. Administrators."""
         return do.incidents(who, closed=closed, node=node)
 
-    @router.get("/incidents/{incident}")
-    def incident(incident: str, who: Who, do: Do) -> IncidentView:
-        """One incident with its events. Administrators."""
-        return do.incident(who, incident)
-
     @router.post("/incidents/{incident}/close")
     def close_incident(incident: str, request: IncidentClose, who: Who, do: Do) -> IncidentView:
         """Close an incident and put its node back in service. Administrators."""
@@ -381,4 +377,5 @@ def _api(wiring: Wiring) -> APIRouter:
         """The audit trail, the newest first. Administrators."""
         return do.audit(who, limit=limit, subject=subject)
 
+    router.include_router(health_routes(identity, wiring.operations))
     return router

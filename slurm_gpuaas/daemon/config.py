@@ -10,7 +10,7 @@ import os
 from datetime import datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, FilePath, ValidationError, model_validator
@@ -22,6 +22,7 @@ from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import ClusterName, UserName
 
 DEFAULT_CONFIG = Path("/etc/gpuaas/gpuaasd.yaml")
+_ADDRESS: Final = r"^[^\s@,<>]+@[^\s@,<>]+$"
 
 
 class Section(BaseModel):
@@ -210,6 +211,15 @@ class QuotaConfig(Section):
     shadow: bool = Field(default=False, description="Log who would give way between borrowers, requeue nobody.")
 
 
+class LemonsConfig(Section):
+    """Nodes that keep failing (`gpuaas health lemons`)."""
+
+    largest_job: int = Field(
+        default=0, ge=0, le=100_000, description="A lemon serves no job over more nodes than this; 0 = only shown."
+    )
+    interval: Span = Field(default=timedelta(minutes=10), description="Time between two looks.")
+
+
 class HealthConfig(Section):
     interval: Span = Field(
         default=timedelta(seconds=5), description="Time between two comparisons of incidents with Slurm's nodes."
@@ -219,6 +229,39 @@ class HealthConfig(Section):
         default=16, ge=1, description="Circuit breaker: drain no more nodes than this within `drain_window`."
     )
     drain_window: Span = Field(default=timedelta(minutes=10), description="Window of the circuit breaker.")
+    lemons: LemonsConfig = LemonsConfig()
+
+
+class WebhookConfig(Section):
+    url: str = Field(
+        pattern=r"^https?://[^\s@]+$", max_length=500, description="Where alerts are POSTed, without a password in it."
+    )
+    token_file: Path | None = Field(default=None, description="File (0600) with a bearer token.")
+
+
+class MailConfig(Section):
+    host: str = Field(min_length=1, description="Mail server (SMTP).")
+    port: int = Field(default=25, ge=1, le=65535, description="Its port.")
+    starttls: bool = Field(default=False, description="Encrypt; the server's certificate is checked.")
+    user: str | None = Field(default=None, description="To log in with. Absent = `sender`.")
+    password_file: Path | None = Field(default=None, description="File (0600) with the password. Absent = no login.")
+    sender: str = Field(pattern=_ADDRESS, description="From.")
+    to: tuple[Annotated[str, Field(pattern=_ADDRESS)], ...] = Field(min_length=1, description="To whom.")
+
+    @model_validator(mode="after")
+    def _no_password_in_the_clear(self) -> MailConfig:
+        if self.password_file is not None and not self.starttls and not is_loopback(self.host):
+            raise ValueError(f"the password would go to {self.host} in the clear: set starttls")
+        return self
+
+
+class AlertsConfig(Section):
+    """What people are told of by themselves. Without webhook and mail nobody is."""
+
+    interval: Span = Field(default=timedelta(seconds=10), description="Time between two looks.")
+    renotify: Span = Field(default=timedelta(hours=6), description="What still holds is told again after this.")
+    webhook: WebhookConfig | None = Field(default=None, description="Absent = none.")
+    mail: MailConfig | None = Field(default=None, description="Absent = none.")
 
 
 class MeteringConfig(Section):
@@ -265,6 +308,7 @@ class Config(BaseSettings):
     topology: TopologyConfig = TopologyConfig()
     quota: QuotaConfig = QuotaConfig()
     health: HealthConfig = HealthConfig()
+    alerts: AlertsConfig = AlertsConfig()
     metering: MeteringConfig = MeteringConfig()
     log: LogConfig = LogConfig()
 

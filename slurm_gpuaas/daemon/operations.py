@@ -33,7 +33,6 @@ from slurm_gpuaas.api.models import (
     DefragTerms,
     DrainOwner,
     DriverStatus,
-    EventView,
     FieldChange,
     GrantView,
     IncidentView,
@@ -67,7 +66,7 @@ from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.budgets import Amount, Budget, pace_window, runs_dry
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound, Refused, Unavailable
-from slurm_gpuaas.domain.incidents import OPEN_STATES, Incident, IncidentState, NodeEvent
+from slurm_gpuaas.domain.incidents import OPEN_STATES, Incident, IncidentState
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState, ServiceClass
 from slurm_gpuaas.domain.money import whole_won
 from slurm_gpuaas.domain.names import (
@@ -360,7 +359,7 @@ class Operations:
     ) -> Usage:
         """Usage in [start, end); by default this Korean month until now."""
         now = self.clock.now()
-        window = Window(_aware(start) or _month_of(now), _aware(end) or now)
+        window = Window(aware(start) or _month_of(now), aware(end) or now)
         if not timedelta(0) <= window.end - window.start <= LONGEST_USAGE:
             raise InvalidInput(
                 f"The time from {window.start:%Y-%m-%d} to {window.end:%Y-%m-%d} cannot be answered.",
@@ -425,6 +424,10 @@ class Operations:
             warning=budget.warning,
             runs_dry=None if dry is None else dry.astimezone(UTC).replace(microsecond=0),
         )
+
+    def asked_for(self, who: Identity, project: str | None) -> list[ProjectName]:
+        """Projects that they may see, or the one that they name."""
+        return self._asked_for(who, self.store.policy(), project)
 
     def _asked_for(self, who: Identity, policy: Policy, project: str | None) -> list[ProjectName]:
         """All that they may see, or the one that they name."""
@@ -542,7 +545,7 @@ class Operations:
     def capacity(self, *, partition: str | None, since: datetime | None) -> list[CapacityView]:
         """All partitions of the policy, or one."""
         now = self.clock.now()
-        moment = _aware(since)
+        moment = aware(since)
         if moment is not None and not timedelta(0) <= now - moment <= LONGEST_CAPACITY:
             raise InvalidInput(
                 f"Capacity since {moment:%Y-%m-%d %H:%M %Z} cannot be answered.",
@@ -568,13 +571,6 @@ class Operations:
             node=None if node is None else NodeName(node), states=None if closed else OPEN_STATES
         )
         return [_incident_view(incident) for incident in found]
-
-    def incident(self, who: Identity, incident_id: str) -> IncidentView:
-        administrators_only(who, "see incidents")
-        incident = self._incident(incident_id)
-        ids = set(incident.event_ids)
-        events = self.store.events(node=incident.node, limit=100_000)
-        return _incident_view(incident, [event for event in events if event.event_id in ids])
 
     def close_incident(self, who: Identity, incident_id: str, reason: str) -> IncidentView:
         """Close an incident; a node that was drained for it goes back to service. A closed one is left as it is."""
@@ -783,11 +779,8 @@ def _node_view(
     )
 
 
-def _incident_view(incident: Incident, events: Sequence[NodeEvent] = ()) -> IncidentView:
-    return IncidentView(
-        **incident.model_dump(exclude={"event_ids"}),
-        events=tuple(EventView(**event.model_dump(include=set(EventView.model_fields))) for event in events),
-    )
+def _incident_view(incident: Incident) -> IncidentView:
+    return IncidentView(**incident.model_dump(exclude={"event_ids"}))
 
 
 def _project_view(
@@ -846,7 +839,7 @@ def _budget_side(side: Amount | None) -> BudgetSide | None:
     )
 
 
-def _aware(moment: datetime | None) -> datetime | None:
+def aware(moment: datetime | None) -> datetime | None:
     if moment is not None and moment.tzinfo is None:
         raise InvalidInput(f"{moment} has no time zone.", way_out="Write e.g. 2027-01-31T00:00:00+09:00.")
     # Near the ends of what a datetime holds no other time zone can say it.

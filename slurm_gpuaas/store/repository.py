@@ -32,14 +32,18 @@ from slurm_gpuaas.domain.names import (
     QosName,
     UserName,
 )
+from slurm_gpuaas.domain.node_life import LimitKind, NodeLimit
 from slurm_gpuaas.domain.nodes import Node, out_of_service
 from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, Pool, Project, Rate, Share
 from slurm_gpuaas.domain.usage import UsageRecord, UsageSum
+from slurm_gpuaas.store.alerts import Alerts
 from slurm_gpuaas.store.audit import AuditTrail
 from slurm_gpuaas.store.engine import open_engine, upgrade
 from slurm_gpuaas.store.journal import Journal
 from slurm_gpuaas.store.known_budgets import KnownBudgets
 from slurm_gpuaas.store.known_sums import KnownSums, Stretch
+from slurm_gpuaas.store.observations import Observations
+from slurm_gpuaas.store.rma import RmaCases
 from slurm_gpuaas.store.session import Sessions
 from slurm_gpuaas.store.tables import (
     CapacityRow,
@@ -50,6 +54,7 @@ from slurm_gpuaas.store.tables import (
     MarkRow,
     MemberRow,
     NodeEventRow,
+    NodeLimitRow,
     NodeRow,
     OrganisationRow,
     PolicyRevisionRow,
@@ -80,6 +85,9 @@ class Store:
         self._sessions = Sessions(engine)
         self.audit = AuditTrail(self._sessions)
         self.journal = Journal(self._sessions)
+        self.observations = Observations(self._sessions)
+        self.rma = RmaCases(self._sessions)
+        self.alerts = Alerts(self._sessions)
         self._known_sums = KnownSums()
         self.known_budgets = KnownBudgets()
         self._read_policy: tuple[str, Policy] | None = None
@@ -300,6 +308,34 @@ class Store:
         with self._sessions.reading() as session:
             return tuple(
                 _transition(row) for row in session.exec(select(TransitionRow).where(*wanted).order_by(*oldest))
+            )
+
+    # -- Bounds on what is done to nodes, and to what they take
+
+    def put_node_limit(self, limit: NodeLimit) -> None:
+        """Create it, or replace the node's limit of that kind."""
+        with self._sessions.writing() as session:
+            _upsert(session, NodeLimitRow, [asdict(limit)])
+
+    def delete_node_limit(self, node: NodeName, kind: LimitKind) -> None:
+        """A missing one is fine."""
+        mine = (col(NodeLimitRow.node) == node, col(NodeLimitRow.kind) == kind.value)
+        with self._sessions.writing() as session:
+            session.exec(delete(NodeLimitRow).where(*mine))
+
+    def node_limits(self) -> Sequence[NodeLimit]:
+        """All of them, by node; one node may have one of each kind."""
+        with self._sessions.reading() as session:
+            rows = session.exec(select(NodeLimitRow).order_by(col(NodeLimitRow.node), col(NodeLimitRow.kind)))
+            return tuple(
+                NodeLimit(
+                    node=NodeName(row.node),
+                    kind=LimitKind(row.kind),
+                    largest_job=row.largest_job,
+                    why=row.why,
+                    since=row.since,
+                )
+                for row in rows
             )
 
     # -- GPUs as cards
