@@ -91,16 +91,16 @@ def lemon_score(signals: LemonSignals) -> Lemon:
     points = [
         (
             min(45.0, 15.0 * signals.single_node_node_fails * weight),
-            f"its faults ended {signals.single_node_node_fails} jobs that ran on it alone, of {runs}{share}",
+            f"single-node jobs that its faults ended: {signals.single_node_node_fails} of {runs}{share}",
         ),
-        (min(25.0, 5.0 * signals.out_count), f"{signals.out_count} times out of service for a fault"),
-        (min(20.0, 10.0 * signals.tickets), f"{signals.tickets} RMA cases"),
+        (min(25.0, 5.0 * signals.out_count), f"times out of service for a fault: {signals.out_count}"),
+        (min(20.0, 10.0 * signals.tickets), f"RMA cases: {signals.tickets}"),
         (
             min(15.0, 5.0 * signals.multi_node_node_fails),
-            f"its faults ended {signals.multi_node_node_fails} jobs over several nodes",
+            f"multi-node jobs that its faults ended: {signals.multi_node_node_fails}",
         ),
-        (min(15.0, 3.0 * signals.xid_cnt), f"{signals.xid_cnt} different XIDs"),
-        (min(5.0, 1.0 * signals.excl_jobid_count), f"{signals.excl_jobid_count} jobs exclude it"),
+        (min(15.0, 3.0 * signals.xid_cnt), f"different XIDs: {signals.xid_cnt}"),
+        (min(5.0, 1.0 * signals.excl_jobid_count), f"jobs that exclude it: {signals.excl_jobid_count}"),
     ]
     heaviest = sorted((point for point in points if point[0] > 0), key=lambda point: -point[0])
     return Lemon(
