@@ -107,7 +107,7 @@ def conditions(
                 key="agents",
                 kind=AlertKind.AGENTS,
                 severity=Severity.WARNING,
-                summary=f"{len(silent)} node agents are silent: hardware faults of their nodes are not seen.",
+                summary=f"Silent node agents: {len(silent)}. Hardware faults of their nodes are not seen.",
                 nodes=tuple(silent[:MOST_NODES]),
             )
         )
