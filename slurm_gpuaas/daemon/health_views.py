@@ -40,7 +40,7 @@ from slurm_gpuaas.domain.usage import Window
 from slurm_gpuaas.health import rma
 from slurm_gpuaas.health.lemon_watch import LemonWatch
 from slurm_gpuaas.health.lemons import Lemon
-from slurm_gpuaas.health.report import WORST, Records, report
+from slurm_gpuaas.health.report import Records, report
 
 LONGEST_REPORT: Final = timedelta(days=400)
 MOST: Final = 100_000
@@ -327,15 +327,8 @@ def health_report(
             way_out=f"End after the start, and ask for at most {LONGEST_REPORT.days} days at once.",
         )
     visible = None if who.administrator and project is None else do.asked_for(who, project)
-    found = report(read_records(do, window), terms)
-    jobs = [job for job in found.jobs if visible is None or job.project in visible]
-    return found.model_copy(
-        update={
-            "fleet": found.fleet if who.administrator else None,
-            "tenants": tuple(one for one in found.tenants if visible is None or one.project in visible),
-            "jobs": tuple(jobs[:WORST]),
-        }
-    )
+    found = report(read_records(do, window), terms, projects=visible)
+    return found if who.administrator else found.model_copy(update={"fleet": None})
 
 
 def read_records(do: Operations, window: Window) -> Records:
@@ -355,7 +348,7 @@ def read_records(do: Operations, window: Window) -> Records:
         watched_since=seen.watched_since(),
         outages=seen.outages(since=window.start, until=window.end),
         incidents=incidents,
-        transitions=[step for step in store.transitions(since=first) if step.incident in ids] if ids else (),
+        transitions=[step for step in seen.steps(since=first) if step.incident in ids] if ids else (),
         seen_at=seen.seen_at([event for incident in incidents for event in incident.event_ids[:1]]),
         runs=seen.runs_of(do.cluster, hit | {one.victim for one in preemptions}),
         failed=failed,

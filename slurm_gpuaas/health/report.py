@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -119,8 +119,12 @@ class Interruption:
         return self.run.gpus * (self.ended - self.run.started).total_seconds()
 
 
-def report(records: Records, terms: CheckpointTerms) -> HealthReport:
-    """Everything, of all tenants."""
+def report(records: Records, terms: CheckpointTerms, *, projects: Collection[str] | None = None) -> HealthReport:
+    """Everything.
+
+    Args:
+        projects: whose losses are told; None: everybody's.
+    """
     interruptions, untold = _interruptions(records)
     fleet = _fleet(records)
     rate = fleet.failures_per_1000_node_days
@@ -130,8 +134,17 @@ def report(records: Records, terms: CheckpointTerms) -> HealthReport:
         as_of=records.now,
         terms=terms,
         fleet=fleet,
-        tenants=_tenants(records, interruptions, terms, None if rate is None else rate / 1000),
-        jobs=_jobs(records, interruptions, terms, None if rate is None else rate / 1000),
+        tenants=tuple(
+            one
+            for one in _tenants(records, interruptions, terms, None if rate is None else rate / 1000)
+            if projects is None or one.project in projects
+        ),
+        jobs=_jobs(
+            records,
+            {job: ones for job, ones in interruptions.items() if projects is None or ones[0].run.account in projects},
+            terms,
+            None if rate is None else rate / 1000,
+        ),
         unknown=tuple(_unknown(records, fleet, untold)),
     )
 
@@ -419,15 +432,17 @@ def _jobs(
     terms: CheckpointTerms,
     rate: float | None,
 ) -> tuple[JobFigures, ...]:
-    """ETTR = productive time / time since its first start, without what it waited before (Meta count the queue before
-    each run as well): bounded by what a checkpoint may have saved, for nobody tells us of checkpoints."""
+    """Those that lost most. ETTR = productive time / time since a job's first start, without what it waited before
+    (Meta count the queue before each run as well): bounded by what a checkpoint may have saved, for nobody tells us.
+    """
+    lost = {job: sum(one.lost_most for one in ones) for job, ones in interruptions.items()}
     found = []
-    for job, ones in interruptions.items():
+    for job in sorted(lost, key=lambda job: (-lost[job], job))[:WORST]:
+        ones, most = interruptions[job], lost[job]
         runs = records.runs_of.get(job, ()) or [one.run for one in ones]
         ran = sum(_ran(run, records.now) for run in runs)
         gaps = [(one.next.started - one.ended).total_seconds() for one in ones if one.next]
         scheduled = ran + sum(gap * one.run.gpus for gap, one in zip(gaps, (o for o in ones if o.next), strict=True))
-        most = sum(one.lost_most for one in ones)
         gpus = max(run.gpus for run in runs)
         nodes = max(1, ceil(gpus / records.per_node))
         found.append(
@@ -445,7 +460,7 @@ def _jobs(
                 best_interval_s=(None if rate is None else best_interval(nodes, rate, terms.write).total_seconds()),
             )
         )
-    return tuple(sorted(found, key=lambda one: (-one.lost_most, one.job)))
+    return tuple(found)
 
 
 def _ran(run: JobRun, now: datetime) -> float:

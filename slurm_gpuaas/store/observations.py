@@ -9,10 +9,10 @@ from datetime import date, datetime
 from itertools import islice
 from typing import Final, TypeVar
 
-from sqlalchemy import ColumnElement, delete, func
+from sqlalchemy import ColumnElement, String, cast, delete, func
 from sqlmodel import col, select
 
-from slurm_gpuaas.domain.incidents import NodeEvent
+from slurm_gpuaas.domain.incidents import IncidentState, NodeEvent, Transition
 from slurm_gpuaas.domain.jobs import JobId
 from slurm_gpuaas.domain.names import AccountName, ClusterName, NodeName, UserName
 from slurm_gpuaas.domain.nodes import Node
@@ -27,6 +27,7 @@ from slurm_gpuaas.store.tables import (
     NodeRow,
     OutageRow,
     RunCountRow,
+    TransitionRow,
     UsageRow,
 )
 
@@ -87,17 +88,19 @@ class Observations:
             wanted.append(col(OutageRow.since) < until)
         if node is not None:
             wanted.append(col(OutageRow.node) == node)
+        row = OutageRow
+        columns = (row.node, row.since, row.until, row.cause, row.reason)
+        query = select(*columns).where(*wanted).order_by(col(row.since), col(row.node))  # type: ignore[call-overload]
         with self._sessions.reading() as session:
-            rows = session.exec(select(OutageRow).where(*wanted).order_by(col(OutageRow.since), col(OutageRow.node)))
             return tuple(
                 Outage(
-                    node=NodeName(row.node),
-                    since=row.since,
-                    until=row.until,
-                    cause=OutageCause(row.cause),
-                    reason=row.reason,
+                    node=NodeName.as_slurm_says(name),
+                    since=begun,
+                    until=ended,
+                    cause=OutageCause(cause),
+                    reason=reason,
                 )
-                for row in rows
+                for name, begun, ended, cause, reason in session.exec(query)
             )
 
     # -- Signals of lemons
@@ -220,27 +223,44 @@ class Observations:
     def preemptions_for(self, jobs: Collection[int], *, since: datetime) -> Sequence[Preemption]:
         """What the audit trail says of runs that ended so that one of these jobs could start: at the placement gate, or
         between borrowers."""
-        found: list[Preemption] = []
         wanted = {int(job) for job in jobs}
-        columns = (AuditRow.at, AuditRow.subject, AuditRow.evidence)
+        if not wanted:
+            return ()
+        placed, gave_way = col(AuditRow.action) == "job.place", col(AuditRow.action) == "job.give-way"
+        with_victims = cast(AuditRow.evidence, String).like('%"gives_way"%')  # few: not a question a job
+        columns = (AuditRow.action, AuditRow.at, AuditRow.subject, AuditRow.evidence)
+        query = select(*columns).where(col(AuditRow.at) >= since, gave_way | (placed & with_victims))
+        found: list[Preemption] = []
         with self._sessions.reading() as session:
-            for part in _parts([str(job) for job in wanted]):
-                query = select(*columns).where(
-                    col(AuditRow.action) == "job.place", col(AuditRow.subject).in_(part), col(AuditRow.at) >= since
-                )
-                for at, subject, evidence in session.exec(query):
+            for action, at, subject, evidence in session.exec(query):
+                number = int(subject)
+                if action == "job.place" and number in wanted:
                     found += [
-                        Preemption(victim=JobId(int(victim)), made_room_for=JobId(int(subject)), at=at)
-                        for victim in str(evidence.get("gives_way", "")).split()
+                        Preemption(victim=JobId(int(victim)), made_room_for=JobId(number), at=at)
+                        for victim in str(evidence["gives_way"]).split()
                     ]
-            if wanted:
-                query = select(*columns).where(col(AuditRow.action) == "job.give-way", col(AuditRow.at) >= since)
-                found += [
-                    Preemption(victim=JobId(int(subject)), made_room_for=JobId(int(evidence["for"])), at=at)
-                    for at, subject, evidence in session.exec(query)
-                    if evidence.get("for") in wanted
-                ]
+                elif evidence.get("for") in wanted:
+                    found.append(Preemption(victim=JobId(number), made_room_for=JobId(int(evidence["for"])), at=at))
         return found
+
+    def steps(self, *, since: datetime) -> Sequence[Transition]:
+        """Steps of all incidents from a moment on, oldest first, without their causes: a report reads many."""
+        row = TransitionRow
+        columns = (row.incident, row.node, row.at, row.before, row.after)
+        query = select(*columns).where(col(row.at) >= since).order_by(col(row.at), col(row.id))  # type: ignore[call-overload]
+        with self._sessions.reading() as session:
+            return [
+                Transition(
+                    incident=incident,
+                    node=NodeName.as_slurm_says(node),
+                    at=at,
+                    before=before and IncidentState(before),
+                    after=IncidentState(after),
+                    cause="",
+                    actor="",
+                )
+                for incident, node, at, before, after in session.exec(query)
+            ]
 
     def events_of(self, event_ids: Collection[str]) -> Sequence[tuple[NodeEvent, tuple[JobId, ...]]]:
         """Events by their ids, each with the jobs that ran on its node then, oldest first."""
