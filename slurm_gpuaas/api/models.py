@@ -444,7 +444,7 @@ class IncidentView(Answer):
     updated_at: datetime
     closed_at: datetime | None
     requeued_jobs: tuple[int, ...]
-    events: tuple[EventView, ...] = Field(default=(), description="Only in the answer for one incident.")
+    acknowledged_by: str | None = None
 
 
 class IncidentClose(Request):

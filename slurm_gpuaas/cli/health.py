@@ -9,6 +9,7 @@ import click
 
 from slurm_gpuaas.cli.breaker import breaker
 from slurm_gpuaas.cli.context import as_json
+from slurm_gpuaas.cli.health_report import lemons, report
 from slurm_gpuaas.cli.output import print_json, print_table, shown
 from slurm_gpuaas.cli.site_overrides import overrides_option, read_overrides
 from slurm_gpuaas.domain.incidents import EARLIEST_EVENT
@@ -18,16 +19,20 @@ from slurm_gpuaas.health.replay import Replay, ReplayReport, read_lines
 
 @click.group("health")
 def group() -> None:
-    """What health policy does, and would do.
+    """What health policy does, would do, and how well it works.
 
     \b
     Examples:
+      gpuaas health report --from 2027-01-01 --to 2027-01-31
+      gpuaas health lemons
       gpuaas health breaker
       gpuaas health replay /var/log/kern.log
     """
 
 
 group.add_command(breaker)
+group.add_command(report)
+group.add_command(lemons)
 
 
 @group.command()
@@ -61,7 +66,7 @@ def replay(
       dmesg | gpuaas health replay
       gpuaas health replay fleet.jsonl --json | jq '.incidents[] | select(.drain == "now")'
     """
-    report = Replay(
+    replayed = Replay(
         node=NodeName(node),
         product=GpuModel(product) if product else None,
         driver=driver,
@@ -69,9 +74,9 @@ def replay(
         overrides=read_overrides(overrides),
     ).run(read_lines(log))
     if as_json:
-        print_json(report)
+        print_json(replayed)
     else:
-        _print(report)
+        _print(replayed)
 
 
 def _print(report: ReplayReport) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import timedelta
 
 import click
 
 from slurm_gpuaas.cli.context import Session, as_json, pass_session
+from slurm_gpuaas.cli.days import day, midnight
 from slurm_gpuaas.cli.gpu_usage import gpu
-from slurm_gpuaas.cli.output import SEOUL, print_json, print_table
+from slurm_gpuaas.cli.output import print_json, print_table
 from slurm_gpuaas.domain.errors import InvalidInput
-from slurm_gpuaas.domain.policy import FIRST_DAY, LAST_DAY
 
 DIMENSIONS = ("project", "user", "model", "qos", "cluster")
 
@@ -57,12 +57,12 @@ def usage(
         if project or start or end or as_json:
             raise InvalidInput("Options stand behind the command they are for.", way_out="`gpuaas usage gpu --json`.")
         return
-    first = _day(start)
-    last = _day(end)
+    first = day(start)
+    last = day(end)
     with session.connect() as client:
         answer = client.usage(
-            start=_midnight(first) if first else None,
-            end=_midnight(last + timedelta(days=1)) if last else None,
+            start=midnight(first) if first else None,
+            end=midnight(last + timedelta(days=1)) if last else None,
             project=project,
             by=by,
         )
@@ -101,22 +101,6 @@ def usage(
 def _hours(seconds: int) -> str:
     """Two places: a minute on eight GPUs is 0.13."""
     return f"{seconds / 3600:,.2f}"
-
-
-def _day(text: str | None) -> date | None:
-    if not text:
-        return None
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        raise InvalidInput(f"{text!r:.40} is not a day.", way_out="Write e.g. 2027-01-31.") from None
-    if not FIRST_DAY <= day <= LAST_DAY:
-        raise InvalidInput(f"{day} is not between {FIRST_DAY} and {LAST_DAY}.", way_out="Write e.g. 2027-01-31.")
-    return day
-
-
-def _midnight(of: date) -> datetime:
-    return datetime.combine(of, time(), SEOUL)
 
 
 usage.add_command(gpu)

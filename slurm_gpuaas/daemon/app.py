@@ -49,6 +49,7 @@ from slurm_gpuaas.api.models import (
 )
 from slurm_gpuaas.api.node_events import NODE_EVENTS_PATH, NodeEventAnswer, NodeEventBatch
 from slurm_gpuaas.api.node_samples import NODE_SAMPLES_PATH, NodeSampleAnswer
+from slurm_gpuaas.daemon.health_routes import health_routes
 from slurm_gpuaas.daemon.identity import Identities, Identity
 from slurm_gpuaas.daemon.node_life_api import add_node_life
 from slurm_gpuaas.daemon.operations import Operations
@@ -332,11 +333,6 @@ def _api(wiring: Wiring) -> APIRouter:
         """Incidents, the newest first. Administrators."""
         return do.incidents(who, closed=closed, node=node)
 
-    @router.get("/incidents/{incident}")
-    def incident(incident: str, who: Who, do: Do) -> IncidentView:
-        """One incident with its events. Administrators."""
-        return do.incident(who, incident)
-
     @router.post("/incidents/{incident}/close")
     def close_incident(incident: str, request: IncidentClose, who: Who, do: Do) -> IncidentView:
         """Close an incident and put its node back in service. Administrators."""
@@ -395,4 +391,5 @@ def _api(wiring: Wiring) -> APIRouter:
         """The audit trail, the newest first. Administrators."""
         return do.audit(who, limit=limit, subject=subject)
 
+    router.include_router(health_routes(identity, wiring.operations))
     return router

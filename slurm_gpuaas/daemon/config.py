@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Final, Literal
 
 import yaml
 from pydantic import (
@@ -34,6 +34,7 @@ from slurm_gpuaas.domain.names import ClusterName, PartitionName, UserName
 from slurm_gpuaas.health.overrides import Override
 
 DEFAULT_CONFIG = Path("/etc/gpuaas/gpuaasd.yaml")
+_ADDRESS: Final = r"^[^\s@,<>]+@[^\s@,<>]+$"
 
 
 class Section(BaseModel):
@@ -324,6 +325,15 @@ class ProbationConfig(Section):
     largest_job: int = Field(default=1, ge=1, description="Nodes of the largest job it takes.")
 
 
+class LemonsConfig(Section):
+    """Nodes that keep failing (`gpuaas health lemons`)."""
+
+    largest_job: int = Field(
+        default=0, ge=0, le=100_000, description="A lemon serves no job over more nodes than this; 0 = only shown."
+    )
+    interval: Span = Field(default=timedelta(minutes=10), description="Time between two looks.")
+
+
 class HealthConfig(Section):
     interval: Span = Field(
         default=timedelta(seconds=5), description="Time between two comparisons of incidents with Slurm's nodes."
@@ -342,12 +352,45 @@ class HealthConfig(Section):
         default=(),
         description="What the site decides itself: a list of `code` or `sxid`, `product`, `drain`, `class`, `reason`.",
     )
+    lemons: LemonsConfig = LemonsConfig()
 
     @model_validator(mode="after")
     def _nothing_returns_untested(self) -> HealthConfig:
         if self.repair is not None and self.verification is None:
             raise ValueError("repair needs verification: no node goes back to service untested")
         return self
+
+
+class WebhookConfig(Section):
+    url: str = Field(
+        pattern=r"^https?://[^\s@]+$", max_length=500, description="Where alerts are POSTed, without a password in it."
+    )
+    token_file: Path | None = Field(default=None, description="File (0600) with a bearer token.")
+
+
+class MailConfig(Section):
+    host: str = Field(min_length=1, description="Mail server (SMTP).")
+    port: int = Field(default=25, ge=1, le=65535, description="Its port.")
+    starttls: bool = Field(default=False, description="Encrypt; the server's certificate is checked.")
+    user: str | None = Field(default=None, description="To log in with. Absent = `sender`.")
+    password_file: Path | None = Field(default=None, description="File (0600) with the password. Absent = no login.")
+    sender: str = Field(pattern=_ADDRESS, description="From.")
+    to: tuple[Annotated[str, Field(pattern=_ADDRESS)], ...] = Field(min_length=1, description="To whom.")
+
+    @model_validator(mode="after")
+    def _no_password_in_the_clear(self) -> MailConfig:
+        if self.password_file is not None and not self.starttls and not is_loopback(self.host):
+            raise ValueError(f"the password would go to {self.host} in the clear: set starttls")
+        return self
+
+
+class AlertsConfig(Section):
+    """What people are told of by themselves. Without webhook and mail nobody is."""
+
+    interval: Span = Field(default=timedelta(seconds=10), description="Time between two looks.")
+    renotify: Span = Field(default=timedelta(hours=6), description="What still holds is told again after this.")
+    webhook: WebhookConfig | None = Field(default=None, description="Absent = none.")
+    mail: MailConfig | None = Field(default=None, description="Absent = none.")
 
 
 class MeteringConfig(Section):
@@ -411,6 +454,7 @@ class Config(BaseSettings):
     topology: TopologyConfig = TopologyConfig()
     quota: QuotaConfig = QuotaConfig()
     health: HealthConfig = HealthConfig()
+    alerts: AlertsConfig = AlertsConfig()
     metering: MeteringConfig = MeteringConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
     log: LogConfig = LogConfig()

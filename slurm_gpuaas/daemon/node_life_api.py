@@ -5,8 +5,9 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request
 
-from slurm_gpuaas.api.models import IncidentView
+from slurm_gpuaas.api.health import IncidentDetail
 from slurm_gpuaas.api.node_life import Because, BreakerReset, BreakerView
+from slurm_gpuaas.daemon.health_views import incident_detail
 from slurm_gpuaas.daemon.identity import Identity
 from slurm_gpuaas.daemon.operations import Operations, administrators_only
 
@@ -18,27 +19,27 @@ def add_node_life(
     Do = Annotated[Operations, Depends(operations)]
 
     @router.post("/incidents/{incident}/hold")
-    def hold_incident(incident: str, request: Because, who: Who, do: Do) -> IncidentView:
+    def hold_incident(incident: str, request: Because, who: Who, do: Do) -> IncidentDetail:
         """Take an incident over: nothing is done for it by itself any more. Administrators."""
         administrators_only(who, "hold incidents")
         do.node_life.health.hold(incident, actor=who.user, reason=request.reason)
-        return do.incident(who, incident)
+        return incident_detail(do, who, incident)
 
     @router.post("/incidents/{incident}/release")
-    def release_incident(incident: str, request: Because, who: Who, do: Do) -> IncidentView:
+    def release_incident(incident: str, request: Because, who: Who, do: Do) -> IncidentDetail:
         """Hand an incident back to the daemon. Administrators."""
         administrators_only(who, "release incidents")
         do.node_life.health.release(incident, actor=who.user, reason=request.reason)
         do.node_life.wake.set()
-        return do.incident(who, incident)
+        return incident_detail(do, who, incident)
 
     @router.post("/incidents/{incident}/verify")
-    def verify_incident(incident: str, request: Because, who: Who, do: Do) -> IncidentView:
+    def verify_incident(incident: str, request: Because, who: Who, do: Do) -> IncidentDetail:
         """Say that a drained node, or one sent for repair, is mended: it is tested and goes back. Administrators."""
         administrators_only(who, "have nodes verified")
         do.node_life.life.verify(incident, actor=who.user, reason=request.reason)
         do.node_life.wake.set()
-        return do.incident(who, incident)
+        return incident_detail(do, who, incident)
 
     @router.get("/health/breaker")
     def breaker(who: Who, do: Do) -> list[BreakerView]:

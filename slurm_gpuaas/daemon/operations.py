@@ -33,7 +33,6 @@ from slurm_gpuaas.api.models import (
     DefragTerms,
     DrainOwner,
     DriverStatus,
-    EventView,
     FieldChange,
     GrantView,
     IncidentView,
@@ -70,7 +69,7 @@ from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.budgets import Amount, Budget, pace_window, runs_dry
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound, Refused, Unavailable
-from slurm_gpuaas.domain.incidents import OPEN_STATES, Incident, IncidentState, NodeEvent
+from slurm_gpuaas.domain.incidents import OPEN_STATES, Incident, IncidentState
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState, ServiceClass
 from slurm_gpuaas.domain.money import whole_won
 from slurm_gpuaas.domain.names import (
@@ -433,6 +432,10 @@ class Operations:
             runs_dry=None if dry is None else dry.astimezone(UTC).replace(microsecond=0),
         )
 
+    def asked_for(self, who: Identity, project: str | None) -> list[ProjectName]:
+        """Projects that they may see, or the one that they name."""
+        return self._asked_for(who, self.store.policy(), project)
+
     def _asked_for(self, who: Identity, policy: Policy, project: str | None) -> list[ProjectName]:
         """All that they may see, or the one that they name."""
         visible = self._visible(who, policy)
@@ -575,13 +578,6 @@ class Operations:
             node=None if node is None else NodeName(node), states=None if closed else OPEN_STATES
         )
         return [_incident_view(incident) for incident in found]
-
-    def incident(self, who: Identity, incident_id: str) -> IncidentView:
-        administrators_only(who, "see incidents")
-        incident = self._incident(incident_id)
-        ids = set(incident.event_ids)
-        events = self.store.events(node=incident.node, limit=100_000)
-        return _incident_view(incident, [event for event in events if event.event_id in ids])
 
     def close_incident(self, who: Identity, incident_id: str, reason: str) -> IncidentView:
         """Close an incident; a node that was drained for it goes back to service. A closed one is left as it is."""
@@ -790,11 +786,8 @@ def _node_view(
     )
 
 
-def _incident_view(incident: Incident, events: Sequence[NodeEvent] = ()) -> IncidentView:
-    return IncidentView(
-        **incident.model_dump(exclude={"event_ids"}),
-        events=tuple(EventView(**event.model_dump(include=set(EventView.model_fields))) for event in events),
-    )
+def _incident_view(incident: Incident) -> IncidentView:
+    return IncidentView(**incident.model_dump(exclude={"event_ids"}))
 
 
 def _project_view(

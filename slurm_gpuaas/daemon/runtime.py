@@ -10,6 +10,7 @@ from datetime import timedelta
 import structlog
 
 from slurm_gpuaas.api.models import DriverStatus
+from slurm_gpuaas.daemon.alerting import Alerting, channels
 from slurm_gpuaas.daemon.capacities import Capacities
 from slurm_gpuaas.daemon.config import Config, OnChange, OnDrift
 from slurm_gpuaas.daemon.defragmentation import Defragmenter
@@ -24,9 +25,13 @@ from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.jobs import JobId
 from slurm_gpuaas.domain.names import NodeName, PartitionName
+from slurm_gpuaas.domain.node_life import smallest
 from slurm_gpuaas.health.intake import Intake
 from slurm_gpuaas.health.ledger import IncidentLedger
+from slurm_gpuaas.health.lemon_watch import LemonWatch
+from slurm_gpuaas.health.observer import NodeObserver
 from slurm_gpuaas.health.recovery import Recovery
+from slurm_gpuaas.health.rma import RmaKeeper
 from slurm_gpuaas.jobs.gate import GateSettings, PlacementGate
 from slurm_gpuaas.jobs.gate_rules import promised
 from slurm_gpuaas.jobs.mover import Mover
@@ -50,6 +55,8 @@ from slurm_gpuaas.store import Store
 from slurm_gpuaas.store.telemetry import Keep, Telemetry
 from slurm_gpuaas.topology.controller import TopologyController
 from slurm_gpuaas.topology.follower import FabricFollower, FollowSettings
+
+RMA_EVERY = timedelta(seconds=30)
 
 log = structlog.get_logger(__name__)
 
@@ -92,7 +99,7 @@ def compose(
         close: ends the way to Slurm.
         observe: see `ControllerLoop`.
     """
-    shared = SharedController(controller, clock=clock)
+    shared = SharedController(controller, clock=clock, limited=lambda: smallest(store.node_limits()))
     slurm = shared.fresh()
     agents = Agents()
     wake_health, wake_hook, wake_gate = threading.Event(), threading.Event(), threading.Event()
@@ -176,6 +183,7 @@ def compose(
         ),
         quota=QuotaRulings(cluster=config.cluster, store=store, settle=config.quota.settle),
         risks=FailureRisks(store, clock).now,
+        limits=lambda: {name: limit.largest_job for name, limit in smallest(store.node_limits()).items()},
     )
     publisher = VerdictPublisher(
         cluster=config.cluster,
@@ -228,9 +236,26 @@ def compose(
             log.warning("metering.unreadable", problem=sentence)
         warnings.tick()
 
+    observer = NodeObserver(store, clock)
+    lemons = LemonWatch(cluster=config.cluster, store=store, clock=clock, largest_job=config.health.lemons.largest_job)
+    knowing = [
+        Scheduled("lemons", lemons.tick, config.health.lemons.interval),
+        Scheduled("rma", RmaKeeper(store, clock).tick, RMA_EVERY),
+    ]
+    if told := channels(config.alerts, config.cluster):
+        alerting = Alerting(
+            store=store,
+            clock=clock,
+            agents=agents,
+            silent_after=config.agents.silent_after,
+            renotify=config.alerts.renotify,
+            channels=told,
+        )
+        knowing.append(Scheduled("alerts", alerting.tick, config.alerts.interval))
+
     def read() -> None:
         store.put_nodes(shared.nodes(), at=clock.now())
-        shared.jobs()
+        observer.tick(shared.nodes(), shared.jobs())
 
     loop = ControllerLoop(
         [
@@ -246,6 +271,7 @@ def compose(
             Scheduled("capacity", capacities.sample, config.capacity.interval),
             Scheduled("telemetry", lambda: telemetry.tick(now=clock.now()), config.telemetry.interval),
             *following,
+            *knowing,
         ],
         clock=clock,
         observe=observe,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -40,3 +41,12 @@ class BreakerTrip:
     reset_at: datetime | None = None
     reset_by: str = ""
     reset_reason: str = ""
+
+
+def smallest(limits: Iterable[NodeLimit]) -> Mapping[NodeName, NodeLimit]:
+    """The limit that holds, of each limited node."""
+    found: dict[NodeName, NodeLimit] = {}
+    for limit in limits:
+        if limit.node not in found or limit.largest_job < found[limit.node].largest_job:
+            found[limit.node] = limit
+    return found

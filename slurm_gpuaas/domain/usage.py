@@ -64,3 +64,33 @@ class UsageSum:
     since: datetime | None
     gpu_seconds: int
     ended: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizedUse:
+    """GPU-seconds of an account's runs of one size (GPUs)."""
+
+    account: AccountName
+    gpus: int
+    gpu_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobRun:
+    """What the health report needs of one run of a job. `state` is how accounting says it ended."""
+
+    job: JobId
+    account: AccountName
+    gpus: int
+    started: datetime
+    ended: datetime | None
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preemption:
+    """A running job ended so that another one could start."""
+
+    victim: JobId
+    made_room_for: JobId
+    at: datetime

@@ -113,6 +113,7 @@ class Picture:
         reserved: nodes of all other reservations.
         longest_wait: no job waits longer for better nodes.
         risks: probability that a node fails a job, where it is known to be above the others'.
+        limits: most nodes of a job that may have one of these nodes.
     """
 
     now: datetime
@@ -126,6 +127,7 @@ class Picture:
     reserved: Sequence[Kept] = ()
     longest_wait: timedelta = timedelta(0)
     risks: Mapping[NodeName, float] = field(default_factory=dict)
+    limits: Mapping[NodeName, int] = field(default_factory=dict)
 
     @cached_property
     def waiting(self) -> Mapping[PartitionName, Mapping[int, int]]:
@@ -155,10 +157,17 @@ class Picture:
         return Surroundings(mix=self.others(job), risks=self.risks, ends=self.ends, runs_s=runs)
 
     def closed(self, job: Job) -> set[NodeName]:
-        """Nodes that are reserved for others before the job would end."""
+        """Nodes that are reserved for others before the job would end, or kept from jobs of its size."""
         ends = None if job.time_limit is None else self.now + job.time_limit
         others = [*self.reserved, *(kept for number, kept in self.kept.items() if number != job.id)]
-        return {node for one in others if ends is None or ends > one.until for node in one.nodes}
+        reserved = {node for one in others if ends is None or ends > one.until for node in one.nodes}
+        # For a moment after a requeue Slurm calls every job a one-node job: its GPUs tell more.
+        nodes = {name: self.nodes[name].gpus for name in self.limits if name in self.nodes}
+        return reserved | {
+            name
+            for name, gpus in nodes.items()
+            if max(job.node_count, -(-job.gpus // gpus) if gpus else 1) > self.limits[name]
+        }
 
     def own(self, job: Job) -> set[NodeName]:
         """Nodes kept for the job that are idle: Slurm calls them reserved when the wait is over, but not for it."""

@@ -36,11 +36,14 @@ from slurm_gpuaas.domain.node_life import BreakerTrip, LimitKind, NodeLimit
 from slurm_gpuaas.domain.nodes import Node, out_of_service
 from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, Pool, Project, Rate, Share
 from slurm_gpuaas.domain.usage import UsageRecord, UsageSum
+from slurm_gpuaas.store.alerts import Alerts
 from slurm_gpuaas.store.audit import AuditTrail
 from slurm_gpuaas.store.engine import open_engine, upgrade
 from slurm_gpuaas.store.journal import Journal
 from slurm_gpuaas.store.known_budgets import KnownBudgets
 from slurm_gpuaas.store.known_sums import KnownSums, Stretch
+from slurm_gpuaas.store.observations import Observations
+from slurm_gpuaas.store.rma import RmaCases
 from slurm_gpuaas.store.session import Sessions
 from slurm_gpuaas.store.tables import (
     BreakerTripRow,
@@ -83,6 +86,9 @@ class Store:
         self._sessions = Sessions(engine)
         self.audit = AuditTrail(self._sessions)
         self.journal = Journal(self._sessions)
+        self.observations = Observations(self._sessions)
+        self.rma = RmaCases(self._sessions)
+        self.alerts = Alerts(self._sessions)
         self._known_sums = KnownSums()
         self.known_budgets = KnownBudgets()
         self._read_policy: tuple[str, Policy] | None = None
