@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, FilePath, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, FilePath, NonNegativeInt, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from slurm_gpuaas.api.node_events import is_loopback
@@ -210,6 +210,34 @@ class QuotaConfig(Section):
     shadow: bool = Field(default=False, description="Log who would give way between borrowers, requeue nobody.")
 
 
+class SparesConfig(Section):
+    """Hot spares: nodes that take the place of broken ones, and run burst jobs until then."""
+
+    nodes: Literal["auto"] | NonNegativeInt = Field(
+        default=0,
+        description=(
+            "Spares of each partition: a number, or `auto` = as many as cover its measured failures 99 % of the time. "
+            "Never from what grants guarantee."
+        ),
+    )
+    interval: Span = Field(default=timedelta(seconds=30), description="Time between two looks at the spares.")
+
+
+class RecoveryConfig(Section):
+    """Jobs of several nodes keep those that are well, and get others for those they lost."""
+
+    interval: Span = Field(
+        default=timedelta(seconds=0.2), description="Time between two looks at jobs that are being brought back."
+    )
+    patience: Span = Field(
+        default=timedelta(minutes=2),
+        description="A job that does not run on its nodes in this time is let go of them.",
+    )
+    most_requeues: int = Field(
+        default=10, ge=1, description="A job that lost its nodes more often than this within 24 h is held."
+    )
+
+
 class HealthConfig(Section):
     interval: Span = Field(
         default=timedelta(seconds=5), description="Time between two comparisons of incidents with Slurm's nodes."
@@ -219,6 +247,8 @@ class HealthConfig(Section):
         default=16, ge=1, description="Circuit breaker: drain no more nodes than this within `drain_window`."
     )
     drain_window: Span = Field(default=timedelta(minutes=10), description="Window of the circuit breaker.")
+    spares: SparesConfig = SparesConfig()
+    recovery: RecoveryConfig = RecoveryConfig()
 
 
 class MeteringConfig(Section):

@@ -73,7 +73,7 @@ class _Readings(Collector):
             do = self._operations()
         except Unavailable:
             return
-        for read in (_driver, _agents, _snapshot_age, _hook_age, _incidents, _gpus, _budgets, _capacity):
+        for read in (_driver, _agents, _snapshot_age, _hook_age, _incidents, _spares, _gpus, _budgets, _capacity):
             try:
                 yield from read(do)
             except (Unavailable, InvalidInput):  # the latter: a topology.yaml that is none
@@ -120,6 +120,18 @@ def _incidents(do: Operations) -> Iterator[GaugeMetricFamily]:
     for state in OPEN_STATES:
         incidents.add_metric([state], found[IncidentState(state)])
     yield incidents
+
+
+def _spares(do: Operations) -> Iterator[GaugeMetricFamily]:
+    spares = GaugeMetricFamily(
+        "gpuaas_spare_nodes",
+        "Spare nodes: asked for, wanted (what grants leave of those), and ready to take a broken node's place.",
+        labels=["partition", "count"],
+    )
+    for pool in do.replacement.spares.standing():
+        for count, value in (("asked", pool.asked), ("wanted", pool.wanted), ("ready", pool.ready)):
+            spares.add_metric([pool.partition, count], value)
+    yield spares
 
 
 def _gpus(do: Operations) -> Iterator[GaugeMetricFamily]:

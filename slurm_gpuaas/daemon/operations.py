@@ -62,6 +62,7 @@ from slurm_gpuaas.daemon.identity import Identity
 from slurm_gpuaas.daemon.job_views import capacity_view, job_why_view, placement_view
 from slurm_gpuaas.daemon.loop import Outcome
 from slurm_gpuaas.daemon.quota_views import explanation_view, quota_share
+from slurm_gpuaas.daemon.replacement import Replacement
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.budgets import Amount, Budget, pace_window, runs_dry
@@ -159,6 +160,7 @@ class Operations:
     driver: Callable[[], DriverStatus]
     hook_written: Callable[[], datetime | None]
     topology: TopologyController
+    replacement: Replacement
 
     # -- Who and how
 

@@ -167,6 +167,9 @@ class JobChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
+    """`qos` may use it beside `users`, or instead of them. Slurm 25.11 and later know it; no API of theirs tells it
+    (scontrol alone does), so what is read has none."""
+
     name: str
     start: datetime
     duration: timedelta
@@ -174,6 +177,7 @@ class Reservation:
     nodes: str = ""
     licenses: str = ""
     flags: frozenset[str] = frozenset()
+    qos: tuple[QosName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
