@@ -1,8 +1,8 @@
 """Which nodes a job gets in place of those it lost, and which jobs keep the rest of theirs. Pure.
 
 A job of several whole nodes keeps those that are well. Each lost node is replaced by the nearest one that is there: in
-its own leaf group, else in its pod, else anywhere; of equally near ones a spare before a node that is idle by chance,
-since on a spare nobody can have been quicker, and a spare with nobody on it before one whose preemptible job has to go.
+its own leaf group, else in its pod, else anywhere; of equally near ones a spare before a node that is free by chance,
+since on a spare nobody can have been quicker, and one with nobody on it before one whose preemptible job has to go.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ def candidates(
     taken: Collection[NodeName],
     now: datetime,
 ) -> list[Candidate]:
-    """Nodes that could replace a lost one now: spares on which only preemptible jobs run, and idle nodes.
+    """Nodes that could replace a lost one now: spares and others on which nobody is or only preemptible jobs run.
 
     Args:
         taken: nodes that are broken, promised to somebody, or in another reservation. O(nodes + jobs).
@@ -129,12 +129,9 @@ def candidates(
         and node.gpus
         and node.name not in taken
         and node.name not in busy
-        and (node.name in spares or (_is_idle(node) and node.name not in losses))
+        and (node.name in spares or not node.flags & (NodeFlag.COMPLETING | NodeFlag.RESERVED))
+        and (node.name in losses or node.base is NodeBase.IDLE)
     ]
-
-
-def _is_idle(node: Node) -> bool:
-    return node.base is NodeBase.IDLE and not node.flags & (NodeFlag.COMPLETING | NodeFlag.RESERVED)
 
 
 class Stock:
@@ -208,7 +205,7 @@ def sentence(recovery: Recovery, spares: frozenset[NodeName], places: Mapping[No
     """What was chosen, for people."""
     parts = []
     for node, lost in zip(recovery.spares, recovery.lost, strict=False):
-        kind = "spare" if node in spares else "idle node"
+        kind = "spare" if node in spares else "node"
         near, far = places.get(node, NOWHERE), places.get(lost, NOWHERE)
         where = "same leaf group" if near == far else "same pod" if near[0] == far[0] else "another pod"
         parts.append(f"{kind} {node} ({where}) for {lost}")

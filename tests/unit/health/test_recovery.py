@@ -195,6 +195,17 @@ def test_who_does_preemptible_work_on_the_spare_makes_room_first(site: Site) -> 
     assert "job.make-room" in site.actions()
 
 
+def test_without_a_spare_preemptible_work_makes_room_as_for_any_guaranteed_job(store: Store) -> None:
+    site = Site(store)
+    site.run(JOB, "b200-[001-003]")
+    site.run(8, "b200-004", qos="burst-haein-own")
+    site.run(9, "b200-[005-012]")
+    site.lose("b200-002")
+    site.carry_on()
+    assert site.job().nodes == expand_nodes("b200-[001,003-004]")
+    assert site.job(8).state is JobState.PENDING
+
+
 def test_preemptible_work_that_cannot_be_requeued_is_cancelled(site: Site) -> None:
     site.run(JOB, "b200-[001-003]")
     site.run(8, "b200-004", qos="burst-haein-own", requeue=False)
