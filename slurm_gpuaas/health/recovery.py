@@ -54,7 +54,7 @@ class Pins(Protocol):
         ...
 
     def put(self, job: Job, nodes: Sequence[NodeName], now: datetime) -> JobChange:
-        """The change that gives a waiting job these nodes."""
+        """The change that gives a waiting job these nodes, for the run that its `restarts` say."""
         ...
 
     def take(self, job: Job) -> JobChange:
@@ -263,8 +263,8 @@ class Recovery:
             for state, step in (
                 (RecoveryState.PROMISED, self._keep),
                 (RecoveryState.HOLDING, self._hold),
-                (RecoveryState.KEPT, self._make_room),
                 (RecoveryState.REQUEUED, self._place),
+                (RecoveryState.KEPT, self._make_room),
                 (RecoveryState.PLACED, self._see),
             ):
                 wanted = [one for one in self._open().values() if one.state is state]
@@ -323,8 +323,14 @@ class Recovery:
         own = picture.jobs[record.job_id]
         if own.state in ON_NODES and own.restarts == record.restarts:
             self._put(own.id, "requeue", lambda: self._slurm.requeue(own.id, restarts=own.restarts))
-        self._write(replace(record, state=RecoveryState.REQUEUED))
+            own = replace(own, state=JobState.PENDING, restarts=own.restarts + 1)
         self._note_requeue(record)
+        try:
+            # At once: slurmctld looks for jobs to start whenever a node has become clear, else only every 3 s.
+            self._give_nodes(record, own)
+        except SlurmRefused as refusal:
+            log.info("recovery.not-yet", job=record.job_id, refusal=refusal.message)
+            self._write(replace(record, state=RecoveryState.REQUEUED))
 
     def _leave(self, job: Job) -> None:
         """As Slurm's own preemption does (PreemptMode=REQUEUE)."""
@@ -335,7 +341,11 @@ class Recovery:
 
     def _place(self, record: Record, picture: _Picture) -> None:
         job = picture.jobs[record.job_id]
-        if job.state is not JobState.PENDING or job.restarts <= record.restarts or self._pins is None:
+        if job.state is JobState.PENDING and job.restarts > record.restarts:
+            self._give_nodes(record, job)
+
+    def _give_nodes(self, record: Record, job: Job) -> None:
+        if self._pins is None:
             return
         now = self._ledger.clock.now()
         change = replace(

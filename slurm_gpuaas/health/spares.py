@@ -14,7 +14,7 @@ import math
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Final
 
@@ -136,9 +136,16 @@ class Spares:
     def give(self, nodes: Collection[NodeName]) -> None:
         """They are spares no longer; the next tick looks for others."""
         with self._lock:
-            if not self._nodes.isdisjoint(nodes):
-                self._given.update(self._nodes.intersection(nodes))
-                self._write(self._nodes.difference(nodes), self._qos or ())
+            given = self._nodes.intersection(nodes)
+            present = self._present() if given else None
+            if present is None:
+                return
+            self._given.update(given)
+            self._nodes -= given
+            if self._nodes:
+                self._slurm.put_reservation(replace(present, nodes=fold_nodes(self._nodes)))
+            else:
+                self._delete()
 
     def tick(self) -> None:
         """Choose the spares anew where one was used or broke, or the number changed; say so when there are too few."""

@@ -167,8 +167,8 @@ class JobChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """`qos` may use it beside `users`, or instead of them. Slurm 25.11 and later know it; no API of theirs tells it
-    (scontrol alone does), so what is read has none."""
+    """`qos` may use it, of Slurm 25.11 on. No API of theirs tells it (scontrol alone does): what is read has none, and
+    writing none leaves it as it is."""
 
     name: str
     start: datetime

@@ -366,7 +366,7 @@ def test_a_node_that_cost_it_a_run_before_is_not_given_to_it_again(site: Site) -
 def _kill_points() -> list[tuple[str, int, bool]]:
     """Every write of a recovery, killed before it reached Slurm and after."""
     writes = [("put_reservation", 1), ("requeue", 1), ("requeue", 2), ("update_job", 1), ("update_job", 2)]
-    writes += [("delete_reservation", 1), ("jobs", 2), ("jobs", 3), ("jobs", 4), ("jobs", 5), ("jobs", 6)]
+    writes += [("delete_reservation", 1), ("jobs", 2), ("jobs", 3), ("jobs", 4), ("jobs", 5)]
     return [(method, number, after) for method, number in writes for after in (False, True)]
 
 
