@@ -38,6 +38,9 @@ from slurm_gpuaas.slurm.records import JobChange
 
 CONTROLLER: Final = "recovery"
 """Name in the journal of effects."""
+SOON: Final = timedelta(seconds=1)
+"""A requeued job that may start already when its nodes get clear is delayed by Slurm (`requeue_delay` and a second, in
+`batch_requeue_fini`); one that may start a moment later is not."""
 
 log = structlog.get_logger(__name__)
 
@@ -351,7 +354,7 @@ class Recovery:
         change = replace(
             self._pins.put(job, record.nodes, now),
             reservation=rules.reservation_name(job.id),
-            start_time=now.replace(microsecond=0),
+            start_time=now.replace(microsecond=0) + SOON,
         )
         self._put(job.id, "place", lambda: self._slurm.update_job(job.id, change))
         self._write(replace(record, state=RecoveryState.PLACED))
@@ -364,10 +367,9 @@ class Recovery:
             return
         if any(not picture.serves(node, record) for node in record.nodes):
             self._again(record, picture, "it broke, or another job was quicker")
-        elif job.eligible is not None and job.eligible > self._ledger.clock.now():
-            # Slurm set its delay of requeued jobs after we had.
-            now = self._ledger.clock.now().replace(microsecond=0)
-            self._slurm.update_job(job.id, JobChange(start_time=now))
+        elif job.eligible is not None and job.eligible > (now := self._ledger.clock.now()) + SOON:
+            # Its nodes got clear later, and Slurm set its own delay.
+            self._slurm.update_job(job.id, JobChange(start_time=now.replace(microsecond=0)))
 
     def _finish(self, record: Record, job: Job) -> None:
         """It runs. A reservation that a job names cannot be deleted, so the job leaves it first."""

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 import yaml
 
+from slurm_gpuaas.domain.jobs import JobState
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.nodes import NodeBase
 from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
@@ -212,7 +213,7 @@ class Scene:
         self._submit(BIG, argv=rival)
         self._until("nothing is free", lambda: self._nothing_free(), 60)
         waiting = Counter(one.state for one in self._slurm.jobs() if one.id != job)
-        assert waiting["PENDING"] == 2, f"The rest of the small ones and the big one do not wait: {waiting}."
+        assert waiting[JobState.PENDING] == 2, f"The rest of the small ones and the big one do not wait: {waiting}."
 
     def _nothing_free(self) -> bool:
         reserved = set(self._spares() or ())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
@@ -108,6 +108,7 @@ class Site:
     def carry_on(self, ticks: int = 4) -> None:
         for _ in range(ticks):
             self.recovery.tick()
+            self.clock.forward(timedelta(seconds=1))
             self.schedule()
 
     def job(self, number: int = JOB) -> Job:
@@ -127,8 +128,8 @@ class FixedSpares:
     def nodes(self) -> frozenset[NodeName]:
         return self.left
 
-    def give(self, nodes: object) -> None:
-        self.left -= frozenset(nodes)  # type: ignore[arg-type]
+    def give(self, nodes: Collection[NodeName]) -> None:
+        self.left -= frozenset(nodes)
 
 
 @pytest.fixture(scope="module")
