@@ -221,7 +221,7 @@ class Recovery:
         why_plain = "It was let go before." if len(known) > len(earlier) else picture.goes_plainly(job)
         if not why_plain:
             avoid = frozenset(job.excluded_nodes).union(*(one.lost for one in earlier))
-            spares = picture.stock.replace(job, lost, avoid)
+            spares = picture.stock.replace(job, lost, of=len(job.nodes), avoid=avoid)
             if spares is not None:
                 kept = tuple(node for node in job.nodes if node not in lost)
                 record = replace(record, kept=kept, spares=spares, state=RecoveryState.PROMISED)
@@ -243,7 +243,8 @@ class Recovery:
         bad = [node for node in record.nodes if not picture.serves(node, record)]
         if job is None or job.state.ended or not bad:
             return
-        spares = picture.stock.replace(job, bad, frozenset((*job.excluded_nodes, *record.lost)))
+        avoid = frozenset((*job.excluded_nodes, *record.lost))
+        spares = picture.stock.replace(job, bad, of=len(record.nodes), avoid=avoid)
         if spares is None:
             self._let_go(record, job, f"No node is there for {fold_nodes(bad)}: {what}.")
             return

@@ -161,13 +161,16 @@ class Stock:
                 group.sort(key=lambda one: one.order)
             self._of[partition] = here
 
-    def replace(self, job: Job, lost: Sequence[NodeName], avoid: frozenset[NodeName]) -> tuple[NodeName, ...] | None:
+    def replace(
+        self, job: Job, lost: Sequence[NodeName], *, of: int, avoid: frozenset[NodeName]
+    ) -> tuple[NodeName, ...] | None:
         """A node for each lost one, all or none.
 
         Args:
+            of: nodes that the job runs on. For a moment after a requeue Slurm calls every job a one-node job.
             avoid: nodes that the job shall not get.
         """
-        gpus = job.gpus // max(len(job.nodes) or job.node_count, 1)
+        gpus = job.gpus // of
         chosen: list[NodeName] = []
         for name in lost:
             found = self._nearest(job.partition, self._place(name), gpus, avoid.union(chosen))
