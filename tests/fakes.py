@@ -310,6 +310,7 @@ class FakeController(_Calls):
                 raise SlurmRefused(f"Job {job} is no longer pending execution.", way_out="Read the jobs again.")
             wanted = {
                 "required_nodes": change.required_nodes,
+                "excluded_nodes": change.excluded_nodes,
                 "licenses": change.licenses,
                 "reservation": change.reservation,
                 "priority": change.priority,
@@ -334,6 +335,8 @@ class FakeController(_Calls):
 
     def delete_reservation(self, name: str) -> None:
         with self._call("delete_reservation"):
+            if any(job.reservation == name and not job.state.ended for job in self.job_by_id.values()):
+                raise SlurmRefused("Requested reservation is in use.", way_out="Let its jobs leave it.")
             self.reservation_by_name.pop(name, None)
 
     def reconfigure(self) -> None:

@@ -52,6 +52,7 @@ from slurm_gpuaas.api.models import (
     QuotaExplanation,
     QuotaFinding,
     QuotaShare,
+    SparesView,
     Status,
     TopologyPlan,
     TopologyRequest,
@@ -190,6 +191,9 @@ class Client:
 
     def resume(self, node: str) -> NodeView:
         return self._send("POST", f"/nodes/{NodeName(node)}/resume", NodeView, None)
+
+    def spares(self) -> SparesView:
+        return self._get("/spares", SparesView)
 
     def capacity(self, *, partition: str | None = None, since: datetime | None = None) -> Sequence[CapacityView]:
         """`since`: with what was kept from then on."""

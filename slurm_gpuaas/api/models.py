@@ -27,6 +27,7 @@ from slurm_gpuaas.domain.names import (
     UserName,
 )
 from slurm_gpuaas.domain.policy import PolicyDocument, Role
+from slurm_gpuaas.domain.recoveries import RecoveryState
 
 API = "/api/v1"
 
@@ -505,6 +506,44 @@ class CapacityView(Answer):
     excess_leaf_groups: int = Field(description="That running jobs use above what their sizes need.")
     spread_jobs: int = Field(description="Running jobs that use more than that.")
     history: tuple[CapacityPoint, ...] = Field(default=(), description="Where `since` was asked; oldest first.")
+
+
+# -- Spares ------------------------------------------------------------------------------------------------------------
+
+
+class SpareView(Answer):
+    node: NodeName
+    place: str = Field(description="Pod and leaf group, e.g. `pod-1/leaf-02`.")
+    ready: bool = Field(description="Could take a broken node's place now: nothing but preemptible jobs runs on it.")
+    jobs: tuple[int, ...]
+
+
+class SparePool(Answer):
+    partition: PartitionName
+    asked: int = Field(description="By configuration, or by measured failures.")
+    wanted: int = Field(description="Of these, as many as grants leave.")
+    ready: int
+    thin: bool = Field(description="Fewer are ready than asked for.")
+    why: str
+    nodes: tuple[SpareView, ...]
+
+
+class RecoveryView(Answer):
+    job: int
+    user: str
+    incident: str
+    state: RecoveryState
+    lost: tuple[NodeName, ...]
+    kept: tuple[NodeName, ...]
+    spares: tuple[NodeName, ...] = Field(description="In place of the lost ones.")
+    begun_at: datetime
+    ended_at: datetime | None
+    why: str
+
+
+class SparesView(Answer):
+    pools: tuple[SparePool, ...]
+    recoveries: tuple[RecoveryView, ...] = Field(description="Of the last 28 days, the newest first.")
 
 
 # -- Topology ----------------------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ GROUPS: Final[dict[str, tuple[str, str]]] = {
     "project": ("slurm_gpuaas.cli.project:group", "Projects: limits, use and budget."),
     "quota": ("slurm_gpuaas.cli.quota:group", "Quotas: what they allow, why, and what would happen."),
     "rma": ("slurm_gpuaas.cli.rma:group", "Parts on their way to the manufacturer and back."),
+    "spare": ("slurm_gpuaas.cli.spare:group", "Spare nodes: which, why so many, and who got some."),
     "status": ("slurm_gpuaas.cli.status:status", "Is gpuaasd well, and how does it reach Slurm."),
     "template": ("slurm_gpuaas.cli.template:group", "List, show and render sbatch templates."),
     "testbed": ("slurm_gpuaas.cli.testbed:group", "Real Slurm with simulated GPUs on one machine."),

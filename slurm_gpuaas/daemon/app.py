@@ -41,6 +41,7 @@ from slurm_gpuaas.api.models import (
     QuotaExplanation,
     QuotaFinding,
     QuotaShare,
+    SparesView,
     Status,
     TopologyPlan,
     TopologyRequest,
@@ -52,7 +53,7 @@ from slurm_gpuaas.api.node_samples import NODE_SAMPLES_PATH, NodeSampleAnswer
 from slurm_gpuaas.daemon.health_routes import health_routes
 from slurm_gpuaas.daemon.identity import Identities, Identity
 from slurm_gpuaas.daemon.node_life_api import add_node_life
-from slurm_gpuaas.daemon.operations import Operations
+from slurm_gpuaas.daemon.operations import Operations, administrators_only
 from slurm_gpuaas.daemon.problems import MEDIA_TYPE, install
 from slurm_gpuaas.daemon.server import MAX_AGENT_BODY_BYTES, PEER_UID, BodyLimit
 from slurm_gpuaas.daemon.signed import Signed
@@ -325,6 +326,12 @@ def _api(wiring: Wiring) -> APIRouter:
     ) -> list[CapacityView]:
         """The largest job that could start now on each partition, per level, and how broken up free nodes are."""
         return do.capacity(partition=partition, since=since)
+
+    @router.get("/spares")
+    def spares(who: Who, do: Do) -> SparesView:
+        """The spare nodes of each partition, why so many, and jobs that got some. Administrators."""
+        administrators_only(who, "read the spares")
+        return do.replacement.view()
 
     @router.get("/incidents")
     def incidents(

@@ -21,6 +21,7 @@ from pydantic import (
     ConfigDict,
     Field,
     FilePath,
+    NonNegativeInt,
     ValidationError,
     field_validator,
     model_validator,
@@ -334,6 +335,34 @@ class LemonsConfig(Section):
     interval: Span = Field(default=timedelta(minutes=10), description="Time between two looks.")
 
 
+class SparesConfig(Section):
+    """Hot spares: nodes that take the place of broken ones, and run burst jobs until then."""
+
+    nodes: Literal["auto"] | NonNegativeInt = Field(
+        default=0,
+        description=(
+            "Spares of each partition: a number, or `auto` = as many as cover its measured failures 99 % of the time. "
+            "Never from what grants guarantee."
+        ),
+    )
+    interval: Span = Field(default=timedelta(seconds=30), description="Time between two looks at the spares.")
+
+
+class RecoveryConfig(Section):
+    """Jobs of several nodes keep those that are well, and get others for those they lost."""
+
+    interval: Span = Field(
+        default=timedelta(seconds=0.2), description="Time between two looks at jobs that are being brought back."
+    )
+    patience: Span = Field(
+        default=timedelta(minutes=2),
+        description="A job that does not run on its nodes in this time is let go of them.",
+    )
+    most_requeues: int = Field(
+        default=10, ge=1, description="A job that lost its nodes more often than this within 24 h is held."
+    )
+
+
 class HealthConfig(Section):
     interval: Span = Field(
         default=timedelta(seconds=5), description="Time between two comparisons of incidents with Slurm's nodes."
@@ -353,6 +382,8 @@ class HealthConfig(Section):
         description="What the site decides itself: a list of `code` or `sxid`, `product`, `drain`, `class`, `reason`.",
     )
     lemons: LemonsConfig = LemonsConfig()
+    spares: SparesConfig = SparesConfig()
+    recovery: RecoveryConfig = RecoveryConfig()
 
     @model_validator(mode="after")
     def _nothing_returns_untested(self) -> HealthConfig:

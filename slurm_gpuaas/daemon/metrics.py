@@ -81,6 +81,7 @@ class _Readings(Collector):
             _snapshot_age,
             _hook_age,
             _incidents,
+            _spares,
             _gpus,
             _budgets,
             _capacity,
@@ -133,6 +134,18 @@ def _incidents(do: Operations) -> Iterator[GaugeMetricFamily]:
     for state in OPEN_STATES:
         incidents.add_metric([state], found[IncidentState(state)])
     yield incidents
+
+
+def _spares(do: Operations) -> Iterator[GaugeMetricFamily]:
+    spares = GaugeMetricFamily(
+        "gpuaas_spare_nodes",
+        "Spare nodes: asked for, wanted (what grants leave of those), and ready to take a broken node's place.",
+        labels=["partition", "count"],
+    )
+    for pool in do.replacement.spares.standing():
+        for count, value in (("asked", pool.asked), ("wanted", pool.wanted), ("ready", pool.ready)):
+            spares.add_metric([pool.partition, count], value)
+    yield spares
 
 
 def _gpus(do: Operations) -> Iterator[GaugeMetricFamily]:

@@ -64,6 +64,7 @@ from slurm_gpuaas.daemon.loop import Outcome
 from slurm_gpuaas.daemon.moments import aware
 from slurm_gpuaas.daemon.node_life import NodeLife
 from slurm_gpuaas.daemon.quota_views import explanation_view, quota_share
+from slurm_gpuaas.daemon.replacement import Replacement
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.budgets import Amount, Budget, pace_window, runs_dry
@@ -165,6 +166,7 @@ class Operations:
     topology: TopologyController
     telemetry: Telemetry
     gpu_usages: GpuUsages
+    replacement: Replacement
 
     # -- Who and how
 

@@ -20,6 +20,7 @@ from slurm_gpuaas.daemon.identity import uid_of
 from slurm_gpuaas.daemon.loop import ControllerLoop, Scheduled
 from slurm_gpuaas.daemon.node_life import compose_node_life
 from slurm_gpuaas.daemon.operations import Agents, Operations, nodes_by_partition
+from slurm_gpuaas.daemon.replacement import Replacement, places, spare_partitions
 from slurm_gpuaas.daemon.risks import FailureRisks
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.clock import Clock
@@ -30,11 +31,13 @@ from slurm_gpuaas.health.intake import Intake
 from slurm_gpuaas.health.ledger import IncidentLedger
 from slurm_gpuaas.health.lemon_watch import LemonWatch
 from slurm_gpuaas.health.observer import NodeObserver
-from slurm_gpuaas.health.recovery import Recovery
+from slurm_gpuaas.health.recovery import Recovery, RecoverySettings
 from slurm_gpuaas.health.rma import RmaKeeper
+from slurm_gpuaas.health.spares import Spares
 from slurm_gpuaas.jobs.gate import GateSettings, PlacementGate
 from slurm_gpuaas.jobs.gate_rules import promised
 from slurm_gpuaas.jobs.mover import Mover
+from slurm_gpuaas.jobs.pins import GatePins
 from slurm_gpuaas.metering.controller import MeteringController
 from slurm_gpuaas.metering.warnings import BudgetWarnings
 from slurm_gpuaas.quota.controller import Failpoint, PolicyController, no_failpoint
@@ -103,6 +106,7 @@ def compose(
     slurm = shared.fresh()
     agents = Agents()
     wake_health, wake_hook, wake_gate = threading.Event(), threading.Event(), threading.Event()
+    wake_recovery, wake_spares = threading.Event(), threading.Event()
     policies = PolicyController(
         cluster=config.cluster,
         store=store,
@@ -125,6 +129,7 @@ def compose(
             nodes={node.name: node for node in nodes},
             promised=promised(jobs),
             lost=store.nodes_lost(before=now - config.quota.settle),
+            spares=spares.nodes(),
         )
 
     estimates = EstimatePublisher(
@@ -146,18 +151,34 @@ def compose(
 
     intake = Intake(ledger, jobs_on=jobs_on, wake=wake_health.set, overrides=config.health.overrides)
     fabric = FabricFile(config.slurm.topology_file)
-    node_life = compose_node_life(
-        config.health,
-        slurm=slurm,
-        ledger=ledger,
-        recovery=Recovery(slurm=slurm, ledger=ledger, requeued=wake_gate.set),
-        fabric=fabric.arrays,
-    )
-    health = node_life.health
 
     def declared() -> Mapping[PartitionName, tuple[NodeName, ...]]:
         return nodes_by_partition(store.policy(), config.cluster)
 
+    spares = Spares(
+        slurm=slurm,
+        ledger=ledger,
+        count=None if config.health.spares.nodes == "auto" else config.health.spares.nodes,
+        partitions=lambda: spare_partitions(store.policy(), config.cluster, clock.now()),
+        places=lambda: places(fabric),
+        promised=lambda: recovery.promised(),
+    )
+    recovery = Recovery(
+        slurm=slurm,
+        ledger=ledger,
+        settings=RecoverySettings(
+            patience=config.health.recovery.patience, most_requeues=config.health.recovery.most_requeues
+        ),
+        pins=None if config.gate.shadow else GatePins(),
+        spares=spares,
+        partitions=declared,
+        places=lambda: places(fabric),
+        requeued=wake_gate.set,
+        wake=wake_recovery.set,
+        ended=wake_spares.set,
+    )
+    node_life = compose_node_life(config.health, slurm=slurm, ledger=ledger, recovery=recovery, fabric=fabric.arrays)
+    health = node_life.health
     capacities = Capacities(
         cluster=config.cluster,
         shared=shared,
@@ -181,9 +202,10 @@ def compose(
             longest_wait=config.gate.longest_wait,
             shadow=config.gate.shadow,
         ),
-        quota=QuotaRulings(cluster=config.cluster, store=store, settle=config.quota.settle),
+        quota=QuotaRulings(cluster=config.cluster, store=store, settle=config.quota.settle, spares=spares.nodes),
         risks=FailureRisks(store, clock).now,
         limits=lambda: {name: limit.largest_job for name, limit in smallest(store.node_limits()).items()},
+        recovering=recovery.in_hand,
     )
     publisher = VerdictPublisher(
         cluster=config.cluster,
@@ -200,6 +222,7 @@ def compose(
         clock=clock,
         promised=promised,
         settle=config.quota.settle,
+        spares=spares.nodes,
         shadow=config.quota.shadow,
     )
     metering = MeteringController(
@@ -265,6 +288,8 @@ def compose(
             Scheduled("estimates", estimates.tick, config.estimates.interval),
             Scheduled("health", health.tick, config.health.interval, wake_health),
             Scheduled("life", node_life.life.tick, config.health.interval, node_life.wake),
+            Scheduled("recovery", recovery.tick, config.health.recovery.interval, wake_recovery),
+            Scheduled("spares", spares.tick, config.health.spares.interval, wake_spares),
             Scheduled("gate", gate.tick, config.gate.interval, wake_gate),
             Scheduled("reclaim", reclaim.tick, config.quota.interval),
             Scheduled("metering", meter, config.metering.interval),
@@ -310,6 +335,7 @@ def compose(
         topology=topology,
         telemetry=telemetry,
         gpu_usages=GpuUsages(cluster=config.cluster, store=store, telemetry=telemetry, shared=shared, clock=clock),
+        replacement=Replacement(spares=spares, store=store, clock=clock),
     )
 
     def end() -> None:

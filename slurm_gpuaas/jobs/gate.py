@@ -129,6 +129,7 @@ class PlacementGate:
     quota: who gives way to guaranteed jobs.
     risks: probability that a node fails a job, of nodes where it is above the others'.
     limits: most nodes of a job that may have one of these nodes.
+    recovering: jobs that lost nodes and are being brought back; they are none of the gate's meanwhile.
     """
 
     name = "gate"
@@ -146,6 +147,7 @@ class PlacementGate:
         quota: Quota = NOBODY,
         risks: Callable[[], Mapping[NodeName, float]] = dict,
         limits: Callable[[], Mapping[NodeName, int]] = dict,
+        recovering: Callable[[], frozenset[JobId]] = frozenset,
     ) -> None:
         self._cluster = cluster
         self._slurm = slurm
@@ -157,6 +159,7 @@ class PlacementGate:
         self._quota = quota
         self._risks = risks
         self._limits = limits
+        self._recovering = recovering
         self._told: dict[JobId, str] = {}
         self._looking = threading.Lock()
         self._held_until: datetime | None = None
@@ -246,6 +249,7 @@ class PlacementGate:
             longest_wait=self._settings.longest_wait,
             risks=self._risks(),
             limits=self._limits(),
+            recovering=self._recovering(),
         )
 
     # -- acting

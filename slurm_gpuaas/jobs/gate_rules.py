@@ -114,6 +114,7 @@ class Picture:
         longest_wait: no job waits longer for better nodes.
         risks: probability that a node fails a job, where it is known to be above the others'.
         limits: most nodes of a job that may have one of these nodes.
+        recovering: jobs that lost nodes and are being brought back: the gate leaves them alone.
     """
 
     now: datetime
@@ -128,6 +129,7 @@ class Picture:
     longest_wait: timedelta = timedelta(0)
     risks: Mapping[NodeName, float] = field(default_factory=dict)
     limits: Mapping[NodeName, int] = field(default_factory=dict)
+    recovering: AbstractSet[JobId] = frozenset()
 
     @cached_property
     def waiting(self) -> Mapping[PartitionName, Mapping[int, int]]:
@@ -337,7 +339,7 @@ def decide(picture: Picture, placer: Placer) -> list[Decision]:
     """A decision for each job that needs one now; no node is given twice.
 
     Jobs that run again come first and keep what is left of their nodes, or move; then the highest priority."""
-    pending = in_order(picture.jobs, picture.kept)
+    pending = [job for job in in_order(picture.jobs, picture.kept) if job.id not in picture.recovering]
     occupied = picture.occupied()
     room = _Room(picture, occupied)
     decisions: list[Decision] = []

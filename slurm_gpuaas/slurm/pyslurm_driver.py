@@ -296,6 +296,8 @@ class PyslurmController:
 
     def put_reservation(self, reservation: Reservation) -> None:
         """Changes one that exists; creating one is slurmrestd's (see `pyslurm_worker`)."""
+        if reservation.qos:
+            raise NotByThisDriver("pyslurm has no words for a reservation's QOS.", way_out="Start slurmrestd: it can.")
         present = next((one for one in self.reservations() if one.name == reservation.name), None)
         if present is None:
             raise NotByThisDriver(

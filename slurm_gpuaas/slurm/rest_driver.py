@@ -2,7 +2,7 @@
 
 All of it is API v0.0.42 but what v0.0.42 has no words for: writing reservations (and, on Slurm 24.11, deleting them)
 needs v0.0.43 of Slurm 25.05, requeueing v0.0.45 of Slurm 26.05. For those the oldest version that has them is used if
-slurmrestd offers it, else scontrol.
+slurmrestd offers it, else scontrol. No version has words for a reservation's QOS: scontrol writes those.
 """
 
 from __future__ import annotations
@@ -278,7 +278,7 @@ class RestController:
         # The start of one that runs already cannot move, and need not.
         moves = present is None or present.start != reservation.start
         api = self.api_for(RESERVATIONS_SINCE)
-        if api is None:
+        if api is None or reservation.qos:
             self._by_scontrol(reservation, present=present is not None, moves=moves)
             return
         end = int((reservation.start + reservation.duration).timestamp())

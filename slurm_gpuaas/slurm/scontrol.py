@@ -47,6 +47,8 @@ def _start(reservation: Reservation) -> str:
 def _words(reservation: Reservation) -> list[str]:
     end = int((reservation.start + reservation.duration).timestamp())
     optional = {
+        "Users": ",".join(reservation.users),
+        "QOS": ",".join(reservation.qos),
         "Nodes": reservation.nodes,
         "Licenses": reservation.licenses,
         "Flags": ",".join(sorted(reservation.flags)),
@@ -54,6 +56,5 @@ def _words(reservation: Reservation) -> list[str]:
     return [
         f"ReservationName={reservation.name}",
         f"EndTime=uts{end}",
-        f"Users={','.join(reservation.users)}",
         *(f"{key}={value}" for key, value in optional.items() if value),
     ]

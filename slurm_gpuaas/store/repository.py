@@ -35,6 +35,7 @@ from slurm_gpuaas.domain.names import (
 from slurm_gpuaas.domain.node_life import BreakerTrip, LimitKind, NodeLimit
 from slurm_gpuaas.domain.nodes import Node, out_of_service
 from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, Pool, Project, Rate, Share
+from slurm_gpuaas.domain.recoveries import Recovery, RecoveryState
 from slurm_gpuaas.domain.usage import UsageRecord, UsageSum
 from slurm_gpuaas.store.alerts import Alerts
 from slurm_gpuaas.store.audit import AuditTrail
@@ -62,6 +63,7 @@ from slurm_gpuaas.store.tables import (
     PoolRow,
     ProjectRow,
     RateRow,
+    RecoveryRow,
     ShareRow,
     Table,
     TransitionRow,
@@ -520,6 +522,35 @@ class Store:
             self._known_sums.keep(found, writes)
         return [one for sums in found.values() for one in sums]
 
+    # -- Recoveries
+
+    def put_recovery(self, recovery: Recovery) -> None:
+        """Write how far the recovery of this run of the job has come."""
+        with self._sessions.writing() as session:
+            _upsert(session, RecoveryRow, [asdict(recovery)])
+
+    def recoveries(
+        self,
+        *,
+        states: Iterable[RecoveryState] | None = None,
+        job_id: JobId | None = None,
+        since: datetime | None = None,
+        limit: int = 100_000,
+    ) -> Sequence[Recovery]:
+        """Those in one of the states, of the job, begun at `since` or later: the newest, newest first."""
+        wanted: list[ColumnElement[bool]] = []
+        if states is not None:
+            wanted.append(col(RecoveryRow.state).in_([state.value for state in states]))
+        if job_id is not None:
+            wanted.append(col(RecoveryRow.job_id) == job_id)
+        if since is not None:
+            wanted.append(col(RecoveryRow.begun_at) >= since)
+        newest = (col(RecoveryRow.begun_at).desc(), col(RecoveryRow.job_id).desc(), col(RecoveryRow.restarts).desc())
+        with self._sessions.reading() as session:
+            return tuple(
+                map(_recovery, session.exec(select(RecoveryRow).where(*wanted).order_by(*newest).limit(limit)))
+            )
+
     # -- Marks
 
     def mark(self, name: str) -> str | None:
@@ -637,6 +668,22 @@ def _placement(row: JobPlacementRow) -> JobPlacement:
         cost=row.cost,
         runner_up_cost=row.runner_up_cost,
         reason=row.reason,
+    )
+
+
+def _recovery(row: RecoveryRow) -> Recovery:
+    return Recovery(
+        job_id=JobId(row.job_id),
+        restarts=row.restarts,
+        user=UserName(row.user),
+        incident=row.incident,
+        lost=tuple(NodeName(node) for node in row.lost),
+        kept=tuple(NodeName(node) for node in row.kept),
+        spares=tuple(NodeName(node) for node in row.spares),
+        state=RecoveryState(row.state),
+        begun_at=row.begun_at,
+        ended_at=row.ended_at,
+        why=row.why,
     )
 
 

@@ -31,6 +31,7 @@ from slurm_gpuaas.domain.jobs import PlacementOutcome
 from slurm_gpuaas.domain.node_life import LimitKind
 from slurm_gpuaas.domain.outages import OutageCause
 from slurm_gpuaas.domain.policy import BudgetPeriod, Role
+from slurm_gpuaas.domain.recoveries import RecoveryState
 from slurm_gpuaas.domain.rma import RmaState
 
 
@@ -424,6 +425,23 @@ class JobPlacementRow(Table, table=True):
     cost: float
     runner_up_cost: float | None = None
     reason: str
+
+
+class RecoveryRow(Table, table=True):
+    __tablename__ = "recovery"
+    __table_args__ = (_one_of("state", RecoveryState),)
+
+    job_id: int = Field(primary_key=True, sa_type=BigInteger)
+    restarts: int = Field(primary_key=True)
+    user: str = Field(max_length=32)
+    incident: str = Field(index=True, max_length=40)
+    lost: list[str] = _json()
+    kept: list[str] = _json()
+    spares: list[str] = _json()
+    state: str = Field(index=True, max_length=20)
+    begun_at: datetime = Field(sa_column=Column(UtcDateTime(), index=True, nullable=False))
+    ended_at: datetime | None = _moment(nullable=True)
+    why: str
 
 
 class CapacityRow(Table, table=True):

@@ -70,7 +70,7 @@ PreemptParameters=send_user_signal
 # ranks of a job follow the leaf groups or blocks of the topology; without it they follow node names
 {topology}TopologyParam=SwitchAsNodeRank,BlockAsNodeRank
 SchedulerType=sched/backfill
-SchedulerParameters={scheduler},bf_interval=5,bf_window=11520,bf_resolution=300
+SchedulerParameters={scheduler},batch_sched_delay=1,bf_interval=5,bf_window=11520,bf_resolution=300
 {LUA_PLUGINS if hook else "# no plugins in this checkout: native limits alone"}
 
 AccountingStorageType=accounting_storage/slurmdbd

@@ -548,6 +548,25 @@ def test_a_reservation_over_busy_nodes_round_trips(
     assert witness.reservation("conformance") == {}
 
 
+def test_a_reservation_for_a_qos_keeps_it_when_its_nodes_change(
+    door: Door, rest: RestController, witness: Witness, no_reservation: None
+) -> None:
+    """Nobody tells the QOS but scontrol, so who changes the rest must leave it."""
+    drivers: list[Controller] = [rest, door.controller]
+    wanted = reservation(users=(), qos=(QosName("normal"),))
+    if rest.version().startswith("24."):
+        with pytest.raises(SlurmRefused, match="QOS"):
+            rest.put_reservation(wanted)
+        return
+    door.controller.put_reservation(wanted)
+    assert witness.reservation("conformance")["QOS"] == "normal"
+    for driver, nodes in zip(drivers, ("b200-02", "b200-03"), strict=False):
+        (found,) = (one for one in driver.reservations() if one.name == "conformance")
+        driver.put_reservation(replace(found, nodes=nodes))
+        said = witness.reservation("conformance")
+        assert (said["Nodes"], said["QOS"], said["Users"]) == (nodes, "normal", "(null)")
+
+
 def test_a_reservation_of_licences_alone_round_trips(
     creator: Controller, witness: Witness, no_reservation: None
 ) -> None:
