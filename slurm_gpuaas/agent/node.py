@@ -95,21 +95,23 @@ class Progress:
 
 @dataclass(slots=True)
 class Recent:
-    """Knows the same fault when it is told again: by NVML and by the kernel log, or in a burst."""
+    """Knows the same fault when it is told again: in a burst, or by NVML after the kernel log. A line of the kernel log
+    is told after NVML's event, too: it alone says where on the chip, which link, and what came before."""
 
     within: timedelta
-    _first: dict[tuple[str, bool, int, str | None], datetime] = field(default_factory=dict)
+    _first: dict[tuple[str, bool, int, str | None], tuple[datetime, EventSource]] = field(default_factory=dict)
 
     def is_new(self, event: NodeEvent) -> bool:
         """Of 154 each action is an event of its own: `None` soon after `GPU Reset` is news."""
         action = _plain(event.recovery_action) if event.code == RECOVERY_ACTION_CHANGED else None
         key, at = (event.pci or "", event.kind is EventKind.SXID, event.code, action), event.seen_at
-        first = self._first.get(key)
-        if first is not None and abs(at - first) < self.within:
-            return False
+        if (known := self._first.get(key)) is not None:
+            first, source = known
+            if abs(at - first) < self.within and (source is not EventSource.NVML or event.source is source):
+                return False
         if len(self._first) >= _REMEMBERED:
-            self._first = {k: t for k, t in self._first.items() if abs(at - t) < self.within}
-        self._first[key] = at
+            self._first = {k: (t, s) for k, (t, s) in self._first.items() if abs(at - t) < self.within}
+        self._first[key] = at, event.source
         return True
 
 

@@ -35,6 +35,7 @@ from slurm_gpuaas.domain.errors import InvalidInput, NotFound
 from slurm_gpuaas.domain.incidents import OPEN_STATES, Incident, IncidentState, Transition, stage
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.node_life import LimitKind, NodeLimit, smallest
+from slurm_gpuaas.domain.recoveries import RecoveryState
 from slurm_gpuaas.domain.reports import CheckpointTerms, HealthReport
 from slurm_gpuaas.domain.rma import RmaCase, RmaState
 from slurm_gpuaas.domain.usage import Window
@@ -342,6 +343,7 @@ def read_records(do: Operations, window: Window) -> Records:
     preemptions = seen.preemptions_for(hit, since=window.start)
     ids = {incident.id for incident in incidents}
     first = min((incident.opened_at for incident in incidents), default=window.end)
+    replaced = store.recoveries(states=[RecoveryState.DONE], since=window.start)
     return Records(
         window=window,
         now=now,
@@ -355,6 +357,7 @@ def read_records(do: Operations, window: Window) -> Records:
         failed=failed,
         preemptions=preemptions,
         use=seen.use_by_size(do.cluster, since=window.start, until=window.end),
+        spares_used=sum(len(one.spares) for one in replaced if one.begun_at < window.end),
     )
 
 

@@ -46,7 +46,7 @@ def test_an_xid_in_the_kernel_log_arrives_signed_and_whole(config: Config, daemo
     assert abs((SystemClock().now() - event.seen_at).total_seconds()) < 30
 
 
-def test_nvml_and_kernel_log_tell_of_one_fault_once(
+def test_a_fault_is_told_by_the_kernel_log_and_at_most_once_by_nvml_before_it(
     nvml: ctypes.CDLL, config: Config, daemon: Daemon, node: SimulatedNode
 ) -> None:
     with Running(config.model_copy(update={"nvml": True}), *NODES):
@@ -56,10 +56,12 @@ def test_nvml_and_kernel_log_tell_of_one_fault_once(
             with daemon._arrived:
                 daemon._arrived.wait(0.1)
         node.xid(79, 3)
-        daemon.wait_for(lambda: any(event.code == 79 for event in daemon.events))
+        daemon.wait_for(lambda: (EventSource.KERNEL_LOG, 79) in [(event.source, event.code) for event in daemon.events])
         node.xid(48, 4)
-        daemon.wait_for(lambda: any(event.code == 48 for event in daemon.events))
-    assert [event.code for event in daemon.events] == [31, 79, 48]
+        daemon.wait_for(lambda: (EventSource.KERNEL_LOG, 48) in [(event.source, event.code) for event in daemon.events])
+    for code in (31, 79, 48):
+        told = [event.source for event in daemon.events if event.code == code]
+        assert told in ([EventSource.KERNEL_LOG], [EventSource.NVML, EventSource.KERNEL_LOG])
     by_code = {event.code: event for event in daemon.events}
     assert by_code[79].gpu == 3
     assert by_code[79].serial == SimulatedNode(node.folder).read_state()["gpu.3.serial"]
