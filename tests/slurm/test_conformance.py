@@ -416,6 +416,7 @@ exit 7
     controller.signal(job, "USR1")  # it runs no more
 
 
+@pytest.mark.newest_slurm
 def test_a_reboot_leaves_a_node_down_under_our_reason(mini: Instance, controller: Controller, witness: Witness) -> None:
     node = NodeName("b200-07")
     before = node_of(controller, node).booted
