@@ -157,11 +157,13 @@ health:
 
 
 def reboot_program(checkout: str, python: str) -> str:
-    """RebootProgram of simulated nodes: hardware as after a boot, and a slurmd that says it has just booted."""
+    """RebootProgram of simulated nodes: hardware as after a boot, and a slurmd that says it has just booted.
+
+    Slurm 26.05 tells it which node; where Slurm does not, it fails, and so does the reboot.
+    """
     return f"""\
 #!/bin/sh
-# 24.11 does not say which node; the slurmd that runs this was started with its name
-node=${{SLURM_NODE_NAME:-$(tr '\\0' ' ' </proc/$PPID/cmdline | sed 's/.*-N *//; s/ .*//')}}
+node=${{SLURM_NODE_NAME:?}}
 PYTHONPATH={checkout} {python} -c 'import pathlib, sys
 from slurm_gpuaas.testbed.sim import SimulatedNode
 SimulatedNode(pathlib.Path("/run/gpuaas-sim", sys.argv[1])).reboot()' "$node"
