@@ -23,7 +23,7 @@ DRAINED = replace(GOOD, flags=NodeFlag.DRAIN, reason="cable swap")
 
 def outages(store: Store) -> list[tuple[str, float, float | None]]:
     return [
-        (one.cause.value, (one.since - EPOCH) / MINUTE, one.until and (one.until - EPOCH) / MINUTE)
+        (one.cause.value, (one.since - EPOCH) / MINUTE, None if one.until is None else (one.until - EPOCH) / MINUTE)
         for one in store.observations.outages()
     ]
 
