@@ -31,7 +31,7 @@ QUICK = """\
 ! grep -q 'lost 1' "/run/gpuaas-sim/${SLURMD_NODENAME:?}/nvml.state"
 """
 HEALTH = {
-    "interval": 1,
+    "interval": 0.3,
     "breaker": {"share": 100},
     "repair": {
         "evidence": {"command": ["/bin/sh", "-c", "cp /run/gpuaas-sim/$0/nvml.state /tmp/$1 && echo /tmp/$1"]},
