@@ -242,7 +242,7 @@ class Intake:
             if step.what is What.ENDED:
                 changed.pop(incident.id, None)
                 self._ledger.change(
-                    incident,
+                    self._ledger.get(incident.id),
                     "incident.close",
                     evidence,
                     state=IncidentState.CLOSED,
