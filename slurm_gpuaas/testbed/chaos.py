@@ -38,6 +38,7 @@ from slurm_gpuaas.testbed.rootfs import SOURCE, VENV
 from slurm_gpuaas.testbed.sim import SimulatedNode
 
 USER: Final = "alice"
+PARTITION: Final = "chaos-all"
 FOLDER: Final = "/run/chaos"
 SCRIPT: Final = Path(__file__).with_name("chaos_job.sh")
 STORE: Final = "sqlite:////var/lib/gpuaas/gpuaas.db"
@@ -119,6 +120,11 @@ class Damage:
     until: float | None
     """When it passes by itself."""
 
+    @property
+    def harmful(self) -> bool:
+        """Somebody notices it sooner or later."""
+        return self.fault.signal.harm is not Harm.NONE
+
 
 @dataclass
 class Campaign:
@@ -149,7 +155,7 @@ class Campaign:
         self._services = {
             service.name: service for service in (GPUAASD, agent(self.instance), SLURMCTLD, SLURMDBD, SLURMRESTD)
         }
-        self._start = 0.0
+        self._start = self._looked = 0.0
 
     def run(self) -> Result:
         """Carry out the plan on an instance that is up with its daemon, and wait until all jobs and repairs are over.
@@ -158,7 +164,7 @@ class Campaign:
             TestbedError: jobs or repairs did not end in time.
         """
         self._prepare()
-        began = self._start = time.monotonic()
+        began = self._start = self._looked = time.monotonic()
         with ThreadPoolExecutor(max_workers=4) as pool:
             crew = pool.submit(self._until_over, self._crew, CREW_EVERY_S)
             check = None if self.layer else pool.submit(self._until_over, self._check, CHECK_EVERY / self.compress)
@@ -196,6 +202,7 @@ class Campaign:
             instance.write("/etc/gpuaas/gpuaasd.yaml", yaml.safe_dump(config))
             instance.start(GPUAASD)
             instance.start(self._services["gpuaas-agent"])
+            instance.wait_for("The hook's snapshot", lambda: "\tchaos\t" in self._snapshot())
 
     def _snapshot(self) -> str:
         path = self.instance.path("/run/gpuaas/snapshot")
@@ -212,14 +219,21 @@ class Campaign:
     # ------------------------------------------------------------------ deeds of the plan
 
     def _follow(self, deeds: Sequence[tuple[float, Callable[[], None]]]) -> None:
-        for at, deed in deeds:
-            self._over.wait(max(0.0, self._start + at / self.compress - time.monotonic()))
-            deed()
+        try:
+            for at, deed in deeds:
+                if self._over.wait(max(0.0, self._start + at / self.compress - time.monotonic())):
+                    return  # somebody else has failed
+                deed()
+        except BaseException:
+            self._over.set()
+            raise
 
     def _submitter(self, work: Work) -> Callable[[], None]:
         def submit() -> None:
             times = (work.seconds, CHECKPOINT, START, WATCHDOG)
             argv = ["sbatch", "--parsable", "--requeue", "--output=/dev/null", "--time=60", "--job-name=chaos"]
+            if not self.layer:  # the hook would say so
+                argv += ["--account=chaos", f"--partition={PARTITION}", "--qos=guaranteed-chaos"]
             argv += [f"--nodes={work.nodes}", f"--gpus-per-node={self.instance.cluster.gpus}", f"{FOLDER}/job.sh"]
             argv += [str(round(seconds / self.compress * 1e6)) for seconds in times]
             job = self._insist(argv, user=USER).strip()
@@ -306,7 +320,9 @@ class Campaign:
         now = time.monotonic()
         self._pass(now)
         states = self._states()
-        self.out_node_seconds += CREW_EVERY_S * sum(1 for state in states.values() if LEAVES.search(state))
+        looked = time.monotonic()
+        self.out_node_seconds += (looked - self._looked) * sum(1 for state in states.values() if LEAVES.search(state))
+        self._looked = looked
         for name in self._names:
             if not EMPTY.search(states.get(name, "")):
                 self._due.pop(name, None)
@@ -332,9 +348,7 @@ class Campaign:
         """Users complain of a node that keeps costing them jobs and that nobody took out."""
         with self._lock:
             old = any(
-                damage.until is None
-                and damage.fault.signal.harm is not Harm.NONE
-                and now - damage.since > TICKET_AFTER / self.compress
+                damage.until is None and damage.harmful and now - damage.since > TICKET_AFTER / self.compress
                 for damage in self._damage[name]
             )
         if old and not LEAVES.search(state):
@@ -387,7 +401,8 @@ class Campaign:
             with suppress(GpuaasError):
                 left = self._ask("squeue", "-h", "-o", "%A").split()
                 out = [name for name, state in self._states().items() if LEAVES.search(state)]
-                return not left and not out and not any(self._damage.values()) and not self._open_incidents()
+                harmful = any(damage.harmful for damages in self._damage.values() for damage in damages)
+                return not left and not out and not harmful and not self._open_incidents()
             return False
 
         deadline = time.monotonic() + SETTLE_S

@@ -160,9 +160,9 @@ WIDEST: Final = 8
 SIZES: Final = ((1, 8), (2, 6), (4, 5), (8, 4), (16, 2), (24, 1))
 """Nodes of a job, and the weight of that size."""
 WORK: Final = (20 * MINUTE, 50 * MINUTE)
-LOAD: Final = 0.7
+LOAD: Final = 0.55
 """Part of the fleet's node-hours that the jobs need without any fault."""
-ARRIVES_WITHIN: Final = 0.6
+ARRIVES_WITHIN: Final = 0.75
 """Jobs arrive in this part of the campaign, a third of them at once."""
 
 KILL_EVERY: Final = 12 * MINUTE

@@ -104,8 +104,8 @@ def test_some_faults_have_no_signal_at_all() -> None:
 
 def test_deeds_are_in_order_and_within_the_hours() -> None:
     plan = plan_of(3, kill=True)
-    for deeds in (plan.faults, plan.kills):
-        assert all(before.at <= after.at for before, after in pairwise(deeds))
+    for moments in ([fault.at for fault in plan.faults], [kill.at for kill in plan.kills]):
+        assert all(before <= after for before, after in pairwise(moments))
     assert all(0 <= one.at < plan.hours * HOUR for one in (*plan.faults, *plan.jobs, *plan.kills))
 
 
@@ -113,7 +113,7 @@ def test_jobs_fill_the_fleet_and_each_fits_into_a_quarter_of_it() -> None:
     for nodes in (8, NODES):
         plan = plan_of(3, nodes=nodes)
         needed = sum(work.nodes * work.seconds for work in plan.jobs)
-        assert 0.6 < needed / (nodes * plan.hours * HOUR) < 1.0
+        assert 0.5 < needed / (nodes * plan.hours * HOUR) < 0.8
         assert max(work.nodes for work in plan.jobs) <= nodes / 4
 
 
