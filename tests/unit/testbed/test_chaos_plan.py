@@ -106,7 +106,8 @@ def test_deeds_are_in_order_and_within_the_hours() -> None:
     plan = plan_of(3, kill=True)
     for moments in ([fault.at for fault in plan.faults], [kill.at for kill in plan.kills]):
         assert all(before <= after for before, after in pairwise(moments))
-    assert all(0 <= one.at < plan.hours * HOUR for one in (*plan.faults, *plan.jobs, *plan.kills))
+        assert all(0 <= at < plan.hours * HOUR for at in moments)
+    assert all(0 <= work.at < plan.hours * HOUR for work in plan.jobs)
 
 
 def test_jobs_fill_the_fleet_and_each_fits_into_a_quarter_of_it() -> None:
