@@ -137,7 +137,7 @@ def _print_results(results: list[Result]) -> None:
     rows: list[tuple[str, list[str]]] = [
         ("ETTR", [f"{one.ettr:.3f}" for one in results]),
         ("ETTR of a job on all nodes at the published rate", [f"{one.ettr_expected:.3f}" for one in results]),
-        ("cost of a failure to its job", [f"{one.minutes_per_failure:.1f} min" for one in results]),
+        ("cost of a fault to all jobs", [f"{one.minutes_per_fault:.1f} min" for one in results]),
         ("jobs complete", [f"{one.complete} of {one.jobs}" for one in results]),
         ("jobs lost", [str(len(one.lost_jobs)) for one in results]),
         ("runs cut short", [str(one.restarts) for one in results]),

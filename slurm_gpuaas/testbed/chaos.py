@@ -31,8 +31,9 @@ from slurm_gpuaas.testbed import slurmconf
 from slurm_gpuaas.testbed.boot import GPUAASD, SLURMCTLD, SLURMDBD, SLURMRESTD, Service, agent
 from slurm_gpuaas.testbed.chaos_figures import Effect, Entry, Run, Step, effect_of, expected_ettr, ledger_faults, total
 from slurm_gpuaas.testbed.chaos_plan import HOUR, MINUTE, PUBLISHED_RATE, Fault, Harm, Plan, Sign, Work
-from slurm_gpuaas.testbed.errors import CommandFailed, TestbedError
+from slurm_gpuaas.testbed.errors import CommandFailed, ServiceFailed, TestbedError
 from slurm_gpuaas.testbed.instance import Instance, end
+from slurm_gpuaas.testbed.profiles import Cluster
 from slurm_gpuaas.testbed.progress import Note, Progress, SilentProgress
 from slurm_gpuaas.testbed.rootfs import SOURCE, VENV
 from slurm_gpuaas.testbed.sim import SimulatedNode
@@ -58,7 +59,8 @@ UNKNOWN_REPAIR: Final = 10 * MINUTE
 DRAIN_WINDOW: Final = 10 * MINUTE
 
 RESTART_S: Final = 2.0
-"""Until a killed service is started again, as a unit file with RestartSec would; real, not compressed."""
+RESTARTS: Final = 10
+"""Until a killed service is started again, and how often that is tried; real, not compressed."""
 CREW_EVERY_S: Final = 1.0
 SETTLE_S: Final = 300.0
 SAVED_WITHIN_S: Final = 10.0
@@ -66,6 +68,8 @@ SAVED_WITHIN_S: Final = 10.0
 APPLICATION: Final = frozenset({13, 31, 43, 45})
 GONE_OR_COUNTED: Final = re.compile(r"\.lost [1-9]|ecc_volatile_uncorrected [1-9]")
 LEAVES: Final = re.compile(r"drain|down|fail")
+AWAY: Final = re.compile(r"[Uu]nable to contact|refused|timed? ?out|Zero Bytes|reset by peer")
+"""What Slurm's commands say when a daemon is away."""
 EMPTY: Final = re.compile(r"drained|down")
 
 
@@ -79,7 +83,8 @@ class Result:
         left_drained: nodes out of service when everything was mended.
         drained_healthy: nodes that the layer drained though nothing but an application failed on them.
         out_of_service: GPU-hours of nodes that were drained or down.
-        minutes_per_failure: what a failure cost the job that it met, on average.
+        minutes_per_fault: what a fault cost all jobs together, on average: lost, but for each job's first start, and
+            waited.
         ettr_expected: of a job on all nodes at the published rate, each failure costing as much as here.
     """
 
@@ -94,7 +99,7 @@ class Result:
     lost: float
     waiting: float
     out_of_service: float
-    minutes_per_failure: float
+    minutes_per_fault: float
     ettr_expected: float
     faults: int
     skipped: int
@@ -192,7 +197,7 @@ class Campaign:
         for folder in (FOLDER, f"{FOLDER}/broken", f"{FOLDER}/jobs"):
             instance.make_folder(folder, mode=0o1777)
         instance.write(f"{FOLDER}/job.sh", SCRIPT.read_text(), mode=0o755)
-        instance.write(f"{FOLDER}/policy.yaml", yaml.safe_dump_all(_policy(cluster.name, cluster.model, self._names)))
+        instance.write(f"{FOLDER}/policy.yaml", yaml.safe_dump_all(_policy(cluster)))
         instance.exec(["gpuaas", "policy", "apply", "--yes", "-f", f"{FOLDER}/policy.yaml"])
         instance.wait_for("The hook's snapshot", lambda: "\tchaos\t" in self._snapshot())
         self._stop_layer()
@@ -296,10 +301,22 @@ class Campaign:
             self.instance.stop(service, signal_name="KILL")
             self.killed.append((time.monotonic(), name))
             self.note(f"{name} killed")
-            self._over.wait(RESTART_S)
-            self.instance.start(service)
+            self._start_again(service)
 
         return kill
+
+    def _start_again(self, service: Service) -> None:
+        """As a unit file with Restart=always would. A slurmctld that was killed before it wrote its first state ends at
+        the next start ("No Assoc usage file to recover"), and starts at the one after."""
+        for attempt in range(RESTARTS):
+            self._over.wait(RESTART_S)
+            try:
+                self.instance.start(service)
+            except ServiceFailed:
+                if attempt == RESTARTS - 1:
+                    raise
+            else:
+                return
 
     # ------------------------------------------------------------------ people and the plain check
 
@@ -419,19 +436,20 @@ class Campaign:
         runs, states = self._accounting()
         effects: list[tuple[int, Effect]] = []
         restarts = 0
-        weights = 0.0
+        wasted = 0.0
         for job, (work, _) in self.accepted.items():
             gpus = work.nodes * self.instance.cluster.gpus
             productive = work.seconds / self.compress if states.get(job) == "COMPLETED" else self._saved(job)
             effect = effect_of(runs[job], productive=productive)
             effects.append((gpus, effect))
             restarts += max(0, len(runs[job]) - 1)
-            weights += effect.lost + effect.waiting
+            wasted += max(0.0, effect.lost - START / self.compress) + effect.waiting
         lost = sorted(job for job in self.accepted if states.get(job) != "COMPLETED")
         excused = sorted(job for job in lost if self._excused(self.accepted[job][1]))
         whole = total(effects)
         hours = self.compress / HOUR
-        cost = weights * self.compress / restarts if restarts else 0.0
+        done = len(self.plan.faults) - self.skipped
+        cost = wasted * self.compress / done if done else 0.0
         incidents, faults, healthy = self._ledger() if self.layer else (0, (), ())
         return Result(
             layer=self.layer,
@@ -445,9 +463,9 @@ class Campaign:
             lost=whole.lost * hours,
             waiting=whole.waiting * hours,
             out_of_service=self.out_node_seconds * self.instance.cluster.gpus * hours,
-            minutes_per_failure=cost / MINUTE,
+            minutes_per_fault=cost / MINUTE,
             ettr_expected=expected_ettr(nodes=len(self._names), per_node_day=PUBLISHED_RATE / 1_000, cost=cost),
-            faults=len(self.plan.faults) - self.skipped,
+            faults=done,
             skipped=self.skipped,
             kills=len(self.killed),
             incidents=incidents,
@@ -537,41 +555,25 @@ class Campaign:
 
     def _insist(self, argv: Sequence[str], *, user: str = "root", env: dict[str, str] | None = None) -> str:
         """What a command prints; tried again for a while, since slurmctld or slurmdbd may be away."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while True:
             try:
                 return self.instance.exec(argv, user=user, env=env, cwd="/tmp").stdout  # noqa: S108
             except CommandFailed as failed:
-                if time.monotonic() > deadline or not re.search(
-                    r"[Uu]nable to contact|refused|timed? ?out", failed.stderr
-                ):
+                if time.monotonic() > deadline or not AWAY.search(failed.stderr):
                     raise
                 time.sleep(0.5)
 
 
-def _policy(cluster: str, model: str, nodes: Sequence[str]) -> Iterable[dict[str, object]]:
+def _policy(cluster: Cluster) -> Iterable[dict[str, object]]:
     """All nodes guaranteed to one project, whose only member submits the jobs."""
-    first, last = nodes[0], nodes[-1].removeprefix(f"{model}-")
     yield {"kind": "Organisation", "name": "chaos"}
     yield {"kind": "Project", "name": "chaos", "organisation": "chaos"}
     yield {"kind": "Member", "project": "chaos", "user": USER}
-    yield {
-        "kind": "Pool",
-        "name": "chaos",
-        "cluster": cluster,
-        "model": model,
-        "shares": [{"name": "all", "nodes": f"{model}-[{first.removeprefix(f'{model}-')}-{last}]"}],
-    }
-    yield {
-        "kind": "Grant",
-        "name": "chaos",
-        "project": "chaos",
-        "pool": "chaos",
-        "share": "all",
-        "gpus": len(nodes) * 8,
-        "starts": "2020-01-01",
-        "ends": "2098-12-31",
-    }
+    share = {"name": "all", "nodes": cluster.hostlist}
+    yield {"kind": "Pool", "name": "chaos", "cluster": cluster.name, "model": cluster.model, "shares": [share]}
+    grant = {"gpus": cluster.nodes * cluster.gpus, "starts": "2020-01-01", "ends": "2098-12-31"}
+    yield {"kind": "Grant", "name": "chaos", "project": "chaos", "pool": "chaos", "share": "all", **grant}
 
 
 def campaign(
