@@ -29,6 +29,7 @@ from slurm_gpuaas.domain.errors import GpuaasError
 from slurm_gpuaas.domain.incidents import IncidentState
 from slurm_gpuaas.testbed import slurmconf
 from slurm_gpuaas.testbed.boot import GPUAASD, SLURMCTLD, SLURMDBD, SLURMRESTD, Service, agent
+from slurm_gpuaas.testbed.cache import Cache
 from slurm_gpuaas.testbed.chaos_figures import Effect, Entry, Run, Step, effect_of, expected_ettr, ledger_faults, total
 from slurm_gpuaas.testbed.chaos_plan import HOUR, MINUTE, PUBLISHED_RATE, Fault, Harm, Plan, Sign, Work
 from slurm_gpuaas.testbed.errors import CommandFailed, ServiceFailed, TestbedError
@@ -200,6 +201,9 @@ class Campaign:
         instance.write(f"{FOLDER}/policy.yaml", yaml.safe_dump_all(_policy(cluster)))
         instance.exec(["gpuaas", "policy", "apply", "--yes", "-f", f"{FOLDER}/policy.yaml"])
         instance.wait_for("The hook's snapshot", lambda: "\tchaos\t" in self._snapshot())
+        # One that is killed in its first five minutes never starts again: it has not yet written its assoc_usage file.
+        instance.stop(SLURMCTLD)
+        instance.start(SLURMCTLD)
         self._stop_layer()
         if self.layer:
             config = yaml.safe_load(slurmconf.gpuaasd_yaml(cluster))
@@ -306,8 +310,7 @@ class Campaign:
         return kill
 
     def _start_again(self, service: Service) -> None:
-        """As a unit file with Restart=always would. A slurmctld that was killed before it wrote its first state ends at
-        the next start ("No Assoc usage file to recover"), and starts at the one after."""
+        """As a unit file with Restart=always would."""
         for attempt in range(RESTARTS):
             self._over.wait(RESTART_S)
             try:
@@ -594,5 +597,8 @@ def campaign(
     try:
         with shown.step(f"{name}: {plan.hours:g} hours, {'with' if layer else 'without'} the layer") as note:
             return Campaign(instance, plan, layer, compress, note).run()
+    except TestbedError as error:
+        error.way_out = f"Its logs were kept in {instance.keep_logs(Cache.default().logs / name)}."
+        raise
     finally:
         instance.down()
