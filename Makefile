@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test install dev lint bench soak docs clean
+.PHONY: help demo test coverage install dev lint bench soak docs clean
 
 help: ## Say what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,12 +33,15 @@ test: $(STAMP)-dev ## Lint, types and the whole suite on real Slurm (root)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 lint: $(STAMP)-dev
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+coverage: $(STAMP)-dev ## The whole suite again with the lines and branches it covers (root; slow)
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
 
 bench: $(STAMP)-dev ## Ratios against the obvious alternative, side by side; GROUP=name for one group
 	$(BIN)/python -m tests.bench $(GROUP)

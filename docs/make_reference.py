@@ -24,7 +24,8 @@ FOLDER = Path(__file__).with_name("reference") / "generated"
 def commands() -> str:
     parts = ["# Commands\n\nEvery command says the same under `--help`.\n"]
     for context in _walk(click.Context(cli, info_name="gpuaas")):
-        if not isinstance(context.command, click.Group) or context.parent is None:
+        command = context.command
+        if not isinstance(command, click.Group) or context.parent is None or command.invoke_without_command:
             level = "##" if context.parent is None or context.parent.parent is None else "###"
             parts.append(f"{level} `{context.command_path}`\n\n```text\n{context.get_help()}\n```\n")
         else:

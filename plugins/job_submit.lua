@@ -237,7 +237,7 @@ end
 ------------------------------------------------------------------------------------------------------------------------
 -- Snapshot
 
--- The head of the snapshot in force, and what was looked up in it last: { hash=, partitions=, bypass=, gate=, segments=,
+-- The head of the snapshot in force, and what was looked up in it last: { hash=, partitions=, bypass=, limited=, gate=, segments=,
 -- buckets=, index=, records= (where they begin), found= { kind = { name to what is known } }, kept= (how many) }. Only `file`, open
 -- during a call, is of this call alone.
 local current = nil
@@ -284,6 +284,9 @@ local HEAD = {
   end,
   bypass = function(into, f)
     into.bypass[f[2]] = true
+  end,
+  limited = function(into, f)
+    into.limited[#into.limited + 1] = { largest = number_of(f[2]), nodes = assert(f[3], "too short") }
   end,
   index = function(into, f)
     into.buckets = number_of(f[2])
@@ -405,7 +408,7 @@ end
 -- Reads the head, and where the rest is.
 local function read_head(file, hash)
   local found = { member = {}, project = {} }
-  local into = { hash = hash, partitions = {}, bypass = { root = true }, found = found, kept = 0 }
+  local into = { hash = hash, partitions = {}, bypass = { root = true }, limited = {}, found = found, kept = 0 }
   for line in file:lines() do
     local f = fields_of(line)
     -- a kind this version does not know is of a newer daemon and no reason to stop
@@ -948,6 +951,24 @@ local function to_gate(snap, job, sides, offset)
   end
 end
 
+-- Nodes that fail often are kept from large jobs, since one fault ends the work of all nodes: these exclude them. Who
+-- names nodes chose for himself.
+local function keep_off(snap, job, nodes)
+  if text(job.req_nodes) then
+    return
+  end
+  local names = {}
+  for _, one in ipairs(snap.limited) do
+    if nodes > one.largest then
+      names[#names + 1] = one.nodes
+    end
+  end
+  if #names > 0 then
+    local own = text(job.exc_nodes)
+    job.exc_nodes = (own and own .. "," or "") .. joined(names, ",")
+  end
+end
+
 -- Whether a job would be considered at once if there were room.
 local function ready(job)
   local begin = set(job.begin_time, NO_VAL)
@@ -989,6 +1010,9 @@ local function submit(snap, job, part_list)
   end
   if snap.gate then
     to_gate(snap, job, joined(verdict.sides), offset)
+  end
+  if #snap.limited > 0 then
+    keep_off(snap, job, math.max(request.nodes or 1, request.max_nodes or 1))
   end
   return ready(job) and advice(verdict)
 end

@@ -235,6 +235,8 @@ class FakeController(_Calls):
         self.job_by_id: dict[JobId, Job] = {job.id: job for job in jobs}
         self.reservation_by_name: dict[str, Reservation] = {}
         self.reconfigured = 0
+        self.reboots_at_once = True
+        self.signals: list[tuple[JobId, str]] = []
 
     # -- Controller
 
@@ -264,6 +266,15 @@ class FakeController(_Calls):
                 kept = node.flags & ~(NodeFlag.DRAIN | NodeFlag.FAIL)
                 self.node_by_name[node.name] = replace(node, base=base, flags=kept, reason="")
 
+    def reboot(self, node: NodeName, reason: str) -> None:
+        """As Slurm with nextstate=DOWN. `reboots_at_once` says whether the node is back when this returns."""
+        with self._call("reboot"):
+            (held,) = self._known([node])
+            flags, words = held.flags | NodeFlag.DRAIN | NodeFlag.REBOOT, f"{reason} : reboot issued"
+            self.node_by_name[node] = replace(held, base=NodeBase.DOWN, flags=flags, reason=words)
+            if self.reboots_at_once:
+                self.boot(node)
+
     def requeue(self, job: JobId, *, restarts: int | None = None) -> None:
         with self._call("requeue"):
             held = self._job(job)
@@ -283,6 +294,11 @@ class FakeController(_Calls):
             if job in self.job_by_id and not self.job_by_id[job].state.ended:
                 self.finish(job, JobState.CANCELLED)
 
+    def signal(self, job: JobId, signal: str) -> None:
+        with self._call("signal"):
+            if job in self.job_by_id and self.job_by_id[job].state is JobState.RUNNING:
+                self.signals.append((job, signal))
+
     def update_job(self, job: JobId, change: JobChange) -> None:
         with self._call("update_job"):
             held = self._job(job)
@@ -294,6 +310,7 @@ class FakeController(_Calls):
                 raise SlurmRefused(f"Job {job} is no longer pending execution.", way_out="Read the jobs again.")
             wanted = {
                 "required_nodes": change.required_nodes,
+                "excluded_nodes": change.excluded_nodes,
                 "licenses": change.licenses,
                 "reservation": change.reservation,
                 "priority": change.priority,
@@ -318,6 +335,8 @@ class FakeController(_Calls):
 
     def delete_reservation(self, name: str) -> None:
         with self._call("delete_reservation"):
+            if any(job.reservation == name and not job.state.ended for job in self.job_by_id.values()):
+                raise SlurmRefused("Requested reservation is in use.", way_out="Let its jobs leave it.")
             self.reservation_by_name.pop(name, None)
 
     def reconfigure(self) -> None:
@@ -325,6 +344,14 @@ class FakeController(_Calls):
             self.reconfigured += 1
 
     # -- the scheduler, played by the test
+
+    def boot(self, node: str) -> None:
+        """A node that was told to reboot is back."""
+        held = self.node_by_name[NodeName(node)]
+        flags = held.flags & ~(NodeFlag.DRAIN | NodeFlag.REBOOT)
+        self.node_by_name[held.name] = replace(
+            held, flags=flags, reason=f"{held.reason} : reboot complete", booted=self.clock.now()
+        )
 
     def start(self, job_id: int, nodes: Sequence[str]) -> None:
         """Run a pending job on the nodes, now."""

@@ -21,8 +21,10 @@ import structlog
 
 from slurm_gpuaas.agent.node import NodeAgent
 from slurm_gpuaas.api.node_events import MAX_BATCH, NODE_EVENTS_PATH, NodeEventBatch
+from slurm_gpuaas.api.node_samples import NODE_SAMPLES_PATH
 from slurm_gpuaas.api.signing import sign
 from slurm_gpuaas.domain.clock import Clock
+from slurm_gpuaas.domain.telemetry import SampleBatch
 
 FIRST_RETRY_S: Final = 0.25
 LONGEST_RETRY_S: Final = 10.0
@@ -66,19 +68,20 @@ class DaemonClient:
         self._tls = ssl.create_default_context(cafile=ca) if address.startswith("https:") else None
         self._connection: http.client.HTTPConnection | None = None
 
-    def post(self, batch: NodeEventBatch, key: bytes) -> None:
+    def post(self, batch: NodeEventBatch | SampleBatch, key: bytes) -> None:
         """Send one batch.
 
         Raises:
             Undelivered: try again later.
             Rejected: do not.
         """
+        path = NODE_SAMPLES_PATH if isinstance(batch, SampleBatch) else NODE_EVENTS_PATH
         body = batch.model_dump_json().encode()
-        headers = sign(key, method="POST", path=NODE_EVENTS_PATH, node=batch.node, body=body, now=self._clock.now())
+        headers = sign(key, method="POST", path=path, node=batch.node, body=body, now=self._clock.now())
         headers["Content-Type"] = "application/json"
         used = self._connection is not None
         try:
-            status, answer = self._exchange(body, headers)
+            status, answer = self._exchange(path, body, headers)
         except (OSError, http.client.HTTPException) as error:
             self.close()
             if not used:
@@ -96,10 +99,10 @@ class DaemonClient:
             self._connection.close()
             self._connection = None
 
-    def _exchange(self, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
+    def _exchange(self, path: str, body: bytes, headers: dict[str, str]) -> tuple[int, bytes]:
         if self._connection is None:
             self._connection = self._connect()
-        self._connection.request("POST", NODE_EVENTS_PATH, body, headers)
+        self._connection.request("POST", path, body, headers)
         response = self._connection.getresponse()
         return response.status, response.read()
 
@@ -139,8 +142,11 @@ class Delivery:
         self._retry: dict[NodeAgent, float] = {}
         self._one_by_one: dict[NodeAgent, int] = {}
         """How many of a node's oldest events were in a batch that was rejected."""
+        self._hurried = False
+        """An event came since it was last looked who is due."""
         self._stopping = False
         self._told = ""
+        self._samples_told = ""
         self._thread = threading.Thread(target=self._run, name="delivery", daemon=True)
 
     def add(self, agents: Iterable[NodeAgent]) -> None:
@@ -156,6 +162,7 @@ class Delivery:
         with self._changed:
             if agent not in self._retry:
                 self._due[agent] = self._monotonic()
+                self._hurried = True
                 self._changed.notify()
 
     def start(self) -> None:
@@ -172,7 +179,7 @@ class Delivery:
         """Deliver all that waits, in this thread. False when something could not be."""
         delivered = True
         for agent in tuple(self._due):
-            while delivered and len(agent.spool):
+            while delivered and (len(agent.spool) or agent.inventory):
                 delivered = self._deliver(agent)
         return delivered
 
@@ -185,12 +192,16 @@ class Delivery:
                 if self._stopping:
                     return
                 ready = self._ready()
+                self._hurried = False
             for agent in ready:
+                if self._hurried and not agent.spool:  # whoever has events comes first
+                    break
                 self._deliver(agent)
 
     def _ready(self) -> list[NodeAgent]:
+        """Who is due, those with events first."""
         now = self._monotonic()
-        return [agent for agent, due in self._due.items() if due <= now]
+        return sorted((agent for agent, due in self._due.items() if due <= now), key=lambda agent: not agent.spool)
 
     def _deliver(self, agent: NodeAgent) -> bool:
         """Send what a node has, or its heartbeat; then say when it sends next."""
@@ -217,13 +228,23 @@ class Delivery:
         return True
 
     def _send(self, agent: NodeAgent) -> bool:
-        """One batch. True when more waits.
+        """One batch: events, else samples, else none, which says that the node lives. True when more waits. What GPUs
+        the node has goes first, by itself: an older gpuaasd that refuses it must not refuse events with it.
 
         One faulty event must not cost the others: those of a rejected batch are sent again one by one.
         """
+        if (inventory := agent.inventory) is not None:
+            try:
+                self._client.post(inventory, self._key_of(agent))
+            except Rejected as error:
+                log.warning("delivery.inventory_rejected", node=agent.node, error=str(error))
+            agent.inventory_told(inventory)
+            return True
         one_by_one = self._one_by_one.get(agent, 0)
         with agent.lock:
             events = agent.spool.head(1 if one_by_one else MAX_BATCH)
+        if not events and self._send_samples(agent):
+            return len(agent.samples) > 0
         why = None
         try:
             self._client.post(NodeEventBatch(node=agent.node, events=tuple(events)), self._key_of(agent))
@@ -235,6 +256,31 @@ class Delivery:
             why = str(error)
         self._one_by_one[agent] = max(0, one_by_one - 1)
         return agent.sent(len(events), rejected=why)
+
+    def _send_samples(self, agent: NodeAgent) -> bool:
+        """One batch of samples; false when none waits, or gpuaasd did not take it. They wait for the next heartbeat
+        then: a failure of theirs must never hold up events."""
+        if (head := agent.samples.head()) is None:
+            return False
+        batch, end = head
+        try:
+            self._client.post(batch, self._key_of(agent))
+        except Rejected as error:
+            agent.samples.done(end)
+            self._tell_of_samples(agent, f"{error}; they are dropped")
+            return False
+        except Undelivered as error:
+            self._tell_of_samples(agent, str(error))
+            return False
+        agent.samples.done(end)
+        self._samples_told = ""
+        return True
+
+    def _tell_of_samples(self, agent: NodeAgent, error: str) -> None:
+        """Once, until it works again."""
+        if not self._samples_told:
+            self._samples_told = error
+            log.warning("samples.undelivered", node=agent.node, error=error, waiting=len(agent.samples))
 
 
 def _sentence(answer: bytes) -> str:

@@ -8,10 +8,13 @@ be given by user space, which is how a forged line is told from the driver's.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
+
+from slurm_gpuaas.domain.errors import InvalidInput
 
 RECORD_MAX: Final = 8192
 """Bytes; the kernel's own limit of one record (PRINTKRB_RECORD_MAX is below it)."""
@@ -20,16 +23,22 @@ _CHUNK: Final = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """`microseconds` since boot."""
+    """`microseconds` since boot. `cursor` is the journal's name of the record, where it came through the journal; only
+    without one does `sequence` mean anything."""
 
     priority: int
     sequence: int
     microseconds: int
     text: str
+    cursor: str | None = None
 
     @property
     def from_kernel(self) -> bool:
         return self.priority >> 3 == 0
+
+
+DRIVER_LINES: Final = ("NVRM:", "nvidia-nvswitch")
+"""How lines of NVIDIA's driver begin."""
 
 
 class KernelLog(Protocol):
@@ -48,6 +57,20 @@ def parse(raw: bytes) -> Record | None:
         return None
     first_line = text.split(b"\n", 1)[0]
     return Record(int(fields[0]), int(fields[1]), int(fields[2]), first_line.decode("utf-8", "replace"))
+
+
+def open_kernel_log(path: Path) -> KmsgDevice | KmsgFile:
+    """
+    Raises:
+        InvalidInput: it cannot be read.
+    """
+    try:
+        return KmsgDevice(path) if stat.S_ISCHR(path.stat().st_mode) else KmsgFile(path)
+    except OSError as error:
+        raise InvalidInput(
+            f"Kernel log {path} cannot be read: {os.strerror(error.errno or 0)}.",
+            way_out="The agent needs CAP_SYSLOG (run it as root, as the unit file does).",
+        ) from None
 
 
 class KmsgDevice:

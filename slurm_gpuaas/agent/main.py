@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
 import logging
 import os
 import resource
 import selectors
 import signal
 import socket
-import stat
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -22,20 +20,23 @@ import click
 import structlog
 
 from slurm_gpuaas import __version__
-from slurm_gpuaas.agent.config import DEFAULT_CONFIG, Config
+from slurm_gpuaas.agent.config import DEFAULT_CONFIG, Config, Site
 from slurm_gpuaas.agent.delivery import DaemonClient, Delivery
 from slurm_gpuaas.agent.inotify import Inotify
-from slurm_gpuaas.agent.kmsg import KernelLog, KmsgDevice, KmsgFile
+from slurm_gpuaas.agent.kmsg import KernelLog, KmsgDevice, KmsgFile, open_kernel_log
 from slurm_gpuaas.agent.node import NodeAgent, read_boot_id
 from slurm_gpuaas.api.keyfile import read_master_key
 from slurm_gpuaas.api.signing import node_key
 from slurm_gpuaas.domain.clock import SystemClock
-from slurm_gpuaas.domain.errors import ExitCode, GpuaasError, InvalidInput
+from slurm_gpuaas.domain.errors import ExitCode, GpuaasError
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import expand_nodes
 
 if TYPE_CHECKING:
+    from slurm_gpuaas.agent.checks.periodic import Periodic
+    from slurm_gpuaas.agent.journal import JournalSource
     from slurm_gpuaas.agent.nvml import NvmlSource
+    from slurm_gpuaas.agent.sampler import Sampler
 
 STACK_BYTES: Final = 512 << 10
 """Of the threads that wait in NVML; the default of 8 MiB is for programs that recurse."""
@@ -68,7 +69,7 @@ class Agent:
                 folder=config.for_node(config.spool, node),
                 spool_max_bytes=config.spool_max_bytes,
                 same_within=config.same_within,
-                boot_id=partial(read_boot_id, self._hardware(node) / "boot_id" if self._simulated else config.boot_id),
+                boot_id=partial(read_boot_id, config.hardware(node, "boot_id", config.boot_id)),
                 clock=clock,
                 on_event=self._delivery.hurry,
             )
@@ -77,30 +78,34 @@ class Agent:
         self._delivery.add(self._agents)
         self._wake_read, self._wake_write = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
 
-    @property
-    def _simulated(self) -> bool:
-        return self._config.simulated_hardware is not None
-
-    def _hardware(self, node: NodeName) -> Path:
-        assert self._config.simulated_hardware is not None  # asked only when _simulated
-        return self._config.simulated_hardware / node
-
     def once(self) -> bool:
-        """Read what the kernel log holds, deliver it, and end. False when something could not be delivered."""
+        """Read what the kernel log holds, look at the GPUs, run the periodic checks, deliver what was found, and end.
+        False when something could not be delivered.
+
+        Raises:
+            InvalidInput: the kernel log cannot be read.
+        """
         self._start_nvml()
         for agent, kernel_log in self._kernel_logs():
-            for record in kernel_log.read():
-                agent.see_record(record)
+            _read(agent, kernel_log)
+        for journal in self._journals():
+            journal.read_all()
+        if (periodic := self._periodic()) is not None:
+            periodic.look()
         return self._delivery.flush()
 
     def run(self) -> None:
         """Watch until `stop`."""
-        sources = self._start_nvml()
+        nvml = self._start_nvml()
         self._delivery.start()
         log.info("agent.ready", version=__version__, nodes=len(self._agents), daemon=self._config.daemon)
+        later: list[JournalSource | Periodic | Sampler] = [*self._journals()]
+        later.extend(one for one in (self._periodic(), self._sampler()) if one is not None)
+        for source in later:
+            source.start()
         self._follow(self._kernel_logs())
-        for source in sources:
-            source.stop()
+        for one in (*nvml, *later):
+            one.stop()
         self._delivery.stop(self._config.timeout.total_seconds())
 
     def stop(self) -> None:
@@ -110,10 +115,10 @@ class Agent:
     def _start_nvml(self) -> Sequence[NvmlSource]:
         if not self._config.nvml:
             return ()
-        from slurm_gpuaas.agent.nvml import NvmlSource  # the binding is needed only where NVML is watched
+        from slurm_gpuaas.agent.nvml import NvmlSource, prepare_nvml  # needed only where NVML is watched
 
         threading.stack_size(STACK_BYTES)
-        sources = [NvmlSource(agent, prepare=_prepare_nvml(self._config, agent.node)) for agent in self._agents]
+        sources = [NvmlSource(agent, prepare=prepare_nvml(self._config, agent.node)) for agent in self._agents]
         for source in sources:
             source.start()
         threading.stack_size(0)
@@ -122,20 +127,38 @@ class Agent:
             source.wait_until_listed(NVML_START_S)
         return sources
 
-    def _kernel_logs(self) -> list[tuple[NodeAgent, KernelLog]]:
-        if self._config.kernel_log is None:
-            return []
-        return [(agent, self._open_log(agent.node, self._config.kernel_log)) for agent in self._agents]
+    def _sampler(self) -> Sampler | None:
+        if not self._config.nvml or not self._config.sample_every:
+            return None
+        from slurm_gpuaas.agent.nvml import prepare_nvml
+        from slurm_gpuaas.agent.sampler import NvmlGpus, Sampler
 
-    def _open_log(self, node: NodeName, configured: Path) -> KernelLog:
-        path = self._hardware(node) / "kmsg" if self._simulated else self._config.for_node(configured, node)
-        try:
-            return KmsgDevice(path) if stat.S_ISCHR(path.stat().st_mode) else KmsgFile(path)
-        except OSError as error:
-            raise InvalidInput(
-                f"Kernel log {path} cannot be read: {os.strerror(error.errno or 0)}.",
-                way_out="The agent needs CAP_SYSLOG (run it as root, as the unit file does).",
-            ) from None
+        return Sampler(
+            [(agent, NvmlGpus(prepare_nvml(self._config, agent.node))) for agent in self._agents],
+            every=self._config.sample_every,
+            clock=SystemClock(),
+        )
+
+    def _kernel_logs(self) -> list[tuple[NodeAgent, KmsgDevice | KmsgFile]]:
+        if self._config.kernel_log is None or self._config.journald:
+            return []
+        paths = [self._config.hardware(agent.node, "kmsg", self._config.kernel_log) for agent in self._agents]
+        return [(agent, open_kernel_log(path)) for agent, path in zip(self._agents, paths, strict=True)]
+
+    def _journals(self) -> list[JournalSource]:
+        if not self._config.journald:
+            return []
+        from slurm_gpuaas.agent.journal import JournalSource
+
+        boot_id = read_boot_id(self._config.boot_id)
+        return [JournalSource(agent, boot_id=boot_id) for agent in self._agents]
+
+    def _periodic(self) -> Periodic | None:
+        if self._config.check_every is None:
+            return None
+        from slurm_gpuaas.agent.checks.periodic import Periodic
+
+        return Periodic(self._config, self._agents)
 
     def _follow(self, logs: Sequence[tuple[NodeAgent, KernelLog]]) -> None:
         """Read each log when it has something new, until told to stop. Waits in the kernel, never polls."""
@@ -161,14 +184,6 @@ class Agent:
                         _read_written(inotify, files)
 
 
-def _prepare_nvml(config: Config, node: NodeName) -> Callable[[], None]:
-    """To be called in the thread that uses NVML, first."""
-    if config.simulated_hardware is None:
-        return lambda: None
-    folder = os.fsencode(config.simulated_hardware / node)
-    return lambda: ctypes.CDLL("libnvidia-ml.so.1").gpuaasSimSelectNode(folder)
-
-
 def _read_written(inotify: Inotify, files: Mapping[int, tuple[NodeAgent, KernelLog]]) -> None:
     written = inotify.read()
     for number in files if written is None else written:
@@ -181,7 +196,25 @@ def _read(agent: NodeAgent, kernel_log: KernelLog) -> None:
         agent.see_record(record)
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Commands whose modules are loaded when they are called: the agent itself needs none of them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return ["check", "evidence"]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name == "check":
+            from slurm_gpuaas.agent.checks.command import check
+
+            return check
+        if cmd_name == "evidence":
+            from slurm_gpuaas.agent.evidence import evidence
+
+            return evidence
+        return None
+
+
+@click.group(cls=_Commands, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option(
     "--config",
     "path",
@@ -193,11 +226,14 @@ def _read(agent: NodeAgent, kernel_log: KernelLog) -> None:
 @click.option(
     "--nodes", help="Nodes to speak for, e.g. b200-[001-129]. Default: this host. More than one on a testbed."
 )
-@click.option("--once", is_flag=True, help="Report what the kernel log holds and end.")
+@click.option("--once", is_flag=True, help="Report what the kernel log holds and the checks find, and end.")
 @click.option("--print-key", metavar="NODE", help="Print the key of a node, made from the master key, and end.")
 @click.option("--print-nvlink", is_flag=True, help="Print what each GPU says of its NVLink domain, and end.")
 @click.version_option(__version__, prog_name="gpuaas-agent")
-def command(path: Path, nodes: str | None, once: bool, print_key: str | None, print_nvlink: bool) -> None:
+@click.pass_context
+def command(
+    context: click.Context, path: Path, nodes: str | None, once: bool, print_key: str | None, print_nvlink: bool
+) -> None:
     """Watch this node's GPUs and report hardware events to gpuaasd.
 
     \b
@@ -206,19 +242,14 @@ def command(path: Path, nodes: str | None, once: bool, print_key: str | None, pr
       gpuaas-agent --once                            report what happened since the last run, and end
       gpuaas-agent --print-key b200-001 | ssh b200-001 'umask 077; cat > /etc/gpuaas/agent.key'
       clush -aN gpuaas-agent --print-nvlink > nvlink.txt      for gpuaas topology import --nvlink
+      gpuaas-agent check --context prolog --dry-run           what a prolog would find
+      gpuaas-agent evidence --output b200-001.tar.gz          before a GPU is reset
     """
     if print_key is not None:
         click.echo(node_key(read_master_key(_master_key(path)), NodeName(print_key)).hex())
         return
     config = Config.load(path)
     names = expand_nodes(nodes) if nodes else (NodeName(socket.gethostname().partition(".")[0]),)
-    if print_nvlink:
-        from slurm_gpuaas.agent.nvml import nvlink_registrations
-
-        for name in names:
-            for registration in nvlink_registrations(_prepare_nvml(config, name)):
-                click.echo(f"{name}: {registration}")
-        return
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
@@ -228,6 +259,19 @@ def command(path: Path, nodes: str | None, once: bool, print_key: str | None, pr
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[config.log_level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
+    if context.invoked_subcommand is not None:
+        context.obj = Site(config, names)
+    elif print_nvlink:
+        from slurm_gpuaas.agent.nvml import nvlink_registrations, prepare_nvml
+
+        for name in names:
+            for registration in nvlink_registrations(prepare_nvml(config, name)):
+                click.echo(f"{name}: {registration}")
+    else:
+        _watch(config, names, once=once)
+
+
+def _watch(config: Config, names: Sequence[NodeName], *, once: bool) -> None:
     _raise_file_limit()
     agent = Agent(config, names)
     if once:

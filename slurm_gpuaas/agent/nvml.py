@@ -7,6 +7,7 @@ tried again: the kernel log is read all the same.
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any, Final
@@ -15,8 +16,11 @@ from uuid import UUID
 import pynvml
 import structlog
 
-from slurm_gpuaas.agent.node import Gpu, NodeAgent
+from slurm_gpuaas.agent.config import Config
+from slurm_gpuaas.agent.node import NO_ACTION, NodeAgent
 from slurm_gpuaas.domain.errors import Unavailable
+from slurm_gpuaas.domain.gpus import GpuIdentity
+from slurm_gpuaas.domain.names import NodeName
 
 WAIT_MS: Final = 60_000
 """Longest single wait in NVML; only the stop of the thread depends on it."""
@@ -24,7 +28,7 @@ RETRY_S: Final = 60.0
 LOST_PAUSE_S: Final = 1.0
 """Before a new event set is made: a library that keeps saying that a GPU is lost must not keep us busy."""
 
-_ACTIONS: Final = {0: "None", 1: "GPU Reset", 2: "Node Reboot", 3: "Drain P2P", 4: "Drain and Reset"}
+_ACTIONS: Final = {0: NO_ACTION, 1: "GPU Reset", 2: "Node Reboot", 3: "Drain P2P", 4: "Drain and Reset"}
 """nvmlDeviceGpuRecoveryAction_t in the words of XID 154."""
 
 _STATES: Final = {0: "Not Supported", 1: "Not Started", 2: "In Progress", 3: "Completed"}
@@ -72,7 +76,7 @@ class NvmlSource:
         while not self._stop.is_set():
             try:
                 pynvml.nvmlInit()
-                self._agent.set_gpus(list_gpus())
+                self._look()
                 self._listed.set()
                 told = ""
                 self._listen()
@@ -83,20 +87,29 @@ class NvmlSource:
                 told = str(error)
                 self._stop.wait(RETRY_S)
 
+    def _look(self) -> None:
+        """Which GPUs there are and what the driver asks for now; no event tells of what was before."""
+        handles = gpu_handles()
+        self._agent.set_gpus([gpu for gpu, _handle in handles], driver_version())
+        for gpu, handle in handles:
+            if (action := recovery_action(handle)) is not None:
+                self._agent.see_recovery_action(gpu, action)
+
     def _listen(self) -> None:
         """Wait for events, on a new set whenever a GPU of the old one got lost."""
         while not self._stop.is_set():
             events = pynvml.nvmlEventSetCreate()
             try:
                 gpus = self._register(events)
+                self._look()  # after the set was made: nothing falls between
                 self._listening.set()
                 self._pass_on(events, gpus)
             finally:
                 pynvml.nvmlEventSetFree(events)
 
-    def _register(self, events: Any) -> Mapping[int, Gpu]:
-        gpus: dict[int, Gpu] = {}
-        for gpu, handle in _handles():
+    def _register(self, events: Any) -> Mapping[int, GpuIdentity]:
+        gpus: dict[int, GpuIdentity] = {}
+        for gpu, handle in gpu_handles():
             try:
                 pynvml.nvmlDeviceRegisterEvents(handle, pynvml.nvmlEventTypeXidCriticalError, events)
             except pynvml.NVMLError as error:
@@ -105,7 +118,7 @@ class NvmlSource:
             gpus[gpu.index] = gpu
         return gpus
 
-    def _pass_on(self, events: Any, gpus: Mapping[int, Gpu]) -> None:
+    def _pass_on(self, events: Any, gpus: Mapping[int, GpuIdentity]) -> None:
         while not self._stop.is_set():
             try:
                 data = pynvml.nvmlEventSetWait_v2(events, WAIT_MS)
@@ -120,9 +133,12 @@ class NvmlSource:
                 self._agent.see_xid(gpu, int(data.eventData), recovery_action(data.device))
 
 
-def list_gpus() -> dict[str, Gpu]:
-    """The GPUs that answer, by PCI address."""
-    return {gpu.pci: gpu for gpu, _handle in _handles()}
+def prepare_nvml(config: Config, node: NodeName) -> Callable[[], None]:
+    """To be called in the thread that uses NVML, first: a simulated node is chosen thread by thread."""
+    if config.simulated_hardware is None:
+        return lambda: None
+    folder = os.fsencode(config.simulated_hardware / node)
+    return lambda: ctypes.CDLL("libnvidia-ml.so.1").gpuaasSimSelectNode(folder)
 
 
 def nvlink_registrations(prepare: Callable[[], None]) -> list[str]:
@@ -139,7 +155,7 @@ def nvlink_registrations(prepare: Callable[[], None]) -> list[str]:
         prepare()
         pynvml.nvmlInit()
         try:
-            return [_registration(handle) for _gpu, handle in _handles()]
+            return [_registration(handle) for _gpu, handle in gpu_handles()]
         finally:
             pynvml.nvmlShutdown()
     except (OSError, pynvml.NVMLError) as error:
@@ -165,26 +181,34 @@ def recovery_action(handle: Any) -> str | None:
     return _ACTIONS.get(value.value.uiVal) if value.nvmlReturn == pynvml.NVML_SUCCESS else None
 
 
-def _handles() -> list[tuple[Gpu, Any]]:
+def gpu_handles() -> list[tuple[GpuIdentity, Any]]:
+    """The GPUs that answer, each with NVML's handle."""
     found = []
     for index in range(pynvml.nvmlDeviceGetCount()):
         try:
             handle = pynvml.nvmlDeviceGetHandleByIndex(index)
             pci = pynvml.nvmlDeviceGetPciInfo(handle)
-            gpu = Gpu(
+            gpu = GpuIdentity(
                 index=index,
-                uuid=pynvml.nvmlDeviceGetUUID(handle),
-                serial=_serial(handle),
+                uuid=pynvml.nvmlDeviceGetUUID(handle)[:64],
+                serial=optional(pynvml.nvmlDeviceGetSerial, handle),
                 pci=f"{pci.domain:04x}:{pci.bus:02x}:{pci.device:02x}",
+                name=pynvml.nvmlDeviceGetName(handle)[:80],
+                vbios=optional(pynvml.nvmlDeviceGetVbiosVersion, handle) or "",
             )
         except pynvml.NVMLError:
-            continue  # a GPU that does not answer raises no events either; the kernel log tells of it
+            continue  # a GPU that does not answer raises no events either; kernel log and checks tell of it
         found.append((gpu, handle))
     return found
 
 
-def _serial(handle: Any) -> str | None:
+def driver_version() -> str | None:
+    return optional(pynvml.nvmlSystemGetDriverVersion)
+
+
+def optional(ask: Callable[..., str], *arguments: Any) -> str | None:
+    """A short answer that not every GPU or driver has."""
     try:
-        return str(pynvml.nvmlDeviceGetSerial(handle))
+        return str(ask(*arguments))[:40]
     except pynvml.NVMLError:
         return None

@@ -13,6 +13,18 @@ import httpx2
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from slurm_gpuaas.api import DEFAULT_SOCKET
+from slurm_gpuaas.api.health import (
+    IncidentAck,
+    IncidentDetail,
+    LemonView,
+    LimitRequest,
+    LimitView,
+    NodeHistory,
+    RmaDetail,
+    RmaOpen,
+    RmaUpdate,
+    RmaView,
+)
 from slurm_gpuaas.api.models import (
     API,
     AuditView,
@@ -23,6 +35,7 @@ from slurm_gpuaas.api.models import (
     DefragOrder,
     DefragPlan,
     DefragTerms,
+    GpuUsage,
     IncidentClose,
     IncidentView,
     JobWhy,
@@ -39,16 +52,20 @@ from slurm_gpuaas.api.models import (
     QuotaExplanation,
     QuotaFinding,
     QuotaShare,
+    SparesView,
     Status,
     TopologyPlan,
     TopologyRequest,
     Usage,
     WhoAmI,
 )
+from slurm_gpuaas.api.node_life import Because, BreakerReset, BreakerView
 from slurm_gpuaas.domain.errors import Conflict, GpuaasError, InvalidInput, NotFound, Refused, Unavailable
 from slurm_gpuaas.domain.faults import faults_of
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.policy import PolicyDocument
+from slurm_gpuaas.domain.reports import HealthReport
+from slurm_gpuaas.domain.rma import RmaState
 
 A = TypeVar("A", bound=BaseModel)
 
@@ -148,6 +165,18 @@ class Client:
     ) -> Usage:
         return self._get("/usage", Usage, start=start, end=end, project=project, by=list(by) or None)
 
+    def gpu_usage(
+        self,
+        *,
+        node: str | None = None,
+        job: int | None = None,
+        project: str | None = None,
+        start: datetime | None = None,
+        end: datetime | None = None,
+    ) -> GpuUsage:
+        """Of one of the three. `start` is by default a day ago, or the job's first start."""
+        return self._get("/usage/gpu", GpuUsage, node=node, job=job, project=project, start=start, end=end)
+
     def budgets(self, *, project: str | None = None) -> Sequence[BudgetStatus]:
         return self._list("/budgets", BudgetStatus, project=project)
 
@@ -163,6 +192,9 @@ class Client:
     def resume(self, node: str) -> NodeView:
         return self._send("POST", f"/nodes/{NodeName(node)}/resume", NodeView, None)
 
+    def spares(self) -> SparesView:
+        return self._get("/spares", SparesView)
+
     def capacity(self, *, partition: str | None = None, since: datetime | None = None) -> Sequence[CapacityView]:
         """`since`: with what was kept from then on."""
         return self._list("/capacity", CapacityView, partition=partition, since=since)
@@ -170,12 +202,96 @@ class Client:
     def incidents(self, *, closed: bool = False, node: str | None = None) -> Sequence[IncidentView]:
         return self._list("/incidents", IncidentView, closed=closed or None, node=node)
 
-    def incident(self, incident: str) -> IncidentView:
-        return self._get(f"/incidents/{_segment(incident)}", IncidentView)
+    def incident(self, incident: str) -> IncidentDetail:
+        return self._get(f"/incidents/{_segment(incident)}", IncidentDetail)
+
+    def acknowledge(self, incident: str, note: str) -> IncidentDetail:
+        path = f"/incidents/{_segment(incident)}/ack"
+        return self._send("POST", path, IncidentDetail, _request(IncidentAck, note=note))
+
+    def node_history(self, node: str) -> NodeHistory:
+        return self._get(f"/nodes/{NodeName(node)}/history", NodeHistory)
+
+    def limit_node(self, node: str, largest_job: int, reason: str) -> LimitView:
+        request = _request(LimitRequest, largest_job=largest_job, reason=reason)
+        return self._send("PUT", f"/nodes/{NodeName(node)}/limit", LimitView, request)
+
+    def lift_limit(self, node: str) -> None:
+        self._call("DELETE", f"/nodes/{NodeName(node)}/limit")
+
+    def lemons(self) -> Sequence[LemonView]:
+        return self._list("/health/lemons", LemonView)
+
+    def health_report(
+        self,
+        *,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        project: str | None = None,
+        checkpoint_s: float | None = None,
+        write_s: float | None = None,
+        restart_s: float | None = None,
+    ) -> HealthReport:
+        """Of [start, end), by default the last 30 days; what is left out of checkpoints is assumed."""
+        return self._get(
+            "/health/report",
+            HealthReport,
+            start=start,
+            end=end,
+            project=project,
+            checkpoint_s=checkpoint_s,
+            write_s=write_s,
+            restart_s=restart_s,
+        )
+
+    def rma_cases(
+        self, *, closed: bool = False, node: str | None = None, serial: str | None = None
+    ) -> Sequence[RmaView]:
+        return self._list("/rma", RmaView, closed=closed or None, node=node, serial=serial)
+
+    def rma_case(self, case: str) -> RmaDetail:
+        return self._get(f"/rma/{_segment(case, 'an RMA case')}", RmaDetail)
+
+    def open_rma(self, node: str, *, serial: str | None, incident: str | None, reason: str) -> RmaDetail:
+        request = _request(RmaOpen, node=node, serial=serial, incident=incident, reason=reason)
+        return self._send("POST", "/rma", RmaDetail, request)
+
+    def update_rma(
+        self,
+        case: str,
+        *,
+        state: RmaState | None = None,
+        note: str = "",
+        vendor_case: str | None = None,
+        new_serial: str | None = None,
+    ) -> RmaDetail:
+        request = _request(RmaUpdate, state=state, note=note, vendor_case=vendor_case, new_serial=new_serial)
+        return self._send("POST", f"/rma/{_segment(case, 'an RMA case')}", RmaDetail, request)
 
     def close_incident(self, incident: str, reason: str) -> IncidentView:
         path = f"/incidents/{_segment(incident)}/close"
         return self._send("POST", path, IncidentView, _request(IncidentClose, reason=reason))
+
+    def hold_incident(self, incident: str, reason: str) -> IncidentView:
+        path = f"/incidents/{_segment(incident)}/hold"
+        return self._send("POST", path, IncidentView, _request(Because, reason=reason))
+
+    def release_incident(self, incident: str, reason: str) -> IncidentView:
+        path = f"/incidents/{_segment(incident)}/release"
+        return self._send("POST", path, IncidentView, _request(Because, reason=reason))
+
+    def verify_incident(self, incident: str, reason: str) -> IncidentView:
+        path = f"/incidents/{_segment(incident)}/verify"
+        return self._send("POST", path, IncidentView, _request(Because, reason=reason))
+
+    def breakers(self) -> Sequence[BreakerView]:
+        return self._list("/health/breaker", BreakerView)
+
+    def reset_breaker(self, scope: str, reason: str) -> Sequence[BreakerView]:
+        """What is tripped still."""
+        content = _request(BreakerReset, scope=scope, reason=reason).model_dump_json().encode()
+        answer = self._call("POST", "/health/breaker/reset", content=content)
+        return TypeAdapter(list[BreakerView]).validate_json(answer)
 
     def plan_topology(self, request: TopologyRequest) -> TopologyPlan:
         return self._send("POST", "/topology/plan", TopologyPlan, request, timeout=APPLY_TIMEOUT_S)
@@ -274,12 +390,13 @@ def _request(kind: type[A], **fields: object) -> A:
         raise InvalidInput(f"{faults}.", way_out="Correct it; --help tells the limits.") from None
 
 
-def _segment(name: str) -> str:
+def _segment(name: str, what: str = "an incident") -> str:
     """A name as one segment of a path.
 
     Raises:
         InvalidInput: it would name another path.
     """
     if name in ("", ".", "..") or "/" in name:
-        raise InvalidInput(f"{name!r:.60} is not an incident.", way_out="`gpuaas incident list` shows them.")
+        way_out = f"`gpuaas {'incident' if what == 'an incident' else 'rma'} list` shows them."
+        raise InvalidInput(f"{name!r:.60} is not {what}.", way_out=way_out)
     return quote(name, safe="")

@@ -27,6 +27,7 @@ from slurm_gpuaas.domain.names import (
     UserName,
 )
 from slurm_gpuaas.domain.policy import PolicyDocument, Role
+from slurm_gpuaas.domain.recoveries import RecoveryState
 
 API = "/api/v1"
 
@@ -300,6 +301,42 @@ class Usage(Answer):
     rows: tuple[UsageRow, ...]
 
 
+# -- How busy GPUs were ------------------------------------------------------------------------------------------------
+
+
+class GpuUse(Answer):
+    """GPU-minutes: `known` + `unknown` are all. Missing samples are unknown, never idle."""
+
+    known: int = Field(description="With at least one sample.")
+    idle: int = Field(description="Known and below `idle_below_percent`.")
+    unknown: int
+    shared: int = Field(default=0, description="Part of the unknown: on nodes that the run shared with others.")
+    busy_percent: float | None = Field(description="Mean over all known samples.")
+
+
+class GpuUseRow(GpuUse):
+    """One GPU of a node, one node of a job, or one job of a project. What a GPU alone has is null elsewhere."""
+
+    name: str
+    serial: str | None = None
+    memory_percent: float | None = Field(default=None, description="Mean.")
+    power_watts: float | None = Field(default=None, description="Mean.")
+    temperature_celsius: float | None = Field(default=None, description="Highest.")
+    processes: int | None = Field(default=None, description="Highest.")
+
+
+class GpuUsage(Answer):
+    """`curve` is the mean of `busy_percent` in equal parts of the time, null where nothing is known."""
+
+    start: datetime
+    end: datetime
+    idle_below_percent: float
+    total: GpuUse
+    curve: tuple[float | None, ...]
+    rows: tuple[GpuUseRow, ...]
+    left_out: int = Field(default=0, description="Rows with fewer idle GPU-minutes than those shown.")
+
+
 # -- Which limit applies -----------------------------------------------------------------------------------------------
 
 
@@ -408,7 +445,7 @@ class IncidentView(Answer):
     updated_at: datetime
     closed_at: datetime | None
     requeued_jobs: tuple[int, ...]
-    events: tuple[EventView, ...] = Field(default=(), description="Only in the answer for one incident.")
+    acknowledged_by: str | None = None
 
 
 class IncidentClose(Request):
@@ -469,6 +506,44 @@ class CapacityView(Answer):
     excess_leaf_groups: int = Field(description="That running jobs use above what their sizes need.")
     spread_jobs: int = Field(description="Running jobs that use more than that.")
     history: tuple[CapacityPoint, ...] = Field(default=(), description="Where `since` was asked; oldest first.")
+
+
+# -- Spares ------------------------------------------------------------------------------------------------------------
+
+
+class SpareView(Answer):
+    node: NodeName
+    place: str = Field(description="Pod and leaf group, e.g. `pod-1/leaf-02`.")
+    ready: bool = Field(description="Could take a broken node's place now: nothing but preemptible jobs runs on it.")
+    jobs: tuple[int, ...]
+
+
+class SparePool(Answer):
+    partition: PartitionName
+    asked: int = Field(description="By configuration, or by measured failures.")
+    wanted: int = Field(description="Of these, as many as grants leave.")
+    ready: int
+    thin: bool = Field(description="Fewer are ready than asked for.")
+    why: str
+    nodes: tuple[SpareView, ...]
+
+
+class RecoveryView(Answer):
+    job: int
+    user: str
+    incident: str
+    state: RecoveryState
+    lost: tuple[NodeName, ...]
+    kept: tuple[NodeName, ...]
+    spares: tuple[NodeName, ...] = Field(description="In place of the lost ones.")
+    begun_at: datetime
+    ended_at: datetime | None
+    why: str
+
+
+class SparesView(Answer):
+    pools: tuple[SparePool, ...]
+    recoveries: tuple[RecoveryView, ...] = Field(description="Of the last 28 days, the newest first.")
 
 
 # -- Topology ----------------------------------------------------------------------------------------------------------

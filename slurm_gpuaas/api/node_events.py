@@ -34,6 +34,8 @@ class NodeEventBatch(BaseModel):
     gpus: tuple[GpuIdentity, ...] | None = Field(
         default=None, max_length=256, description="What sits in the node; sent at start and when it changed."
     )
+    driver_version: str | None = Field(default=None, max_length=40, description="With `gpus`.")
+    boot_id: str | None = Field(default=None, max_length=64, description="With `gpus`.")
 
 
 class NodeEventAnswer(BaseModel):

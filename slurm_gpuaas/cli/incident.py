@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
+from slurm_gpuaas.api.health import StepView
 from slurm_gpuaas.cli.context import Session, as_json, pass_session
-from slurm_gpuaas.cli.output import print_facts, print_json, print_table
+from slurm_gpuaas.cli.incident_life import hold, release, verify
+from slurm_gpuaas.cli.output import print_facts, print_json, print_table, shown
 
 
 @click.group()
@@ -16,8 +20,14 @@ def group() -> None:
     Examples:
       gpuaas incident list
       gpuaas incident show ID
+      gpuaas incident ack ID --note "on my way to the rack"
       gpuaas incident close ID --reason "GPU 3 replaced"
     """
+
+
+group.add_command(hold)
+group.add_command(release)
+group.add_command(verify)
 
 
 @group.command("list")
@@ -39,8 +49,8 @@ def list_(session: Session, closed: bool, node: str | None, as_json: bool) -> No
         print_json(incidents)
         return
     print_table(
-        ("incident", "node", "state", "drain", "opened", "what"),
-        ((i.id, i.node, i.state, i.drain, i.opened_at, i.headline) for i in incidents),
+        ("incident", "node", "state", "drain", "opened", "acknowledged", "what"),
+        ((i.id, i.node, i.state, i.drain, i.opened_at, i.acknowledged_by, i.headline) for i in incidents),
         empty="No incident." if closed else "No open incident.",
     )
 
@@ -50,7 +60,7 @@ def list_(session: Session, closed: bool, node: str | None, as_json: bool) -> No
 @as_json
 @pass_session
 def show(session: Session, incident: str, as_json: bool) -> None:
-    """Show one incident with its events.
+    """Show one incident in full: each step of it, what was tried, what was seen, which jobs it touched.
 
     \b
     Examples:
@@ -69,19 +79,85 @@ def show(session: Session, incident: str, as_json: bool) -> None:
             ("state", found.state),
             ("what", found.headline),
             ("drain", found.drain),
+            ("class", found.fault_class),
             ("rule", found.rule),
             ("opened", found.opened_at),
             ("updated", found.updated_at),
             ("closed", found.closed_at),
+            ("acknowledged by", found.acknowledged_by),
+            ("taken over by", found.held_by),
+            ("GPUs", ", ".join(found.serials) or None),
             ("requeued jobs", ", ".join(str(job) for job in found.requeued_jobs) or None),
         )
     )
     click.echo()
+    print_steps(found.steps)
+    if found.attempts:
+        click.echo()
+        print_table(
+            ("repair", "begun", "ended", "outcome", "what"),
+            ((a.remedy, a.begun_at, a.ended_at, a.outcome, a.detail or None) for a in found.attempts),
+            empty="",
+        )
+    if (tests := found.verification) is not None:
+        click.echo()
+        print_facts(
+            (
+                ("verification", ", ".join(tests.tests)),
+                ("passed", tests.passed),
+                ("begun", tests.begun_at),
+                ("ended", tests.ended_at),
+                ("jobs", ", ".join(map(str, tests.jobs)) or None),
+                ("result", tests.detail or None),
+            )
+        )
+    click.echo()
     print_table(
-        ("seen", "kind", "#code", "gpu", "pci", "source", "evidence"),
-        ((e.seen_at, e.kind, e.code, e.gpu, e.pci, e.source, e.evidence) for e in found.events),
+        ("seen", "kind", "#code", "gpu", "serial", "pci", "source", "jobs", "evidence"),
+        (
+            (
+                e.seen_at,
+                e.kind,
+                e.code,
+                e.gpu,
+                e.serial,
+                e.pci,
+                e.source,
+                ", ".join(map(str, e.jobs)) or None,
+                e.evidence,
+            )
+            for e in found.events
+        ),
         empty="No event is kept.",
     )
+
+
+def print_steps(steps: Sequence[StepView]) -> None:
+    print_table(
+        ("at", "from", "to", "by", "cause"),
+        ((s.at, s.before, s.after, s.actor, s.cause) for s in steps),
+        empty="No step is recorded.",
+    )
+
+
+@group.command()
+@click.argument("incident")
+@click.option("--note", default="", help="For the audit trail, at most 500 characters.")
+@as_json
+@pass_session
+def ack(session: Session, incident: str, note: str, as_json: bool) -> None:
+    """Say that you look after an incident: others see your name. It changes nothing else.
+
+    \b
+    Example:
+      gpuaas incident ack ID --note "ticket 4711"
+    """
+    with session.connect() as client:
+        found = client.acknowledge(incident, note)
+    if as_json:
+        print_json(found)
+    else:
+        click.echo(f"Incident {found.id} of {found.node} is acknowledged by {shown(found.acknowledged_by)}.")
 
 
 @group.command()

@@ -26,6 +26,7 @@ GROUPS: Final[dict[str, tuple[str, str]]] = {
         "slurm_gpuaas.cli.doctor:doctor",
         "Which drivers, versions, permissions and plugins are found; what to do.",
     ),
+    "health": ("slurm_gpuaas.cli.health:group", "What health policy does, would do, and how well it works."),
     "incident": (
         "slurm_gpuaas.cli.incident:group",
         "Hardware incidents: what happened, what was done, on which evidence.",
@@ -39,11 +40,13 @@ GROUPS: Final[dict[str, tuple[str, str]]] = {
     ),
     "project": ("slurm_gpuaas.cli.project:group", "Projects: limits, use and budget."),
     "quota": ("slurm_gpuaas.cli.quota:group", "Quotas: what they allow, why, and what would happen."),
+    "rma": ("slurm_gpuaas.cli.rma:group", "Parts on their way to the manufacturer and back."),
+    "spare": ("slurm_gpuaas.cli.spare:group", "Spare nodes: which, why so many, and who got some."),
     "status": ("slurm_gpuaas.cli.status:status", "Is gpuaasd well, and how does it reach Slurm."),
     "template": ("slurm_gpuaas.cli.template:group", "List, show and render sbatch templates."),
     "testbed": ("slurm_gpuaas.cli.testbed:group", "Real Slurm with simulated GPUs on one machine."),
     "topology": ("slurm_gpuaas.cli.topology:group", "The fabric: import, check, render; what could start now."),
-    "usage": ("slurm_gpuaas.cli.usage:usage", "GPU-hours used, by project."),
+    "usage": ("slurm_gpuaas.cli.usage:usage", "GPU-hours used, by project; how busy the GPUs were."),
     "xid": ("slurm_gpuaas.cli.xid:group", "Decode XID and SXid lines."),
 }
 """Command to (module:object, one line of help)."""

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import click
 
+from slurm_gpuaas.api.health import NodeHistory
 from slurm_gpuaas.api.models import NodeView
 from slurm_gpuaas.cli.context import Session, as_json, pass_session
+from slurm_gpuaas.cli.incident import print_steps
 from slurm_gpuaas.cli.output import print_facts, print_json, print_table, shown
+from slurm_gpuaas.domain.errors import InvalidInput, Refused
 
 
 @click.group()
@@ -16,8 +19,10 @@ def group() -> None:
     \b
     Examples:
       gpuaas node list --drained
+      gpuaas node show b200-007
       gpuaas node drain b200-007 --reason "cable swap"
       gpuaas node resume b200-007
+      gpuaas node limit b200-007 --largest-job 4 --reason "fails every week"
     """
 
 
@@ -63,18 +68,63 @@ def list_(session: Session, drained: bool, as_json: bool) -> None:
 @as_json
 @pass_session
 def show(session: Session, node: str, as_json: bool) -> None:
-    """Show one node.
+    """Show one node: as it is now, and, for administrators, its life: steps, incidents, outages, what people did, its
+    GPUs as cards with what they did elsewhere.
 
     \b
-    Example:
+    Examples:
       gpuaas node show b200-007
+      gpuaas node show b200-007 --json | jq .history.steps
     """
     with session.connect() as client:
         found = client.node(node)
+        try:
+            history = client.node_history(node)
+        except Refused:
+            history = None  # a researcher sees the node as it is
+    if as_json:
+        print_json(NodeShown(**dict(found), history=history))
+        return
+    _print(found)
+    if history is not None:
+        _print_history(history)
+
+
+class NodeShown(NodeView):
+    """What --json prints."""
+
+    history: NodeHistory | None
+
+
+@group.command()
+@click.argument("node")
+@click.option("--largest-job", type=click.IntRange(1, 100_000), help="Nodes of the largest job that may get the node.")
+@click.option("--none", "lift", is_flag=True, help="Lift the limit.")
+@click.option("--reason", default="", help="Why, 3 to 400 characters.")
+@as_json
+@pass_session
+def limit(session: Session, node: str, largest_job: int | None, lift: bool, reason: str, as_json: bool) -> None:
+    """Keep a node from large jobs: one fault of it would end the work of all their nodes. Who has it, keeps it.
+
+    \b
+    Examples:
+      gpuaas node limit b200-007 --largest-job 4 --reason "third ECC error this month"
+      gpuaas node limit b200-007 --none
+    """
+    if lift == (largest_job is not None):
+        raise InvalidInput("A limit is either set or lifted.", way_out="Give --largest-job N --reason TEXT, or --none.")
+    with session.connect() as client:
+        if largest_job is not None:
+            client.limit_node(node, largest_job, reason)
+        else:
+            client.lift_limit(node)
+        found = client.node_history(node)
     if as_json:
         print_json(found)
+    elif found.limit is None:
+        click.echo(f"Node {found.node} serves jobs of any size.")
     else:
-        _print(found)
+        click.echo(f"Node {found.node} serves jobs of at most {found.limit.largest_job} nodes.")
 
 
 @group.command()
@@ -128,4 +178,52 @@ def _print(node: NodeView) -> None:
             ("reason", node.reason or None),
             ("agent seen", node.agent_seen_at),
         )
+    )
+
+
+def _print_history(history: NodeHistory) -> None:
+    limit, lemon = history.limit, history.lemon
+    print_facts(
+        (
+            ("stage", history.stage),
+            ("limit", f"jobs of at most {limit.largest_job} nodes: {limit.why}" if limit else None),
+            ("lemon score", f"{lemon.score:.0f}: {'; '.join(lemon.why)}" if lemon else "0"),
+        )
+    )
+    click.echo("\nGPUs, with every incident that names the card, on other nodes too")
+    print_table(
+        ("gpu", "serial", "pci", "there", "first seen", "last seen", "incidents"),
+        (
+            (
+                card.index,
+                card.serial,
+                card.pci,
+                card.sits,
+                card.first_seen,
+                card.last_seen,
+                "; ".join(f"{fault.at:%Y-%m-%d} {fault.node} {fault.headline}" for fault in card.faults) or None,
+            )
+            for card in history.cards
+        ),
+        empty="No card was reported by the node's agent.",
+    )
+    click.echo("\nIncidents")
+    print_table(
+        ("incident", "state", "opened", "closed", "what"),
+        ((i.id, i.state, i.opened_at, i.closed_at, i.headline) for i in history.incidents),
+        empty="No incident.",
+    )
+    click.echo("\nSteps of its life")
+    print_steps(history.steps)
+    click.echo("\nOut of service")
+    print_table(
+        ("since", "until", "whose", "reason"),
+        ((o.since, o.until, o.cause, o.reason or None) for o in history.outages),
+        empty="Not since nodes are watched.",
+    )
+    click.echo("\nBy people and limits")
+    print_table(
+        ("at", "who", "what", "reason"),
+        ((d.at, d.actor, d.action, d.reason or None) for d in history.by_hand),
+        empty="Nothing.",
     )

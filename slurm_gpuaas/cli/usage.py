@@ -1,21 +1,22 @@
-"""`gpuaas usage`: GPU-hours used."""
+"""`gpuaas usage`: GPU-hours used; `gpuaas usage gpu`: how busy the GPUs were."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import date, datetime, time, timedelta
+from datetime import timedelta
 
 import click
 
 from slurm_gpuaas.cli.context import Session, as_json, pass_session
-from slurm_gpuaas.cli.output import SEOUL, print_json, print_table
+from slurm_gpuaas.cli.days import day, midnight
+from slurm_gpuaas.cli.gpu_usage import gpu
+from slurm_gpuaas.cli.output import print_json, print_table
 from slurm_gpuaas.domain.errors import InvalidInput
-from slurm_gpuaas.domain.policy import FIRST_DAY, LAST_DAY
 
 DIMENSIONS = ("project", "user", "model", "qos", "cluster")
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--project", help="Of this project only.")
 @click.option("--from", "start", metavar="DAY", help="First Korean day, e.g. 2027-01-01. Default: this month's first.")
 @click.option("--to", "end", metavar="DAY", help="Last Korean day, included. Default: today.")
@@ -29,8 +30,15 @@ DIMENSIONS = ("project", "user", "model", "qos", "cluster")
 )
 @as_json
 @pass_session
+@click.pass_context
 def usage(
-    session: Session, project: str | None, start: str | None, end: str | None, by: Sequence[str], as_json: bool
+    ctx: click.Context,
+    session: Session,
+    project: str | None,
+    start: str | None,
+    end: str | None,
+    by: Sequence[str],
+    as_json: bool,
 ) -> None:
     """Show GPU-hours used, as Slurm's accounting holds them.
 
@@ -43,13 +51,18 @@ def usage(
       gpuaas usage
       gpuaas usage --project vision --from 2027-01-01 --to 2027-01-31 --by user --by model
       gpuaas usage --json
+      gpuaas usage gpu --project vision       how busy the GPUs were
     """
-    first = _day(start)
-    last = _day(end)
+    if ctx.invoked_subcommand is not None:
+        if project or start or end or as_json:
+            raise InvalidInput("Options stand behind the command they are for.", way_out="`gpuaas usage gpu --json`.")
+        return
+    first = day(start)
+    last = day(end)
     with session.connect() as client:
         answer = client.usage(
-            start=_midnight(first) if first else None,
-            end=_midnight(last + timedelta(days=1)) if last else None,
+            start=midnight(first) if first else None,
+            end=midnight(last + timedelta(days=1)) if last else None,
             project=project,
             by=by,
         )
@@ -90,17 +103,4 @@ def _hours(seconds: int) -> str:
     return f"{seconds / 3600:,.2f}"
 
 
-def _day(text: str | None) -> date | None:
-    if not text:
-        return None
-    try:
-        day = date.fromisoformat(text)
-    except ValueError:
-        raise InvalidInput(f"{text!r:.40} is not a day.", way_out="Write e.g. 2027-01-31.") from None
-    if not FIRST_DAY <= day <= LAST_DAY:
-        raise InvalidInput(f"{day} is not between {FIRST_DAY} and {LAST_DAY}.", way_out="Write e.g. 2027-01-31.")
-    return day
-
-
-def _midnight(of: date) -> datetime:
-    return datetime.combine(of, time(), SEOUL)
+usage.add_command(gpu)

@@ -23,6 +23,7 @@ from slurm_gpuaas.api.models import (
     DefragApply,
     DefragPlan,
     DefragTerms,
+    GpuUsage,
     IncidentClose,
     IncidentView,
     JobStart,
@@ -40,6 +41,7 @@ from slurm_gpuaas.api.models import (
     QuotaExplanation,
     QuotaFinding,
     QuotaShare,
+    SparesView,
     Status,
     TopologyPlan,
     TopologyRequest,
@@ -47,14 +49,18 @@ from slurm_gpuaas.api.models import (
     WhoAmI,
 )
 from slurm_gpuaas.api.node_events import NODE_EVENTS_PATH, NodeEventAnswer, NodeEventBatch
-from slurm_gpuaas.api.signing import Nonces, verify
+from slurm_gpuaas.api.node_samples import NODE_SAMPLES_PATH, NodeSampleAnswer
+from slurm_gpuaas.daemon.health_routes import health_routes
 from slurm_gpuaas.daemon.identity import Identities, Identity
-from slurm_gpuaas.daemon.operations import Operations
+from slurm_gpuaas.daemon.node_life_api import add_node_life
+from slurm_gpuaas.daemon.operations import Operations, administrators_only
 from slurm_gpuaas.daemon.problems import MEDIA_TYPE, install
 from slurm_gpuaas.daemon.server import MAX_AGENT_BODY_BYTES, PEER_UID, BodyLimit
+from slurm_gpuaas.daemon.signed import Signed
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import InvalidInput, Refused
 from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.telemetry import SampleBatch
 from slurm_gpuaas.metering.rules import Dimension
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -102,7 +108,7 @@ def make_api(wiring: Wiring) -> ASGIApp:
 
 
 def make_agents_api(wiring: Wiring) -> ASGIApp:
-    """Node events, health and metrics, for the TCP listener."""
+    """Node events, samples, health and metrics, for the TCP listener."""
     app = _bare("What gpuaasd serves over TCP.")
     app.include_router(_probes(wiring))
     app.include_router(_node_events(wiring))
@@ -163,21 +169,7 @@ def _probes(wiring: Wiring) -> APIRouter:
 
 def _node_events(wiring: Wiring) -> APIRouter:
     router = APIRouter(tags=["agents"])
-    nonces = Nonces()
-
-    async def signed(request: Request) -> NodeName:
-        """The node whose key signed the request. Runs on the event loop, one at a time: `nonces` needs no lock."""
-        if wiring.master_key is None:
-            raise Refused("This gpuaasd takes no node events.", way_out="Make the file agents.master_key.")
-        return verify(
-            wiring.master_key,
-            method=request.method,
-            path=request.url.path,
-            headers=request.headers,
-            body=await request.body(),
-            now=wiring.clock.now(),
-            nonces=nonces,
-        )
+    signed = Signed(wiring.master_key, wiring.clock)
 
     @router.post(NODE_EVENTS_PATH, responses=PROBLEMS)
     def node_events(node: Annotated[NodeName, Depends(signed)], batch: NodeEventBatch) -> NodeEventAnswer:
@@ -187,6 +179,15 @@ def _node_events(wiring: Wiring) -> APIRouter:
         operations = wiring.operations()
         operations.agents.saw(node, wiring.clock.now())
         return NodeEventAnswer(accepted=operations.intake.ingest(node, batch.events, gpus=batch.gpus))
+
+    @router.post(NODE_SAMPLES_PATH, responses=PROBLEMS)
+    def node_samples(node: Annotated[NodeName, Depends(signed)], batch: SampleBatch) -> NodeSampleAnswer:
+        """Take samples of a node's GPUs; they outlive gpuaasd's end when this answers. Safe to repeat."""
+        if batch.node != node:
+            raise InvalidInput(f"Node {node} signed samples of node {batch.node}.")
+        operations, now = wiring.operations(), wiring.clock.now()
+        operations.agents.saw(node, now)
+        return NodeSampleAnswer(accepted=operations.telemetry.add(batch, now=now))
 
     return router
 
@@ -278,6 +279,19 @@ def _api(wiring: Wiring) -> APIRouter:
         """Use of GPUs, as metered from Slurm's accounting; researchers see their own projects."""
         return do.usage(who, start=start, end=end, project=project, by=by or (Dimension.PROJECT,))
 
+    @router.get("/usage/gpu")
+    def gpu_usage(
+        who: Who,
+        do: Do,
+        node: Annotated[str | None, Query(max_length=64)] = None,
+        job: Annotated[int | None, Query(ge=1, le=2**31)] = None,
+        project: Annotated[str | None, Query(max_length=100)] = None,
+        start: Annotated[datetime | None, Query(description="By default a day ago; of a job, its start.")] = None,
+        end: Annotated[datetime | None, Query(description="Not included; by default now.")] = None,
+    ) -> GpuUsage:
+        """How busy the GPUs of a node, a job or a project were; researchers ask about their own projects' jobs."""
+        return do.gpu_usages.of(who, node=node, job=job, project=project, start=start, end=end)
+
     @router.get("/budgets")
     def budgets(who: Who, do: Do, project: Annotated[str | None, Query(max_length=100)] = None) -> list[BudgetStatus]:
         """Budgets of the period in force; researchers see their own projects."""
@@ -313,6 +327,12 @@ def _api(wiring: Wiring) -> APIRouter:
         """The largest job that could start now on each partition, per level, and how broken up free nodes are."""
         return do.capacity(partition=partition, since=since)
 
+    @router.get("/spares")
+    def spares(who: Who, do: Do) -> SparesView:
+        """The spare nodes of each partition, why so many, and jobs that got some. Administrators."""
+        administrators_only(who, "read the spares")
+        return do.replacement.view()
+
     @router.get("/incidents")
     def incidents(
         who: Who, do: Do, closed: bool = False, node: Annotated[str | None, Query(max_length=64)] = None
@@ -320,15 +340,12 @@ def _api(wiring: Wiring) -> APIRouter:
         """Incidents, the newest first. Administrators."""
         return do.incidents(who, closed=closed, node=node)
 
-    @router.get("/incidents/{incident}")
-    def incident(incident: str, who: Who, do: Do) -> IncidentView:
-        """One incident with its events. Administrators."""
-        return do.incident(who, incident)
-
     @router.post("/incidents/{incident}/close")
     def close_incident(incident: str, request: IncidentClose, who: Who, do: Do) -> IncidentView:
         """Close an incident and put its node back in service. Administrators."""
         return do.close_incident(who, incident, request.reason)
+
+    add_node_life(router, identity, wiring.operations)
 
     @router.post("/topology/plan")
     def topology_plan(request: TopologyRequest, who: Who, do: Do) -> TopologyPlan:
@@ -381,4 +398,5 @@ def _api(wiring: Wiring) -> APIRouter:
         """The audit trail, the newest first. Administrators."""
         return do.audit(who, limit=limit, subject=subject)
 
+    router.include_router(health_routes(identity, wiring.operations))
     return router

@@ -7,21 +7,35 @@ database password need not be in it. `etc/gpuaasd.yaml` shows what is set most.
 from __future__ import annotations
 
 import os
+import re
 from datetime import datetime, timedelta
 from enum import StrEnum
+from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Final, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, FilePath, ValidationError, model_validator
+from pydantic import (
+    AnyHttpUrl,
+    BaseModel,
+    ConfigDict,
+    Field,
+    FilePath,
+    NonNegativeInt,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from slurm_gpuaas.api.node_events import is_loopback
 from slurm_gpuaas.domain.clock import Span
 from slurm_gpuaas.domain.errors import InvalidInput
-from slurm_gpuaas.domain.names import ClusterName, UserName
+from slurm_gpuaas.domain.names import ClusterName, PartitionName, UserName
+from slurm_gpuaas.health.overrides import Override
 
 DEFAULT_CONFIG = Path("/etc/gpuaas/gpuaasd.yaml")
+_ADDRESS: Final = r"^[^\s@,<>]+@[^\s@,<>]+$"
 
 
 class Section(BaseModel):
@@ -55,7 +69,7 @@ class TlsConfig(Section):
 
 
 class ListenerConfig(Section):
-    """TCP listener for the node agents. It serves node events, health and metrics only, never the rest of the API."""
+    """TCP listener for the node agents. It serves what they send, health and metrics, never the rest of the API."""
 
     host: str = Field(default="127.0.0.1", description="Address to listen on.")
     port: int = Field(default=6880, ge=1, le=65535, description="TCP port.")
@@ -210,15 +224,204 @@ class QuotaConfig(Section):
     shadow: bool = Field(default=False, description="Log who would give way between borrowers, requeue nobody.")
 
 
+class BreakerConfig(Section):
+    """When one of the limits is exceeded within the window, what acts on nodes stops until a person resets it."""
+
+    window: Span = Field(default=timedelta(minutes=10), description="Drains of so long count.")
+    drains: int = Field(default=16, ge=1, description="Nodes of the cluster (and so of its provider).")
+    share: float = Field(default=10, gt=0, le=100, description="Percent of the cluster's nodes; one node may always.")
+    per_leaf: int = Field(default=4, ge=1, description="Nodes of one leaf group.")
+
+
+class CheckpointConfig(Section):
+    """For faults that let jobs go on: jobs are asked to write a checkpoint, and requeued when they still run later."""
+
+    signal: str = Field(
+        pattern=r"^[A-Z][A-Z0-9+-]{1,9}$",
+        description="Signal without SIG, sent to the job's steps; a program without a handler for USR1 ends by it.",
+    )
+    wait: Span = Field(default=timedelta(minutes=10), description="Time for it.")
+
+
+class CommandConfig(Section):
+    """A program, run as gpuaasd's user without a shell. Words in its arguments are put in: {node}, {incident},
+    {attempt}, {remedy}, {gpu} (NVML indices, or `all`)."""
+
+    command: tuple[str, ...] = Field(min_length=1, description="List of arguments.")
+    time_limit: Span = Field(default=timedelta(minutes=30), description="Then it has failed.")
+
+
+class SlurmRebootConfig(Section):
+    """Slurm reboots the node with its RebootProgram."""
+
+    slurm: Literal[True] = Field(description="`scontrol reboot ASAP nextstate=DOWN`.")
+    time_limit: Span = Field(default=timedelta(minutes=30), description="Then it has failed.")
+
+
+class TicketConfig(Section):
+    """A ticket as JSON to a web hook, again and again until somebody takes it."""
+
+    url: AnyHttpUrl = Field(description="POST; the header Idempotency-Key names the attempt.")
+    token_file: FilePath | None = Field(default=None, description="Bearer token, read for each attempt.")
+    time_limit: Span = Field(default=timedelta(days=1), description="Then nobody took it.")
+
+
+class RepairConfig(Section):
+    """Rungs of the repair ladder; one that is absent is left out, and the last is always a person (RMA)."""
+
+    evidence: CommandConfig | None = Field(default=None, description="Run before anything touches the node.")
+    reset: CommandConfig | None = Field(default=None, description="Resets the GPUs.")
+    reboot: CommandConfig | SlurmRebootConfig | None = Field(default=None, description="Reboots the node.")
+    replace: CommandConfig | TicketConfig | None = Field(default=None, description="Asks people for a part.")
+    reboots_a_day: int = Field(default=3, ge=0, description="A node that has had so many within a day is replaced.")
+
+    @model_validator(mode="after")
+    def _mends_something(self) -> RepairConfig:
+        if self.reset is None and self.reboot is None and self.replace is None:
+            raise ValueError("give reset, reboot or replace")
+        return self
+
+
+VERIFY_SCRIPTS = Path(str(files("slurm_gpuaas.health").joinpath("data/verify")))
+
+
+class TestConfig(Section):
+    """A batch script: exit 0 = passed, 77 = cannot run here, else failed."""
+
+    script: FilePath = Field(description="Its #SBATCH lines count, but for what gpuaasd sets.")
+    nodes: Literal[1, 2] = Field(default=1, description="2 = with an idle node of the same leaf group beside it.")
+    time_limit: Span = Field(default=timedelta(minutes=5), description="Of its job; whole minutes.")
+
+
+class VerificationConfig(Section):
+    """Tests of a mended node, run as Slurm jobs in a partition of their own.
+
+    `quick` runs always, `dcgm` after a reboot, `pair` where links or a new part are in question; others always.
+    """
+
+    partition: PartitionName = Field(default=PartitionName("gpuaas-verify"), description="Hidden, over all nodes.")
+    account: str = Field(default="root", description="Account of gpuaasd's user.")
+    time_limit: Span = Field(default=timedelta(hours=1), description="For all tests, waiting included.")
+    tests: dict[str, TestConfig] = Field(
+        default={
+            "quick": TestConfig(script=VERIFY_SCRIPTS / "quick.sh"),
+            "dcgm": TestConfig(script=VERIFY_SCRIPTS / "dcgm.sh", time_limit=timedelta(minutes=30)),
+            "pair": TestConfig(script=VERIFY_SCRIPTS / "pair.sh", nodes=2, time_limit=timedelta(minutes=10)),
+        },
+        min_length=1,
+        description="By name; those given replace the default ones.",
+    )
+
+    @field_validator("tests")
+    @classmethod
+    def _names(cls, tests: dict[str, TestConfig]) -> dict[str, TestConfig]:
+        for name in tests:
+            if not re.fullmatch(r"[a-z][a-z0-9]{0,19}", name):
+                raise ValueError(f"{name!r:.30} is no name of a test: lower-case letters and digits")
+        return tests
+
+
+class ProbationConfig(Section):
+    duration: Span = Field(default=timedelta(hours=4), description="How long a returned node takes small jobs only.")
+    largest_job: int = Field(default=1, ge=1, description="Nodes of the largest job it takes.")
+
+
+class LemonsConfig(Section):
+    """Nodes that keep failing (`gpuaas health lemons`)."""
+
+    largest_job: int = Field(
+        default=0, ge=0, le=100_000, description="A lemon serves no job over more nodes than this; 0 = only shown."
+    )
+    interval: Span = Field(default=timedelta(minutes=10), description="Time between two looks.")
+
+
+class SparesConfig(Section):
+    """Hot spares: nodes that take the place of broken ones, and run burst jobs until then."""
+
+    nodes: Literal["auto"] | NonNegativeInt = Field(
+        default=0,
+        description=(
+            "Spares of each partition: a number, or `auto` = as many as cover its measured failures 99 % of the time. "
+            "Never from what grants guarantee."
+        ),
+    )
+    interval: Span = Field(default=timedelta(seconds=30), description="Time between two looks at the spares.")
+
+
+class RecoveryConfig(Section):
+    """Jobs of several nodes keep those that are well, and get others for those they lost."""
+
+    interval: Span = Field(
+        default=timedelta(seconds=0.2), description="Time between two looks at jobs that are being brought back."
+    )
+    patience: Span = Field(
+        default=timedelta(minutes=2),
+        description="A job that does not run on its nodes in this time is let go of them.",
+    )
+    most_requeues: int = Field(
+        default=10, ge=1, description="A job that lost its nodes more often than this within 24 h is held."
+    )
+
+
 class HealthConfig(Section):
     interval: Span = Field(
         default=timedelta(seconds=5), description="Time between two comparisons of incidents with Slurm's nodes."
     )
-    shadow: bool = Field(default=False, description="Record every decision, drain and requeue nothing.")
-    max_drains: int = Field(
-        default=16, ge=1, description="Circuit breaker: drain no more nodes than this within `drain_window`."
+    shadow: bool = Field(default=False, description="Record every decision, act on nothing.")
+    breaker: BreakerConfig = BreakerConfig()
+    checkpoint: CheckpointConfig | None = Field(
+        default=None, description="Absent = jobs on a node whose fault lets them go on run to their end."
     )
-    drain_window: Span = Field(default=timedelta(minutes=10), description="Window of the circuit breaker.")
+    repair: RepairConfig | None = Field(default=None, description="Absent = a drained node waits for a person.")
+    verification: VerificationConfig | None = Field(default=None, description="Needed with `repair`.")
+    probation: ProbationConfig | None = Field(
+        default=ProbationConfig(), description="null = a node that passed its verification takes all jobs at once."
+    )
+    overrides: tuple[Override, ...] = Field(
+        default=(),
+        description="What the site decides itself: a list of `code` or `sxid`, `product`, `drain`, `class`, `reason`.",
+    )
+    lemons: LemonsConfig = LemonsConfig()
+    spares: SparesConfig = SparesConfig()
+    recovery: RecoveryConfig = RecoveryConfig()
+
+    @model_validator(mode="after")
+    def _nothing_returns_untested(self) -> HealthConfig:
+        if self.repair is not None and self.verification is None:
+            raise ValueError("repair needs verification: no node goes back to service untested")
+        return self
+
+
+class WebhookConfig(Section):
+    url: str = Field(
+        pattern=r"^https?://[^\s@]+$", max_length=500, description="Where alerts are POSTed, without a password in it."
+    )
+    token_file: Path | None = Field(default=None, description="File (0600) with a bearer token.")
+
+
+class MailConfig(Section):
+    host: str = Field(min_length=1, description="Mail server (SMTP).")
+    port: int = Field(default=25, ge=1, le=65535, description="Its port.")
+    starttls: bool = Field(default=False, description="Encrypt; the server's certificate is checked.")
+    user: str | None = Field(default=None, description="To log in with. Absent = `sender`.")
+    password_file: Path | None = Field(default=None, description="File (0600) with the password. Absent = no login.")
+    sender: str = Field(pattern=_ADDRESS, description="From.")
+    to: tuple[Annotated[str, Field(pattern=_ADDRESS)], ...] = Field(min_length=1, description="To whom.")
+
+    @model_validator(mode="after")
+    def _no_password_in_the_clear(self) -> MailConfig:
+        if self.password_file is not None and not self.starttls and not is_loopback(self.host):
+            raise ValueError(f"the password would go to {self.host} in the clear: set starttls")
+        return self
+
+
+class AlertsConfig(Section):
+    """What people are told of by themselves. Without webhook and mail nobody is."""
+
+    interval: Span = Field(default=timedelta(seconds=10), description="Time between two looks.")
+    renotify: Span = Field(default=timedelta(hours=6), description="What still holds is told again after this.")
+    webhook: WebhookConfig | None = Field(default=None, description="Absent = none.")
+    mail: MailConfig | None = Field(default=None, description="Absent = none.")
 
 
 class MeteringConfig(Section):
@@ -226,6 +429,22 @@ class MeteringConfig(Section):
     begin: datetime | None = Field(
         default=None,
         description="First moment that is metered, with time zone. Absent = 31 days before the daemon's first start.",
+    )
+
+
+class TelemetryConfig(Section):
+    """Samples of GPUs, kept in `state_dir`/telemetry."""
+
+    interval: Span = Field(
+        default=timedelta(minutes=1), description="Time between two syncs of new samples to the disk."
+    )
+    keep_busy: Span = Field(
+        default=timedelta(days=90),
+        description="Whole days for which it is kept how busy GPUs were, by the minute; the rest by the hour as long.",
+    )
+    keep_rest: Span = Field(
+        default=timedelta(days=7),
+        description="Whole days for which memory, power, temperature and processes are kept by the minute.",
     )
 
 
@@ -247,7 +466,8 @@ class Config(BaseSettings):
 
     cluster: ClusterName = Field(description="Slurm's ClusterName; only pools of this cluster are enforced here.")
     state_dir: Path = Field(
-        default=Path("/var/lib/gpuaas"), description="Folder of the leader's lock (and of the SQLite store)."
+        default=Path("/var/lib/gpuaas"),
+        description="Folder of the leader's lock and of samples of GPUs (and of the SQLite store).",
     )
     stop_within: Span = Field(
         default=timedelta(seconds=20), description="Time for a clean stop; then the daemon ends anyway."
@@ -265,7 +485,9 @@ class Config(BaseSettings):
     topology: TopologyConfig = TopologyConfig()
     quota: QuotaConfig = QuotaConfig()
     health: HealthConfig = HealthConfig()
+    alerts: AlertsConfig = AlertsConfig()
     metering: MeteringConfig = MeteringConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
     log: LogConfig = LogConfig()
 
     @classmethod

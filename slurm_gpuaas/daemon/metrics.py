@@ -8,10 +8,11 @@ from datetime import timedelta
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from slurm_gpuaas import __version__
+from slurm_gpuaas.daemon.health_metrics import HealthReadings
 from slurm_gpuaas.daemon.operations import Operations
 from slurm_gpuaas.domain.capacity import Capacity
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput, Unavailable
@@ -64,16 +65,29 @@ class _Readings(Collector):
 
     def __init__(self, operations: Callable[[], Operations]) -> None:
         self._operations = operations
+        self._health = HealthReadings()
 
     def describe(self) -> list[GaugeMetricFamily]:
         return []  # or the registry would collect at registration, before there is anything to read
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[Metric]:
         try:
             do = self._operations()
         except Unavailable:
             return
-        for read in (_driver, _agents, _snapshot_age, _hook_age, _incidents, _gpus, _budgets, _capacity):
+        for read in (
+            _driver,
+            _agents,
+            _snapshot_age,
+            _hook_age,
+            _incidents,
+            _spares,
+            _gpus,
+            _budgets,
+            _capacity,
+            self._health.now,
+            self._health.looking_back,
+        ):
             try:
                 yield from read(do)
             except (Unavailable, InvalidInput):  # the latter: a topology.yaml that is none
@@ -120,6 +134,18 @@ def _incidents(do: Operations) -> Iterator[GaugeMetricFamily]:
     for state in OPEN_STATES:
         incidents.add_metric([state], found[IncidentState(state)])
     yield incidents
+
+
+def _spares(do: Operations) -> Iterator[GaugeMetricFamily]:
+    spares = GaugeMetricFamily(
+        "gpuaas_spare_nodes",
+        "Spare nodes: asked for, wanted (what grants leave of those), and ready to take a broken node's place.",
+        labels=["partition", "count"],
+    )
+    for pool in do.replacement.spares.standing():
+        for count, value in (("asked", pool.asked), ("wanted", pool.wanted), ("ready", pool.ready)):
+            spares.add_metric([pool.partition, count], value)
+    yield spares
 
 
 def _gpus(do: Operations) -> Iterator[GaugeMetricFamily]:

@@ -33,7 +33,6 @@ from slurm_gpuaas.api.models import (
     DefragTerms,
     DrainOwner,
     DriverStatus,
-    EventView,
     FieldChange,
     GrantView,
     IncidentView,
@@ -58,16 +57,20 @@ from slurm_gpuaas.api.models import (
 )
 from slurm_gpuaas.daemon.capacities import Capacities
 from slurm_gpuaas.daemon.defragmentation import Defragmenter
+from slurm_gpuaas.daemon.gpu_usages import GpuUsages
 from slurm_gpuaas.daemon.identity import Identity
 from slurm_gpuaas.daemon.job_views import capacity_view, job_why_view, placement_view
 from slurm_gpuaas.daemon.loop import Outcome
+from slurm_gpuaas.daemon.moments import aware
+from slurm_gpuaas.daemon.node_life import NodeLife
 from slurm_gpuaas.daemon.quota_views import explanation_view, quota_share
+from slurm_gpuaas.daemon.replacement import Replacement
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.budgets import Amount, Budget, pace_window, runs_dry
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound, Refused, Unavailable
-from slurm_gpuaas.domain.incidents import OPEN_STATES, Incident, IncidentState, NodeEvent
+from slurm_gpuaas.domain.incidents import OPEN_STATES, Incident, IncidentState
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState, ServiceClass
 from slurm_gpuaas.domain.money import whole_won
 from slurm_gpuaas.domain.names import (
@@ -99,6 +102,7 @@ from slurm_gpuaas.quota.plan import Plan
 from slurm_gpuaas.slurm.protocols import Controller, LimitReader, SlurmUnavailable
 from slurm_gpuaas.store import Store
 from slurm_gpuaas.store.budgets import read_budgets
+from slurm_gpuaas.store.telemetry import Telemetry
 from slurm_gpuaas.topology.applying import named
 from slurm_gpuaas.topology.controller import TopologyController, Wanted
 from slurm_gpuaas.topology.fabric import parse_fabric
@@ -145,6 +149,7 @@ class Operations:
     policies: PolicyController
     applied: Callable[[], None]
     health: HealthController
+    node_life: NodeLife
     intake: Intake
     defragmenter: Defragmenter
     calls_off: Callable[[JobId], bool]
@@ -159,6 +164,9 @@ class Operations:
     driver: Callable[[], DriverStatus]
     hook_written: Callable[[], datetime | None]
     topology: TopologyController
+    telemetry: Telemetry
+    gpu_usages: GpuUsages
+    replacement: Replacement
 
     # -- Who and how
 
@@ -360,7 +368,7 @@ class Operations:
     ) -> Usage:
         """Usage in [start, end); by default this Korean month until now."""
         now = self.clock.now()
-        window = Window(_aware(start) or _month_of(now), _aware(end) or now)
+        window = Window(aware(start) or _month_of(now), aware(end) or now)
         if not timedelta(0) <= window.end - window.start <= LONGEST_USAGE:
             raise InvalidInput(
                 f"The time from {window.start:%Y-%m-%d} to {window.end:%Y-%m-%d} cannot be answered.",
@@ -425,6 +433,10 @@ class Operations:
             warning=budget.warning,
             runs_dry=None if dry is None else dry.astimezone(UTC).replace(microsecond=0),
         )
+
+    def asked_for(self, who: Identity, project: str | None) -> list[ProjectName]:
+        """Projects that they may see, or the one that they name."""
+        return self._asked_for(who, self.store.policy(), project)
 
     def _asked_for(self, who: Identity, policy: Policy, project: str | None) -> list[ProjectName]:
         """All that they may see, or the one that they name."""
@@ -542,7 +554,7 @@ class Operations:
     def capacity(self, *, partition: str | None, since: datetime | None) -> list[CapacityView]:
         """All partitions of the policy, or one."""
         now = self.clock.now()
-        moment = _aware(since)
+        moment = aware(since)
         if moment is not None and not timedelta(0) <= now - moment <= LONGEST_CAPACITY:
             raise InvalidInput(
                 f"Capacity since {moment:%Y-%m-%d %H:%M %Z} cannot be answered.",
@@ -569,13 +581,6 @@ class Operations:
         )
         return [_incident_view(incident) for incident in found]
 
-    def incident(self, who: Identity, incident_id: str) -> IncidentView:
-        administrators_only(who, "see incidents")
-        incident = self._incident(incident_id)
-        ids = set(incident.event_ids)
-        events = self.store.events(node=incident.node, limit=100_000)
-        return _incident_view(incident, [event for event in events if event.event_id in ids])
-
     def close_incident(self, who: Identity, incident_id: str, reason: str) -> IncidentView:
         """Close an incident; a node that was drained for it goes back to service. A closed one is left as it is."""
         administrators_only(who, "close incidents")
@@ -584,7 +589,7 @@ class Operations:
             node = next((node for node in self.slurm.nodes() if node.name == incident.node), None)
             closed = self.health.close(incident.id, actor=who.user, reason=reason)
             # Resumed last: cut off here, the node stays drained and `node resume` puts it back.
-            if node is not None and node.draining and is_reason_of(node.reason, incident):
+            if node is not None and node.out_by_hand and is_reason_of(node.reason, incident):
                 self.shared.resume([node.name])
             return _incident_view(closed)
         return _incident_view(incident)
@@ -783,11 +788,8 @@ def _node_view(
     )
 
 
-def _incident_view(incident: Incident, events: Sequence[NodeEvent] = ()) -> IncidentView:
-    return IncidentView(
-        **incident.model_dump(exclude={"event_ids"}),
-        events=tuple(EventView(**event.model_dump(include=set(EventView.model_fields))) for event in events),
-    )
+def _incident_view(incident: Incident) -> IncidentView:
+    return IncidentView(**incident.model_dump(exclude={"event_ids"}))
 
 
 def _project_view(
@@ -844,15 +846,6 @@ def _budget_side(side: Amount | None) -> BudgetSide | None:
         committed=floor(side.committed),
         left=floor(side.left),
     )
-
-
-def _aware(moment: datetime | None) -> datetime | None:
-    if moment is not None and moment.tzinfo is None:
-        raise InvalidInput(f"{moment} has no time zone.", way_out="Write e.g. 2027-01-31T00:00:00+09:00.")
-    # Near the ends of what a datetime holds no other time zone can say it.
-    if moment is not None and not 1970 < moment.year < 9999:
-        raise InvalidInput(f"The year {moment.year} is out of reach.", way_out="Ask for a year from 1971 to 9998.")
-    return moment
 
 
 def _month_of(now: datetime) -> datetime:

@@ -10,25 +10,34 @@ from datetime import timedelta
 import structlog
 
 from slurm_gpuaas.api.models import DriverStatus
+from slurm_gpuaas.daemon.alerting import Alerting, channels
 from slurm_gpuaas.daemon.capacities import Capacities
 from slurm_gpuaas.daemon.config import Config, OnChange, OnDrift
 from slurm_gpuaas.daemon.defragmentation import Defragmenter
 from slurm_gpuaas.daemon.fabric_file import FabricFile
+from slurm_gpuaas.daemon.gpu_usages import GpuUsages
 from slurm_gpuaas.daemon.identity import uid_of
 from slurm_gpuaas.daemon.loop import ControllerLoop, Scheduled
+from slurm_gpuaas.daemon.node_life import compose_node_life
 from slurm_gpuaas.daemon.operations import Agents, Operations, nodes_by_partition
+from slurm_gpuaas.daemon.replacement import Replacement, places, spare_partitions
 from slurm_gpuaas.daemon.risks import FailureRisks
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.jobs import JobId
 from slurm_gpuaas.domain.names import NodeName, PartitionName
-from slurm_gpuaas.health.controller import HealthController, HealthSettings
+from slurm_gpuaas.domain.node_life import smallest
 from slurm_gpuaas.health.intake import Intake
 from slurm_gpuaas.health.ledger import IncidentLedger
-from slurm_gpuaas.health.recovery import Recovery
+from slurm_gpuaas.health.lemon_watch import LemonWatch
+from slurm_gpuaas.health.observer import NodeObserver
+from slurm_gpuaas.health.recovery import Recovery, RecoverySettings
+from slurm_gpuaas.health.rma import RmaKeeper
+from slurm_gpuaas.health.spares import Spares
 from slurm_gpuaas.jobs.gate import GateSettings, PlacementGate
 from slurm_gpuaas.jobs.gate_rules import promised
 from slurm_gpuaas.jobs.mover import Mover
+from slurm_gpuaas.jobs.pins import GatePins
 from slurm_gpuaas.metering.controller import MeteringController
 from slurm_gpuaas.metering.warnings import BudgetWarnings
 from slurm_gpuaas.quota.controller import Failpoint, PolicyController, no_failpoint
@@ -46,8 +55,11 @@ from slurm_gpuaas.slurm.protocols import (
     Topologies,
 )
 from slurm_gpuaas.store import Store
+from slurm_gpuaas.store.telemetry import Keep, Telemetry
 from slurm_gpuaas.topology.controller import TopologyController
 from slurm_gpuaas.topology.follower import FabricFollower, FollowSettings
+
+RMA_EVERY = timedelta(seconds=30)
 
 log = structlog.get_logger(__name__)
 
@@ -90,10 +102,11 @@ def compose(
         close: ends the way to Slurm.
         observe: see `ControllerLoop`.
     """
-    shared = SharedController(controller, clock=clock)
+    shared = SharedController(controller, clock=clock, limited=lambda: smallest(store.node_limits()))
     slurm = shared.fresh()
     agents = Agents()
     wake_health, wake_hook, wake_gate = threading.Event(), threading.Event(), threading.Event()
+    wake_recovery, wake_spares = threading.Event(), threading.Event()
     policies = PolicyController(
         cluster=config.cluster,
         store=store,
@@ -116,6 +129,7 @@ def compose(
             nodes={node.name: node for node in nodes},
             promised=promised(jobs),
             lost=store.nodes_lost(before=now - config.quota.settle),
+            spares=spares.nodes(),
         )
 
     estimates = EstimatePublisher(
@@ -135,22 +149,36 @@ def compose(
             return ()  # a report counts whether Slurm answers or not
         return tuple(job.id for job in jobs if node in job.nodes and not job.state.ended)
 
-    intake = Intake(ledger, jobs_on=jobs_on, wake=wake_health.set)
-    health = HealthController(
-        slurm=slurm,
-        ledger=ledger,
-        recovery=Recovery(slurm=slurm, ledger=ledger, requeued=wake_gate.set),
-        settings=HealthSettings(
-            shadow=config.health.shadow,
-            max_drains=config.health.max_drains,
-            drain_window=config.health.drain_window,
-        ),
-    )
+    intake = Intake(ledger, jobs_on=jobs_on, wake=wake_health.set, overrides=config.health.overrides)
     fabric = FabricFile(config.slurm.topology_file)
 
     def declared() -> Mapping[PartitionName, tuple[NodeName, ...]]:
         return nodes_by_partition(store.policy(), config.cluster)
 
+    spares = Spares(
+        slurm=slurm,
+        ledger=ledger,
+        count=None if config.health.spares.nodes == "auto" else config.health.spares.nodes,
+        partitions=lambda: spare_partitions(store.policy(), config.cluster, clock.now()),
+        places=lambda: places(fabric),
+        promised=lambda: recovery.promised(),
+    )
+    recovery = Recovery(
+        slurm=slurm,
+        ledger=ledger,
+        settings=RecoverySettings(
+            patience=config.health.recovery.patience, most_requeues=config.health.recovery.most_requeues
+        ),
+        pins=None if config.gate.shadow else GatePins(),
+        spares=spares,
+        partitions=declared,
+        places=lambda: places(fabric),
+        requeued=wake_gate.set,
+        wake=wake_recovery.set,
+        ended=wake_spares.set,
+    )
+    node_life = compose_node_life(config.health, slurm=slurm, ledger=ledger, recovery=recovery, fabric=fabric.arrays)
+    health = node_life.health
     capacities = Capacities(
         cluster=config.cluster,
         shared=shared,
@@ -174,8 +202,10 @@ def compose(
             longest_wait=config.gate.longest_wait,
             shadow=config.gate.shadow,
         ),
-        quota=QuotaRulings(cluster=config.cluster, store=store, settle=config.quota.settle),
+        quota=QuotaRulings(cluster=config.cluster, store=store, settle=config.quota.settle, spares=spares.nodes),
         risks=FailureRisks(store, clock).now,
+        limits=lambda: {name: limit.largest_job for name, limit in smallest(store.node_limits()).items()},
+        recovering=recovery.in_hand,
     )
     publisher = VerdictPublisher(
         cluster=config.cluster,
@@ -192,6 +222,7 @@ def compose(
         clock=clock,
         promised=promised,
         settle=config.quota.settle,
+        spares=spares.nodes,
         shadow=config.quota.shadow,
     )
     metering = MeteringController(
@@ -217,6 +248,10 @@ def compose(
             ),
         )
         following = [Scheduled("fabric", follower.tick, config.topology.interval)]
+    telemetry = Telemetry(
+        config.state_dir / "telemetry",
+        Keep(busy=config.telemetry.keep_busy, rest_minutes=config.telemetry.keep_rest),
+    )
     warnings = BudgetWarnings(cluster=config.cluster, store=store, clock=clock)
 
     def meter() -> None:
@@ -224,9 +259,26 @@ def compose(
             log.warning("metering.unreadable", problem=sentence)
         warnings.tick()
 
+    observer = NodeObserver(store, clock)
+    lemons = LemonWatch(cluster=config.cluster, store=store, clock=clock, largest_job=config.health.lemons.largest_job)
+    knowing = [
+        Scheduled("lemons", lemons.tick, config.health.lemons.interval),
+        Scheduled("rma", RmaKeeper(store, clock).tick, RMA_EVERY),
+    ]
+    if told := channels(config.alerts, config.cluster):
+        alerting = Alerting(
+            store=store,
+            clock=clock,
+            agents=agents,
+            silent_after=config.agents.silent_after,
+            renotify=config.alerts.renotify,
+            channels=told,
+        )
+        knowing.append(Scheduled("alerts", alerting.tick, config.alerts.interval))
+
     def read() -> None:
         store.put_nodes(shared.nodes(), at=clock.now())
-        shared.jobs()
+        observer.tick(shared.nodes(), shared.jobs())
 
     loop = ControllerLoop(
         [
@@ -235,11 +287,16 @@ def compose(
             Scheduled("hook", publisher.tick, config.hook.interval, wake_hook),
             Scheduled("estimates", estimates.tick, config.estimates.interval),
             Scheduled("health", health.tick, config.health.interval, wake_health),
+            Scheduled("life", node_life.life.tick, config.health.interval, node_life.wake),
+            Scheduled("recovery", recovery.tick, config.health.recovery.interval, wake_recovery),
+            Scheduled("spares", spares.tick, config.health.spares.interval, wake_spares),
             Scheduled("gate", gate.tick, config.gate.interval, wake_gate),
             Scheduled("reclaim", reclaim.tick, config.quota.interval),
             Scheduled("metering", meter, config.metering.interval),
             Scheduled("capacity", capacities.sample, config.capacity.interval),
+            Scheduled("telemetry", lambda: telemetry.tick(now=clock.now()), config.telemetry.interval),
             *following,
+            *knowing,
         ],
         clock=clock,
         observe=observe,
@@ -253,6 +310,7 @@ def compose(
         policies=policies,
         applied=wake_hook.set,
         health=health,
+        node_life=node_life,
         intake=intake,
         calls_off=gate.calls_off,
         slurm_user=config.slurm.user,
@@ -275,5 +333,13 @@ def compose(
         driver=driver,
         hook_written=lambda: publisher.written_at,
         topology=topology,
+        telemetry=telemetry,
+        gpu_usages=GpuUsages(cluster=config.cluster, store=store, telemetry=telemetry, shared=shared, clock=clock),
+        replacement=Replacement(spares=spares, store=store, clock=clock),
     )
-    return Runtime(operations=operations, loop=loop, store=store, close=close)
+
+    def end() -> None:
+        close()
+        telemetry.close()
+
+    return Runtime(operations=operations, loop=loop, store=store, close=end)

@@ -7,8 +7,9 @@ Those who ask while a reading is under way wait for it instead of starting anoth
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import copy
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Generic, TypeVar
 
@@ -54,13 +55,21 @@ class SharedController:
 
     Args:
         max_age: how old a reading may be that is handed out.
+        limited: nodes that the hook makes large jobs exclude: that is no wish of their users, so it is not shown.
     """
 
-    def __init__(self, door: Controller, *, clock: Clock, max_age: timedelta = MAX_AGE) -> None:
+    def __init__(
+        self,
+        door: Controller,
+        *,
+        clock: Clock,
+        max_age: timedelta = MAX_AGE,
+        limited: Callable[[], Collection[NodeName]] = lambda: (),
+    ) -> None:
         self._door = door
         self._max_age = max_age
         self._nodes = _Reading(door.nodes, clock)
-        self._jobs = _Reading(door.jobs, clock)
+        self._jobs = _Reading(lambda: without(door.jobs(), limited()), clock)
         self._jobs_again = _Reading(lambda: self._jobs.get(timedelta(0)), clock)
 
     def fresh(self) -> SharedController:
@@ -93,11 +102,17 @@ class SharedController:
     def resume(self, nodes: Sequence[NodeName]) -> None:
         self._then_forget(lambda: self._door.resume(nodes))
 
+    def reboot(self, node: NodeName, reason: str) -> None:
+        self._then_forget(lambda: self._door.reboot(node, reason))
+
     def requeue(self, job: JobId, *, restarts: int | None = None) -> None:
         self._then_forget(lambda: self._door.requeue(job, restarts=restarts))
 
     def cancel(self, job: JobId) -> None:
         self._then_forget(lambda: self._door.cancel(job))
+
+    def signal(self, job: JobId, signal: str) -> None:
+        self._door.signal(job, signal)
 
     def update_job(self, job: JobId, change: JobChange) -> None:
         self._then_forget(lambda: self._door.update_job(job, change))
@@ -121,3 +136,15 @@ class SharedController:
             # Also after a failure: the write may have taken effect and only its answer been lost.
             self._nodes.forget()
             self._jobs.forget()
+
+
+def without(jobs: Sequence[Job], limited: Collection[NodeName]) -> Sequence[Job]:
+    """Jobs as if they did not exclude these nodes."""
+    if not limited:
+        return jobs
+    return [
+        replace(job, excluded_nodes=tuple(name for name in job.excluded_nodes if name not in limited))
+        if job.excluded_nodes
+        else job
+        for job in jobs
+    ]

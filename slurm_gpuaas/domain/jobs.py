@@ -72,6 +72,8 @@ class Job:
     """What its user asks of nodes (`--constraint`)."""
     comment: str = ""
     """Its user's own words (`--comment`)."""
+    exit_code: int = 0
+    """Of its batch script, once it has ended."""
 
     @property
     def chooses(self) -> bool:

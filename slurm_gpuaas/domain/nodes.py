@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 from enum import Flag, StrEnum, auto
 
 from slurm_gpuaas.domain.names import GpuModel, NodeName
@@ -57,7 +58,9 @@ def out_of_service(state: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One node: state, and its GPUs (total and allocated, counted in whole GPUs)."""
+    """One node: state, and its GPUs (total and allocated, counted in whole GPUs).
+
+    `booted`: when, as its slurmd said; None until it said so."""
 
     name: NodeName
     base: NodeBase
@@ -66,6 +69,7 @@ class Node:
     model: GpuModel | None
     gpus: int
     gpus_allocated: int
+    booted: datetime | None = None
 
     @property
     def state(self) -> str:
@@ -80,6 +84,11 @@ class Node:
     @property
     def draining(self) -> bool:
         return NodeFlag.DRAIN in self.flags
+
+    @property
+    def out_by_hand(self) -> bool:
+        """Set to take no job: draining, or DOWN as after a reboot that was asked for."""
+        return self.draining or self.base is NodeBase.DOWN
 
     @property
     def drained_by_us(self) -> bool:

@@ -31,7 +31,8 @@ def service_class(qos: QosName) -> ServiceClass:
 class UsageRecord:
     """One run of one job as Slurm's accounting holds it. A requeued job has several, told apart by `started`.
 
-    `gpu_seconds` = GPUs x seconds between `started` and `ended` (or until `as_of` while it runs).
+    `gpu_seconds` = GPUs x seconds between `started` and `ended` (or until `as_of` while it runs). `nodes` is Slurm's
+    host list; empty for what was metered before it was kept.
     """
 
     cluster: ClusterName
@@ -46,6 +47,7 @@ class UsageRecord:
     ended: datetime | None
     gpu_seconds: int
     state: str
+    nodes: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,3 +64,33 @@ class UsageSum:
     since: datetime | None
     gpu_seconds: int
     ended: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SizedUse:
+    """GPU-seconds of an account's runs of one size (GPUs)."""
+
+    account: AccountName
+    gpus: int
+    gpu_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class JobRun:
+    """What the health report needs of one run of a job. `state` is how accounting says it ended."""
+
+    job: JobId
+    account: AccountName
+    gpus: int
+    started: datetime
+    ended: datetime | None
+    state: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preemption:
+    """A running job ended so that another one could start."""
+
+    victim: JobId
+    made_room_for: JobId
+    at: datetime

@@ -1,65 +1,110 @@
 """Kernel-log text to GPU and NVSwitch events.
 
-Decoding says what a line is and what NVIDIA's catalogue says about it; it holds no policy and no history beyond a
-message that spans lines. It takes linear time, and input of any kind gives events or nothing, never an error.
+Decoding says what a line is and what it means by itself; it holds no history beyond a message that spans lines. It
+takes linear time, and input of any kind gives events or nothing, never an error.
+
+The shapes are those of NVIDIA's open kernel modules (kernel_rc.c, osinit.c, osapi.c, common_nvswitch.h) and of lines
+that people published. One process decodes over 100,000 lines a second, which is why this module is written for speed:
+one expression for the head of a message, a search in the rest only where a word of it asks for one, tuples for events,
+and JSON put together by hand.
 """
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import BinaryIO, Final
+from collections.abc import Callable, Iterator, Sequence
+from json.encoder import encode_basestring_ascii as quoted
+from typing import BinaryIO, Final, NamedTuple, TypeVar
 
-from slurm_gpuaas.domain.incidents import Drain, EventKind
-from slurm_gpuaas.health.catalogue import FaultClass, catalogue
+from slurm_gpuaas.domain.incidents import EventKind
+from slurm_gpuaas.health.assess import (
+    FALLEN_OFF_THE_BUS,
+    NVLINK4_ERROR,
+    RECOVERY_ACTION_CHANGED,
+    Assessment,
+    Nvlink5Words,
+    assess_sxid,
+    assess_xid,
+    nvlink4_rules,
+    nvlink5_bits,
+)
+from slurm_gpuaas.health.catalogue import NVLINK5_CODES, Product, catalogue
+from slurm_gpuaas.health.overrides import Override
 
 MAX_LINE: Final = 16_384
 """Characters of a line that are looked at; the kernel cuts its own records at 1 KiB."""
+MAX_RECORD: Final = 1 << 24
+"""Bytes of an input record that are kept."""
+CHUNK: Final = 1 << 16
+"""Bytes read at once: so few that what is made of them stays in the processor's cache."""
 
-FALLEN_OFF_THE_BUS: Final = 79
+_REMEMBERED: Final = 4_096
+"""Entries of each memory that hostile input could fill."""
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 _HEX = "[0-9A-Fa-f]"
-_PCI = rf"(?:({_HEX}{{4,8}}):)?({_HEX}{{2}}):({_HEX}{{2}})(?:\.{_HEX})?"
-# NVRM: Xid (PCI:0000:3b:00): 79, ...   NVRM: Xid (0000:03:00): 14, ...   NVRM: Xid (PCI:0000:07:00 GPU-I:01): 43, ...
-_XID = re.compile(rf"NVRM: Xid \((?:PCI:)?{_PCI}(?: GPU-I:\d{{1,4}})?\): (\d{{1,6}})(?=[,\s]|$),?")
-_PID = re.compile(r"\s?pid=([^,]{0,64})(?:,|$)")
-_NAME = re.compile(r"\s?name=([^,]{0,256})(?:,|$)")
-_UNIT = re.compile(r"GPC (\d{1,3}), TPC (\d{1,3})(?:, SM (\d{1,3}))?")
-_LINK = re.compile(r"\b[Ll]ink (-?\d{1,4})\b")
-_SUBCODE = re.compile(r"\s?([A-Z][A-Z0-9_/]{1,63})\s{1,8}(?:Nonfatal|Fatal)\b")
+_IS_XID: Final = EventKind.XID
+_XID_WORD: Final = EventKind.XID.value
+_DETAILED: Final = frozenset([*NVLINK5_CODES, RECOVERY_ACTION_CHANGED, NVLINK4_ERROR])
+
+_PCI = rf"((?:{_HEX}{{4,8}}:)?{_HEX}{{2}}:{_HEX}{{2}})(?:\.{_HEX})?"
+# NVRM: Xid (PCI:0000:3b:00): 79, ...   NVRM: Xid (0000:03:00): 14, ...
+# NVRM: Xid (PCI:0000:07:00 GPU-I:01 GPU-CI:00): 43, pid=7, name=a, ...
+_XID = re.compile(
+    rf"NVRM: Xid \((?:PCI:)?{_PCI}(?: GPU-I:[0-9]{{1,4}}(?: GPU-CI:[0-9]{{1,4}})?)?\): ([0-9]{{1,6}})(?=[,\s]|$),?"
+    r"(?: ?pid='?(?:([0-9]{1,10})(?='?(?:,|$)))?[^,]{0,64}(?:,|$))?(?: ?name=([^,]{0,256})(?:, |,?$))?"
+)
+_NAME_WITH_COMMAS = re.compile(r" name=(.{0,256}?)(?:, |,?$)")
+_UNIT = re.compile(r"GPC ([0-9]{1,3}), TPC ([0-9]{1,3})(?:, SM ([0-9]{1,3}))?")
+_LINK = re.compile(r"ink (-?[0-9]{1,4})\b")
+# TLW_RX/TLW_RX_PIPE0 Nonfatal XC0 i0 Link 00 (0x0000000a 0x00000001 ...)
+_NVLINK5 = re.compile(
+    r"([A-Z][\w/]{1,63}(?: Degraded)?) {1,8}(?:Nonfatal|Non-fatal|Fatal)\b[^(]{0,64}"
+    rf"(?:\(0x({_HEX}{{1,8}})[ ,]{{1,2}}0x({_HEX}{{1,8}})\b)?"
+)
+# NVLink: fatal error detected on link 14(0x0, 0x0, 0x10000, 0x0, 0x0, 0x0, 0x0)
+_NVLINK4 = re.compile(r"\((0x[0-9A-Fa-fx, ]{18,82})\)")
 _ACTION = re.compile(
     rf"recovery action changed from 0x{_HEX}{{1,8}} \(([^()]{{1,64}})\) to 0x{_HEX}{{1,8}} \(([^()]{{1,64}})\)"
 )
-_CAUSE = re.compile(r"previous Xid (\d{1,6})")
+_CAUSE = re.compile(r"caused by previous Xid ([0-9]{1,6})\b")
 # nvidia-nvswitch3: SXid (PCI:0000:05:00.0): 12028, Non-fatal, Link 32 egress non-posted PRIV error (First)
-_SXID = re.compile(rf"nvidia-nvswitch(\d{{1,4}}): SXid \(PCI:{_PCI}\): (\d{{1,6}})(?=[,\s]|$),?\s?(Fatal|Non-fatal)?")
+_SXID = re.compile(
+    rf"nvidia-nvswitch([0-9]{{1,4}}): SXid \(PCI:{_PCI}\): ([0-9]{{1,6}})(?=[,\s]|$),?\s?"
+    r"(Fatal|Non-fatal|Correctable)?"
+)
 _SXID_DETAIL = re.compile(r"\s?(?:Data \{|Severity \d)")
-# NVRM: GPU 0000:29:00.0: GPU has fallen off the bus.
-_FALLEN = re.compile(rf"NVRM: {{1,4}}GPU {_PCI}: {{1,4}}GPU has fallen off the bus")
+# NVRM: GPU 0000:29:00.0: GPU has fallen off the bus.   NVRM: GPU at 0000:02:00.0 has fallen off the bus.
+_FALLEN = re.compile(rf"NVRM: {{1,4}}GPU (?:at )?(?:PCI:)?{_PCI}:? {{1,4}}(?:GPU )?has fallen off the bus")
 # NVRM: The NVIDIA GPU 0000:18:00.0 / NVRM: (PCI ID: ...) ... / NVRM: fallen off the bus and is not responding to ...
 _FALLEN_HEAD = re.compile(rf"NVRM: {{1,4}}The NVIDIA GPU {_PCI}(?!{_HEX})")
 _FALLEN_TAIL = "fallen off the bus and is not responding"
 _FALLEN_SPAN: Final = 8
 # NVRM: GPU at PCI:0000:3b:00: GPU-1f45a5a8-d400-2488-17d2-aec58a1d21ca
-_IDENTITY = re.compile(rf"NVRM: GPU at PCI:{_PCI}: (GPU-{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}})")
+_IDENTITY = re.compile(
+    rf"NVRM: GPU at (?:PCI:)?{_PCI}: (GPU-{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}})"
+)
+# What is written before the message, when a program and not the kernel wrote it:
+# Nov 22 18:29:55 node7 python[4242]:   2026-11-22T18:29:55+09:00 node7 alice:
+_SYSLOG = re.compile(
+    r"(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[\d.,:+Z-]{0,16})"
+    r" \S{1,255} (\S{1,255}?)(?:\[\d{1,10}\])?: "
+)
+_PROGRAM = re.compile(r"[\w.-]\[\d{1,10}\]: $")
 
-_NVLINK5: Final = range(144, 151)
+_NULL: Final = "null"
+_DETAILS: Final = ("link", "subcode", "unit", "caused_by", "from_action", "to_action", "switch")
+_NO_DETAILS: Final = ", ".join(f'"{name}": null' for name in _DETAILS)
+_NOTHING: Final[tuple[object, ...]] = (None,) * len(_DETAILS)
 
-_BY_ACTION: Final = {
-    "None": (Drain.NO, FaultClass.INFO),
-    "GPU Reset Required": (Drain.NOW, FaultClass.HW_RESET),
-    "GPU Reset": (Drain.NOW, FaultClass.HW_RESET),
-    "Node Reboot Required": (Drain.NOW, FaultClass.HW_REBOOT),
-    "Node Reboot": (Drain.NOW, FaultClass.HW_REBOOT),
-    "Drain P2P": (Drain.WHEN_IDLE, FaultClass.HW_RESET),
-    "Drain and Reset": (Drain.WHEN_IDLE, FaultClass.HW_RESET),
-}
-"""The driver's recovery actions. Those that drain leave the GPU usable for what runs; the others do not."""
+_QUOTES: Final = frozenset({"'", '"'})
+_UNKNOWN_NAMES: Final = frozenset({"", "<unknown>", "unknown"})
 
 
-@dataclass(frozen=True, slots=True)
-class Unit:
+class Unit(NamedTuple):
     """Where on the chip: graphics processing cluster, texture processing cluster, streaming multiprocessor."""
 
     gpc: int
@@ -67,17 +112,7 @@ class Unit:
     sm: int | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Assessment:
-    """What is known of an event without history: class, drain verdict, and the rule that decided."""
-
-    fault_class: FaultClass
-    drain: Drain
-    why: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Decoded:
+class Decoded(NamedTuple):
     """One event of a log. `line` is the 1-based index of the input record that completed it; `message` what is left of
     the line after code, process id and name."""
 
@@ -88,8 +123,6 @@ class Decoded:
     assessment: Assessment
     message: str
     mnemonic: str | None = None
-    immediate_action: str | None = None
-    investigatory_action: str | None = None
     gpu: str | None = None
     pid: int | None = None
     process: str | None = None
@@ -101,182 +134,231 @@ class Decoded:
     to_action: str | None = None
     switch: int | None = None
 
-    def as_json(self) -> dict[str, object]:
-        """The object that `gpuaas xid decode --json` prints; its keys are a public interface."""
-        unit = self.unit
-        return {
-            "line": self.line,
-            "kind": self.kind.value,
-            "code": self.code,
-            "mnemonic": self.mnemonic,
-            "pci": self.pci,
-            "gpu": self.gpu,
-            "pid": self.pid,
-            "process": self.process,
-            "link": self.link,
-            "subcode": self.subcode,
-            "unit": {"gpc": unit.gpc, "tpc": unit.tpc, "sm": unit.sm} if unit else None,
-            "caused_by": self.caused_by,
-            "from_action": self.from_action,
-            "to_action": self.to_action,
-            "switch": self.switch,
-            "immediate_action": self.immediate_action,
-            "investigatory_action": self.investigatory_action,
-            "class": self.assessment.fault_class.value,
-            "drain": self.assessment.drain.value,
-            "why": self.assessment.why,
-        }
+    @property
+    def immediate_action(self) -> str | None:
+        return self.assessment.immediate
+
+    @property
+    def investigatory_action(self) -> str | None:
+        return self.assessment.investigatory
+
+    @property
+    def peer(self) -> bool:
+        """The device at the other end of the NVLink is the one to look at."""
+        return self.assessment.peer
+
+    def as_json(self) -> str:
+        """The object that `gpuaas xid decode --json` prints, on one line; its keys and their order are a public
+        interface."""
+        line, kind, code, pci, said, _, mnemonic, gpu, pid, process, link, part, unit, cause, before, after, switch = (
+            self
+        )
+        if link is None and part is None and unit is None and cause is None and before is None and switch is None:
+            details = _NO_DETAILS
+        else:
+            where = _NULL if unit is None else f'{{"gpc": {unit.gpc}, "tpc": {unit.tpc}, "sm": {_number(unit.sm)}}}'
+            details = (
+                f'"link": {_number(link)}, "subcode": {_text(part)}, "unit": {where}, "caused_by": {_number(cause)}, '
+                f'"from_action": {_text(before)}, "to_action": {_text(after)}, "switch": {_number(switch)}'
+            )
+        return (
+            f'{{"line": {line}, "kind": "{_XID_WORD if kind is _IS_XID else kind.value}", "code": {code}, '
+            f'"mnemonic": {_NULL if mnemonic is None else quoted(mnemonic)}, '
+            f'"pci": {_NULL if pci is None else quoted(pci)}, "gpu": {_NULL if gpu is None else quoted(gpu)}, '
+            f'"pid": {_NULL if pid is None else pid}, "process": {_NULL if process is None else quoted(process)}, '
+            f"{details}, {said.json_members}}}"
+        )
 
 
 class Decoder:
     """Decodes one log from its beginning. It remembers a 'fallen off the bus' message that spans lines and which GPU
-    (UUID) sits at which PCI address, as far as the log said so."""
+    (UUID) sits at which PCI address, as far as the log said so.
 
-    def __init__(self) -> None:
+    Args:
+        product: the node's GPUs; None when unknown.
+        driver: major version of its driver (580); None when unknown.
+        overrides: the site's.
+    """
+
+    def __init__(
+        self, product: Product | None = None, driver: int | None = None, overrides: Sequence[Override] = ()
+    ) -> None:
+        self._product = product
+        self._driver = driver
+        self._overrides = tuple(overrides)
         self._gpu_at: dict[str, str] = {}
         self._fallen: tuple[int, str] | None = None
+        self._pci: dict[str, str] = {}
+        self._rows: dict[int, tuple[str | None, Assessment]] = {}
+        self._nvlink4: dict[tuple[int, bool], Assessment] = {}
+        self._nvlink5: dict[tuple[int, str, int, int], Assessment] = {}
+        self._sxids: dict[tuple[str, str | None], Assessment] = {}
+        self._actions: dict[str, Assessment] = {}
 
     def decode(self, line: int, text: str) -> Iterator[Decoded]:
         """Events of one input record. `line` is its 1-based index; a record may hold several lines of one message."""
         for part in text.split("\n"):
-            event = self._decode_line(line, part[:MAX_LINE])
+            event = self.event(line, part)
             if event:
                 yield event
 
-    def _decode_line(self, line: int, text: str) -> Decoded | None:
-        if "NVRM:" not in text:
-            return self._sxid(line, text) if "SXid" in text else None
-        if found := _XID.search(text):
-            return self._xid(line, text, found)
-        if found := _FALLEN.search(text):
-            return self._fallen_event(line, _pci(found), text)
-        if found := _FALLEN_HEAD.search(text):
-            self._fallen = (line, _pci(found))
-        if _FALLEN_TAIL in text and self._fallen:
-            begun, pci = self._fallen
-            self._fallen = None
-            return self._fallen_event(line, pci, text) if line - begun <= _FALLEN_SPAN else None
-        if (found := _IDENTITY.search(text)) and len(self._gpu_at) < 4096:
-            self._gpu_at[_pci(found)] = found[4]
-        return None
+    def event(self, line: int, text: str) -> Decoded | None:
+        """The event of one line, None when it is none."""
+        if len(text) > MAX_LINE:
+            text = text[:MAX_LINE]
+        at = text.find("NVRM: ")
+        if at < 0:
+            at = text.find("nvidia-nvswitch")
+            return self._sxid(line, text, at) if at >= 0 and not _by_a_program(text, at) else None
+        if at and _by_a_program(text, at):
+            return None
+        found = _XID.match(text, at) or _XID.search(text, at + 1)
+        return self._xid(line, text, found) if found else self._other(line, text, at)
 
     def _xid(self, line: int, text: str, found: re.Match[str]) -> Decoded:
-        code, pci, at = int(found[4]), _pci(found), found.end()
-        pid = process = subcode = None
-        if (match := _PID.match(text, at)) is not None:
-            word, at = match[1].strip("'\"<> "), match.end()
-            pid = int(word) if word.isascii() and word.isdigit() and len(word) <= 10 else None
-        if (match := _NAME.match(text, at)) is not None:
-            word, at = match[1].strip("'\" "), match.end()
-            process = None if word in {"", "<unknown>", "unknown"} else word
-        if code in _NVLINK5 and (match := _SUBCODE.match(text, at)):
-            subcode = match[1]
-        unit = _UNIT.search(text, at)
-        link = _LINK.search(text, at)
-        cause = _CAUSE.search(text, at)
-        action = _ACTION.search(text, at) if code == 154 else None
-        row = catalogue().xid.get(code)
-        return Decoded(
-            line=line,
-            kind=EventKind.XID,
-            code=code,
-            pci=pci,
-            assessment=assess_xid(code, recovery_action=action[2] if action else None),
-            message=text[at:].strip(),
-            mnemonic=row.mnemonic if row else None,
-            immediate_action=row.immediate if row else None,
-            investigatory_action=row.investigatory if row else None,
-            gpu=self._gpu_at.get(pci),
-            pid=pid,
-            process=process,
-            link=int(link[1]) if link else None,
-            subcode=subcode,
-            unit=Unit(int(unit[1]), int(unit[2]), int(unit[3]) if unit[3] else None) if unit else None,
-            caused_by=int(cause[1]) if cause else None,
-            from_action=action[1] if action else None,
-            to_action=action[2] if action else None,
+        address, digits, pid, name = found.groups()
+        code, end = int(digits), found.end()
+        if name is None and text.startswith(" name=", end) and (named := _NAME_WITH_COMMAS.match(text, end)):
+            name, end = named[1], named.end()
+        message = text[end:].strip()
+        mnemonic, assessment = self._rows.get(code) or self._row(code)
+        pci = self._pci.get(address) or self._address(address)
+        details = _NOTHING
+        if code in _DETAILED or "ink " in message or "GPC " in message or "previous Xid" in message:
+            assessment, details = self._details(code, message, assessment)
+        if name is not None:
+            name = name.strip()
+            if name[:1] in _QUOTES and len(name) > 1 and name[0] == name[-1]:
+                name = name[1:-1]
+            if name in _UNKNOWN_NAMES:
+                name = None
+        gpu = self._gpu_at.get(pci) if self._gpu_at else None
+        known = (line, _IS_XID, code, pci, assessment, message, mnemonic, gpu, int(pid) if pid else None, name)
+        return tuple.__new__(Decoded, known + details)
+
+    def _details(self, code: int, message: str, assessment: Assessment) -> tuple[Assessment, tuple[object, ...]]:
+        """What the message says beyond its code, and what that means."""
+        subcode = before = after = None
+        if code in NVLINK5_CODES:
+            if match := _NVLINK5.match(message):
+                subcode = match[1]
+                if match[2]:
+                    intr_info, error_status = int(match[2], 16) & nvlink5_bits(), int(match[3], 16)
+                    assessment = self._by_nvlink5(code, subcode, intr_info, error_status)
+        elif code == RECOVERY_ACTION_CHANGED:
+            if match := _ACTION.search(message):
+                before, after = match.groups()
+                assessment = self._actions.get(after) or _remember(
+                    self._actions, after, self._assess(code, recovery_action=after)
+                )
+        elif code == NVLINK4_ERROR and (match := _NVLINK4.search(message)):
+            assessment = self._by_nvlink4(code, match[1].split(", ")) or assessment
+        unit = _UNIT.search(message) if "GPC " in message else None
+        cause = _CAUSE.search(message) if "previous Xid" in message else None
+        return assessment, (
+            _link(message) if "ink " in message else None,
+            subcode,
+            Unit(int(unit[1]), int(unit[2]), int(unit[3]) if unit[3] else None) if unit else None,
+            int(cause[1]) if cause else None,
+            before,
+            after,
+            None,
         )
 
-    def _fallen_event(self, line: int, pci: str, text: str) -> Decoded:
-        row = catalogue().xid[FALLEN_OFF_THE_BUS]
-        assessment = assess_xid(FALLEN_OFF_THE_BUS)
+    def _other(self, line: int, text: str, at: int) -> Decoded | None:
+        """The driver's messages that are no Xid: a GPU fell off the bus, or which GPU sits where."""
+        if found := _FALLEN.search(text, at):
+            return self._fallen_event(line, self._address(found[1]), text, at)
+        if found := _FALLEN_HEAD.search(text, at):
+            self._fallen = (line, self._address(found[1]))
+        if self._fallen and _FALLEN_TAIL in text:
+            begun, pci = self._fallen
+            self._fallen = None
+            return self._fallen_event(line, pci, text, at) if line - begun <= _FALLEN_SPAN else None
+        if (found := _IDENTITY.search(text, at)) and len(self._gpu_at) < _REMEMBERED:
+            self._gpu_at[self._address(found[1])] = found[2]
+        return None
+
+    def _fallen_event(self, line: int, pci: str, text: str, at: int) -> Decoded:
+        mnemonic, assessment = self._rows.get(FALLEN_OFF_THE_BUS) or self._row(FALLEN_OFF_THE_BUS)
         return Decoded(
-            line=line,
-            kind=EventKind.FALLEN,
-            code=FALLEN_OFF_THE_BUS,
-            pci=pci,
-            assessment=assessment,
-            message=text[text.find("NVRM:") + 5 :].strip(),
-            mnemonic=row.mnemonic,
-            immediate_action=row.immediate,
-            investigatory_action=row.investigatory,
-            gpu=self._gpu_at.get(pci),
+            line,
+            EventKind.FALLEN,
+            FALLEN_OFF_THE_BUS,
+            pci,
+            assessment,
+            text[at + 5 :].strip(),
+            mnemonic,
+            self._gpu_at.get(pci),
         )
 
-    def _sxid(self, line: int, text: str) -> Decoded | None:
-        found = _SXID.search(text)
+    def _sxid(self, line: int, text: str, at: int) -> Decoded | None:
+        found = _SXID.search(text, at)
         if not found or _SXID_DETAIL.match(text, found.end()):
             return None
-        link = _LINK.search(text, found.end())
-        code = int(found[5])
+        switch, address, code, severity = found.groups()
+        message = text[found.end() :].strip(" ,")
+        assessment = self._sxids.get((code, severity)) or _remember(
+            self._sxids,
+            (code, severity),
+            assess_sxid(int(code), severity, product=self._product, overrides=self._overrides),
+        )
         return Decoded(
-            line=line,
-            kind=EventKind.SXID,
-            code=code,
-            pci=_pci(found, first=2),
-            assessment=assess_sxid(code, found[6]),
-            message=text[found.end() :].strip(" ,"),
-            link=int(link[1]) if link else None,
-            switch=int(found[1]),
+            line,
+            EventKind.SXID,
+            int(code),
+            self._pci.get(address) or self._address(address),
+            assessment,
+            message,
+            link=_link(message),
+            switch=int(switch),
         )
 
+    def _row(self, code: int) -> tuple[str | None, Assessment]:
+        row = catalogue().xid.get(code)
+        return _remember(self._rows, code, (row.mnemonic if row else None, self._assess(code)))
 
-def assess_xid(code: int, *, recovery_action: str | None = None) -> Assessment:
-    """Class and verdict of an XID. The driver's own recovery action, where there is one, comes before the catalogue.
+    def _by_nvlink4(self, code: int, words: Sequence[str]) -> Assessment | None:
+        try:
+            registers = [0 if word == "0x0" else int(word, 16) for word in words]
+        except ValueError:
+            return None
+        if len(registers) != 7:
+            return None
+        rules = nvlink4_rules(registers)
+        return self._nvlink4.get(rules) or _remember(self._nvlink4, rules, self._assess(code, nvlink4=registers))
 
-    Args:
-        code: the XID.
-        recovery_action: what the driver asks for, in the words of XID 154 (`GPU Reset Required`); None when unknown.
-    """
-    if recovery_action is not None:
-        drain, fault_class = _BY_ACTION.get(recovery_action, (Drain.REVIEW, FaultClass.FOLLOW_154))
-        if code == 154 or drain is not Drain.NO:
-            return Assessment(
-                fault_class=FaultClass.FOLLOW_154 if code == 154 else fault_class,
-                drain=drain,
-                why=f"driver's recovery action: {recovery_action}",
-            )
-    row = catalogue().xid.get(code)
-    if row is None:
-        return Assessment(
-            fault_class=FaultClass.UNKNOWN,
-            drain=Drain.REVIEW,
-            why=f"XID {code} is not in the catalogue of {_version()}",
+    def _by_nvlink5(self, code: int, unit: str, intr_info: int, error_status: int) -> Assessment:
+        key = (code, unit, intr_info, error_status)
+        return self._nvlink5.get(key) or _remember(
+            self._nvlink5, key, self._assess(code, nvlink5=Nvlink5Words(unit, intr_info, error_status))
         )
-    return Assessment(
-        fault_class=row.fault_class,
-        drain=row.drain,
-        why=f"catalogue of {_version()}: {row.immediate or 'no action given'} ({row.text})",
-    )
 
-
-def assess_sxid(code: int, severity: str | None) -> Assessment:
-    """Class and verdict of an SXid: the severity that the line states, else the one of the catalogue."""
-    if severity is not None:
-        fault_class = FaultClass.SXID_FATAL if severity == "Fatal" else FaultClass.SXID_NONFATAL
-        why = f"the driver calls it {severity}"
-    elif code in catalogue().sxid:
-        fault_class = catalogue().sxid[code]
-        why = f"catalogue of {_version()}"
-    else:
-        return Assessment(
-            fault_class=FaultClass.UNKNOWN,
-            drain=Drain.REVIEW,
-            why=f"SXid {code} states no severity and is not in the catalogue of {_version()}",
+    def _assess(
+        self,
+        code: int,
+        *,
+        recovery_action: str | None = None,
+        nvlink4: Sequence[int] = (),
+        nvlink5: Nvlink5Words | None = None,
+    ) -> Assessment:
+        return assess_xid(
+            code,
+            recovery_action=recovery_action,
+            product=self._product,
+            driver=self._driver,
+            nvlink4=nvlink4,
+            nvlink5=nvlink5,
+            overrides=self._overrides,
         )
-    return Assessment(
-        fault_class=fault_class, drain=Drain.NOW if fault_class is FaultClass.SXID_FATAL else Drain.NO, why=why
-    )
+
+    def _address(self, text: str) -> str:
+        """`dddd:bb:dd`, lower case; a missing domain is 0000."""
+        *domain, bus, device = text.lower().split(":")
+        pci = f"{domain[0].lstrip('0').rjust(4, '0') if domain else '0000'}:{bus}:{device}"
+        if len(self._pci) < _REMEMBERED:
+            self._pci[text] = pci
+        return pci
 
 
 def decode_line(text: str) -> Decoded | None:
@@ -284,19 +366,82 @@ def decode_line(text: str) -> Decoded | None:
     return next(Decoder().decode(1, text), None)
 
 
-def read_lines(stream: BinaryIO) -> Iterator[str]:
-    """Lines of a log of any content in bounded memory: undecodable bytes are replaced, over-long lines cut."""
-    while raw := stream.readline(MAX_LINE):
-        yield raw.decode("utf-8", "replace")
-        while len(raw) == MAX_LINE and not raw.endswith(b"\n"):
-            raw = stream.readline(MAX_LINE)
+def read_records(stream: BinaryIO) -> Iterator[list[tuple[int, bytes]]]:
+    """Records of a log that may be events, each with its 1-based number, as many at a time as the input has ready.
+
+    What is neither an `NVRM:` nor an `nvidia-nvswitch` message, nor JSON with escapes that could spell one, is counted
+    and left out. Memory is bounded: of a record over 16 MiB the beginning is kept.
+    """
+    read: Callable[[int], bytes] = getattr(stream, "read1", stream.read)
+    number, parts, held = 1, list[bytes](), 0
+    while chunk := read(CHUNK):
+        *lines, last = chunk.split(b"\n")
+        if lines:
+            lines[0] = b"".join([*parts, lines[0]])
+            parts, held = [], 0
+            yield [
+                (at, line)
+                for at, line in enumerate(lines, start=number)
+                if b"NVRM" in line or b"nvswitch" in line or b"\\u" in line
+            ]
+            number += len(lines)
+        if held < MAX_RECORD:
+            parts.append(last[: MAX_RECORD - held])
+            held += len(parts[-1])
+    if held:
+        yield [(number, b"".join(parts))]
 
 
-def _pci(found: re.Match[str], first: int = 1) -> str:
-    """`dddd:bb:dd`, lower case, from the three groups of a PCI address; a missing domain is 0000."""
-    domain = (found[first] or "").lstrip("0").rjust(4, "0")
-    return f"{domain}:{found[first + 1]}:{found[first + 2]}".lower()
+def line_of(record: bytes) -> str:
+    """The text of a record that is a line; what is no UTF-8 is replaced."""
+    return record[: 4 * MAX_LINE].decode("utf-8", "replace").rstrip("\r")
 
 
-def _version() -> str:
-    return catalogue().version
+def line_of_json(record: bytes) -> str:
+    """The text of a record that is a JSON object with a `line`; empty when it is anything else."""
+    try:
+        value = json.loads(record.decode("utf-8", "replace"))
+    except (ValueError, RecursionError):
+        return ""
+    text = value.get("line") if isinstance(value, dict) else None
+    if not isinstance(text, str):
+        return ""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _by_a_program(text: str, at: int) -> bool:
+    """Whether what comes before the message shows that a program wrote it to the system log, and not the kernel."""
+    if at == 0 or text[0] == "[":
+        return False
+    found = _SYSLOG.match(text, 0, at)
+    if found:
+        return found[1] != "kernel"
+    return text.startswith("]: ", at - 3) and _PROGRAM.search(text, max(0, at - 20), at) is not None
+
+
+def _remember(memory: dict[K, V], key: K, value: V) -> V:
+    """Keep what was worked out, in bounded memory."""
+    if len(memory) >= _REMEMBERED:
+        memory.clear()
+    memory[key] = value
+    return value
+
+
+def _link(message: str) -> int | None:
+    """The number behind the word link or Link. A search for what both share is quicker than an expression."""
+    at = message.find("ink ")
+    while at >= 0:
+        if message[at - 1 : at] in {"l", "L"} and not message[at - 2 : at - 1].isalnum():
+            found = _LINK.match(message, at)
+            if found:
+                return int(found[1])
+        at = message.find("ink ", at + 4)
+    return None
+
+
+def _text(value: str | None) -> str:
+    return "null" if value is None else quoted(value)
+
+
+def _number(value: int | None) -> int | str:
+    return "null" if value is None else value

@@ -12,11 +12,12 @@ import structlog
 
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.clock import Clock
-from slurm_gpuaas.domain.errors import GpuaasError, NotFound
-from slurm_gpuaas.domain.incidents import OPEN_STATES, Incident, IncidentState, Transition
+from slurm_gpuaas.domain.errors import Conflict, GpuaasError, NotFound
+from slurm_gpuaas.domain.incidents import OPEN_STATES, TRANSITIONS, Incident, IncidentState, Transition
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.slurm.protocols import SlurmRefused
 from slurm_gpuaas.store import Store
+from slurm_gpuaas.store.journal import EffectId
 
 ACTOR: Final = "gpuaasd/health"
 CONTROLLER: Final = "health"
@@ -70,7 +71,11 @@ class IncidentLedger:
     ) -> Incident:
         """Write changed fields and, when given, a new state; with the audit entry `action`, all or nothing.
 
-        What was closed meanwhile stays closed. Gives the incident as it is in the store now.
+        A state follows only the one that the caller saw: what moved on meanwhile is left as it is, and so is what was
+        closed. Gives the incident as it is in the store now.
+
+        Raises:
+            Conflict: that state cannot follow.
 
         Args:
             cause: why the state changes; the headline when empty.
@@ -80,7 +85,14 @@ class IncidentLedger:
         with self.lock, self.store.transaction():
             current = self.store.incident(incident.id) or incident
             closed = current.state is IncidentState.CLOSED
+            if state is not None and not closed and current.state is not incident.state:
+                return current
             target = current.state if closed or state is None else state
+            if target is not current.state and target not in TRANSITIONS[current.state]:
+                raise Conflict(
+                    f"Incident {incident.id} is {current.state}, from where it cannot become {target}.",
+                    way_out="`gpuaas incident show` says where it stands.",
+                )
             changes: dict[str, Any] = {**fields, "state": target, "updated_at": now}
             if target is IncidentState.CLOSED and not closed:
                 changes["closed_at"] = now
@@ -118,18 +130,25 @@ class IncidentLedger:
             )
         )
 
-    @contextmanager
-    def journaled(self, kind: str, subject: str, detail: Evidence) -> Iterator[None]:
-        """Around an effect on Slurm or a node."""
-        effect = self.store.journal.intend(
+    def begin(self, kind: str, subject: str, detail: Evidence) -> EffectId:
+        """Write down an effect on Slurm or a node before it starts; `end` it."""
+        return self.store.journal.intend(
             controller=CONTROLLER, kind=kind, subject=subject, at=self.clock.now(), detail=detail
         )
+
+    def end(self, effect: EffectId, *, done: bool) -> None:
+        self.store.journal.close(effect, outcome="done" if done else "failed", at=self.clock.now())
+
+    @contextmanager
+    def journaled(self, kind: str, subject: str, detail: Evidence) -> Iterator[None]:
+        """Around one effect."""
+        effect = self.begin(kind, subject, detail)
         try:
             yield
         except GpuaasError:
-            self.store.journal.close(effect, outcome="failed", at=self.clock.now())
+            self.end(effect, done=False)
             raise
-        self.store.journal.close(effect, outcome="done", at=self.clock.now())
+        self.end(effect, done=True)
 
     @contextmanager
     def one_refusal_stops_one(self, incident: Incident, key: str = "") -> Iterator[None]:

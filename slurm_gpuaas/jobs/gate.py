@@ -128,6 +128,8 @@ class PlacementGate:
     partitions: nodes of each partition that the policy declares.
     quota: who gives way to guaranteed jobs.
     risks: probability that a node fails a job, of nodes where it is above the others'.
+    limits: most nodes of a job that may have one of these nodes.
+    recovering: jobs that lost nodes and are being brought back; they are none of the gate's meanwhile.
     """
 
     name = "gate"
@@ -144,6 +146,8 @@ class PlacementGate:
         settings: GateSettings,
         quota: Quota = NOBODY,
         risks: Callable[[], Mapping[NodeName, float]] = dict,
+        limits: Callable[[], Mapping[NodeName, int]] = dict,
+        recovering: Callable[[], frozenset[JobId]] = frozenset,
     ) -> None:
         self._cluster = cluster
         self._slurm = slurm
@@ -154,6 +158,8 @@ class PlacementGate:
         self._settings = settings
         self._quota = quota
         self._risks = risks
+        self._limits = limits
+        self._recovering = recovering
         self._told: dict[JobId, str] = {}
         self._looking = threading.Lock()
         self._held_until: datetime | None = None
@@ -242,6 +248,8 @@ class PlacementGate:
             ],
             longest_wait=self._settings.longest_wait,
             risks=self._risks(),
+            limits=self._limits(),
+            recovering=self._recovering(),
         )
 
     # -- acting

@@ -113,6 +113,8 @@ class Picture:
         reserved: nodes of all other reservations.
         longest_wait: no job waits longer for better nodes.
         risks: probability that a node fails a job, where it is known to be above the others'.
+        limits: most nodes of a job that may have one of these nodes.
+        recovering: jobs that lost nodes and are being brought back: the gate leaves them alone.
     """
 
     now: datetime
@@ -126,6 +128,8 @@ class Picture:
     reserved: Sequence[Kept] = ()
     longest_wait: timedelta = timedelta(0)
     risks: Mapping[NodeName, float] = field(default_factory=dict)
+    limits: Mapping[NodeName, int] = field(default_factory=dict)
+    recovering: AbstractSet[JobId] = frozenset()
 
     @cached_property
     def waiting(self) -> Mapping[PartitionName, Mapping[int, int]]:
@@ -155,10 +159,17 @@ class Picture:
         return Surroundings(mix=self.others(job), risks=self.risks, ends=self.ends, runs_s=runs)
 
     def closed(self, job: Job) -> set[NodeName]:
-        """Nodes that are reserved for others before the job would end."""
+        """Nodes that are reserved for others before the job would end, or kept from jobs of its size."""
         ends = None if job.time_limit is None else self.now + job.time_limit
         others = [*self.reserved, *(kept for number, kept in self.kept.items() if number != job.id)]
-        return {node for one in others if ends is None or ends > one.until for node in one.nodes}
+        reserved = {node for one in others if ends is None or ends > one.until for node in one.nodes}
+        # For a moment after a requeue Slurm calls every job a one-node job: its GPUs tell more.
+        nodes = {name: self.nodes[name].gpus for name in self.limits if name in self.nodes}
+        return reserved | {
+            name
+            for name, gpus in nodes.items()
+            if max(job.node_count, -(-job.gpus // gpus) if gpus else 1) > self.limits[name]
+        }
 
     def own(self, job: Job) -> set[NodeName]:
         """Nodes kept for the job that are idle: Slurm calls them reserved when the wait is over, but not for it."""
@@ -328,7 +339,7 @@ def decide(picture: Picture, placer: Placer) -> list[Decision]:
     """A decision for each job that needs one now; no node is given twice.
 
     Jobs that run again come first and keep what is left of their nodes, or move; then the highest priority."""
-    pending = in_order(picture.jobs, picture.kept)
+    pending = [job for job in in_order(picture.jobs, picture.kept) if job.id not in picture.recovering]
     occupied = picture.occupied()
     room = _Room(picture, occupied)
     decisions: list[Decision] = []

@@ -73,6 +73,7 @@ def meter(run: AccountingJob, *, as_of: datetime) -> UsageRecord | None:
         ended=ended,
         gpu_seconds=gpus * _whole_seconds((ended or as_of) - run.started),
         state=run.state.split()[0] if run.state else "",  # sacct's "CANCELLED by 1000"
+        nodes=run.nodes,
     )
 
 

@@ -33,6 +33,8 @@ class Scene:
         promised: nodes that waiting jobs were given and are about to start on. Burst jobs there are giving way.
         lost: nodes that no guarantee may count on.
         refused: jobs that Slurm would not take off their nodes a moment ago: nobody counts on them to give way.
+        spares: nodes that wait for others to fail. They give room to the burst jobs on them and to nobody else, so
+            a job wholly on spares would make no room for others either.
     """
 
     now: datetime
@@ -41,6 +43,7 @@ class Scene:
     promised: Mapping[JobId, frozenset[NodeName]]
     lost: frozenset[NodeName] = frozenset()
     refused: frozenset[JobId] = frozenset()
+    spares: frozenset[NodeName] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +128,15 @@ def _live(
         if job.id in scene.promised and job.state is JobState.PENDING and job.partition == entitled[0].partition
     ]
     held = _held(staying)
-    capacity = sum(_gives(scene.nodes.get(name), held.get(name, 0), foreign.get(name, 0)) for name in names)
+    capacity = sum(
+        held.get(name, 0)
+        if name in scene.spares
+        else _gives(scene.nodes.get(name), held.get(name, 0), foreign.get(name, 0))
+        for name in names
+    )
     if whole_nodes:
-        capacity -= sum(_left_over(scene.nodes.get(name), held, foreign) for name in names if name not in taken)
+        closed = taken | scene.spares
+        capacity -= sum(_left_over(scene.nodes.get(name), held, foreign) for name in names if name not in closed)
     known = {one.name for one in entitled}
     return LiveShare(
         partition=entitled[0].partition,
@@ -137,7 +146,9 @@ def _live(
             _running(
                 job,
                 scene,
-                fixed=job.id in scene.refused or (whole_nodes and not _holds_whole_nodes(job, scene.nodes)),
+                fixed=job.id in scene.refused
+                or scene.spares.issuperset(job.nodes)
+                or (whole_nodes and not _holds_whole_nodes(job, scene.nodes)),
             )
             for job in (*staying, *starting)
             if project_of(job) in known

@@ -77,6 +77,7 @@ class VerdictPublisher:
             bypass=self._bypass,
             gate=self._gate(),
             standing=project_standings(policy, self._cluster, scene) if scene else verdict.NOBODY_KNOWS,
+            limits=self._store.node_limits(),
         )
         fresh = self._written_at is not None and now - self._written_at < self._heartbeat
         if text == self._published and fresh and self._file.exists():

@@ -69,10 +69,19 @@ class QuotaRulings:
 
     Args:
         settle: a node out of service for so long counts as lost.
+        spares: nodes that wait for others to fail.
     """
 
-    def __init__(self, *, cluster: ClusterName, store: Store, settle: timedelta) -> None:
+    def __init__(
+        self,
+        *,
+        cluster: ClusterName,
+        store: Store,
+        settle: timedelta,
+        spares: Callable[[], frozenset[NodeName]] = frozenset,
+    ) -> None:
         self._cluster = cluster
+        self._spares = spares
         self._store = store
         self._settle = settle
 
@@ -92,7 +101,7 @@ class QuotaRulings:
         if not pending:
             return {}
         lost = self._store.nodes_lost(before=now - self._settle)
-        scene = Scene(now=now, jobs=jobs, nodes=nodes, promised=promised, lost=lost)
+        scene = Scene(now=now, jobs=jobs, nodes=nodes, promised=promised, lost=lost, spares=self._spares())
         return giving_way(self._store.policy(), self._cluster, scene, pending)
 
 
@@ -129,6 +138,7 @@ class _Pauses:
 class ReclaimController:
     """Args:
     promised: nodes that waiting jobs were given by the gate.
+    spares: nodes that wait for others to fail.
     shadow: say what would be done, do nothing.
     """
 
@@ -141,6 +151,7 @@ class ReclaimController:
         clock: Clock,
         promised: Promised,
         settle: timedelta,
+        spares: Callable[[], frozenset[NodeName]] = frozenset,
         shadow: bool = False,
     ) -> None:
         self._cluster = cluster
@@ -149,6 +160,7 @@ class ReclaimController:
         self._clock = clock
         self._promised = promised
         self._settle = settle
+        self._spares = spares
         self._shadow = shadow
         self._told: set[tuple[JobId, tuple[JobId, ...]]] = set()
         self._holds: dict[JobId, datetime] = {}
@@ -173,6 +185,7 @@ class ReclaimController:
             promised=self._promised(jobs),
             lost=self._store.nodes_lost(before=now - self._settle),
             refused=self._refused.at(now),
+            spares=self._spares(),
         )
         busy = frozenset(job.partition for job in held.values())
         for move in moves(scene, self._shares(scene), busy=busy, tried=self._in_vain.at(now) | self._holds.keys()):

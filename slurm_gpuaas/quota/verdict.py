@@ -8,6 +8,7 @@ rest>`, then records of tab-separated fields, `-` for what is not limited or doe
     gate       licence that guaranteed jobs get, so that gpuaasd decides who gives way for them (absent: no gate), and
                `segments` where Slurm takes a given set of nodes only with --segment
     bypass     user whom the hook lets pass
+    limited    most nodes of a job that gets one of these nodes, and their names (comma-separated)
 
 and then what the hook looks up by name, in as many buckets as a last line of the head says:
 
@@ -37,7 +38,8 @@ from itertools import accumulate
 from types import MappingProxyType
 from typing import Final
 
-from slurm_gpuaas.domain.names import ClusterName, ProjectName, UserName
+from slurm_gpuaas.domain.names import ClusterName, NodeName, ProjectName, UserName
+from slurm_gpuaas.domain.node_life import NodeLimit, smallest
 from slurm_gpuaas.domain.policy import Policy
 from slurm_gpuaas.quota.desired import NO_BUDGETS, burst_of, default_projects, guaranteed_qos
 from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
@@ -83,6 +85,7 @@ def body(
     bypass: Iterable[UserName] = ADMINISTRATORS,
     gate: Gate | None = None,
     standing: Mapping[ProjectName, Standing] = NOBODY_KNOWS,
+    limits: Iterable[NodeLimit] = (),
 ) -> str:
     """All records.
 
@@ -91,10 +94,11 @@ def body(
             (`domain.budgets.Budget.startable_minutes`).
         gate: None sends no job there.
         standing: what projects use now; no advice is given to jobs of a project that is absent.
+        limits: of nodes that are kept from large jobs.
     """
     entitled = entitlements(policy, cluster, moment)
     looked_up = (*_members(policy, entitled), *(_project(one, left, standing) for one in entitled))
-    return laid_out(_head(policy, cluster, bypass, gate), looked_up)
+    return laid_out((*_head(policy, cluster, bypass, gate), *_limited(limits)), looked_up)
 
 
 def laid_out(head: Iterable[Sequence[str]], looked_up: Iterable[Sequence[str]]) -> str:
@@ -137,6 +141,14 @@ def _head(
         yield ("gate", gate.license, "segments") if gate.segments else ("gate", gate.license)
     for user in sorted(set(bypass)):
         yield "bypass", user
+
+
+def _limited(limits: Iterable[NodeLimit]) -> Iterator[tuple[str, ...]]:
+    names = defaultdict[int, list[NodeName]](list)
+    for limit in smallest(limits).values():
+        names[limit.largest_job].append(limit.node)
+    for largest, nodes in sorted(names.items()):
+        yield "limited", str(largest), ",".join(sorted(nodes))
 
 
 def _members(policy: Policy, entitled: Sequence[Entitlement]) -> Iterator[tuple[str, ...]]:

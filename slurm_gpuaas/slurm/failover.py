@@ -97,11 +97,17 @@ class FailoverController:
     def resume(self, nodes: Sequence[NodeName]) -> None:
         self._ask(lambda driver: driver.resume(nodes))
 
+    def reboot(self, node: NodeName, reason: str) -> None:
+        self._ask(lambda driver: driver.reboot(node, reason))
+
     def requeue(self, job: JobId, *, restarts: int | None = None) -> None:
         self._ask(lambda driver: driver.requeue(job, restarts=restarts))
 
     def cancel(self, job: JobId) -> None:
         self._ask(lambda driver: driver.cancel(job))
+
+    def signal(self, job: JobId, signal: str) -> None:
+        self._ask(lambda driver: driver.signal(job, signal))
 
     def update_job(self, job: JobId, change: JobChange) -> None:
         self._ask(lambda driver: driver.update_job(job, change))

@@ -66,6 +66,11 @@ class Controller(Protocol):
         """Put drained nodes back in service."""
         ...
 
+    def reboot(self, node: NodeName, reason: str) -> None:
+        """Have Slurm reboot a node as soon as no job runs on it (RebootProgram), under this reason. Afterwards it is
+        DOWN, not draining any more: whoever asked looks at it and resumes it."""
+        ...
+
     def requeue(self, job: JobId, *, restarts: int | None = None) -> None:
         """Kill a running job and queue it again under its id. A job that is pending already is left as it is.
 
@@ -75,6 +80,11 @@ class Controller(Protocol):
 
     def cancel(self, job: JobId) -> None:
         """End a job; one that has ended already is left as it is."""
+        ...
+
+    def signal(self, job: JobId, signal: str) -> None:
+        """Send a signal (`USR1`) to the steps of a running job, not to its batch script. One that does not run is left
+        as it is."""
         ...
 
     def update_job(self, job: JobId, change: JobChange) -> None:

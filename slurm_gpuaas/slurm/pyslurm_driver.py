@@ -246,11 +246,17 @@ class PyslurmController:
         if out:
             self._ask("resume", nodes=list(out))
 
+    def reboot(self, node: NodeName, reason: str) -> None:
+        raise NotByThisDriver("reboot nodes.", way_out="Start slurmrestd: it can.")
+
     def requeue(self, job: JobId, *, restarts: int | None = None) -> None:
         self._ask("requeue", job=job, restarts=restarts)
 
     def cancel(self, job: JobId) -> None:
         self._ask("cancel", job=job)
+
+    def signal(self, job: JobId, signal: str) -> None:
+        self._ask("signal", job=job, signal=signal)
 
     def update_job(self, job: JobId, change: JobChange) -> None:
         fields: dict[str, object] = {}
@@ -290,6 +296,8 @@ class PyslurmController:
 
     def put_reservation(self, reservation: Reservation) -> None:
         """Changes one that exists; creating one is slurmrestd's (see `pyslurm_worker`)."""
+        if reservation.qos:
+            raise NotByThisDriver("pyslurm has no words for a reservation's QOS.", way_out="Start slurmrestd: it can.")
         present = next((one for one in self.reservations() if one.name == reservation.name), None)
         if present is None:
             raise NotByThisDriver(

@@ -31,7 +31,7 @@ _UNKNOWN_RESERVATION: Final = 2053
 _SLURM_ERRORS: Final = 1000
 """Error numbers below are the C library's, left over from something else: pyslurm reads errno without clearing it."""
 
-NODE_FIELDS: Final = ("name", "state", "reason", "gres", "gpus_allocated")
+NODE_FIELDS: Final = ("name", "state", "reason", "gres", "gpus_allocated", "booted")
 JOB_FIELDS: Final = (
     "job_id",
     "name",
@@ -60,6 +60,7 @@ JOB_FIELDS: Final = (
     "excluded_nodes",
     "features",
     "comment",
+    "exit_code",
 )
 RESERVATION_FIELDS: Final = ("name", "start", "end", "users", "nodes", "licenses", "flags")
 
@@ -157,7 +158,14 @@ class Operations:
 
     def nodes(self) -> list[tuple[object, ...]]:
         return [
-            (node.name, node.state, _text(node, "reason"), _gres(node.configured_gres), _gpus(node.allocated_gres))
+            (
+                node.name,
+                node.state,
+                _text(node, "reason"),
+                _gres(node.configured_gres),
+                _gpus(node.allocated_gres),
+                node.boot_time,
+            )
             for node in self._slurm.Nodes.load().values()
         ]
 
@@ -178,6 +186,11 @@ class Operations:
         if state not in {"RUNNING", "SUSPENDED"}:
             raise Failed("refused", f"Job {job} has ended ({state}).", _ALREADY_DONE)
         self._unless({_ALREADY_PENDING}, lambda: self._slurm.Job(job).requeue())
+
+    def signal(self, job: int, signal: str) -> None:
+        if self._has_an_arrays_id(job):
+            raise Failed("unsupported", f"tell job {job} from the whole array of that id.")
+        self._unless({_UNKNOWN_JOB, _ALREADY_DONE}, lambda: self._slurm.Job(job).send_signal(f"SIG{signal}"))
 
     def cancel(self, job: int) -> None:
         """Not the last task of an array, whose id is also the array's: pyslurm would end all its tasks."""
@@ -357,6 +370,7 @@ def _job(job: Any) -> tuple[object, ...]:
         _text(job, "excluded_nodes"),
         _text(job, "constraints"),
         _text(job, "comment"),
+        job.exit_code or 0,
     )
 
 

@@ -167,6 +167,9 @@ class JobChange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
+    """`qos` may use it, of Slurm 25.11 on. No API of theirs tells it (scontrol alone does): what is read has none, and
+    writing none leaves it as it is."""
+
     name: str
     start: datetime
     duration: timedelta
@@ -174,6 +177,7 @@ class Reservation:
     nodes: str = ""
     licenses: str = ""
     flags: frozenset[str] = frozenset()
+    qos: tuple[QosName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 All of it is API v0.0.42 but what v0.0.42 has no words for: writing reservations (and, on Slurm 24.11, deleting them)
 needs v0.0.43 of Slurm 25.05, requeueing v0.0.45 of Slurm 26.05. For those the oldest version that has them is used if
-slurmrestd offers it, else scontrol.
+slurmrestd offers it, else scontrol. No version has words for a reservation's QOS: scontrol writes those.
 """
 
 from __future__ import annotations
@@ -47,10 +47,15 @@ class _Node(Wire):
     reason: Text = ""
     gres: Text = ""
     gres_used: Text = ""
+    boot_time: Number = Field(default_factory=Number)
 
 
 class _NodesAnswer(Answer):
     nodes: tuple[_Node, ...] = ()
+
+
+class _ExitCode(Wire):
+    return_code: Number = Field(default_factory=Number)
 
 
 class _Job(Wire):
@@ -83,6 +88,7 @@ class _Job(Wire):
     excluded_nodes: Text = ""
     features: Text = ""
     comment: Text = ""
+    exit_code: _ExitCode = Field(default_factory=_ExitCode)
 
 
 class _JobsAnswer(Answer):
@@ -181,6 +187,7 @@ class RestController:
                 reason=row.reason,
                 gres=row.gres,
                 gpus_allocated=translate.gpu_gres(row.gres_used)[1],
+                booted=row.boot_time.value,
             )
             for row in rows
         )
@@ -200,6 +207,9 @@ class RestController:
         if out:
             self._post(f"{_CTLD}/nodes/", {"name": list(out), "state": ["RESUME"]})
 
+    def reboot(self, node: NodeName, reason: str) -> None:
+        self._scontrol.reboot(node, reason)
+
     def requeue(self, job: JobId, *, restarts: int | None = None) -> None:
         """Looks first: Slurm would run a finished job again, and says nothing when asked for unfinished ones only."""
         row = self._row(job)
@@ -218,17 +228,24 @@ class RestController:
             if refused.codes != {_ALREADY_PENDING}:
                 raise
 
+    def signal(self, job: JobId, signal: str) -> None:
+        # without the flag slurmrestd signals the batch script, too
+        self._kill(job, {"signal": signal, "flags": "FULL_STEPS_ONLY"}, f"signal job {job}")
+
     def cancel(self, job: JobId) -> None:
+        self._kill(job, None, f"cancel job {job}")
+
+    def _kill(self, job: JobId, query: Mapping[str, str] | None, what: str) -> None:
         gone = {0, _ALREADY_DONE, _UNKNOWN_JOB}  # unknown: it ended, and Slurm has forgotten it since
         try:
-            answer = self._delete(f"{_CTLD}/job/{_task(self._row(job))}", _KillAnswer)
+            answer = self._delete(f"{_CTLD}/job/{_task(self._row(job))}", _KillAnswer, query)
         except RestRefused as refused:
             if refused.codes <= gone:
                 return
             raise
         for status in answer.status:
             if status.error.code not in gone:
-                raise SlurmRefused(f"Slurm did not cancel job {job}: {status.error.message}.")
+                raise SlurmRefused(f"Slurm did not {what}: {status.error.message}.")
 
     def update_job(self, job: JobId, change: JobChange) -> None:
         body: dict[str, object] = {}
@@ -261,7 +278,7 @@ class RestController:
         # The start of one that runs already cannot move, and need not.
         moves = present is None or present.start != reservation.start
         api = self.api_for(RESERVATIONS_SINCE)
-        if api is None:
+        if api is None or reservation.qos:
             self._by_scontrol(reservation, present=present is not None, moves=moves)
             return
         end = int((reservation.start + reservation.duration).timestamp())
@@ -317,8 +334,8 @@ class RestController:
     def _post(self, path: str, body: Mapping[str, object]) -> None:
         self._ask(lambda: self._wire.post(path, body, timeout=self._timeout))
 
-    def _delete(self, path: str, answer: type[AnswerT]) -> AnswerT:
-        return self._ask(lambda: self._wire.delete(path, answer, timeout=self._timeout))
+    def _delete(self, path: str, answer: type[AnswerT], query: Mapping[str, str] | None = None) -> AnswerT:
+        return self._ask(lambda: self._wire.delete(path, answer, query, timeout=self._timeout))
 
     def _ask(self, call: Callable[[], AnswerT]) -> AnswerT:
         """After a call without an answer the next looks first: each would hold a thread of slurmrestd for a minute."""
@@ -368,6 +385,7 @@ def _job(row: _Job) -> Job:
         excluded_nodes=row.excluded_nodes,
         features=row.features,
         comment=row.comment,
+        exit_code=row.exit_code.return_code.value or 0,
     )
 
 

@@ -1,5 +1,5 @@
 """What older releases of slurmrestd have no words for, said by scontrol: requeueing jobs, writing and deleting
-reservations.
+reservations; and what none has: rebooting nodes.
 
 Times go as `uts` and seconds since 1970, so that neither side's time zone matters. What to write, and whether, is the
 caller's business.
@@ -25,6 +25,10 @@ class Scontrol:
         """`job` is an id, or `ARRAY_TASK`. One that is pending or has ended is left as it is, without a word."""
         self._scontrol(["requeue", "incomplete", job])
 
+    def reboot(self, node: str, reason: str) -> None:
+        """Without a next state Slurm would put the node back in service by itself."""
+        self._scontrol(["reboot", "ASAP", "nextstate=DOWN", f"reason={reason}", node])
+
     def create_reservation(self, reservation: Reservation) -> None:
         self._scontrol(["create", *_words(reservation), _start(reservation)])
 
@@ -43,6 +47,8 @@ def _start(reservation: Reservation) -> str:
 def _words(reservation: Reservation) -> list[str]:
     end = int((reservation.start + reservation.duration).timestamp())
     optional = {
+        "Users": ",".join(reservation.users),
+        "QOS": ",".join(reservation.qos),
         "Nodes": reservation.nodes,
         "Licenses": reservation.licenses,
         "Flags": ",".join(sorted(reservation.flags)),
@@ -50,6 +56,5 @@ def _words(reservation: Reservation) -> list[str]:
     return [
         f"ReservationName={reservation.name}",
         f"EndTime=uts{end}",
-        f"Users={','.join(reservation.users)}",
         *(f"{key}={value}" for key, value in optional.items() if value),
     ]

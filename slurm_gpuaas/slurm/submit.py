@@ -37,15 +37,18 @@ class Decided:
     reason: str
 
 
-def sbatch(script: str, *, run: Run = subprocess.run) -> JobId:
+def sbatch(script: str, *, options: Sequence[str] = (), run: Run = subprocess.run) -> JobId:
     """Submit a batch script, given on standard input.
+
+    Args:
+        options: of sbatch; they stand above the script's own.
 
     Raises:
         SlurmRefused: Slurm or its hook said no, in their words.
         SlurmUnavailable: slurmctld cannot be reached.
         Unavailable: there is no sbatch here.
     """
-    answer = _call(["sbatch", "--parsable"], run, stdin=script)
+    answer = _call(["sbatch", "--parsable", *options], run, stdin=script)
     return JobId(int(answer.split(";")[0]))
 
 

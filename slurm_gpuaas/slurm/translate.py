@@ -94,7 +94,9 @@ def _node_state(words: tuple[str, ...]) -> tuple[NodeBase, NodeFlag]:
     return next((_BASES[word] for word in words if word in _BASES), NodeBase.UNKNOWN), flags
 
 
-def node(*, name: str, state: Iterable[str], reason: str, gres: str, gpus_allocated: int) -> Node:
+def node(
+    *, name: str, state: Iterable[str], reason: str, gres: str, gpus_allocated: int, booted: int | None = None
+) -> Node:
     """`state` are Slurm's words, base state and flags in any order."""
     base, flags = _node_state(tuple(state))
     model, gpus = gpu_gres(gres)
@@ -106,6 +108,7 @@ def node(*, name: str, state: Iterable[str], reason: str, gres: str, gpus_alloca
         model=model,
         gpus=gpus,
         gpus_allocated=gpus_allocated,
+        booted=moment(booted),
     )
 
 
@@ -138,6 +141,7 @@ def job(
     excluded_nodes: str,
     features: str,
     comment: str,
+    exit_code: int = 0,
 ) -> Job:
     """Times are UNIX seconds. A pending job's start time is Slurm's estimate, so it is not `started`."""
     known = next((_JOB_STATES[word] for word in state if word in _JOB_STATES), JobState.PENDING)
@@ -171,6 +175,7 @@ def job(
         excluded_nodes=node_names(excluded_nodes),
         features=features,
         comment=comment,
+        exit_code=exit_code,
     )
 
 

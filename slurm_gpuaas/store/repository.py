@@ -32,16 +32,22 @@ from slurm_gpuaas.domain.names import (
     QosName,
     UserName,
 )
+from slurm_gpuaas.domain.node_life import BreakerTrip, LimitKind, NodeLimit
 from slurm_gpuaas.domain.nodes import Node, out_of_service
 from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, Pool, Project, Rate, Share
+from slurm_gpuaas.domain.recoveries import Recovery, RecoveryState
 from slurm_gpuaas.domain.usage import UsageRecord, UsageSum
+from slurm_gpuaas.store.alerts import Alerts
 from slurm_gpuaas.store.audit import AuditTrail
 from slurm_gpuaas.store.engine import open_engine, upgrade
 from slurm_gpuaas.store.journal import Journal
 from slurm_gpuaas.store.known_budgets import KnownBudgets
 from slurm_gpuaas.store.known_sums import KnownSums, Stretch
+from slurm_gpuaas.store.observations import Observations
+from slurm_gpuaas.store.rma import RmaCases
 from slurm_gpuaas.store.session import Sessions
 from slurm_gpuaas.store.tables import (
+    BreakerTripRow,
     CapacityRow,
     GpuStayRow,
     GrantRow,
@@ -50,12 +56,14 @@ from slurm_gpuaas.store.tables import (
     MarkRow,
     MemberRow,
     NodeEventRow,
+    NodeLimitRow,
     NodeRow,
     OrganisationRow,
     PolicyRevisionRow,
     PoolRow,
     ProjectRow,
     RateRow,
+    RecoveryRow,
     ShareRow,
     Table,
     TransitionRow,
@@ -80,6 +88,9 @@ class Store:
         self._sessions = Sessions(engine)
         self.audit = AuditTrail(self._sessions)
         self.journal = Journal(self._sessions)
+        self.observations = Observations(self._sessions)
+        self.rma = RmaCases(self._sessions)
+        self.alerts = Alerts(self._sessions)
         self._known_sums = KnownSums()
         self.known_budgets = KnownBudgets()
         self._read_policy: tuple[str, Policy] | None = None
@@ -227,16 +238,28 @@ class Store:
             return tuple(NodeEvent.model_validate(row.detail) for row in reversed(rows))
 
     def events_with_jobs(
-        self, *, since: datetime, codes: Iterable[int] | None = None
+        self,
+        *,
+        since: datetime,
+        codes: Iterable[int] | None = None,
+        node: NodeName | None = None,
+        limit: int | None = None,
     ) -> Sequence[tuple[NodeEvent, tuple[JobId, ...]]]:
-        """Events seen since then, of these codes or of all, oldest first, each with the jobs that ran on its node."""
+        """Events seen since then, of these codes or of all, of one node or of all, oldest first, each with the jobs
+        that ran on its node; the newest of them where there are more than `limit`."""
         wanted: list[ColumnElement[bool]] = [col(NodeEventRow.seen_at) >= since]
         if codes is not None:
             wanted.append(col(NodeEventRow.code).in_(list(codes)))
-        oldest = (col(NodeEventRow.seen_at), col(NodeEventRow.event_id))
+        if node is not None:
+            wanted.append(col(NodeEventRow.node) == node)
+        newest = (col(NodeEventRow.seen_at).desc(), col(NodeEventRow.event_id).desc())
         with self._sessions.reading() as session:
-            rows = session.exec(select(NodeEventRow).where(*wanted).order_by(*oldest))
-            return tuple((NodeEvent.model_validate(row.detail), tuple(JobId(job) for job in row.jobs)) for row in rows)
+            rows = session.exec(
+                select(NodeEventRow.detail, NodeEventRow.jobs).where(*wanted).order_by(*newest).limit(limit)
+            ).all()
+            return tuple(
+                (NodeEvent.model_validate(detail), tuple(JobId(job) for job in jobs)) for detail, jobs in reversed(rows)
+            )
 
     def put_incident(self, incident: Incident) -> None:
         """Create it, or replace the one of that id."""
@@ -301,6 +324,53 @@ class Store:
             return tuple(
                 _transition(row) for row in session.exec(select(TransitionRow).where(*wanted).order_by(*oldest))
             )
+
+    # -- Bounds on what is done to nodes, and to what they take
+
+    def put_node_limit(self, limit: NodeLimit) -> None:
+        """Create it, or replace the node's limit of that kind."""
+        with self._sessions.writing() as session:
+            _upsert(session, NodeLimitRow, [asdict(limit)])
+
+    def delete_node_limit(self, node: NodeName, kind: LimitKind) -> None:
+        """A missing one is fine."""
+        mine = (col(NodeLimitRow.node) == node, col(NodeLimitRow.kind) == kind.value)
+        with self._sessions.writing() as session:
+            session.exec(delete(NodeLimitRow).where(*mine))
+
+    def node_limits(self) -> Sequence[NodeLimit]:
+        """All of them, by node; one node may have one of each kind."""
+        with self._sessions.reading() as session:
+            rows = session.exec(select(NodeLimitRow).order_by(col(NodeLimitRow.node), col(NodeLimitRow.kind)))
+            return tuple(
+                NodeLimit(
+                    node=NodeName(row.node),
+                    kind=LimitKind(row.kind),
+                    largest_job=row.largest_job,
+                    why=row.why,
+                    since=row.since,
+                )
+                for row in rows
+            )
+
+    def add_breaker_trip(self, trip: BreakerTrip) -> None:
+        with self._sessions.writing() as session:
+            session.add(BreakerTripRow(**asdict(trip)))
+
+    def reset_breaker(self, scope: str, *, at: datetime, by: str, reason: str) -> int:
+        """Reset what is tripped in a scope; gives how many trips that were."""
+        holding = (col(BreakerTripRow.scope) == scope, col(BreakerTripRow.reset_at).is_(None))
+        with self._sessions.writing() as session:
+            rows = session.exec(select(BreakerTripRow).where(*holding)).all()
+            for row in rows:
+                row.reset_at, row.reset_by, row.reset_reason = at, by, reason
+            return len(rows)
+
+    def breaker_trips(self, *, limit: int = 100) -> Sequence[BreakerTrip]:
+        """The newest first; those without `reset_at` hold."""
+        with self._sessions.reading() as session:
+            rows = session.exec(select(BreakerTripRow).order_by(col(BreakerTripRow.id).desc()).limit(limit))
+            return tuple(BreakerTrip(**row.model_dump(exclude={"id"})) for row in rows)
 
     # -- GPUs as cards
 
@@ -409,6 +479,7 @@ class Store:
         since: datetime | None = None,
         until: datetime | None = None,
         accounts: Iterable[AccountName] | None = None,
+        job: JobId | None = None,
         running: bool = False,
     ) -> Sequence[UsageRecord]:
         """Runs that overlap [since, until), in the order of their start. `running`: only those without an end."""
@@ -419,6 +490,8 @@ class Store:
             wanted.append(col(UsageRow.started) < until)
         if accounts is not None:
             wanted.append(col(UsageRow.account).in_(list(accounts)))
+        if job is not None:
+            wanted.append(col(UsageRow.job_id) == job)
         if running:
             wanted.append(col(UsageRow.ended).is_(None))
         with self._sessions.reading() as session:
@@ -448,6 +521,35 @@ class Store:
         if not joined:  # what an open transaction has written is for itself alone, and may be taken back
             self._known_sums.keep(found, writes)
         return [one for sums in found.values() for one in sums]
+
+    # -- Recoveries
+
+    def put_recovery(self, recovery: Recovery) -> None:
+        """Write how far the recovery of this run of the job has come."""
+        with self._sessions.writing() as session:
+            _upsert(session, RecoveryRow, [asdict(recovery)])
+
+    def recoveries(
+        self,
+        *,
+        states: Iterable[RecoveryState] | None = None,
+        job_id: JobId | None = None,
+        since: datetime | None = None,
+        limit: int = 100_000,
+    ) -> Sequence[Recovery]:
+        """Those in one of the states, of the job, begun at `since` or later: the newest, newest first."""
+        wanted: list[ColumnElement[bool]] = []
+        if states is not None:
+            wanted.append(col(RecoveryRow.state).in_([state.value for state in states]))
+        if job_id is not None:
+            wanted.append(col(RecoveryRow.job_id) == job_id)
+        if since is not None:
+            wanted.append(col(RecoveryRow.begun_at) >= since)
+        newest = (col(RecoveryRow.begun_at).desc(), col(RecoveryRow.job_id).desc(), col(RecoveryRow.restarts).desc())
+        with self._sessions.reading() as session:
+            return tuple(
+                map(_recovery, session.exec(select(RecoveryRow).where(*wanted).order_by(*newest).limit(limit)))
+            )
 
     # -- Marks
 
@@ -569,6 +671,22 @@ def _placement(row: JobPlacementRow) -> JobPlacement:
     )
 
 
+def _recovery(row: RecoveryRow) -> Recovery:
+    return Recovery(
+        job_id=JobId(row.job_id),
+        restarts=row.restarts,
+        user=UserName(row.user),
+        incident=row.incident,
+        lost=tuple(NodeName(node) for node in row.lost),
+        kept=tuple(NodeName(node) for node in row.kept),
+        spares=tuple(NodeName(node) for node in row.spares),
+        state=RecoveryState(row.state),
+        begun_at=row.begun_at,
+        ended_at=row.ended_at,
+        why=row.why,
+    )
+
+
 def _capacity(row: CapacityRow) -> CapacitySample:
     names: dict[str, Any] = {"cluster": ClusterName(row.cluster), "partition": PartitionName(row.partition)}
     return CapacitySample(**row.model_dump() | names)
@@ -611,6 +729,7 @@ def _usage(row: UsageRow) -> UsageRecord:
         ended=row.ended,
         gpu_seconds=row.gpu_seconds,
         state=row.state,
+        nodes=row.nodes,
     )
 
 

@@ -25,9 +25,14 @@ from sqlalchemy import DateTime as SqlDateTime
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
+from slurm_gpuaas.domain.alerts import AlertKind
 from slurm_gpuaas.domain.incidents import Drain, EventKind, EventSource, IncidentState
 from slurm_gpuaas.domain.jobs import PlacementOutcome
+from slurm_gpuaas.domain.node_life import LimitKind
+from slurm_gpuaas.domain.outages import OutageCause
 from slurm_gpuaas.domain.policy import BudgetPeriod, Role
+from slurm_gpuaas.domain.recoveries import RecoveryState
+from slurm_gpuaas.domain.rma import RmaState
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -260,7 +265,7 @@ class NodeEventRow(Table, table=True):
     kind: str = Field(max_length=20)
     code: int
     source: str = Field(max_length=20)
-    seen_at: datetime = _moment()
+    seen_at: datetime = Field(sa_column=Column(UtcDateTime(), index=True, nullable=False))
     received_at: datetime = _moment()
     detail: dict[str, Any] = _json()
     jobs: list[int] = _json()
@@ -317,6 +322,92 @@ class GpuStayRow(Table, table=True):
     uuid: str = Field(max_length=64)
 
 
+class BreakerTripRow(Table, table=True):
+    """The newest row of a scope without `reset_at` holds."""
+
+    __tablename__ = "breaker_trip"
+
+    id: int | None = _number()
+    scope: str = Field(index=True, max_length=100)
+    at: datetime = _moment()
+    why: str
+    reset_at: datetime | None = _moment(nullable=True)
+    reset_by: str = Field(default="", max_length=100)
+    reset_reason: str = ""
+
+
+# -- Nodes over time, parts on their way, alerts ----------------------------------------------------------------------
+
+
+class OutageRow(Table, table=True):
+    __tablename__ = "node_outage"
+    __table_args__ = (_one_of("cause", OutageCause),)
+
+    node: str = Field(primary_key=True, max_length=64)
+    since: datetime = Field(sa_column=Column(UtcDateTime(), primary_key=True))
+    until: datetime | None = Field(sa_column=Column(UtcDateTime(), index=True, nullable=True))
+    cause: str = Field(max_length=20)
+    reason: str
+
+
+class ExclusionRow(Table, table=True):
+    __tablename__ = "node_exclusion"
+
+    node: str = Field(primary_key=True, max_length=64)
+    job: int = Field(primary_key=True, sa_type=BigInteger)
+    user: str = Field(max_length=32)
+    seen_at: datetime = Field(sa_column=Column(UtcDateTime(), index=True, nullable=False))
+
+
+class RunCountRow(Table, table=True):
+    __tablename__ = "node_runs"
+    __table_args__ = (_at_least("single", 0), _at_least("multi", 0))
+
+    node: str = Field(primary_key=True, max_length=64)
+    day: date = Field(primary_key=True)
+    single: int
+    multi: int
+
+
+class NodeLimitRow(Table, table=True):
+    __tablename__ = "node_limit"
+    __table_args__ = (_one_of("kind", LimitKind), _at_least("largest_job", 0))
+
+    node: str = Field(primary_key=True, max_length=64)
+    kind: str = Field(primary_key=True, max_length=20)
+    largest_job: int
+    why: str
+    since: datetime = _moment()
+
+
+class RmaCaseRow(Table, table=True):
+    __tablename__ = "rma_case"
+    __table_args__ = (_one_of("state", RmaState),)
+
+    id: str = Field(primary_key=True, max_length=20)
+    node: str = Field(index=True, max_length=64)
+    serial: str | None = Field(default=None, index=True, max_length=64)
+    incident: str | None = Field(default=None, max_length=40)
+    state: str = Field(max_length=20)
+    opened_at: datetime = _moment()
+    updated_at: datetime = _moment()
+    vendor_case: str = Field(max_length=60)
+    new_serial: str = Field(max_length=64)
+    notes: list[dict[str, Any]] = _json()
+
+
+class AlertRow(Table, table=True):
+    __tablename__ = "alert"
+    __table_args__ = (_one_of("kind", AlertKind),)
+
+    key: str = Field(primary_key=True, max_length=120)
+    kind: str = Field(max_length=20)
+    condition: dict[str, Any] = _json()
+    raised_at: datetime = _moment()
+    resolved_at: datetime | None = _moment(nullable=True)
+    told: dict[str, Any] = _json()
+
+
 # -- Jobs --------------------------------------------------------------------------------------------------------------
 
 
@@ -334,6 +425,23 @@ class JobPlacementRow(Table, table=True):
     cost: float
     runner_up_cost: float | None = None
     reason: str
+
+
+class RecoveryRow(Table, table=True):
+    __tablename__ = "recovery"
+    __table_args__ = (_one_of("state", RecoveryState),)
+
+    job_id: int = Field(primary_key=True, sa_type=BigInteger)
+    restarts: int = Field(primary_key=True)
+    user: str = Field(max_length=32)
+    incident: str = Field(index=True, max_length=40)
+    lost: list[str] = _json()
+    kept: list[str] = _json()
+    spares: list[str] = _json()
+    state: str = Field(index=True, max_length=20)
+    begun_at: datetime = Field(sa_column=Column(UtcDateTime(), index=True, nullable=False))
+    ended_at: datetime | None = _moment(nullable=True)
+    why: str
 
 
 class CapacityRow(Table, table=True):
@@ -365,6 +473,7 @@ class UsageRow(Table, table=True):
         CheckConstraint("ended >= started", name="times"),
         Index(None, "account", "started"),
         Index(None, "started"),
+        Index(None, "job_id"),
     )
 
     cluster: str = Field(primary_key=True, max_length=30)
@@ -379,6 +488,7 @@ class UsageRow(Table, table=True):
     ended: datetime | None = Field(sa_column=Column(UtcDateTime(), index=True, nullable=True))
     gpu_seconds: int = Field(sa_type=BigInteger)
     state: str = Field(max_length=40)
+    nodes: str = Field(default="", sa_column_kwargs={"server_default": ""})
 
 
 # -- What was done, by whom, and what is under way ---------------------------------------------------------------------

@@ -279,7 +279,9 @@ def _configuration(instance: Instance) -> None:
     instance.write("/etc/munge/munge.key", secrets.token_hex(64), owner="munge", mode=0o400)
     instance.write("/etc/gpuaas/agents.key", f"{secrets.token_hex(32)}\n", owner=ADMINISTRATOR, mode=0o600)
     instance.write("/etc/gpuaas/gpuaasd.yaml", slurmconf.gpuaasd_yaml(cluster))
-    instance.write("/etc/gpuaas/agent.yaml", slurmconf.agent_yaml())
+    instance.write("/etc/gpuaas/agent.yaml", slurmconf.agent_yaml(cluster))
+    program = slurmconf.reboot_program(str(SOURCE), f"{VENV}/bin/python")
+    instance.write(slurmconf.REBOOT_PROGRAM, program, mode=0o755)
     for name, module in WRAPPERS.items():
         text = (
             "#!/bin/sh\n"

@@ -16,6 +16,7 @@ MEMORY_MIB: Final = 2_000_000
 CREDENTIAL_S: Final = 5
 """The shortest lifetime of a credential that Slurm takes, seconds; every clock of a testbed is this machine's."""
 LUA_PLUGINS: Final = "JobSubmitPlugins=lua\nCliFilterPlugins=lua"
+REBOOT_PROGRAM: Final = "/usr/local/sbin/gpuaas-sim-reboot"
 DEVICES: Final = "/dev/gpuaas-sim"
 
 
@@ -49,6 +50,7 @@ JobAcctGatherType=jobacct_gather/none
 MpiDefault=none
 MailProg=/bin/true
 ReturnToService=0
+RebootProgram={REBOOT_PROGRAM}
 # programs that ignore SIGTERM while they start (torchrun) hold their nodes no longer than this
 KillWait=5
 MessageTimeout=60
@@ -68,7 +70,7 @@ PreemptParameters=send_user_signal
 # ranks of a job follow the leaf groups or blocks of the topology; without it they follow node names
 {topology}TopologyParam=SwitchAsNodeRank,BlockAsNodeRank
 SchedulerType=sched/backfill
-SchedulerParameters={scheduler},bf_interval=5,bf_window=11520,bf_resolution=300
+SchedulerParameters={scheduler},batch_sched_delay=1,bf_interval=5,bf_window=11520,bf_resolution=300
 {LUA_PLUGINS if hook else "# no plugins in this checkout: native limits alone"}
 
 AccountingStorageType=accounting_storage/slurmdbd
@@ -86,6 +88,7 @@ PriorityWeightAge=1000
 
 NodeName={cluster.hostlist} NodeHostname=localhost Port=[{FIRST_NODE_PORT}-{last_port}] \
 CPUs={CPUS_PER_NODE} RealMemory={MEMORY_MIB} Gres=gpu:{cluster.model}:{cluster.gpus} State=UNKNOWN
+PartitionName=gpuaas-verify Nodes=ALL Hidden=YES AllowQos=normal ReqResv=YES State=UP
 include /etc/slurm/gpuaas/partitions.conf
 """
 
@@ -139,14 +142,47 @@ DebugLevel=info
 
 
 def gpuaasd_yaml(cluster: Cluster) -> str:
-    """The daemon's configuration: defaults, a loopback listener for the agents, and usage that one can watch grow."""
-    return f"cluster: {cluster.name}\nagents:\n  listener:\n    port: {AGENTS_PORT}\nmetering:\n  interval: 2\n"
+    """The daemon's configuration: defaults, a loopback listener for the agents, usage that one can watch grow, and a
+    circuit breaker that lets a few nodes be broken of few."""
+    return f"""\
+cluster: {cluster.name}
+agents:
+  listener:
+    port: {AGENTS_PORT}
+metering:
+  interval: 2
+health:
+  breaker: {{share: 100, per_leaf: 16}}
+"""
 
 
-def agent_yaml() -> str:
+def reboot_program(checkout: str, python: str) -> str:
+    """RebootProgram of simulated nodes: hardware as after a boot, and a slurmd that says it has just booted."""
+    return f"""\
+#!/bin/sh
+# 24.11 does not say which node; the slurmd that runs this was started with its name
+node=${{SLURM_NODE_NAME:-$(tr '\\0' ' ' </proc/$PPID/cmdline | sed 's/.*-N *//; s/ .*//')}}
+PYTHONPATH={checkout} {python} -c 'import pathlib, sys
+from slurm_gpuaas.testbed.sim import SimulatedNode
+SimulatedNode(pathlib.Path("/run/gpuaas-sim", sys.argv[1])).reboot()' "$node"
+setsid sh -c 'start-stop-daemon --stop --quiet --oknodo --pidfile "/run/slurm/slurmd.$1.pid" --retry TERM/10
+slurmd -b -N "$1"' reboot "$node" >/dev/null 2>&1 &
+sleep 1 # slurmd ends what is of this process group when this ends; by then that is not
+"""
+
+
+MANY_NODES: Final = 200
+"""From here on each is sampled once a minute and runs no periodic checks: one agent plays them all. A sample of 1,642
+nodes every 15 s is a fifth of a core, a round of checks costs 16 ms a node."""
+
+
+def agent_yaml(cluster: Cluster) -> str:
     """The agent's configuration: it speaks for simulated nodes, so it may derive every node's key."""
+    many = cluster.nodes >= MANY_NODES
     return f"""\
 daemon: http://127.0.0.1:{AGENTS_PORT}
 master_key: /etc/gpuaas/agents.key
 simulated_hardware: /run/gpuaas-sim
+check_every: {"null" if many else 60}
+sample_every: {60 if many else 15}
 """

@@ -112,7 +112,10 @@ def wide_circuit_breaker(instance: Instance, drains: int) -> Iterator[None]:
     """So many drains in a row are an alarm in real life: let gpuaasd make them here, and put its limit back after."""
     before = instance.path(CONFIG).read_text()
     config = yaml.safe_load(before)
-    config["health"] = {**config.get("health", {}), "max_drains": 10 * drains}
+    config["health"] = {
+        **config.get("health", {}),
+        "breaker": {"drains": 10 * drains, "share": 100, "per_leaf": 10 * drains},
+    }
     _restart_with(instance, yaml.safe_dump(config))
     try:
         yield

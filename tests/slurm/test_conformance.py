@@ -22,7 +22,7 @@ import pytest
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState
 from slurm_gpuaas.domain.names import AccountName, GpuModel, NodeName, QosName, UserName
-from slurm_gpuaas.domain.nodes import NodeBase, NodeFlag
+from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
 from slurm_gpuaas.slurm.connect import Door, DoorSettings, connect
 from slurm_gpuaas.slurm.doctor import DaemonSeen, Level, examine, findings
 from slurm_gpuaas.slurm.failover import FailoverController, InUse
@@ -210,6 +210,10 @@ def job_of(controller: Controller, job: JobId) -> Job:
     return next(one for one in controller.jobs() if one.id == job)
 
 
+def node_of(controller: Controller, node: NodeName) -> Node:
+    return next(one for one in controller.nodes() if one.name == node)
+
+
 @pytest.fixture
 def drained(mini: Instance) -> Iterator[list[NodeName]]:
     """Two nodes that are back in service afterwards."""
@@ -394,6 +398,42 @@ def test_requeue_never_runs_a_finished_job_again(controller: Controller, jobs: J
     assert job_of(controller, job).state is JobState.CANCELLED
 
 
+def test_a_signal_reaches_the_steps_of_a_job_and_not_its_script(
+    mini: Instance, controller: Controller, jobs: Jobs, witness: Witness, tmp_path: Path
+) -> None:
+    name = f"/tmp/signal-{os.getpid()}-{tmp_path.name}"
+    script = f"""#!/bin/bash
+srun bash -c 'trap "touch {name}; exit 5" USR1; touch {name}.ready; while :; do sleep 0.1; done'
+exit 7
+"""
+    options = ["-o", "/dev/null", "-p", PARTITION, "-A", ACCOUNT, "--gres=gpu:b200:8", "--no-requeue"]
+    job = JobId(int(mini.exec(["sbatch", "--parsable", *options], stdin=script, user=USER, cwd="/tmp").stdout))
+    until("the step runs", lambda: mini.path(f"{name}.ready").exists())
+    controller.signal(job, "USR1")
+    jobs.wait(job, "FAILED")
+    assert mini.path(name).exists()
+    assert job_of(controller, job).exit_code == 7
+    controller.signal(job, "USR1")  # it runs no more
+
+
+def test_a_reboot_leaves_a_node_down_under_our_reason(mini: Instance, controller: Controller, witness: Witness) -> None:
+    node = NodeName("b200-07")
+    before = node_of(controller, node).booted
+    assert before is not None
+    if isinstance(controller, PyslurmController):
+        with pytest.raises(NotByThisDriver):
+            controller.reboot(node, HOSTILE)
+        return
+    controller.drain([node], HOSTILE)
+    controller.reboot(node, HOSTILE)
+    until("it is back", lambda: (node_of(controller, node).booted or before) > before)
+    seen = node_of(controller, node)
+    assert (seen.base, seen.draining) == (NodeBase.DOWN, False)
+    assert seen.reason.startswith(HOSTILE)
+    controller.resume([node])
+    until("it is in service", lambda: witness.node(node)["State"] == "IDLE")
+
+
 def test_cancel_ends_a_job_and_leaves_an_ended_one(controller: Controller, jobs: Jobs, witness: Witness) -> None:
     job = jobs.running()
     controller.cancel(job)
@@ -506,6 +546,25 @@ def test_a_reservation_over_busy_nodes_round_trips(
     creator.delete_reservation("conformance")
     creator.delete_reservation("conformance")
     assert witness.reservation("conformance") == {}
+
+
+def test_a_reservation_for_a_qos_keeps_it_when_its_nodes_change(
+    door: Door, rest: RestController, witness: Witness, no_reservation: None
+) -> None:
+    """Nobody tells the QOS but scontrol, so who changes the rest must leave it."""
+    drivers: list[Controller] = [rest, door.controller]
+    wanted = reservation(users=(), qos=(QosName("normal"),))
+    if rest.version().startswith("24."):
+        with pytest.raises(SlurmRefused, match="QOS"):
+            rest.put_reservation(wanted)
+        return
+    door.controller.put_reservation(wanted)
+    assert witness.reservation("conformance")["QOS"] == "normal"
+    for driver, nodes in zip(drivers, ("b200-02", "b200-03"), strict=False):
+        (found,) = (one for one in driver.reservations() if one.name == "conformance")
+        driver.put_reservation(replace(found, nodes=nodes))
+        said = witness.reservation("conformance")
+        assert (said["Nodes"], said["QOS"], said["Users"]) == (nodes, "normal", "(null)")
 
 
 def test_a_reservation_of_licences_alone_round_trips(

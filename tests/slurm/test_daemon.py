@@ -15,6 +15,7 @@ import pytest
 
 from slurm_gpuaas.daemon.leader import leadership_for
 from slurm_gpuaas.testbed.instance import Instance
+from slurm_gpuaas.testbed.sim import SimulatedNode
 
 pytestmark = pytest.mark.slurm
 
@@ -31,6 +32,14 @@ api: {{socket: {SOCKET}}}
 hook: {{snapshot: {FOLDER}/snapshot}}
 estimates: {{folder: {FOLDER}/estimates}}
 policy: {{interval: 5}}
+"""
+
+AGENT = f"""\
+daemon: unix:{SOCKET}
+master_key: /etc/gpuaas/agents.key
+simulated_hardware: /run/gpuaas-sim
+spool: {FOLDER}/spool/{{node}}
+heartbeat: 0.5
 """
 
 POLICY = """\
@@ -269,6 +278,24 @@ def test_sigterm_ends_it_cleanly_with_its_worker_and_socket(site: Site) -> None:
     unreachable = site.gpuaas("status")
     assert unreachable.returncode == 5
     assert "systemctl start gpuaasd" in unreachable.stderr
+
+
+def test_how_busy_a_gpu_is_reaches_the_command_line(site: Site) -> None:
+    node = SimulatedNode(site.instance.path("/run/gpuaas-sim/b200-07"))
+    node.set(3, {"utilisation": "83"})
+    site.start().leads()
+    site.instance.write(f"{FOLDER}/agent.yaml", AGENT)
+    agent = site.instance.popen(["gpuaas-agent", "--config", f"{FOLDER}/agent.yaml", "--nodes", "b200-07"])
+    try:
+        rows = site.instance.wait_for(
+            "samples", lambda: [row for row in site.read("usage", "gpu", "--node=b200-07")["rows"] if row["known"]]
+        )
+    finally:
+        agent.kill()
+        agent.wait(10)
+        node.set(3, {"utilisation": "0"})
+    assert [row["busy_percent"] for row in rows] == [0, 0, 0, 83, 0, 0, 0, 0]
+    assert rows[3]["serial"] == node.read_state()["gpu.3.serial"]
 
 
 @pytest.mark.postgres

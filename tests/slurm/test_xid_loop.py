@@ -14,6 +14,7 @@ import pytest
 from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.testbed import boot
 from slurm_gpuaas.testbed.instance import Instance
+from slurm_gpuaas.testbed.rootfs import SOURCE
 from slurm_gpuaas.testbed.sim import SimulatedNode
 
 pytestmark = pytest.mark.slurm
@@ -98,11 +99,12 @@ class Site:
     def mend(self) -> None:
         """All nodes whole and back in service, no job left."""
         self.instance.exec(["scancel", "--quiet", "--user=alice"], check=False)
+        for name in self.instance.cluster.node_names():  # first: a check must find nothing once incidents are closed
+            self.hardware(name).reboot()
         for incident in self.incidents():
             argv = ["gpuaas", "incident", "close", incident["id"], "--reason", "mended"]
             self.instance.exec(argv, user="gpuaas")
         for name in self.instance.cluster.node_names():
-            self.hardware(name).reboot()
             if self.drained(name):
                 self.instance.exec(["scontrol", "update", f"NodeName={name}", "State=RESUME"])
         self.until("no incident open", lambda: True if not self.incidents() else None)
@@ -199,13 +201,56 @@ def test_what_happened_while_the_agent_was_dead_is_told_once_when_it_is_back(sit
     shown = json.loads(
         site.instance.exec(["gpuaas", "incident", "show", incident["id"], "--json"], user="gpuaas").stdout
     )
-    assert len(shown["events"]) == 1
+    # NVML and the checks tell at start what they see now; of what was, the kernel log tells, once.
+    assert [event["source"] for event in shown["events"]].count("kernel-log") == 1
+
+
+def test_a_gpu_that_vanished_without_an_xid_while_the_agent_was_dead_is_found(site: Site) -> None:
+    agent = boot.agent(site.instance)
+    job = site.submit("--nodes=1", "--gpus-per-node=8", "--nodelist=b200-07")
+    site.until("the job runs", lambda: site.running(job))
+    site.instance.stop(agent, signal_name="KILL")
+    site.hardware("b200-07").set(2, {"lost": "1"})
+    boot.start(site.instance, agent)
+    reason = site.until("b200-07 is drained", lambda: site.drained("b200-07"))
+    assert reason.partition(": ")[2].startswith("check gpu-count critical: GPU 2 (0000:52:00): gpus missing 1")
+    site.hardware("b200-07").set(2, {"lost": "0"})
+    site.instance.exec(["gpuaas-agent", "--nodes", "b200-07", "check", "--once", "--dry-run", "--only", "gpu-count"])
+
+
+def test_a_prolog_that_finds_a_fault_keeps_the_job_off_the_node(site: Site) -> None:
+    """The finding is reported and the Prolog fails; both drain the node, whoever is first."""
+    instance = site.instance
+    conf = instance.path("/etc/slurm/slurm.conf")
+    before = conf.read_text()
+    program = f"{SOURCE}/plugins/prolog_health"
+    try:
+        conf.write_text(f"{before}\nProlog={program}\nPrologFlags=Alloc\n")
+        instance.exec(["scontrol", "reconfigure"])
+        good = site.submit("--nodes=1", "--gpus-per-node=8", "--nodelist=b200-05")
+        site.until("a job of a healthy node runs", lambda: site.running(good))
+        site.hardware("b200-06").set(3, {"pcie_width": "8"})
+        bad = site.submit("--nodes=1", "--gpus-per-node=8", "--nodelist=b200-06")
+        reason = site.until("b200-06 is drained", lambda: site.drained("b200-06"))
+        assert "Prolog error" in reason or "pcie critical" in reason
+        (incident,) = site.until("gpuaasd was told", lambda: site.incidents() or None)
+        assert incident["headline"].startswith("check pcie critical: GPU 3 (0000:61:00): pcie lanes missing 8")
+        assert site.job(bad)["job_state"] != ["RUNNING"]
+    finally:
+        site.hardware("b200-06").set(3, {"pcie_width": "16"})
+        conf.write_text(before)
+        instance.exec(["scontrol", "reconfigure"])
 
 
 def test_a_forged_report_is_refused(site: Site) -> None:
-    """An unprivileged user has no node key, and the kernel log takes the kernel's word only."""
+    """An unprivileged user has no node key, the kernel log takes the kernel's word only, and what a job says of itself
+    is nobody's evidence. A report that was sent before is refused, too (tests/unit/api/test_signing.py); a user cannot
+    even see one."""
     text = "NVRM: Xid (PCI:0000:61:00): 79, GPU has fallen off the bus."
     site.hardware("b200-03").log(text, priority=3 + 8 * 1)
+    said = (f"--comment=gpuaas:i7690b68e67: {text}", f"--job-name={text}", "--nodelist=b200-03", "--nodes=1")
+    job = site.submit(*said, "--gpus-per-node=8")
+    site.until("the job runs", lambda: site.running(job))
     body = '{"node": "b200-03", "events": []}'
     curl = (
         "import sys, urllib.request, urllib.error\n"
@@ -222,6 +267,8 @@ def test_a_forged_report_is_refused(site: Site) -> None:
     site.hardware("b200-08").xid(48, 1)
     site.until("b200-08 is drained", lambda: site.drained("b200-08"))
     assert site.drained("b200-03") is None
+    assert site.running(job) == "b200-03"
+    assert [incident["node"] for incident in site.incidents()] == ["b200-08"]
 
 
 def test_from_kernel_log_line_to_drained_node_takes_no_time(site: Site) -> None:

@@ -39,18 +39,30 @@ MESSAGES: Mapping[int, str] = {
 }
 """What the driver prints after the code, as public logs show it."""
 
-TEXTS = frozenset(("name", "uuid", "serial", "pci", "fabric_uuid"))
+TEXTS = frozenset(("name", "uuid", "serial", "pci", "fabric_uuid", "vbios"))
 NUMBERS = frozenset(
     """
     minor temperature memory_temperature power power_limit utilisation memory_utilisation memory_total memory_reserved
     memory_used ecc_enabled ecc_volatile_corrected ecc_volatile_uncorrected ecc_aggregate_corrected
     ecc_aggregate_uncorrected remap_correctable remap_uncorrectable remap_pending remap_failure retired_pending
     nvlink_count nvlink_version fabric_state fabric_clique fabric_health_mask fabric_health_summary recovery_action
-    pcie_replays lost
+    pcie_replays lost persistence clocks_event_reasons slowdown_temperature pcie_width pcie_width_max pcie_generation
+    pcie_generation_max sram_threshold banks_exhausted
     """.split()  # noqa: SIM905
 )
 NUMBERED = re.compile(r"nvlink\.\d+\.state|process\.\d+|field\.\d+")
 """Readings of a GPU in nvml.state, as the simulated library knows them; it passes over what it does not know."""
+
+IB_DEVICES = tuple(f"mlx5_{number}" for number in range(GPUS_PER_NODE))
+IB_PORT: Mapping[str, str] = {
+    "state": "4: ACTIVE",
+    "phys_state": "5: LinkUp",
+    "rate": "400 Gb/sec (4X NDR)",
+    "link_layer": "InfiniBand",
+    "counters/symbol_error": "0",
+    "counters/link_downed": "0",
+}
+"""Files of a port that is well."""
 
 KERNEL_ERROR, KERNEL_INFO = 3, 6
 """syslog severities; facility 0 is the kernel, so they are the whole priority field."""
@@ -90,7 +102,9 @@ def create_node_files(run_dir: Path, nodes: Iterable[str], model: str, cluster: 
         f"utilisation 0\nmemory_utilisation 0\nmemory_total {kind.memory_mib << 20}\n"
         f"memory_reserved {kind.reserved_mib << 20}\nmemory_used 0\necc_enabled 1\n"
         f"nvlink_count {kind.nvlinks}\nnvlink_version {kind.nvlink_version}\n"
-        f"fabric_state 3\nfabric_clique 0\nrecovery_action 0\nlost 0"
+        f"fabric_state 3\nfabric_clique 0\nrecovery_action 0\nlost 0\nvbios 97.00.A0.00.0{kind.nvlink_version}\n"
+        f"persistence 1\nslowdown_temperature 92\npcie_width 16\npcie_width_max 16\npcie_generation 5\n"
+        f"pcie_generation_max 5"
     ).splitlines()
     common = [
         "".join(f"gpu.{gpu}.{line}\n" for line in (*same, f"minor {gpu}", f"pci 0000{pci_address(gpu).upper()}.0"))
@@ -179,6 +193,15 @@ class SimulatedNode:
                 self._write_state({f"gpu.{gpu}.lost": "1", f"gpu.{gpu}.recovery_action": "2"})
         return line
 
+    def set_port(self, device: str, files: Mapping[str, str]) -> None:
+        """Change files of the InfiniBand port `ib/DEVICE/ports/1`, e.g. `{"state": "1: DOWN"}`; first the node gets a
+        fabric of eight good ports, as sysfs shows them. An unknown device is a further one."""
+        ports = self.folder / "ib"
+        for name in (device,) if ports.exists() else (*IB_DEVICES, device):
+            if not (ports / name).exists():
+                _write_files(ports / name / "ports" / "1", IB_PORT)
+        _write_files(ports / device / "ports" / "1", files)
+
     def reboot(self) -> None:
         """A new boot id, an empty kernel log, all GPUs back on the bus."""
         with self._locked() as kmsg:
@@ -218,6 +241,12 @@ def _append(kmsg: IO[bytes], text: str, priority: int) -> int:
     kmsg.write(f"{priority},{sequence},{_microseconds()},-;{escaped}\n".encode())
     kmsg.flush()
     return sequence
+
+
+def _write_files(folder: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"{text}\n")
 
 
 def _microseconds() -> int:

@@ -49,6 +49,8 @@ enum {
     ERROR_UNKNOWN = 999,
 };
 enum { EVENT_TYPE_XID_CRITICAL_ERROR = 8 };
+enum { SAMPLES_GPU_UTILIZATION = 1, SAMPLES_MEMORY_UTILIZATION = 2 };
+enum { SAMPLES_KEPT = 120, SAMPLE_PERIOD_US = 1000000 / 6 };
 enum { VALUE_DOUBLE = 0, VALUE_UNSIGNED_INT = 1, VALUE_UNSIGNED_LONG = 2, VALUE_UNSIGNED_LONG_LONG = 3 };
 
 /* Field identifiers of nvml.h that have a reading of their own; any other can be set as gpu.N.field.ID. */
@@ -107,6 +109,15 @@ typedef struct {
 } nvmlFieldValue_t;
 
 typedef struct {
+    unsigned long long timeStamp; /* microseconds since 1970 */
+    union {
+        double dVal;
+        unsigned int uiVal;
+        unsigned long long ullVal;
+    } value;
+} nvmlSample_t;
+
+typedef struct {
     unsigned char clusterUuid[UUID_BYTES];
     nvmlReturn_t status;
     unsigned int cliqueId;
@@ -132,18 +143,29 @@ typedef struct {
     int temperature;
 } nvmlTemperature_v1_t;
 
+typedef struct {
+    unsigned int max, high, partial, low, none;
+} nvmlRowRemapperHistogramValues_t;
+
+typedef struct {
+    unsigned int version;
+    unsigned long long counts[11];
+    unsigned int thresholdExceeded;
+} nvmlEccSramErrorStatus_v1_t;
+
 struct node;
 
 /* What nvml.state says of one GPU; cleared before each reading of the file. */
 typedef struct {
-    char name[96], uuid[96], serial[32], pci[32], fabric_uuid[64];
+    char name[96], uuid[96], serial[32], pci[32], fabric_uuid[64], vbios[32];
     unsigned long long minor, temperature, memory_temperature, power, power_limit, utilisation, memory_utilisation;
     unsigned long long memory_total, memory_reserved, memory_used;
     unsigned long long ecc_enabled, ecc_volatile_corrected, ecc_volatile_uncorrected, ecc_aggregate_corrected,
         ecc_aggregate_uncorrected;
     unsigned long long remap_correctable, remap_uncorrectable, remap_pending, remap_failure, retired_pending;
     unsigned long long nvlink_count, nvlink_version, fabric_state, fabric_clique, fabric_health_mask, fabric_health_summary;
-    unsigned long long recovery_action, pcie_replays, lost;
+    unsigned long long recovery_action, pcie_replays, lost, persistence, clocks_event_reasons, slowdown_temperature;
+    unsigned long long pcie_width, pcie_width_max, pcie_generation, pcie_generation_max, sram_threshold, banks_exhausted;
     unsigned char link_down[MAX_LINKS];
     nvmlProcessInfo_t processes[MAX_PROCESSES];
     unsigned int process_count;
@@ -274,13 +296,16 @@ typedef struct {
 #define NUMBER(name) {#name, offsetof(reading_t, name), 0}
 #define TEXT(name) {#name, offsetof(reading_t, name), sizeof(((reading_t *)0)->name)}
 static const state_key_t GPU_KEYS[] = {
-    TEXT(name), TEXT(uuid), TEXT(serial), TEXT(pci), TEXT(fabric_uuid), NUMBER(minor), NUMBER(temperature),
+    TEXT(name), TEXT(uuid), TEXT(serial), TEXT(pci), TEXT(fabric_uuid), TEXT(vbios), NUMBER(minor), NUMBER(temperature),
     NUMBER(memory_temperature), NUMBER(power), NUMBER(power_limit), NUMBER(utilisation), NUMBER(memory_utilisation),
     NUMBER(memory_total), NUMBER(memory_reserved), NUMBER(memory_used), NUMBER(ecc_enabled), NUMBER(ecc_volatile_corrected),
     NUMBER(ecc_volatile_uncorrected), NUMBER(ecc_aggregate_corrected), NUMBER(ecc_aggregate_uncorrected),
     NUMBER(remap_correctable), NUMBER(remap_uncorrectable), NUMBER(remap_pending), NUMBER(remap_failure),
     NUMBER(retired_pending), NUMBER(nvlink_count), NUMBER(nvlink_version), NUMBER(fabric_state), NUMBER(fabric_clique),
     NUMBER(fabric_health_mask), NUMBER(fabric_health_summary), NUMBER(recovery_action), NUMBER(pcie_replays), NUMBER(lost),
+    NUMBER(persistence), NUMBER(clocks_event_reasons), NUMBER(slowdown_temperature), NUMBER(pcie_width),
+    NUMBER(pcie_width_max), NUMBER(pcie_generation), NUMBER(pcie_generation_max), NUMBER(sram_threshold),
+    NUMBER(banks_exhausted),
 };
 
 static void copy(char *to, size_t size, const char *from)
@@ -604,6 +629,12 @@ API nvmlReturn_t nvmlDeviceGetSerial(const device_t *device, char *serial, unsig
     return put_text(serial, length, gpu.serial);
 }
 
+API nvmlReturn_t nvmlDeviceGetVbiosVersion(const device_t *device, char *version, unsigned int length)
+{
+    OBSERVE(device, gpu);
+    return put_text(version, length, gpu.vbios);
+}
+
 API nvmlReturn_t nvmlDeviceGetMinorNumber(const device_t *device, unsigned int *minor)
 {
     OBSERVE(device, gpu);
@@ -634,6 +665,36 @@ API nvmlReturn_t nvmlDeviceGetUtilizationRates(const device_t *device, nvmlUtili
         return ERROR_INVALID_ARGUMENT;
     *utilisation = (nvmlUtilization_t){(unsigned int)gpu.utilisation, (unsigned int)gpu.memory_utilisation};
     return SUCCESS;
+}
+
+/* The driver keeps readings of the last 20 s, six a second. The simulation has no memory: all of them are as it is now. */
+API nvmlReturn_t nvmlDeviceGetSamples(const device_t *device, int type, unsigned long long last_seen, int *value_type,
+                                      unsigned int *count, nvmlSample_t *samples)
+{
+    OBSERVE(device, gpu);
+    if (!value_type || !count)
+        return ERROR_INVALID_ARGUMENT;
+    if (type != SAMPLES_GPU_UTILIZATION && type != SAMPLES_MEMORY_UTILIZATION)
+        return ERROR_NOT_SUPPORTED;
+    *value_type = VALUE_UNSIGNED_INT;
+    if (!samples) {
+        *count = SAMPLES_KEPT;
+        return SUCCESS;
+    }
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    unsigned long long newest = ((unsigned long long)now.tv_sec * 1000000 + (unsigned long long)now.tv_nsec / 1000) /
+                                SAMPLE_PERIOD_US;
+    unsigned int room = *count < SAMPLES_KEPT ? *count : SAMPLES_KEPT, found = 0;
+    for (unsigned long long number = newest - room + 1; number <= newest; number++) {
+        if (number * SAMPLE_PERIOD_US <= last_seen)
+            continue;
+        samples[found].timeStamp = number * SAMPLE_PERIOD_US;
+        samples[found].value.ullVal = type == SAMPLES_GPU_UTILIZATION ? gpu.utilisation : gpu.memory_utilisation;
+        found++;
+    }
+    *count = found;
+    return found ? SUCCESS : ERROR_NOT_FOUND;
 }
 
 API nvmlReturn_t nvmlDeviceGetMemoryInfo(const device_t *device, nvmlMemory_t *memory)
@@ -690,6 +751,34 @@ API nvmlReturn_t nvmlDeviceGetTemperatureV(const device_t *device, nvmlTemperatu
     return SUCCESS;
 }
 
+API nvmlReturn_t nvmlDeviceGetTemperatureThreshold(const device_t *device, int threshold, unsigned int *celsius)
+{
+    OBSERVE(device, gpu);
+    return threshold == 1 ? put(celsius, gpu.slowdown_temperature) : ERROR_NOT_SUPPORTED;
+}
+
+/* Queries that answer with one number of the state file. */
+#define ONE_NUMBER(function, field)                                      \
+    API nvmlReturn_t function(const device_t *device, unsigned int *value) \
+    {                                                                    \
+        OBSERVE(device, gpu);                                            \
+        return put(value, gpu.field);                                    \
+    }
+ONE_NUMBER(nvmlDeviceGetPersistenceMode, persistence)
+ONE_NUMBER(nvmlDeviceGetCurrPcieLinkWidth, pcie_width)
+ONE_NUMBER(nvmlDeviceGetMaxPcieLinkWidth, pcie_width_max)
+ONE_NUMBER(nvmlDeviceGetCurrPcieLinkGeneration, pcie_generation)
+ONE_NUMBER(nvmlDeviceGetMaxPcieLinkGeneration, pcie_generation_max)
+
+API nvmlReturn_t nvmlDeviceGetCurrentClocksEventReasons(const device_t *device, unsigned long long *reasons)
+{
+    OBSERVE(device, gpu);
+    if (!reasons)
+        return ERROR_INVALID_ARGUMENT;
+    *reasons = gpu.clocks_event_reasons;
+    return SUCCESS;
+}
+
 API nvmlReturn_t nvmlDeviceGetEccMode(const device_t *device, unsigned int *current, unsigned int *pending)
 {
     OBSERVE(device, gpu);
@@ -731,6 +820,29 @@ API nvmlReturn_t nvmlDeviceGetRemappedRows(const device_t *device, unsigned int 
     *uncorrectable = (unsigned int)gpu.remap_uncorrectable;
     *pending = gpu.remap_pending != 0;
     *failure = gpu.remap_failure != 0;
+    return SUCCESS;
+}
+
+/* Banks by what is left of their spare rows; an HGX GPU has some hundreds, here 640. */
+API nvmlReturn_t nvmlDeviceGetRowRemapperHistogram(const device_t *device, nvmlRowRemapperHistogramValues_t *banks)
+{
+    OBSERVE(device, gpu);
+    if (!banks)
+        return ERROR_INVALID_ARGUMENT;
+    *banks = (nvmlRowRemapperHistogramValues_t){640 - (unsigned int)gpu.banks_exhausted, 0, 0, 0,
+                                                (unsigned int)gpu.banks_exhausted};
+    return SUCCESS;
+}
+
+API nvmlReturn_t nvmlDeviceGetSramEccErrorStatus(const device_t *device, nvmlEccSramErrorStatus_v1_t *status)
+{
+    OBSERVE(device, gpu);
+    if (!status)
+        return ERROR_INVALID_ARGUMENT;
+    if (status->version != (sizeof *status | 1u << 24))
+        return ERROR_ARGUMENT_VERSION_MISMATCH;
+    memset(status->counts, 0, sizeof status->counts);
+    status->thresholdExceeded = gpu.sram_threshold != 0;
     return SUCCESS;
 }
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import ctypes
 import errno
-import http.server
 import json
 import os
-import socketserver
 import threading
 import time
-from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -25,135 +22,17 @@ from slurm_gpuaas.agent import main
 from slurm_gpuaas.agent.config import Config
 from slurm_gpuaas.agent.main import Agent
 from slurm_gpuaas.agent.node import Progress
-from slurm_gpuaas.agent.nvml import nvlink_registrations
-from slurm_gpuaas.api.node_events import NODE_EVENTS_PATH, NodeEventBatch
-from slurm_gpuaas.api.signing import Nonces, node_key, verify
+from slurm_gpuaas.agent.nvml import nvlink_registrations, prepare_nvml
+from slurm_gpuaas.api.signing import node_key
 from slurm_gpuaas.domain.clock import SystemClock
-from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput, Unavailable
+from slurm_gpuaas.domain.errors import InvalidInput, Unavailable
 from slurm_gpuaas.domain.incidents import EventSource, NodeEvent
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.testbed.sim import SimulatedNode, create_node_files
 from slurm_gpuaas.topology import nvlink
 from slurm_gpuaas.topology.fabric import Fabric, LeafGroup, NvlinkDomain
 from tests.simulated import NODES
-
-MASTER = bytes(range(32))
-
-
-class Daemon:
-    """Takes node events on a UNIX socket and checks their signatures."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.batches: list[NodeEventBatch] = []
-        self.answer = 200
-        self.refused: frozenset[int] = frozenset()
-        """Codes of events that make it reject a message."""
-        self.connections = 0
-        self._arrived = threading.Condition()
-        self._server: socketserver.ThreadingUnixStreamServer | None = None
-
-    @property
-    def events(self) -> list[NodeEvent]:
-        return [event for batch in self.batches for event in batch.events]
-
-    def start(self) -> None:
-        daemon, nonces = self, Nonces()
-
-        class Handler(http.server.BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-
-            def setup(self) -> None:
-                super().setup()
-                daemon.connections += 1
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                try:
-                    node = verify(
-                        MASTER,
-                        method="POST",
-                        path=self.path,
-                        headers={key.title(): value for key, value in self.headers.items()},
-                        body=body,
-                        now=SystemClock().now(),
-                        nonces=nonces,
-                    )
-                    assert self.path == NODE_EVENTS_PATH
-                    batch = NodeEventBatch.model_validate_json(body)
-                    assert batch.node == node
-                    status = 422 if daemon.refused & {event.code for event in batch.events} else daemon.answer
-                except GpuaasError as error:
-                    status, batch = error.http_status, None
-                answer = json.dumps({"detail": f"the test answers {status}"}).encode()
-                if batch and status == 200:  # kept before it is answered, as the real one does
-                    with daemon._arrived:
-                        daemon.batches.append(batch)
-                        daemon._arrived.notify_all()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(answer)))
-                self.end_headers()
-                self.wfile.write(answer)
-
-            def log_message(self, *arguments: object) -> None:
-                pass
-
-        self.path.unlink(missing_ok=True)
-        self._server = socketserver.ThreadingUnixStreamServer(str(self.path), Handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def stop(self) -> None:
-        if self._server:
-            self._server.shutdown()
-            self._server.server_close()
-            self._server = None
-            self.path.unlink()
-
-    def wait_for(self, condition: Callable[[], bool], seconds: float = 10) -> None:
-        with self._arrived:
-            assert self._arrived.wait_for(condition, seconds), f"after {seconds} s: {self.events}"
-
-
-@pytest.fixture
-def daemon(tmp_path: Path) -> Iterator[Daemon]:
-    daemon = Daemon(tmp_path / "d.sock")
-    daemon.start()
-    yield daemon
-    daemon.stop()
-
-
-@pytest.fixture
-def config(tmp_path: Path, hardware: Path) -> Config:
-    key = tmp_path / "master.key"
-    key.touch(0o600)
-    key.write_text(MASTER.hex())
-    return Config(
-        daemon=f"unix:{tmp_path}/d.sock",
-        master_key=key,
-        spool=tmp_path / "spool" / "{node}",
-        simulated_hardware=hardware,
-        nvml=False,
-    )
-
-
-class Running:
-    def __init__(self, config: Config, *nodes: str) -> None:
-        self._agent = Agent(config, [NodeName(node) for node in nodes])
-        self._thread = threading.Thread(target=self._agent.run)
-
-    def __enter__(self) -> Running:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._agent.stop()
-        self._thread.join(20)
-        assert not self._thread.is_alive(), "the agent did not stop"
-
-
-def once(config: Config, *nodes: str) -> bool:
-    return Agent(config, [NodeName(node) for node in nodes or (NODES[0],)]).once()
+from tests.unit.agent.daemon import MASTER, Daemon, Running, once
 
 
 def test_an_xid_in_the_kernel_log_arrives_signed_and_whole(config: Config, daemon: Daemon, node: SimulatedNode) -> None:
@@ -195,22 +74,23 @@ def test_nvml_alone_is_a_source(nvml: ctypes.CDLL, config: Config, daemon: Daemo
     assert source.wait_until_listening(10)
     node.xid(119, 5)
     node.xid(79, 3)
-    daemon.wait_for(lambda: len(daemon.events) == 2)
+    daemon.wait_for(lambda: len(daemon.events) == 3)
     assert [(event.source, event.code, event.gpu) for event in daemon.events] == [
+        (EventSource.NVML, 154, 5),
         (EventSource.NVML, 119, 5),
         (EventSource.NVML, 79, 3),
     ]
-    assert daemon.events[0].recovery_action == "GPU Reset"
-    assert daemon.events[1].recovery_action in {None, "None"}, (
+    assert daemon.events[1].recovery_action == "GPU Reset"
+    assert daemon.events[2].recovery_action in {None, "None"}, (
         "GPU 3 is just falling off: asked a moment early it answers"
     )
     # GPU 3 is lost now; the others are watched on.
     deadline = time.monotonic() + 10
-    while len(daemon.events) < 3 and time.monotonic() < deadline:
+    while len(daemon.events) < 4 and time.monotonic() < deadline:
         node.xid(48, 6)
         with daemon._arrived:
             daemon._arrived.wait(0.1)
-    assert daemon.events[2].code == 48
+    assert daemon.events[3].code == 48
     source.stop()
     agent._delivery.stop(5)
 
@@ -462,7 +342,7 @@ def test_nvml_is_left_also_where_a_question_fails(
             pynvml.nvmlShutdown()
     monkeypatch.setattr(pynvml, "nvmlDeviceGetCount", fail)
     with pytest.raises(Unavailable):
-        nvlink_registrations(main._prepare_nvml(config, NodeName(NODES[0])))
+        nvlink_registrations(prepare_nvml(config, NodeName(NODES[0])))
     with pytest.raises(pynvml.NVMLError_Uninitialized):
         pynvml.nvmlShutdown()
 
@@ -517,4 +397,155 @@ def test_a_spool_that_cannot_be_used_costs_no_event(
     (tmp_path / "file").touch()
     node.xid(79, 3)
     assert once(config.model_copy(update={"spool": tmp_path / "file" / "{node}"}))
+    assert [event.code for event in daemon.events] == [79]
+
+
+# -- what no event tells of
+
+
+def looks(config: Config, **changes: object) -> Config:
+    """An agent that watches NVML and runs its checks."""
+    return config.model_copy(update={"nvml": True, "check_every": timedelta(minutes=1), **changes})
+
+
+def test_a_recovery_action_that_nobody_saw_change_is_told_once_and_its_end_as_well(
+    nvml: ctypes.CDLL, config: Config, daemon: Daemon, node: SimulatedNode
+) -> None:
+    settings = config.model_copy(update={"nvml": True})
+    node.set(3, {"recovery_action": "2"})
+    assert once(settings)
+    assert once(settings)
+    (event,) = daemon.events
+    assert (event.code, event.recovery_action, event.source) == (154, "Node Reboot", EventSource.NVML)
+    assert event.serial == node.read_state()["gpu.3.serial"]
+    assert (event.gpu, event.product, event.driver_version) == (3, "b200", "580.95.05")
+    node.set(3, {"recovery_action": "0"})
+    assert once(settings)
+    assert [event.recovery_action for event in daemon.events] == ["Node Reboot", "None"]
+
+
+def test_a_recovery_action_that_the_kernel_log_told_is_not_told_again(
+    nvml: ctypes.CDLL, config: Config, daemon: Daemon, node: SimulatedNode
+) -> None:
+    text = "GPU recovery action changed from 0x0 (None) to 0x1 (GPU Reset Required)"
+    node.xid(154, 3, text=text)
+    assert once(config)
+    node.set(3, {"recovery_action": "1"})
+    assert once(config.model_copy(update={"nvml": True}))
+    assert [event.source for event in daemon.events] == [EventSource.KERNEL_LOG]
+
+
+def test_after_a_reboot_a_recovery_action_is_told_anew(
+    nvml: ctypes.CDLL, config: Config, daemon: Daemon, node: SimulatedNode
+) -> None:
+    settings = config.model_copy(update={"nvml": True})
+    node.set(3, {"recovery_action": "2"})
+    assert once(settings)
+    node.reboot()
+    node.set(3, {"recovery_action": "2"})
+    assert once(settings)
+    assert len({event.event_id for event in daemon.events}) == 2
+
+
+def test_154_back_to_none_soon_after_is_news(config: Config, daemon: Daemon, node: SimulatedNode) -> None:
+    node.xid(154, 3)
+    node.xid(154, 3, text="GPU recovery action changed from 0x2 (Node Reboot Required) to 0x0 (None)")
+    node.xid(154, 3, text="GPU recovery action changed from 0x2 (Node Reboot Required) to 0x0 (None)")
+    assert once(config)
+    assert [event.recovery_action for event in daemon.events] == ["Node Reboot Required", "None"]
+
+
+def test_the_gpus_of_a_node_are_told_at_start_and_when_they_change(
+    nvml: ctypes.CDLL, config: Config, daemon: Daemon, node: SimulatedNode
+) -> None:
+    settings = config.model_copy(update={"nvml": True})
+    assert once(settings)
+    node.set(2, {"serial": "1659999999999", "vbios": "97.00.B1"})
+    assert once(settings)
+    first, second = [batch for batch in daemon.batches if batch.gpus is not None]
+    assert first.gpus is not None
+    assert second.gpus is not None
+    assert [gpu.index for gpu in first.gpus] == list(range(8))
+    assert {gpu.name for gpu in first.gpus} == {"NVIDIA B200"}
+    assert (second.gpus[2].serial, second.gpus[2].vbios) == ("1659999999999", "97.00.B1")
+    assert first.driver_version == "580.95.05"
+    assert first.boot_id == (node.folder / "boot_id").read_text().strip()
+    assert first.events == ()
+
+
+def test_a_daemon_that_refuses_the_inventory_gets_the_events(
+    nvml: ctypes.CDLL, config: Config, daemon: Daemon, node: SimulatedNode
+) -> None:
+    daemon.refuses_inventory = True
+    node.xid(79, 3)
+    assert once(config.model_copy(update={"nvml": True}))
+    assert [event.code for event in daemon.events] == [79]
+
+
+def test_a_gpu_that_vanished_while_the_agent_was_down_is_missing(
+    nvml: ctypes.CDLL, config: Config, daemon: Daemon, node: SimulatedNode
+) -> None:
+    assert once(looks(config))
+    node.set(5, {"lost": "1"})
+    assert once(looks(config))
+    assert once(looks(config))
+    (event,) = daemon.events
+    assert (event.kind, event.check, event.status, event.drain) == ("check", "gpu-count", "critical", "now")
+    assert (event.gpu, event.pci, event.serial) == (5, "0000:c3:00", node.read_state()["gpu.5.serial"])
+    node.set(5, {"lost": "0"})
+    assert once(looks(config))
+    assert (daemon.events[-1].status, daemon.events[-1].drain) == ("ok", "no")
+
+
+def test_a_finding_is_told_when_it_changes_and_not_each_time(
+    nvml: ctypes.CDLL, config: Config, daemon: Daemon, node: SimulatedNode
+) -> None:
+    node.set(3, {"remap_correctable": "101"})
+    assert once(looks(config))
+    assert once(looks(config))
+    node.set(3, {"remap_failure": "1"})
+    assert once(looks(config))
+    node.set(3, {"remap_failure": "0", "remap_correctable": "0"})
+    assert once(looks(config))
+    assert [(event.check, event.status, event.drain) for event in daemon.events] == [
+        ("row-remap", "warning", "review"),
+        ("row-remap", "critical", "when_idle"),
+        ("row-remap", "ok", "no"),
+    ]
+    assert len({event.event_id for event in daemon.events}) == 3
+
+
+def test_what_cannot_be_read_any_more_is_not_well_again(
+    nvml: ctypes.CDLL, config: Config, daemon: Daemon, node: SimulatedNode
+) -> None:
+    node.set(3, {"remap_failure": "1"})
+    assert once(looks(config))
+    state = (node.folder / "nvml.state").read_text()
+    (node.folder / "nvml.state").unlink()
+    assert once(looks(config))
+    (node.folder / "nvml.state").write_text(state)
+    assert once(looks(config))
+    told = [(event.status, event.gpu) for event in daemon.events if event.check == "row-remap"]
+    assert told == [("critical", 3), ("unknown", None), ("ok", None)], "the last is of the check, not of GPU 3"
+
+
+def test_the_running_agent_checks_by_itself(
+    nvml: ctypes.CDLL, config: Config, daemon: Daemon, node: SimulatedNode
+) -> None:
+    node.set(3, {"pcie_width": "4", "remap_failure": "1"})
+    with Running(looks(config), *NODES):
+        daemon.wait_for(lambda: any(event.check == "row-remap" for event in daemon.events))
+    assert [event.check for event in daemon.events] == ["row-remap"], "PCIe must be narrow twice in a row"
+
+
+@pytest.mark.parametrize("text", ['{"boot_id": 5}', '{"findings": [1]}', '{"actions": {"a": 1}}', "[]", "{", ""])
+def test_broken_notes_of_an_earlier_run_are_begun_anew(
+    config: Config, daemon: Daemon, node: SimulatedNode, text: str
+) -> None:
+    folder = config.for_node(config.spool, NodeName(NODES[0]))
+    folder.mkdir(parents=True)
+    (folder / "progress.json").write_text(text)
+    (folder / "inventory.json").write_text(text)
+    node.xid(79, 3)
+    assert once(config)
     assert [event.code for event in daemon.events] == [79]

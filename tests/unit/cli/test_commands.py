@@ -202,6 +202,51 @@ basis: 과학기술정보통신부 고시 2027-1
 """
 
 
+def test_an_incident_is_acknowledged_and_a_nodes_life_is_shown(run: Run, site: Site) -> None:
+    incident = break_node(site)
+    assert run("incident", "ack", incident).out == f"Incident {incident} of {NODE} is acknowledged by root.\n"
+    shown = run("incident", "show", incident).out
+    assert "suspect" in shown and "gpuaasd/health" in shown
+    life = run("node", "show", NODE)
+    assert life.code == 0 and "stage" in life.out and "Steps of its life" in life.out
+    assert json.loads(run("node", "show", NODE, "--json").out)["history"]["stage"] == "draining"
+    researcher = run("node", "show", NODE, uid=RESEARCHER)
+    assert researcher.code == 0 and "Steps" not in researcher.out
+
+
+def test_a_node_is_limited_and_let_go_again(run: Run, site: Site) -> None:
+    limited = run("node", "limit", NODE, "--largest-job", "4", "--reason", "third fault")
+    assert limited.out == f"Node {NODE} serves jobs of at most 4 nodes.\n"
+    assert run("node", "limit", NODE, "--none").out == f"Node {NODE} serves jobs of any size.\n"
+    neither = run("node", "limit", NODE)
+    assert (neither.code, neither.err.count("Give --largest-job N")) == (3, 1)
+
+
+def test_a_report_is_printed_as_text_csv_and_json_and_says_what_it_does_not_know(run: Run, site: Site) -> None:
+    break_node(site)
+    site.tick("reading")
+    site.clock.forward(timedelta(hours=1))
+    text = run("health", "report").out
+    assert "MTBF of a node" in text and "Not known" in text and "stage" in text
+    lines = run("health", "report", "--csv").out.splitlines()
+    assert lines[0] == "section,name,figure,value" and "fleet,,faults,1" in lines
+    assert json.loads(run("health", "report", "--json").out)["fleet"]["faults"] == 1
+    assert run("health", "report", "--csv", "--json").code == 3
+    assert "different XIDs: 1" in run("health", "lemons").out
+
+
+def test_a_part_goes_to_the_manufacturer_and_back(run: Run, site: Site) -> None:
+    opened = json.loads(run("rma", "open", NODE, "--serial", "42", "--reason", "fan is dead", "--json").out)
+    case = opened["id"]
+    assert "fan is dead" in run("rma", "ticket", case).out
+    assert "is sent" in run("rma", "update", case, "--state", "sent", "--vendor-case", "4711").out
+    assert "4711" in run("rma", "show", case).out and case in run("rma", "list", "--serial", "42").out
+    assert run("rma", "close", case).code == 0
+    again = run("rma", "update", case, "--state", "sent")
+    assert (again.code, "what follows is nothing" in again.err) == (4, True)
+    assert run("rma", "list").out == "No open case.\n"
+
+
 def test_a_budget_is_shown_in_gpu_hours_and_won(run: Run, policy_file: Path, site: Site) -> None:
     text = policy_file.read_text() + "budget_gpu_hours: 300\nbudget_won: 1000000\nprice_percent: 2.5\n" + BUDGET
     policy_file.write_text(text)
@@ -451,3 +496,20 @@ def test_a_fabric_is_drawn(run: Run, site: Site) -> None:
     assert run("topology", "show", str(fabric), "--svg", "-o", str(picture)).code == 0
     assert "4 nodes, 2 leaf groups, 1 pod" in picture.read_text()
     assert run("topology", "show", str(fabric), "--svg", "--json").code == 3
+
+
+# -- health
+
+
+def test_a_log_is_replayed_without_a_daemon(run: Run, tmp_path: Path) -> None:
+    log = tmp_path / "kern.log"
+    line = "NVRM: Xid (PCI:0000:3b:00): 79, pid=1, name=\x1b[31mx, GPU has fallen off the bus."
+    log.write_text("".join(f"[  {100 + n}.000000] {line}\n" for n in range(3)))
+    shown = run("health", "replay", "--node", "b200-007", str(log))
+    assert shown.code == 0
+    assert "drain; requeue its jobs; reboot, verify" in shown.out
+    assert "Times count from boot" in shown.out
+    assert "\x1b[31m" not in shown.out
+    (incident,) = json.loads(run("health", "replay", "--json", "--product", "b200", str(log)).out)["incidents"]
+    assert (incident["drain"], incident["events"], incident["rule"][:12]) == ("now", 3, "catalogue of")
+    assert run("health", "replay", "--node", "b 7", str(log)).code == 3

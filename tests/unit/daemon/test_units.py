@@ -38,6 +38,7 @@ def test_the_alerts_ask_for_metrics_that_the_daemon_has(site: Site) -> None:
     site.runtime.operations.shared.nodes()
     site.tick("health")
     site.tick("hook")
+    site.tick("reading")
     page = site.metrics.page().decode()
     rules = [
         rule
@@ -47,7 +48,7 @@ def test_the_alerts_ask_for_metrics_that_the_daemon_has(site: Site) -> None:
     assert rules
     for rule in rules:
         for metric in re.findall(r"\bgpuaas_\w+", rule["expr"]):
-            known = f"# TYPE {metric.removesuffix('_count')} "
+            known = f"# TYPE {re.sub('_(bucket|count)$', '', metric)} "
             assert known in page, f"{rule['alert']} asks for {metric}, which /metrics does not have"
 
 

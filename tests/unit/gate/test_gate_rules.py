@@ -527,3 +527,17 @@ def test_an_unknown_partition_says_so() -> None:
 
 def test_licences_of_the_scene_are_the_gates() -> None:
     assert gate_rules.asks(make_job(1, licenses=GATED))
+
+
+def test_a_node_is_kept_from_jobs_over_its_limit_and_serves_smaller_ones() -> None:
+    lemon = names("n1")[0]
+    kept_off = replace(picture([gated(1, 4)]), limits={lemon: 2})
+    (large,) = decide(kept_off, PLACER)
+    assert large.placement is not None and set(large.placement.nodes) == set(names("n[5-8]"))
+    whole = replace(picture([gated(1, 8)]), limits={lemon: 2})
+    assert [one.placement for one in decide(whole, PLACER)] == [None]
+    small = replace(
+        picture([gated(1, 2)], [make_node(name, base=NodeBase.DOWN) for name in names("n[3-8]")]), limits={lemon: 2}
+    )
+    (fits,) = decide(small, PLACER)
+    assert fits.placement is not None and lemon in fits.placement.nodes

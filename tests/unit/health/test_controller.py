@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,7 @@ from slurm_gpuaas.domain.incidents import EventKind, EventSource, Incident, Inci
 from slurm_gpuaas.domain.jobs import JobId, JobState
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.nodes import NodeBase, NodeFlag
+from slurm_gpuaas.health.breaker import Breaker, BreakerLimits
 from slurm_gpuaas.health.controller import LOST_WITHIN, HealthController, HealthSettings
 from slurm_gpuaas.health.intake import Intake
 from slurm_gpuaas.health.ledger import IncidentLedger
@@ -24,14 +25,22 @@ from tests.fakes import EPOCH, FakeClock, FakeController, make_job, make_node
 NODE, OTHER = NodeName("b200-001"), NodeName("b200-002")
 
 
-def xid(code: int, *, node: NodeName = NODE, sequence: int = 1, gpu: int = 3, action: str | None = None) -> NodeEvent:
+def xid(
+    code: int,
+    *,
+    node: NodeName = NODE,
+    sequence: int = 1,
+    gpu: int = 3,
+    action: str | None = None,
+    seen_at: datetime = EPOCH,
+) -> NodeEvent:
     return NodeEvent(
         event_id=f"{node}/boot/kmsg/{sequence}",
         node=node,
         kind=EventKind.XID,
         code=code,
         source=EventSource.KERNEL_LOG,
-        seen_at=EPOCH,
+        seen_at=seen_at,
         pci="0000:61:00",
         gpu=gpu,
         evidence=f"NVRM: Xid (PCI:0000:61:00): {code}, pid=1, name=python3, text",
@@ -42,21 +51,31 @@ def xid(code: int, *, node: NodeName = NODE, sequence: int = 1, gpu: int = 3, ac
 class Site:
     """One site: fake Slurm, real store, and a controller that can be restarted."""
 
-    def __init__(self, store: Store, *, nodes: int = 2, settings: HealthSettings | None = None) -> None:
+    def __init__(
+        self,
+        store: Store,
+        *,
+        nodes: int = 2,
+        settings: HealthSettings | None = None,
+        limits: BreakerLimits | None = None,
+    ) -> None:
         self.clock = FakeClock()
         self.store = store
         self.slurm = FakeController([make_node(f"b200-{i:03d}") for i in range(1, nodes + 1)], clock=self.clock)
         self.settings = settings or HealthSettings()
+        self.limits = limits or BreakerLimits(share=100, per_leaf=100)
         self.woken = 0
         self.restart()
 
     def restart(self) -> None:
         ledger = IncidentLedger(self.store, self.clock)
         self.intake = Intake(ledger, wake=self._wake)
+        self.breaker = Breaker(store=self.store, clock=self.clock, limits=self.limits, leaves=dict)
         self.health = HealthController(
             slurm=self.slurm,
             ledger=ledger,
             recovery=Recovery(slurm=self.slurm, ledger=ledger),
+            breaker=self.breaker,
             settings=self.settings,
         )
 
@@ -230,7 +249,7 @@ def test_a_foreign_drain_that_slurm_lost_is_followed_by_ours(site: Site) -> None
 
 
 def test_drains_set_again_do_not_open_the_breaker(store: Store) -> None:
-    site = Site(store, settings=HealthSettings(max_drains=1))
+    site = Site(store, limits=BreakerLimits(drains=1))
     site.report(xid(79))
     site.health.tick()
     site.lose_drain()
@@ -254,7 +273,7 @@ def test_a_new_fault_after_the_return_is_a_new_incident(site: Site) -> None:
     site.outlive_a_crash()
     site.slurm.resume([NODE])
     site.health.tick()
-    site.report(xid(48, sequence=2))
+    site.report(xid(48, sequence=2, seen_at=site.clock.now()))
     site.health.tick()
     assert [incident.state for incident in site.store.incidents()].count(IncidentState.CLOSED) == 1
     assert "XID 48" in site.reason()
@@ -311,19 +330,26 @@ def test_killed_at_any_call_the_next_run_ends_the_work_once(site: Site, method: 
     assert not [effect for effect in site.store.journal.newest("health") if effect.outcome == "open"]
 
 
-def test_breaker_stops_a_drain_storm_and_lets_go_on_when_the_window_has_passed(store: Store) -> None:
-    site = Site(store, nodes=5, settings=HealthSettings(max_drains=2, drain_window=timedelta(minutes=10)))
+def test_breaker_stops_a_drain_storm_until_a_person_resets_it(store: Store) -> None:
+    site = Site(store, nodes=5, limits=BreakerLimits(drains=2, share=100))
     names = sorted(site.slurm.node_by_name)
+    for job, node in enumerate(names, start=1):
+        site.run(job, node)
     site.report(*(xid(79, node=node) for node in names))
     site.health.tick()
     site.restart()
+    site.clock.forward(timedelta(hours=1))
     site.health.tick()
     assert sum(node.draining for node in site.slurm.node_by_name.values()) == 2
-    assert "breaker.open" in site.actions()
+    assert "requeue" not in site.slurm.calls, "jobs are left alone, too"
+    assert site.actions().count("breaker.trip") == 1
     assert len(store.incidents()) == 5
-    site.clock.forward(timedelta(minutes=11))
+    (trip,) = store.breaker_trips()
+    assert trip.why.startswith("2 nodes left service within 10 min (limit 2); b200-00")
+    site.breaker.reset("cluster", actor="kim", reason="a switch was swapped")
     site.health.tick()
     assert sum(node.draining for node in site.slurm.node_by_name.values()) == 4
+    assert "requeue" not in site.slurm.calls, "it has tripped again"
 
 
 def test_shadow_mode_records_and_does_nothing(store: Store) -> None:
@@ -384,3 +410,38 @@ def test_a_down_node_counts_as_drained_once_drained(site: Site) -> None:
     site.slurm.node_by_name[NODE] = make_node("b200-001", base=NodeBase.DOWN, flags=node.flags, reason=node.reason)
     site.health.tick()
     assert site.incident.state is IncidentState.DRAINED
+
+
+def test_a_node_that_is_down_for_somebodys_reason_is_drained_under_that_reason(site: Site) -> None:
+    site.slurm.node_by_name[NODE] = make_node(NODE, base=NodeBase.DOWN, reason="board is on my desk, kim")
+    site.report(xid(79))
+    site.health.tick()
+    node = site.slurm.node_by_name[NODE]
+    assert (node.draining, node.reason) == (True, "board is on my desk, kim")
+
+
+def test_a_job_that_may_go_on_is_asked_once_for_a_checkpoint_and_requeued_after_the_wait(store: Store) -> None:
+    wait = timedelta(minutes=10)
+    site = Site(store, settings=HealthSettings(checkpoint_signal="USR1", checkpoint_wait=wait))
+    site.run(7, "b200-001")
+    site.report(xid(94))
+    for _ in range(3):
+        site.health.tick()
+        site.restart()
+    assert site.slurm.signals == [(7, "USR1")]
+    assert site.slurm.job_by_id[JobId(7)].state is JobState.RUNNING
+    site.clock.forward(wait)
+    site.health.tick()
+    assert site.slurm.job_by_id[JobId(7)].state is JobState.PENDING
+    site.health.tick()
+    assert site.incident.state is IncidentState.DRAINED
+    assert site.slurm.signals == [(7, "USR1")]
+
+
+def test_a_lost_job_is_not_asked_for_a_checkpoint(store: Store) -> None:
+    site = Site(store, settings=HealthSettings(checkpoint_signal="USR1"))
+    site.run(7, "b200-001")
+    site.report(xid(79))
+    site.health.tick()
+    assert site.slurm.signals == []
+    assert site.slurm.job_by_id[JobId(7)].state is JobState.PENDING

@@ -40,7 +40,7 @@ function slurm.log_info(...) string.format(...) end
 now = 0
 os = { time = function() return now end, date = os.date }
 local NUMBERS = { time_limit = true, min_nodes = true, max_nodes = true, segment_size = true }
-local TEXTS = { account = true, licenses = true, partition = true, qos = true, tres_per_job = true,
+local TEXTS = { account = true, exc_nodes = true, licenses = true, partition = true, qos = true, tres_per_job = true,
                 tres_per_node = true, tres_per_socket = true, tres_per_task = true }
 function described(values)
   return setmetatable({}, {
@@ -133,7 +133,7 @@ def epoch(day: str) -> int:
 def snapshot_text(records: Sequence[Sequence[object]], *, generated: datetime = NOW) -> str:
     """Laid out as gpuaasd does it."""
     plain = [[str(field) for field in record] for record in records]
-    head = [record for record in plain if record[0] in ("cluster", "partition", "gate", "bypass")]
+    head = [record for record in plain if record[0] in ("cluster", "partition", "gate", "bypass", "limited")]
     body = laid_out(head, [record for record in plain if record not in head])
     return stamped(body, generated)
 

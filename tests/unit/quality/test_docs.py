@@ -40,7 +40,11 @@ def unknown_part(words: list[str]) -> str | None:
     """The first word that no command of `gpuaas` knows, given its words after `gpuaas`."""
     command: click.Command = cli
     context = click.Context(cli, info_name="gpuaas")
+    is_value = False
     for index, word in enumerate(words):
+        if is_value:
+            is_value = False
+            continue
         if word == "--":
             inner = words[index + 1 :]
             return unknown_part(inner[1:]) if inner[:1] == ["gpuaas"] else None
@@ -50,7 +54,9 @@ def unknown_part(words: list[str]) -> str | None:
                 return " ".join(words[: index + 1])
             command, context = found, click.Context(found, parent=context, info_name=word)
         elif word.startswith("--"):
-            options = {name for parameter in command.get_params(context) for name in parameter.opts}
+            options = {name: parameter for parameter in command.get_params(context) for name in parameter.opts}
+            option = options.get(word)
+            is_value = isinstance(option, click.Option) and not option.is_flag
             passes_on = command.context_settings.get("ignore_unknown_options", False)
             if word.partition("=")[0] not in options and not passes_on:
                 return f"{context.command_path} {word}"

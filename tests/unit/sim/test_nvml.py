@@ -132,6 +132,23 @@ def events_of(*gpus: int) -> Any:
     return events
 
 
+def test_utilisation_is_kept_for_a_while_and_told_from_a_moment_on(node: SimulatedNode) -> None:
+    node.set(3, {"utilisation": "83"})
+    kind, samples = pynvml.nvmlDeviceGetSamples(gpu(3), pynvml.NVML_GPU_UTILIZATION_SAMPLES, 0)
+    assert kind == pynvml.NVML_VALUE_TYPE_UNSIGNED_INT
+    assert {sample.sampleValue.uiVal for sample in samples} == {83}
+    moments = [sample.timeStamp / 1e6 for sample in samples]
+    assert len(moments) == 120
+    assert moments == sorted(moments)
+    assert abs(moments[-1] - time.time()) < 5
+    _, later = pynvml.nvmlDeviceGetSamples(gpu(3), pynvml.NVML_GPU_UTILIZATION_SAMPLES, samples[-7].timeStamp)
+    assert 6 <= len(later) < 120
+    with pytest.raises(pynvml.NVMLError_NotFound):
+        pynvml.nvmlDeviceGetSamples(gpu(3), pynvml.NVML_GPU_UTILIZATION_SAMPLES, int((time.time() + 60) * 1e6))
+    with pytest.raises(pynvml.NVMLError_NotSupported):
+        pynvml.nvmlDeviceGetSamples(gpu(3), pynvml.NVML_TOTAL_POWER_SAMPLES, 0)
+
+
 def test_an_event_wakes_who_waits_at_once(node: SimulatedNode) -> None:
     events = events_of(*range(8))
     raised: list[float] = []

@@ -51,6 +51,8 @@ CALLS: dict[str, Callable[[Controller], object]] = {
     "resume": lambda slurm: slurm.resume([NODE]),
     "requeue": lambda slurm: slurm.requeue(JOB),
     "cancel": lambda slurm: slurm.cancel(JOB),
+    "signal": lambda slurm: slurm.signal(JOB, "USR1"),
+    "reboot": lambda slurm: slurm.reboot(NODE, "gpuaas:1: x"),
     "update_job": lambda slurm: slurm.update_job(JOB, JobChange(priority=1)),
     "reservations": lambda slurm: slurm.reservations(),
     "put_reservation": lambda slurm: slurm.put_reservation(

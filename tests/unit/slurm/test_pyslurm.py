@@ -32,6 +32,7 @@ class Node:
         self.name, self.change = name, change
         self.state, self.reason = "MIXED+DRAIN", "gpuaas:1: \\ud55c\\uae00"
         self.configured_gres, self.allocated_gres = {"gpu:b200": 8}, {"gpu": 3, "gpu:b200": 3}
+        self.boot_time = None
 class Nodes(dict):
     @staticmethod
     def load():

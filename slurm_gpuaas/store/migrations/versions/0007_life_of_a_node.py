@@ -30,6 +30,7 @@ def upgrade() -> None:
     _events("'xid', 'sxid', 'fallen', 'check'", "'nvml', 'kernel-log', 'check'")
     with op.batch_alter_table("node_event") as table:
         table.add_column(sa.Column("jobs", sa.JSON(), nullable=False, server_default="[]"))
+    op.create_index(op.f("ix_node_event_seen_at"), "node_event", ["seen_at"])
 
     op.create_table(
         "incident_transition",
@@ -65,6 +66,7 @@ def downgrade() -> None:
     op.drop_table("gpu_stay")
     op.drop_table("incident_transition")
     op.execute("DELETE FROM node_event WHERE kind = 'check' OR source = 'check'")
+    op.drop_index(op.f("ix_node_event_seen_at"), "node_event")
     with op.batch_alter_table("node_event") as table:
         table.drop_column("jobs")
     _events("'xid', 'sxid', 'fallen'", "'nvml', 'kernel-log'")
