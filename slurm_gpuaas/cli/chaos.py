@@ -147,6 +147,7 @@ def _print_results(results: list[Result]) -> None:
         ("nodes out of service", [hours(one.out_of_service) for one in results]),
         ("faults (met a node already out)", [f"{one.faults} ({one.skipped})" for one in results]),
         ("services killed", [str(one.kills) for one in results]),
+        ("ends that slurmctld forgot", [str(one.silent) for one in results]),
         ("nodes left drained", [", ".join(one.left_drained) or "none" for one in results]),
         ("healthy nodes drained", [", ".join(one.drained_healthy) or "none" if one.layer else "" for one in results]),
         ("incidents", [str(one.incidents) if one.layer else "" for one in results]),

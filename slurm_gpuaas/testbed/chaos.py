@@ -31,7 +31,7 @@ from slurm_gpuaas.testbed import slurmconf
 from slurm_gpuaas.testbed.boot import GPUAASD, SLURMCTLD, SLURMDBD, SLURMRESTD, Service, agent
 from slurm_gpuaas.testbed.cache import Cache
 from slurm_gpuaas.testbed.chaos_figures import Effect, Entry, Run, Step, effect_of, expected_ettr, ledger_faults, total
-from slurm_gpuaas.testbed.chaos_plan import HOUR, MINUTE, PUBLISHED_RATE, Fault, Harm, Plan, Sign, Work
+from slurm_gpuaas.testbed.chaos_plan import BENCH, HOUR, MINUTE, PUBLISHED_RATE, Fault, Harm, Plan, Sign, Work
 from slurm_gpuaas.testbed.errors import CommandFailed, ServiceFailed, TestbedError
 from slurm_gpuaas.testbed.instance import Instance, end
 from slurm_gpuaas.testbed.profiles import Cluster
@@ -57,13 +57,29 @@ LOOK_AFTER: Final = 15 * MINUTE
 GIVEN_UP_AFTER: Final = 300.0
 """Slurm's default SlurmdTimeout."""
 UNKNOWN_REPAIR: Final = 10 * MINUTE
-DRAIN_WINDOW: Final = 10 * MINUTE
+BREAKER_WINDOW: Final = 10 * MINUTE
+PROBATION: Final = 20 * MINUTE
+RUNG: Final = 3 * MINUTE
+"""Until a reset or a reboot turns out not to help."""
+
+REPAIR: Final = f"""\
+#!/bin/sh
+# NODE ATTEMPT REMEDY: leaves an order for the crew of the campaign and waits until it is done.
+order={FOLDER}/orders/$1,$2,$3
+: > "$order"
+while :; do
+  [ -e "$order.done" ] && exit 0
+  [ -e "$order.failed" ] && exit 1
+  sleep 0.3
+done
+"""
 
 RESTART_S: Final = 2.0
 RESTARTS: Final = 10
 """Until a killed service is started again, and how often that is tried; real, not compressed."""
 CREW_EVERY_S: Final = 1.0
 SETTLE_S: Final = 300.0
+SILENT_S: Final = 30.0
 SAVED_WITHIN_S: Final = 10.0
 """A job acknowledged less than this before slurmctld is killed may be lost with it: Slurm saves its state every 5 s."""
 APPLICATION: Final = frozenset({13, 31, 43, 45})
@@ -83,6 +99,7 @@ class Result:
         excused_jobs: those of them that slurmctld acknowledged less than 10 s before it was killed.
         left_drained: nodes out of service when everything was mended.
         drained_healthy: nodes that the layer drained though nothing but an application failed on them.
+        silent: runs that Slurm took for running though they had ended; users requeued them.
         out_of_service: GPU-hours of nodes that were drained or down.
         minutes_per_fault: what a fault cost all jobs together, on average: lost, but for each job's first start, and
             waited.
@@ -105,6 +122,7 @@ class Result:
     faults: int
     skipped: int
     kills: int
+    silent: int
     incidents: int
     left_drained: tuple[str, ...]
     drained_healthy: tuple[str, ...]
@@ -147,6 +165,7 @@ class Campaign:
     """Job id to what it is and when Slurm took it."""
     killed: list[tuple[float, str]] = field(default_factory=list)
     skipped: int = 0
+    silent: int = 0
     out_node_seconds: float = 0.0
 
     def __post_init__(self) -> None:
@@ -154,6 +173,9 @@ class Campaign:
         self._damage: dict[str, list[Damage]] = defaultdict(list)
         self._met: dict[str, set[int]] = defaultdict(set)
         """XIDs that each node has seen, -1 for trouble without one."""
+        self._asked_again: dict[str, float] = {}
+        self._begun: dict[str, float] = {}
+        """When an order was seen first, and when a part will have been replaced."""
         self._due: dict[str, float] = {}
         """When the repair of an empty node is done."""
         self._lock = threading.RLock()
@@ -195,9 +217,10 @@ class Campaign:
 
     def _prepare(self) -> None:
         instance, cluster = self.instance, self.instance.cluster
-        for folder in (FOLDER, f"{FOLDER}/broken", f"{FOLDER}/jobs"):
+        for folder in (FOLDER, f"{FOLDER}/broken", f"{FOLDER}/jobs", f"{FOLDER}/orders"):
             instance.make_folder(folder, mode=0o1777)
         instance.write(f"{FOLDER}/job.sh", SCRIPT.read_text(), mode=0o755)
+        instance.write(f"{FOLDER}/repair", REPAIR, mode=0o755)
         instance.write(f"{FOLDER}/policy.yaml", yaml.safe_dump_all(_policy(cluster)))
         instance.exec(["gpuaas", "policy", "apply", "--yes", "-f", f"{FOLDER}/policy.yaml"])
         instance.wait_for("The hook's snapshot", lambda: "\tchaos\t" in self._snapshot())
@@ -207,7 +230,7 @@ class Campaign:
         self._stop_layer()
         if self.layer:
             config = yaml.safe_load(slurmconf.gpuaasd_yaml(cluster))
-            config["health"] = {"drain_window": DRAIN_WINDOW / self.compress}
+            config["health"] = _health(self.compress)
             instance.write("/etc/gpuaas/gpuaasd.yaml", yaml.safe_dump(config))
             instance.start(GPUAASD)
             instance.start(self._services["gpuaas-agent"])
@@ -340,19 +363,66 @@ class Campaign:
         now = time.monotonic()
         self._pass(now)
         states = self._states()
+        ours = self._ours()
         looked = time.monotonic()
         self.out_node_seconds += (looked - self._looked) * sum(1 for state in states.values() if LEAVES.search(state))
         self._looked = looked
         for name in self._names:
-            if not EMPTY.search(states.get(name, "")):
+            if name in ours or not EMPTY.search(states.get(name, "")):
                 self._due.pop(name, None)
                 self._ticket(name, states.get(name, ""), now)
             elif name not in self._due:
                 self._due[name] = now + self._repair_seconds(name) / self.compress
             elif now >= self._due[name]:
                 self._bring_back(name)
+        self._requeue_the_silent()
         if self.layer:
+            self._carry_out_orders(now)
             self._look_at_incidents()
+
+    def _ours(self) -> frozenset[str]:
+        """Nodes that gpuaasd repairs by itself."""
+        if not self.layer:
+            return frozenset()
+        rows = self._ask("sinfo", "-h", "-N", "-o", "%N %E").splitlines()
+        return frozenset(name for name, reason in (row.split(" ", 1) for row in rows) if reason.startswith("gpuaas:"))
+
+    def _requeue_the_silent(self) -> None:
+        """A slurmctld that is killed forgets the ends of its last seconds: it takes those jobs for running until their
+        time limit. Users see that they write nothing any more and requeue them."""
+        now = time.time()
+        argv = ["squeue", "-h", "-t", "R", "-o", "%A %S"]
+        for row in self._insist(argv, env={"SLURM_TIME_FORMAT": "%s"}).splitlines():
+            job, started = row.split()
+            sign = self.instance.path(f"{FOLDER}/jobs") / f"{job}.alive"
+            silent = now - max(float(started), sign.stat().st_mtime if sign.exists() else 0.0)
+            if silent > SILENT_S and now - self._asked_again.get(job, 0.0) > SILENT_S:
+                self._asked_again[job] = now
+                self.silent += 1
+                with suppress(CommandFailed):
+                    self._ask("scontrol", "requeue", job)
+
+    def _carry_out_orders(self, now: float) -> None:
+        """What gpuaasd's repair program asked for. A reset or reboot helps where that is the fault's repair; for
+        all else people come, when they are asked to replace the part."""
+        for order in self.instance.path(f"{FOLDER}/orders").iterdir():
+            if order.suffix in (".done", ".failed") or order.with_name(f"{order.name}.done").exists():
+                continue
+            name, _, remedy = order.name.split(",")
+            began = self._begun.setdefault(order.name, now)
+            with self._lock:
+                bench = any(damage.fault.cause.repair == BENCH for damage in self._damage[name])
+            helps = remedy == "replace" or not bench
+            seconds = 0.0 if remedy == "replace" else self._repair_seconds(name) if helps else RUNG
+            if now >= began + seconds / self.compress:
+                if remedy != "replace" and helps:
+                    self._mend(name)
+                order.with_name(f"{order.name}.{'done' if helps else 'failed'}").touch()
+
+    def _mend(self, name: str) -> None:
+        with self._lock:
+            self._damage[name].clear()
+            self._heal(name)
 
     def _pass(self, now: float) -> None:
         """End what passes by itself."""
@@ -379,9 +449,7 @@ class Campaign:
             return max((damage.fault.repair for damage in self._damage[name]), default=UNKNOWN_REPAIR)
 
     def _bring_back(self, name: str) -> None:
-        with self._lock:
-            self._damage[name].clear()
-            self._heal(name)
+        self._mend(name)
         if self.layer:
             with self._client() as client:
                 for incident in client.incidents(node=name):
@@ -391,9 +459,18 @@ class Campaign:
         self._due.pop(name, None)
 
     def _look_at_incidents(self) -> None:
-        """Incidents that ask for a person: on a node with nothing broken they are closed, else the node is mended."""
+        """Incidents that ask for a person: a part is replaced; where nothing is broken they are closed, else the node
+        is taken out."""
         with self._client() as client:
             for incident in client.incidents():
+                if incident.state is IncidentState.RMA:
+                    due = self._begun.setdefault(
+                        incident.id, time.monotonic() + self._repair_seconds(incident.node) / self.compress
+                    )
+                    if time.monotonic() >= due:
+                        self._mend(incident.node)
+                        client.verify_incident(incident.id, "part replaced")
+                    continue
                 age = time.time() - incident.opened_at.timestamp()
                 if incident.state is not IncidentState.SUSPECT or age < LOOK_AFTER / self.compress:
                     continue
@@ -471,6 +548,7 @@ class Campaign:
             faults=done,
             skipped=self.skipped,
             kills=len(self.killed),
+            silent=self.silent,
             incidents=incidents,
             left_drained=tuple(sorted(name for name, state in self._states().items() if LEAVES.search(state))),
             drained_healthy=healthy,
@@ -566,6 +644,18 @@ class Campaign:
                 if time.monotonic() > deadline or not AWAY.search(failed.stderr):
                     raise
                 time.sleep(0.5)
+
+
+def _health(compress: float) -> dict[str, object]:
+    """gpuaasd's configuration: the whole ladder, with times compressed."""
+    program = {"command": [f"{FOLDER}/repair", "{node}", "{attempt}", "{remedy}"]}
+    return {
+        "interval": 1,
+        "breaker": {"window": BREAKER_WINDOW / compress},
+        "repair": dict.fromkeys(("reset", "reboot", "replace"), program),
+        "verification": {},
+        "probation": {"duration": PROBATION / compress, "largest_job": 1},
+    }
 
 
 def _policy(cluster: Cluster) -> Iterable[dict[str, object]]:

@@ -42,6 +42,7 @@ run_again() {
 
 while :; do
   read -rt 0.25 -u 3
+  : > "$own.alive"
   now=${EPOCHREALTIME/./}
   passed=$((now - last))
   last=$now

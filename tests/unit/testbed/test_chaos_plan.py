@@ -10,7 +10,7 @@ import pytest
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.incidents import Drain
-from slurm_gpuaas.health.catalogue import catalogue
+from slurm_gpuaas.health.assess import assess_xid
 from slurm_gpuaas.testbed.chaos_plan import (
     CAUSES,
     HOUR,
@@ -90,12 +90,11 @@ def test_network_faults_meet_several_nodes_of_one_leaf() -> None:
 
 
 def test_an_application_failure_never_has_an_xid_that_drains() -> None:
-    known = catalogue().xid
     for cause in CAUSES:
         for signal in cause.signals:
             if set(signal.xids) and set(signal.xids) <= APPLICATION:
                 assert signal.harm is Harm.JOB_CRASH
-                assert {known[xid].drain for xid in signal.xids} == {Drain.NO}
+                assert {assess_xid(xid).drain for xid in signal.xids} == {Drain.NO}
 
 
 def test_some_faults_have_no_signal_at_all() -> None:
