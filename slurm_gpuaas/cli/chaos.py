@@ -139,7 +139,7 @@ def _print_results(results: list[Result]) -> None:
         ("ETTR of a job on all nodes at the published rate", [f"{one.ettr_expected:.3f}" for one in results]),
         ("cost of a fault to all jobs", [f"{one.minutes_per_fault:.1f} min" for one in results]),
         ("jobs complete", [f"{one.complete} of {one.jobs}" for one in results]),
-        ("jobs lost", [str(len(one.lost_jobs)) for one in results]),
+        ("jobs lost or stuck", [str(len({*one.lost_jobs, *one.stuck_jobs})) for one in results]),
         ("runs cut short", [str(one.restarts) for one in results]),
         ("productive", [hours(one.productive) for one in results]),
         ("lost on GPUs", [hours(one.lost) for one in results]),

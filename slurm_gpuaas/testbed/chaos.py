@@ -97,6 +97,7 @@ class Result:
     Args:
         lost_jobs: accepted, and not complete in the end.
         excused_jobs: those of them that slurmctld acknowledged less than 10 s before it was killed.
+        stuck_jobs: still in the queue then.
         left_drained: nodes out of service when everything was mended.
         drained_healthy: nodes that the layer drained though nothing but an application failed on them.
         silent: runs that Slurm took for running though they had ended; users requeued them.
@@ -111,6 +112,7 @@ class Result:
     complete: int
     lost_jobs: tuple[str, ...]
     excused_jobs: tuple[str, ...]
+    stuck_jobs: tuple[str, ...]
     restarts: int
     ettr: float
     productive: float
@@ -132,7 +134,9 @@ class Result:
     @property
     def good(self) -> bool:
         """Nothing is lost, stuck, left behind or unexplained."""
-        return not (self.lost_jobs or self.left_drained or self.drained_healthy or self.ledger_faults)
+        return not (
+            self.lost_jobs or self.stuck_jobs or self.left_drained or self.drained_healthy or self.ledger_faults
+        )
 
 
 @dataclass(kw_only=True)
@@ -513,18 +517,21 @@ class Campaign:
             return len(client.incidents())
 
     def _result(self, seconds: float) -> Result:
-        runs, states = self._accounting()
+        runs = self._accounting()
+        complete = {
+            job for job, (work, _) in self.accepted.items() if self._saved(job) >= work.seconds / self.compress - 1e-6
+        }
         effects: list[tuple[int, Effect]] = []
         restarts = 0
         wasted = 0.0
         for job, (work, _) in self.accepted.items():
             gpus = work.nodes * self.instance.cluster.gpus
-            productive = work.seconds / self.compress if states.get(job) == "COMPLETED" else self._saved(job)
+            productive = min(self._saved(job), work.seconds / self.compress)
             effect = effect_of(runs[job], productive=productive)
             effects.append((gpus, effect))
             restarts += max(0, len(runs[job]) - 1)
             wasted += max(0.0, effect.lost - START / self.compress) + effect.waiting
-        lost = sorted(job for job in self.accepted if states.get(job) != "COMPLETED")
+        lost = sorted(self.accepted.keys() - complete)
         excused = sorted(job for job in lost if self._excused(self.accepted[job][1]))
         whole = total(effects)
         hours = self.compress / HOUR
@@ -537,6 +544,7 @@ class Campaign:
             complete=len(self.accepted) - len(lost),
             lost_jobs=tuple(job for job in lost if job not in excused),
             excused_jobs=tuple(excused),
+            stuck_jobs=tuple(self._ask("squeue", "-h", "-o", "%A").split()),
             restarts=restarts,
             ettr=whole.ettr,
             productive=whole.productive * hours,
@@ -559,30 +567,29 @@ class Campaign:
     def _excused(self, accepted_at: float) -> bool:
         return any(service == SLURMCTLD.name and 0 <= at - accepted_at <= SAVED_WITHIN_S for at, service in self.killed)
 
-    def _accounting(self) -> tuple[dict[str, list[Run]], dict[str, str]]:
-        """Every run of every job, and the state of its last one, once accounting knows all ends."""
-        argv = ["sacct", "-D", "-X", "-nP", "-a", "--starttime=now-1day", "--format=JobIDRaw,State,Submit,Start,End"]
+    def _accounting(self) -> dict[str, list[Run]]:
+        """Every run of every job. One whose end was told to a slurmctld that was then killed has no end in accounting
+        (a runaway job): it ends with the job's last sign of life, or as the next one starts."""
+        argv = ["sacct", "-D", "-X", "-nP", "-a", "--starttime=now-1day", "--format=JobIDRaw,Start,End"]
 
-        def read() -> tuple[dict[str, list[Run]], dict[str, str]] | None:
-            runs: dict[str, list[Run]] = defaultdict(list)
-            last: dict[str, tuple[float, str]] = {}
-            for row in self._insist(argv, env={"SLURM_TIME_FORMAT": "%s"}).splitlines():
-                job, state, submitted, started, ended = row.split("|")
-                if job not in self.accepted:
-                    continue
-                if started.isdigit() and ended.isdigit():
-                    runs[job].append(Run(started=float(started), ended=float(ended)))
-                order = float(submitted) + (float(started) if started.isdigit() else 0.0) / 1e12
-                last[job] = max(last.get(job, (0.0, "")), (order, state.split()[0]))
-            states = {job: state for job, (_, state) in last.items()}
-            return None if {"RUNNING", "PENDING", "REQUEUED"} & set(states.values()) else (runs, states)
+        def read() -> list[list[str]]:
+            rows = self._insist(argv, env={"SLURM_TIME_FORMAT": "%s"}).splitlines()
+            return [row.split("|") for row in rows if row.split("|")[1].isdigit()]
 
-        with suppress(TestbedError):
-            return self.instance.wait_for("The ends in accounting", read, seconds=60, every=1)
-        raise TestbedError("Slurm's accounting does not know the end of every job.", way_out="Look at slurmdbd's log.")
+        with suppress(ServiceFailed):
+            self.instance.wait_for("Ends", lambda: all(end.isdigit() for *_, end in read()), seconds=20, every=1)
+        runs: dict[str, list[Run]] = defaultdict(list)
+        for job, started, ended in sorted(read(), key=lambda row: int(row[1]), reverse=True):
+            if job in self.accepted:
+                sign = self.instance.path(f"{FOLDER}/jobs") / f"{job}.alive"
+                last = sign.stat().st_mtime if sign.exists() else float(started)
+                unknown = min([last, *(run.started for run in runs[job])])
+                end = float(ended) if ended.isdigit() else max(float(started), unknown)
+                runs[job].append(Run(started=float(started), ended=end))
+        return runs
 
     def _saved(self, job: str) -> float:
-        """Real seconds of progress in a job's last checkpoint."""
+        """Real seconds of progress in a job's last checkpoint; a complete one writes one at its end."""
         path = self.instance.path(f"{FOLDER}/jobs") / f"{job}.saved"
         return int(path.read_text()) / 1e6 if path.is_file() else 0.0
 
