@@ -11,8 +11,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Final
 
 from slurm_gpuaas.domain.incidents import TRANSITIONS, IncidentState
+
+
+REQUEUES: Final = ("job.requeue", "job.recover")
+"""Audit actions of a job that was requeued: plainly, or with its other nodes kept and a spare for the lost one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,6 +137,6 @@ def ledger_faults(
         faults += [
             f"{incident} requeued job {job} and the audit trail does not say so."
             for job in requeued.get(incident, ())
-            if ("job.requeue", job) not in told[incident]
+            if not told[incident] & {(action, job) for action in REQUEUES}
         ]
     return faults

@@ -65,9 +65,10 @@ def chain(*states: IncidentState, of: str = "i1") -> list[Step]:
     ]
 
 
-def test_a_whole_life_with_its_audit_entries_adds_up() -> None:
+@pytest.mark.parametrize("action", ["job.requeue", "job.recover"])
+def test_a_whole_life_with_its_audit_entries_adds_up(action: str) -> None:
     steps = chain(SUSPECT, DRAINING, DRAINED, CLOSED)
-    audit = [Entry(incident="i1", action="node.drain"), Entry(incident="i1", action="job.requeue", job=7)]
+    audit = [Entry(incident="i1", action="node.drain"), Entry(incident="i1", action=action, job=7)]
     assert ledger_faults({"i1": CLOSED}, {"i1": [7]}, steps, audit, 0) == []
 
 
