@@ -15,7 +15,6 @@ from typing import Final
 
 from slurm_gpuaas.domain.incidents import TRANSITIONS, IncidentState
 
-
 REQUEUES: Final = ("job.requeue", "job.recover")
 """Audit actions of a job that was requeued: plainly, or with its other nodes kept and a spare for the lost one."""
 

@@ -11,6 +11,8 @@ import sys
 from slurm_gpuaas.store import Store
 
 ALL = 1_000_000
+ACTING = ("health", "recovery")
+"""Names in the journal of what acts on nodes and jobs for an incident."""
 
 
 def main(url: str) -> None:
@@ -35,7 +37,9 @@ def main(url: str) -> None:
                     }
                     for entry in store.audit.newest(limit=ALL)
                 ],
-                "open_effects": sum(effect.outcome == "open" for effect in store.journal.newest("health", limit=ALL)),
+                "open_effects": sum(
+                    effect.outcome == "open" for who in ACTING for effect in store.journal.newest(who, limit=ALL)
+                ),
             }
         )
     )
