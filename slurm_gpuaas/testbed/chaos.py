@@ -57,6 +57,8 @@ LOOK_AFTER: Final = 15 * MINUTE
 GIVEN_UP_AFTER: Final = 300.0
 """Slurm's default SlurmdTimeout."""
 UNKNOWN_REPAIR: Final = 10 * MINUTE
+SPARES: Final = 4
+"""Nodes that no job is promised, with the layer or without it."""
 BREAKER_WINDOW: Final = 10 * MINUTE
 PROBATION: Final = 20 * MINUTE
 RUNG: Final = 3 * MINUTE
@@ -658,6 +660,7 @@ def _health(compress: float) -> dict[str, object]:
     program = {"command": [f"{FOLDER}/repair", "{node}", "{attempt}", "{remedy}"]}
     return {
         "interval": 1,
+        "spares": {"nodes": SPARES, "interval": 1},
         "breaker": {"window": BREAKER_WINDOW / compress},
         "repair": dict.fromkeys(("reset", "reboot", "replace"), program),
         "verification": {},
@@ -666,13 +669,13 @@ def _health(compress: float) -> dict[str, object]:
 
 
 def _policy(cluster: Cluster) -> Iterable[dict[str, object]]:
-    """All nodes guaranteed to one project, whose only member submits the jobs."""
+    """All nodes but the spares guaranteed to one project, whose only member submits the jobs."""
     yield {"kind": "Organisation", "name": "chaos"}
     yield {"kind": "Project", "name": "chaos", "organisation": "chaos"}
     yield {"kind": "Member", "project": "chaos", "user": USER}
     share = {"name": "all", "nodes": cluster.hostlist}
     yield {"kind": "Pool", "name": "chaos", "cluster": cluster.name, "model": cluster.model, "shares": [share]}
-    grant = {"gpus": cluster.nodes * cluster.gpus, "starts": "2020-01-01", "ends": "2098-12-31"}
+    grant = {"gpus": (cluster.nodes - SPARES) * cluster.gpus, "starts": "2020-01-01", "ends": "2098-12-31"}
     yield {"kind": "Grant", "name": "chaos", "project": "chaos", "pool": "chaos", "share": "all", **grant}
 
 
