@@ -9,6 +9,7 @@ from dataclasses import asdict
 import click
 from rich.console import Console
 
+from slurm_gpuaas.cli.chaos import chaos
 from slurm_gpuaas.cli.demo import demo
 from slurm_gpuaas.cli.fabric import fabric
 from slurm_gpuaas.cli.inject import group as inject
@@ -227,4 +228,5 @@ def chosen(name: str | None) -> Instance:
 
 group.add_command(inject)
 group.add_command(demo)
+group.add_command(chaos)
 group.add_command(fabric)

@@ -74,14 +74,16 @@ class Instance:
         profile_name: str,
         name: str | None = None,
         *,
+        cluster: str | None = None,
         slurm: str = DEFAULT,
         daemon: bool = True,
         progress: Progress | None = None,
         artifacts: Artifacts | None = None,
     ) -> Instance:
-        """Brings up a profile of one cluster; an instance of that name that is up already is returned as it is.
+        """Brings up one cluster; an instance of that name that is up already is returned as it is.
 
         Args:
+            cluster: which one of a profile of several.
             slurm: which release of Slurm.
             daemon: start gpuaasd and gpuaas-agent too.
             artifacts: what to boot from; built or taken from the cache when not given.
@@ -89,12 +91,12 @@ class Instance:
         Raises:
             TestbedError: it could not be built or booted; what was started of it is gone again.
         """
-        chosen = profile(profile_name).on(slurm)
+        chosen = profile(profile_name).on(slurm).only(cluster)
         clusters = chosen.instance_names(name)
         if len(clusters) != 1:
             raise InvalidInput(f"Profile {profile_name} has {len(clusters)} clusters.", way_out="Use up_all().")
-        ((own_name, cluster),) = clusters.items()
-        return cls._up(chosen, own_name, cluster, daemon, progress or SilentProgress(), artifacts)
+        ((own_name, one),) = clusters.items()
+        return cls._up(chosen, own_name, one, daemon, progress or SilentProgress(), artifacts)
 
     @classmethod
     def _up(

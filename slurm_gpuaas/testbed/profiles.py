@@ -72,6 +72,20 @@ class Profile:
             raise NotFound(f"The testbed has no Slurm {slurm}.", way_out=f"Use one of {', '.join(RELEASES)} (--slurm).")
         return replace(self, clusters=tuple(replace(cluster, release=RELEASES[slurm]) for cluster in self.clusters))
 
+    def only(self, cluster: str | None) -> Profile:
+        """Of several clusters that one; all of them for None.
+
+        Raises:
+            NotFound: it is not among them.
+        """
+        if cluster is None:
+            return self
+        found = tuple(one for one in self.clusters if one.name == cluster)
+        if not found:
+            names = ", ".join(one.name for one in self.clusters)
+            raise NotFound(f"Profile {self.name} has no cluster {cluster}.", way_out=f"Use one of {names}.")
+        return replace(self, clusters=found)
+
     def instance_names(self, name: str | None) -> dict[str, Cluster]:
         """Instance name to cluster.
 

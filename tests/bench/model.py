@@ -8,6 +8,7 @@ medians.
 from __future__ import annotations
 
 import json
+import math
 import os
 import statistics
 import time
@@ -56,6 +57,12 @@ class BenchRow:
         """The median of a figure that has no alternative to compare with."""
         return cls(name=name, value=statistics.median(values), unit=unit, baseline=None, ratio=None, runs=len(values))
 
+    @classmethod
+    def of_percentile(cls, name: str, values: Sequence[float], percent: int, *, unit: str) -> BenchRow:
+        """The value that `percent` of the measurements do not exceed."""
+        value = sorted(values)[math.ceil(len(values) * percent / 100) - 1]
+        return cls(name=name, value=value, unit=unit, baseline=None, ratio=None, runs=len(values))
+
 
 def timed(action: Callable[[], object]) -> float:
     """Seconds that one call takes."""
@@ -89,20 +96,23 @@ class BenchContext:
     def __init__(self, progress: Progress) -> None:
         self._progress = progress
         self._stack = ExitStack()
-        self._current: tuple[tuple[str, bool], Instance] | None = None
+        self._current: tuple[tuple[str, str | None, bool], Instance] | None = None
 
-    def testbed(self, profile: str, *, daemon: bool = True) -> Instance:
-        """The testbed of this profile (`mini` or `haein`), up; another one is taken down first.
+    def testbed(self, profile: str, *, cluster: str | None = None, daemon: bool = True) -> Instance:
+        """The testbed of this profile, up; another one is taken down first.
 
         Args:
+            cluster: which of its clusters, where it has several.
             daemon: with gpuaasd and agents; a group that writes Slurm's objects itself must have none beside it.
         """
-        if self._current and self._current[0] == (profile, daemon):
+        wanted = (profile, cluster, daemon)
+        if self._current and self._current[0] == wanted:
             return self._current[1]
         self.close()
-        instance = Instance.up(profile, f"bench-{os.getpid()}", daemon=daemon, progress=self._progress)
+        name = f"bench-{os.getpid()}"
+        instance = Instance.up(profile, name, cluster=cluster, daemon=daemon, progress=self._progress)
         self._stack.callback(instance.down)
-        self._current = ((profile, daemon), instance)
+        self._current = (wanted, instance)
         return instance
 
     @contextmanager
