@@ -18,6 +18,8 @@ from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import GpuaasError
 
 LONGEST_BACK_OFF = timedelta(minutes=1)
+GATHER_S = 0.05
+"""Least time from the end of a tick to the next one that somebody asks for."""
 
 log = structlog.get_logger(__name__)
 
@@ -106,7 +108,10 @@ class ControllerLoop:
             if self._stop.is_set():
                 return
             outcome = self.tick(scheduled)
-            scheduled.wake.wait(delay_after(scheduled.interval, outcome.failures).total_seconds())
+            ended = time.monotonic()
+            if scheduled.wake.wait(delay_after(scheduled.interval, outcome.failures).total_seconds()):
+                # One call is answered at once; of many, those that come in the meantime share a tick.
+                self._stop.wait(max(0.0, GATHER_S + ended - time.monotonic()))
 
     def tick(self, scheduled: Scheduled) -> Outcome:
         """Run one tick and account for it."""

@@ -35,6 +35,8 @@ ASKED_TO_CHECKPOINT: Final = "job.checkpoint"
 """Audit action of a job that was sent the checkpoint signal, once for each run of it."""
 LOST_WITHIN: Final = timedelta(minutes=1)
 """slurmctld writes what it was told to its disk after 5 s at most (SAVE_MAX_WAIT), however long it is away later on."""
+SETTLED_AT_ONCE: Final = 25
+"""Incidents of one transaction; reports of agents wait for it."""
 
 log = structlog.get_logger(__name__)
 
@@ -126,11 +128,13 @@ class HealthController:
         if not incidents:
             return
         nodes = {node.name: node for node in self._slurm.nodes()}
-        for incident in incidents:
-            self._settle(incident, nodes.get(incident.node))
         wanted = [i for i in incidents if i.state is IncidentState.SUSPECT or self._failed_probation(i)]
         self._drain_all(self._within_breaker(wanted, len(nodes)), nodes)
         self._rescue()
+        # Last: when many nodes fail at once, those that are out already can wait for those that are not.
+        out = [(i, nodes[i.node]) for i in incidents if i.state in _OUT and i.node in nodes]  # an answer may be partial
+        for begin in range(0, len(out), SETTLED_AT_ONCE):
+            self._settle(out[begin : begin + SETTLED_AT_ONCE])
 
     # -- Out of service
 
@@ -164,7 +168,8 @@ class HealthController:
         with self._ledger.lock, self._ledger.store.transaction():
             effects = [self._ledger.begin("drain", incident.node, _evidence(incident)) for incident in ours]
         nodes = {node.name: node for node in self._slurm.nodes()}
-        still = {incident.id for incident in self._ledger.open() if incident.held_by is None}
+        current = [self._ledger.store.incident(incident.id) for incident in ours]
+        still = {i.id for i in current if i and i.held_by is None and i.state is not IncidentState.CLOSED}
         done: set[str] = set()
         away: SlurmUnavailable | None = None
         for incident in ours:
@@ -189,9 +194,6 @@ class HealthController:
 
     def _is_to_drain(self, incident: Incident, node: Node | None) -> bool:
         """False when there is nothing to do for us, or not now; that is written down."""
-        current = self._ledger.store.incident(incident.id)
-        if current is None or current.state is IncidentState.CLOSED:
-            return False  # a person closed it while the tick was under way
         if node is None:
             self._ledger.tell("node.unknown", incident, {"problem": "Slurm has no such node"})
         elif self._settings.shadow:
@@ -208,36 +210,47 @@ class HealthController:
         now = self._ledger.clock.now()  # Slurm may still lose it
         self._ledger.change(incident, action, evidence, state=IncidentState.DRAINING, unproven_since=now)
 
-    def _settle(self, incident: Incident, node: Node | None) -> None:
-        """Follow what became of a node that was drained for an incident."""
-        if node is None or incident.state not in _OUT:
-            return  # a partial answer of Slurm must not close anything
-        since = incident.unproven_since
-        if not node.out_by_hand and since is not None and incident.state in _LEAVING:
-            self._drain_all([incident], {node.name: node})
-            return
-        if not node.out_by_hand:
-            why = "The node was put back in service."
-            closed = self._ledger.change(
-                incident, "incident.close", {"why": why}, state=IncidentState.CLOSED, cause=why
-            )
-            if closed.state is IncidentState.CLOSED:
-                self._released(incident)
-            return
-        if since is not None and self._ledger.clock.now() - since >= LOST_WITHIN:
-            self._ledger.note(incident, unproven_since=None)  # the drain has outlived the time Slurm could lose it
-        if node.drained and incident.state is IncidentState.DRAINING:
-            cause = "Nothing runs on the node any more."
-            self._ledger.change(
-                incident, "node.drained", {"reason": node.reason}, state=IncidentState.DRAINED, cause=cause
-            )
+    def _settle(self, out: Sequence[tuple[Incident, Node]]) -> None:
+        """Follow what became of nodes that were drained for incidents: one transaction, then what it asks of Slurm."""
+        again, released = list[tuple[Incident, Node]](), list[Incident]()
+        emptied = False
+        with self._ledger.lock, self._ledger.store.transaction():
+            for incident, node in out:
+                since = incident.unproven_since
+                if not node.out_by_hand and since is not None and incident.state in _LEAVING:
+                    again.append((incident, node))
+                    continue
+                if not node.out_by_hand:
+                    why = "The node was put back in service."
+                    closed = self._ledger.change(
+                        incident, "incident.close", {"why": why}, state=IncidentState.CLOSED, cause=why
+                    )
+                    if closed.state is IncidentState.CLOSED:
+                        released.append(incident)
+                    continue
+                if since is not None and self._ledger.clock.now() - since >= LOST_WITHIN:
+                    self._ledger.note(incident, unproven_since=None)  # outlived the time in which Slurm could lose it
+                if node.drained and incident.state is IncidentState.DRAINING:
+                    cause = "Nothing runs on the node any more."
+                    evidence = {"reason": node.reason}
+                    self._ledger.change(incident, "node.drained", evidence, state=IncidentState.DRAINED, cause=cause)
+                    emptied = True
+        for incident in released:
+            self._released(incident)
+        if emptied:
             self._settled()
+        if again:
+            self._drain_all([incident for incident, _ in again], {node.name: node for _, node in again})
 
     # -- Its jobs
 
     def _rescue(self) -> None:
         """Bring back the jobs that are lost, and let those that may go on write a checkpoint first."""
-        draining = [i for i in self._ledger.open() if i.state is IncidentState.DRAINING and i.held_by is None]
+        draining = [
+            i
+            for i in self._ledger.store.incidents(states=[IncidentState.DRAINING], limit=100_000)[::-1]
+            if i.held_by is None
+        ]
         stopped_by = self._breaker.stops() if draining else None
         draining = [i for i in draining if stopped_by is not None and not stopped_by(i.node)]
         lost = {incident.node: incident for incident in draining if incident.drain is Drain.NOW}
