@@ -177,7 +177,9 @@ def compose(
         wake=wake_recovery.set,
         ended=wake_spares.set,
     )
-    node_life = compose_node_life(config.health, slurm=slurm, ledger=ledger, recovery=recovery, fabric=fabric.arrays)
+    node_life = compose_node_life(
+        config.health, slurm=slurm, ledger=ledger, recovery=recovery, fabric=fabric.arrays, again=wake_health.set
+    )
     health = node_life.health
     capacities = Capacities(
         cluster=config.cluster,

@@ -56,6 +56,7 @@ class HealthController:
     slurm: its readings must be fresh: whose drain a node carries is decided on them.
     released: called with an incident as it was before it was closed.
     settled: called when nothing runs on a drained node any more: what follows need not wait for its next turn.
+    again: called when something is left to do that the next tick should not wait for.
     """
 
     name = CONTROLLER
@@ -70,6 +71,7 @@ class HealthController:
         settings: HealthSettings,
         released: Callable[[Incident], None] = lambda incident: None,
         settled: Callable[[], None] = lambda: None,
+        again: Callable[[], None] = lambda: None,
     ) -> None:
         self._slurm = slurm
         self._ledger = ledger
@@ -78,6 +80,7 @@ class HealthController:
         self._settings = settings
         self._released = released
         self._settled = settled
+        self._again = again
         self._began = False
 
     def close(self, incident_id: str, *, actor: str, reason: str) -> Incident:
@@ -129,9 +132,12 @@ class HealthController:
             return
         nodes = {node.name: node for node in self._slurm.nodes()}
         wanted = [i for i in incidents if i.state is IncidentState.SUSPECT or self._failed_probation(i)]
-        self._drain_all(self._within_breaker(wanted, len(nodes)), nodes)
+        drained = self._drain_all(self._within_breaker(wanted, len(nodes)), nodes)
         self._rescue()
-        # Last: when many nodes fail at once, those that are out already can wait for those that are not.
+        if drained:
+            # When many nodes fail at once, those that are out already can wait for those that are not.
+            self._again()
+            return
         out = [(i, nodes[i.node]) for i in incidents if i.state in _OUT and i.node in nodes]  # an answer may be partial
         for begin in range(0, len(out), SETTLED_AT_ONCE):
             self._settle(out[begin : begin + SETTLED_AT_ONCE])
@@ -156,15 +162,15 @@ class HealthController:
                     self._ledger.tell("breaker.open", incident, {"scope": stopped_by(incident.node)})
         return [incident for incident in wanted if incident.node in allowed]
 
-    def _drain_all(self, incidents: Sequence[Incident], nodes: Mapping[NodeName, Node]) -> None:
-        """Take nodes out of service for new jobs, those that are not out already.
+    def _drain_all(self, incidents: Sequence[Incident], nodes: Mapping[NodeName, Node]) -> int:
+        """Take nodes out of service for new jobs, those that are not out already. Gives how many that were.
 
         Many may fail at once: intents are written in one transaction and outcomes in another, and between them are
         calls to Slurm alone. Nodes are read again right before those: somebody else's drain may have come since.
         """
         ours = [incident for incident in incidents if self._is_to_drain(incident, nodes.get(incident.node))]
         if not ours:
-            return
+            return 0
         with self._ledger.lock, self._ledger.store.transaction():
             effects = [self._ledger.begin("drain", incident.node, _evidence(incident)) for incident in ours]
         nodes = {node.name: node for node in self._slurm.nodes()}
@@ -191,6 +197,7 @@ class HealthController:
                     self._drained(incident, DRAINED_AGAIN if again else DRAINED, _evidence(incident))
         if away:
             raise away
+        return len(done)
 
     def _is_to_drain(self, incident: Incident, node: Node | None) -> bool:
         """False when there is nothing to do for us, or not now; that is written down."""
@@ -246,11 +253,7 @@ class HealthController:
 
     def _rescue(self) -> None:
         """Bring back the jobs that are lost, and let those that may go on write a checkpoint first."""
-        draining = [
-            i
-            for i in self._ledger.store.incidents(states=[IncidentState.DRAINING], limit=100_000)[::-1]
-            if i.held_by is None
-        ]
+        draining = [i for i in self._ledger.open(states=[IncidentState.DRAINING]) if i.held_by is None]
         stopped_by = self._breaker.stops() if draining else None
         draining = [i for i in draining if stopped_by is not None and not stopped_by(i.node)]
         lost = {incident.node: incident for incident in draining if incident.drain is Drain.NOW}

@@ -83,7 +83,7 @@ class LifeController:
         live = {IncidentState.REPAIRING, IncidentState.VERIFYING, IncidentState.PROBATION}
         if self._plan.remedies:
             live.add(IncidentState.DRAINED)
-        incidents = [i for i in self._ledger.open() if i.state in live and i.held_by is None]
+        incidents = [i for i in self._ledger.open(states=live) if i.held_by is None]
         if not incidents:
             return
         nodes = {node.name: node for node in self._slurm.nodes()}
