@@ -207,6 +207,7 @@ class Replay:
             name = NodeName(node) if node is not None else self._node
             if not isinstance(line, str):
                 return None
+            line = line.encode("utf-8", "replace").decode("utf-8")  # JSON can spell what is no text
             if at is None:
                 moment, booted = self._times.of(line)
             else:
@@ -358,6 +359,9 @@ class Replay:
         yield "A node that left service is back when its log shows a new boot; nobody puts one back by hand."
         if self._pids:
             yield "Lines name no jobs: each process stands for a job of its own."
+        by_users = tuple(f"repeat rule {rule.name}:" for rule in self._policy.rules if rule.different_users)
+        if any(one.rule.startswith(by_users) for one in self._done.values()):
+            yield "Lines name no users: errors that any user can cause are taken to be of different ones."
         if self._bad:
             yield f"{self._bad:,} lines are no such JSON object as `--help` shows, and were left out."
 
