@@ -107,6 +107,7 @@ def compose_node_life(
             probation=config.probation.duration if config.probation else None,
             largest_job=config.probation.largest_job if config.probation else 0,
         ),
+        overrides=config.overrides,
     )
     health = HealthController(
         slurm=slurm,
@@ -120,6 +121,7 @@ def compose_node_life(
         ),
         released=life.release,
         settled=wake.set,
+        overrides=config.overrides,
     )
     return NodeLife(health=health, life=life, breaker=breaker, wake=wake)
 
