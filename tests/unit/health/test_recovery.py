@@ -434,7 +434,7 @@ def test_the_ledgers_lock_is_taken_before_the_stores(site: Site) -> None:
         owned.append(site.ledger.lock._is_owned())  # type: ignore[attr-defined]
         put(record)
 
-    site.store.put_recovery = watched  # type: ignore[method-assign]
+    site.store.put_recovery = watched  # type: ignore[method-assign,assignment]
     site.run(JOB, "b200-001")
     site.run(8, "b200-[002-003]")
     site.lose("b200-001", "b200-002")
