@@ -109,6 +109,7 @@ def compose_node_life(
             probation=config.probation.duration if config.probation else None,
             largest_job=config.probation.largest_job if config.probation else 0,
         ),
+        overrides=config.overrides,
     )
     health = HealthController(
         slurm=slurm,
@@ -123,6 +124,7 @@ def compose_node_life(
         released=life.release,
         settled=wake.set,
         again=again,
+        overrides=config.overrides,
     )
     return NodeLife(health=health, life=life, breaker=breaker, wake=wake)
 

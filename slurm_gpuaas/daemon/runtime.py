@@ -102,7 +102,11 @@ def compose(
         close: ends the way to Slurm.
         observe: see `ControllerLoop`.
     """
-    shared = SharedController(controller, clock=clock, limited=lambda: smallest(store.node_limits()))
+
+    def limits_of_nodes() -> Mapping[NodeName, int]:
+        return {name: limit.largest_job for name, limit in smallest(store.node_limits()).items()}
+
+    shared = SharedController(controller, clock=clock, limited=limits_of_nodes)
     slurm = shared.fresh()
     agents = Agents()
     wake_health, wake_hook, wake_gate = threading.Event(), threading.Event(), threading.Event()
@@ -161,7 +165,8 @@ def compose(
         count=None if config.health.spares.nodes == "auto" else config.health.spares.nodes,
         partitions=lambda: spare_partitions(store.policy(), config.cluster, clock.now()),
         places=lambda: places(fabric),
-        promised=lambda: recovery.promised(),
+        promised=lambda: recovery.promised().union(*promised(shared.jobs()).values()),
+        limited=limits_of_nodes,
     )
     recovery = Recovery(
         slurm=slurm,
@@ -173,6 +178,7 @@ def compose(
         spares=spares,
         partitions=declared,
         places=lambda: places(fabric),
+        limits=limits_of_nodes,
         requeued=wake_gate.set,
         wake=wake_recovery.set,
         ended=wake_spares.set,
@@ -206,7 +212,7 @@ def compose(
         ),
         quota=QuotaRulings(cluster=config.cluster, store=store, settle=config.quota.settle, spares=spares.nodes),
         risks=FailureRisks(store, clock).now,
-        limits=lambda: {name: limit.largest_job for name, limit in smallest(store.node_limits()).items()},
+        limits=limits_of_nodes,
         recovering=recovery.in_hand,
     )
     publisher = VerdictPublisher(
@@ -261,6 +267,8 @@ def compose(
             log.warning("metering.unreadable", problem=sentence)
         warnings.tick()
 
+    # Shadow mode does nothing to Slurm: what spares there are stay.
+    keeping = [Scheduled("spares", spares.tick, config.health.spares.interval, wake_spares)]
     observer = NodeObserver(store, clock)
     lemons = LemonWatch(cluster=config.cluster, store=store, clock=clock, largest_job=config.health.lemons.largest_job)
     knowing = [
@@ -291,12 +299,12 @@ def compose(
             Scheduled("health", health.tick, config.health.interval, wake_health),
             Scheduled("life", node_life.life.tick, config.health.interval, node_life.wake),
             Scheduled("recovery", recovery.tick, config.health.recovery.interval, wake_recovery),
-            Scheduled("spares", spares.tick, config.health.spares.interval, wake_spares),
             Scheduled("gate", gate.tick, config.gate.interval, wake_gate),
             Scheduled("reclaim", reclaim.tick, config.quota.interval),
             Scheduled("metering", meter, config.metering.interval),
             Scheduled("capacity", capacities.sample, config.capacity.interval),
             Scheduled("telemetry", lambda: telemetry.tick(now=clock.now()), config.telemetry.interval),
+            *([] if config.health.shadow else keeping),
             *following,
             *knowing,
         ],

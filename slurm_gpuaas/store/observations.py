@@ -221,12 +221,13 @@ class Observations:
             ]
 
     def preemptions_for(self, jobs: Collection[int], *, since: datetime) -> Sequence[Preemption]:
-        """What the audit trail says of runs that ended so that one of these jobs could start: at the placement gate, or
-        between borrowers."""
+        """What the audit trail says of runs that ended so that one of these jobs could start: at the placement gate,
+        between borrowers, or on a spare."""
         wanted = {int(job) for job in jobs}
         if not wanted:
             return ()
-        placed, gave_way = col(AuditRow.action) == "job.place", col(AuditRow.action) == "job.give-way"
+        placed = col(AuditRow.action) == "job.place"
+        gave_way = col(AuditRow.action).in_(["job.give-way", "job.make-room"])
         with_victims = cast(AuditRow.evidence, String).like('%"gives_way"%')  # few: not a question a job
         columns = (AuditRow.action, AuditRow.at, AuditRow.subject, AuditRow.evidence)
         query = select(*columns).where(col(AuditRow.at) >= since, gave_way | (placed & with_victims))

@@ -109,8 +109,9 @@ def test_who_made_room_for_whom_is_read_from_the_audit_trail(store: Store) -> No
         entry("job.place", 7, nodes="n1"),
         entry("job.give-way", 10, **{"for": 7}),
         entry("job.give-way", 11, **{"for": 70}),
+        entry("job.make-room", 12, **{"for": 7}),
     )
     found = store.observations.preemptions_for({7}, since=EPOCH)
-    wanted = [Preemption(victim=JobId(job), made_room_for=JobId(7), at=EPOCH) for job in (8, 9, 10)]
+    wanted = [Preemption(victim=JobId(job), made_room_for=JobId(7), at=EPOCH) for job in (8, 9, 10, 12)]
     assert sorted(found, key=lambda one: one.victim) == wanted
     assert store.observations.preemptions_for((), since=EPOCH) == ()
