@@ -45,10 +45,14 @@ class Observations:
 
     # -- Outages
 
-    def follow(self, nodes: Iterable[Node], at: datetime) -> int:
+    def follow(self, nodes: Iterable[Node], at: datetime, *, mending: Collection[NodeName] = ()) -> int:
         """Write down which nodes went out of service or came back, or changed whose doing it is. A node that Slurm has
-        no more is out of service no longer. Gives how many outages began or ended."""
-        seen = {node.name: (node, outage_cause(node)) for node in nodes}
+        no more is out of service no longer. Gives how many outages began or ended.
+
+        Args:
+            mending: nodes that are being repaired or verified.
+        """
+        seen = {node.name: (node, outage_cause(node, mending=node.name in mending)) for node in nodes}
         with self._sessions.reading() as session:
             open_now = {row.node: row for row in session.exec(select(OutageRow).where(col(OutageRow.until).is_(None)))}
             watched = session.get(MarkRow, WATCHED_SINCE) is not None
@@ -221,12 +225,13 @@ class Observations:
             ]
 
     def preemptions_for(self, jobs: Collection[int], *, since: datetime) -> Sequence[Preemption]:
-        """What the audit trail says of runs that ended so that one of these jobs could start: at the placement gate, or
-        between borrowers."""
+        """What the audit trail says of runs that ended so that one of these jobs could start: at the placement gate,
+        between borrowers, or on a spare."""
         wanted = {int(job) for job in jobs}
         if not wanted:
             return ()
-        placed, gave_way = col(AuditRow.action) == "job.place", col(AuditRow.action) == "job.give-way"
+        placed = col(AuditRow.action) == "job.place"
+        gave_way = col(AuditRow.action).in_(["job.give-way", "job.make-room"])
         with_victims = cast(AuditRow.evidence, String).like('%"gives_way"%')  # few: not a question a job
         columns = (AuditRow.action, AuditRow.at, AuditRow.subject, AuditRow.evidence)
         query = select(*columns).where(col(AuditRow.at) >= since, gave_way | (placed & with_victims))
