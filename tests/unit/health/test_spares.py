@@ -255,6 +255,24 @@ def test_a_thin_pool_is_told_of_once_and_so_is_its_end(site: Site) -> None:
     assert site.warned() == ["spares.thin", "spares.enough"]
 
 
+def test_the_end_of_a_thin_pool_is_told_by_the_next_daemon_too(site: Site) -> None:
+    site.guaranteed = 11
+    site.spares.tick()
+    site.guaranteed = 6
+    site.spares = site.pool(3)
+    site.spares.tick()
+    assert site.warned() == ["spares.thin", "spares.enough"]
+
+
+def test_a_pool_that_is_kept_no_more_is_thin_no_more(site: Site) -> None:
+    site.guaranteed = 11
+    site.spares.tick()
+    site.spares = site.pool(0)
+    for _ in range(2):
+        site.spares.tick()
+    assert site.warned() == ["spares.thin", "spares.enough"]
+
+
 def test_nodes_of_burst_jobs_are_as_good_as_idle_ones(site: Site) -> None:
     site.run(1, "b200-[001-008]")
     site.run(2, "b200-[009-012]", qos="burst-haein-own")
