@@ -61,7 +61,7 @@ _XID = re.compile(
 _NAME_WITH_COMMAS = re.compile(r" name=(.{0,256}?)(?:, |,?$)")
 _UNIT = re.compile(r"\(GPC ([0-9]{1,3}), TPC ([0-9]{1,3})(?:, SM ([0-9]{1,3}))?\)")
 _UNIT_CUT = re.compile(r"GPC ([0-9]{1,3}), TPC ([0-9]{1,3})(?:, SM ([0-9]{1,3}))?")
-_LINK = re.compile(r"ink (-?[0-9]{1,4})\b")
+_LINK = re.compile(r"[Ll]ink (-?[0-9]{1,4})\b")
 # TLW_RX/TLW_RX_PIPE0 Nonfatal XC0 i0 Link 00 (0x0000000a 0x00000001 ...)
 _NVLINK5 = re.compile(
     r"([A-Z][\w/]{1,63}(?: Degraded)?) {1,8}(?:Nonfatal|Non-fatal|Fatal)\b[^(]{0,64}"
@@ -165,10 +165,13 @@ class Decoded(NamedTuple):
                 f'"link": {_number(link)}, "subcode": {_text(part)}, "unit": {where}, "caused_by": {_number(cause)}, '
                 f'"from_action": {_text(before)}, "to_action": {_text(after)}, "switch": {_number(switch)}'
             )
+        # A word of the catalogue, an address, a UUID: nothing in them needs an escape.
+        what = _NULL if mnemonic is None else '"' + mnemonic + '"'
+        address = _NULL if pci is None else '"' + pci + '"'
+        card = _NULL if gpu is None else '"' + gpu + '"'
         return (
             f'{{"line": {line}, "kind": "{_XID_WORD if kind is _IS_XID else kind.value}", "code": {code}, '
-            f'"mnemonic": {_NULL if mnemonic is None else quoted(mnemonic)}, '
-            f'"pci": {_NULL if pci is None else quoted(pci)}, "gpu": {_NULL if gpu is None else quoted(gpu)}, '
+            f'"mnemonic": {what}, "pci": {address}, "gpu": {card}, '
             f'"pid": {_NULL if pid is None else pid}, "process": {_NULL if process is None else quoted(process)}, '
             f"{details}, {said.json_members}}}"
         )
@@ -198,6 +201,9 @@ class Decoder:
         self._nvlink5: dict[tuple[int, str, int, int], Assessment] = {}
         self._sxids: dict[tuple[str, str | None], Assessment] = {}
         self._actions: dict[str, Assessment] = {}
+        self._last = ""
+        """The Xid message before, and what came of it."""
+        self._said: tuple[object, ...] = ()
 
     def decode(self, line: int, text: str) -> Iterator[Decoded]:
         """Events of one input record. `line` is its 1-based index; a record may hold several lines of one message."""
@@ -218,8 +224,15 @@ class Decoder:
             return None
         # At the head of a message only: others of the driver's hold words of a user's choice, such as the version that
         # a client says it has ("NVRM: API mismatch: the client has the version ...").
-        found = _XID.match(text, at)
-        return self._xid(line, text, found) if found else self._other(line, text, at)
+        message = text[at:]
+        if message == self._last:  # a storm says the same a million times
+            return tuple.__new__(Decoded, (line, *self._said))
+        found = _XID.match(message)
+        if not found:
+            return self._other(line, text, at)
+        event = self._xid(line, message, found)
+        self._last, self._said = message, event[1:]
+        return event
 
     def _xid(self, line: int, text: str, found: re.Match[str]) -> Decoded:
         address, digits, pid, name = found.groups()
@@ -264,8 +277,15 @@ class Decoder:
                 )
         elif code == NVLINK4_ERROR and (match := _NVLINK4.search(message)):
             assessment = self._by_nvlink4(code, match[1].replace(" ", "").split(",")) or assessment
-        unit = _UNIT.search(message) or _UNIT_CUT.search(message) if "GPC " in message else None
-        cause = _CAUSE.search(message) if "previous Xid" in message else None
+        unit = None
+        if "GPC " in message:
+            unit = (
+                _UNIT.match(message, max(0, message.find("(GPC ")))
+                or _UNIT.search(message)
+                or _UNIT_CUT.search(message)
+            )
+        at = message.find("caused by previous Xid ")  # a search for words is quicker than an expression
+        cause = _CAUSE.match(message, at) if at >= 0 else None
         return assessment, (
             _link(message) if "ink " in message else None,
             subcode,
@@ -288,6 +308,7 @@ class Decoder:
             return self._fallen_event(line, pci, text, at) if line - begun <= _FALLEN_SPAN else None
         if (found := _IDENTITY.match(text, at)) and len(self._gpu_at) < _REMEMBERED:
             self._gpu_at[self._address(found[1])] = found[2]
+            self._last = ""
         return None
 
     def _fallen_event(self, line: int, pci: str, text: str, at: int) -> Decoded:
@@ -445,10 +466,9 @@ def _link(message: str) -> int | None:
     """The number behind the word link or Link. A search for what both share is quicker than an expression."""
     at = message.find("ink ")
     while at >= 0:
-        if message[at - 1 : at] in {"l", "L"} and not message[at - 2 : at - 1].isalnum():
-            found = _LINK.match(message, at)
-            if found:
-                return int(found[1])
+        found = _LINK.match(message, at - 1) if at else None
+        if found and not (at > 1 and message[at - 2].isalnum()):
+            return int(found[1])
         at = message.find("ink ", at + 4)
     return None
 
