@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 STACK_BYTES: Final = 512 << 10
 """Of the threads that wait in NVML; the default of 8 MiB is for programs that recurse."""
 NVML_START_S: Final = 10.0
+NAGIOS_UNKNOWN: Final = 3
 
 log = structlog.get_logger(__name__)
 
@@ -326,4 +327,5 @@ def main() -> None:
             "Run it again with GPUAAS_DEBUG=1 and report what it prints.",
             err=True,
         )
-        sys.exit(ExitCode.FAILED)
+        # To who reads a check's exit status as Nagios does, 1 is a warning.
+        sys.exit(NAGIOS_UNKNOWN if "check" in sys.argv[1:] else ExitCode.FAILED)

@@ -108,6 +108,7 @@ class HealthController:
 
         Raises:
             NotFound: there is no such incident.
+            Conflict: it is closed.
         """
         return self._held(incident_id, actor, "incident.hold", reason, actor=actor)
 
@@ -116,12 +117,13 @@ class HealthController:
 
         Raises:
             NotFound: there is no such incident.
+            Conflict: it is closed.
         """
         return self._held(incident_id, None, "incident.release", reason, actor=actor)
 
     def _held(self, incident_id: str, by: str | None, action: str, reason: str, *, actor: str) -> Incident:
         with self._ledger.lock:
-            current = self._ledger.get(incident_id)
+            current = self._ledger.open_one(incident_id)
             if current.held_by == by:
                 return current
             return self._ledger.change(current, action, {"why": reason}, actor=actor, held_by=by)

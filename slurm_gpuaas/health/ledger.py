@@ -53,6 +53,19 @@ class IncidentLedger:
             raise NotFound(f"There is no incident {incident_id:.60}.", way_out="`gpuaas incident list` shows them.")
         return found
 
+    def open_one(self, incident_id: str) -> Incident:
+        """
+        Raises:
+            NotFound: there is no such incident.
+            Conflict: it is closed.
+        """
+        found = self.get(incident_id)
+        if found.state is IncidentState.CLOSED:
+            raise Conflict(
+                f"Incident {found.id} of {found.node} is closed.", way_out=f"gpuaas incident list --node {found.node}"
+            )
+        return found
+
     def put_new(self, incident: Incident, evidence: Evidence) -> None:
         """An incident that was just opened."""
         with self.lock, self.store.transaction():
