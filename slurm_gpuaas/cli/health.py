@@ -35,11 +35,17 @@ group.add_command(report)
 group.add_command(lemons)
 
 
+def _version(_context: click.Context, _option: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not (value.isascii() and value[:1].isdigit() and len(value) <= 40):
+        raise click.BadParameter(f"{value!r:.60} is no driver version like 580 or 580.95.05.")
+    return value
+
+
 @group.command()
 @click.argument("log", type=click.File("rb"), default="-")
 @click.option("--node", default="node", show_default=True, help="Whose log it is, where its lines do not say.")
 @click.option("--product", help="What the node's GPUs are, e.g. b200.")
-@click.option("--driver", help="Version of the node's driver, e.g. 580.95.05.")
+@click.option("--driver", callback=_version, help="Version of the node's driver, e.g. 580.95.05.")
 @click.option(
     "--max-drains",
     type=click.IntRange(min=1),

@@ -4,7 +4,7 @@ Two applications: the API on the UNIX socket, and what node agents and monitorin
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -50,6 +50,7 @@ from slurm_gpuaas.api.models import (
 )
 from slurm_gpuaas.api.node_events import NODE_EVENTS_PATH, NodeEventAnswer, NodeEventBatch
 from slurm_gpuaas.api.node_samples import NODE_SAMPLES_PATH, NodeSampleAnswer
+from slurm_gpuaas.api.signing import Nonces
 from slurm_gpuaas.daemon.health_routes import health_routes
 from slurm_gpuaas.daemon.identity import Identities, Identity
 from slurm_gpuaas.daemon.node_life_api import add_node_life
@@ -88,6 +89,7 @@ class Wiring:
         not_ready: why the daemon is not ready to serve, one sentence each; empty = ready.
         metrics: the Prometheus page.
         master_key: key of the agents' keys; None = no agent may report.
+        nonces: of both applications together: what one took the other must not take again.
     """
 
     operations: Callable[[], Operations]
@@ -96,6 +98,7 @@ class Wiring:
     metrics: Callable[[], bytes]
     master_key: bytes | None
     clock: Clock
+    nonces: Nonces = field(default_factory=Nonces)
 
 
 def make_api(wiring: Wiring) -> ASGIApp:
@@ -169,7 +172,7 @@ def _probes(wiring: Wiring) -> APIRouter:
 
 def _node_events(wiring: Wiring) -> APIRouter:
     router = APIRouter(tags=["agents"])
-    signed = Signed(wiring.master_key, wiring.clock)
+    signed = Signed(wiring.master_key, wiring.clock, wiring.nonces)
 
     @router.post(NODE_EVENTS_PATH, responses=PROBLEMS)
     def node_events(node: Annotated[NodeName, Depends(signed)], batch: NodeEventBatch) -> NodeEventAnswer:

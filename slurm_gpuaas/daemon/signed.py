@@ -17,10 +17,10 @@ class Signed:
         master_key: key of the agents' keys; None = no agent may report.
     """
 
-    def __init__(self, master_key: bytes | None, clock: Clock) -> None:
+    def __init__(self, master_key: bytes | None, clock: Clock, nonces: Nonces) -> None:
         self._master_key = master_key
         self._clock = clock
-        self._nonces = Nonces()
+        self._nonces = nonces
 
     async def __call__(self, request: Request) -> NodeName:
         """Runs on the event loop, one at a time: nonces need no lock."""

@@ -344,6 +344,7 @@ def test_a_replayed_report_is_refused_and_a_repeated_one_counts_once(site: Site)
     agents = site.agents_http()
     sent = [agents.post(NODE_EVENTS_PATH, content=body, headers=headers).status_code for _ in range(2)]
     assert sent == [200, 401]
+    assert site.agents_http().post(NODE_EVENTS_PATH, content=body, headers=headers).status_code == 401, "other door"
     assert report(site, event).status_code == 200
     assert len(site.store.events()) == 1
 

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from slurm_gpuaas.cli.health import group
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.incidents import EARLIEST_EVENT, Drain
 from slurm_gpuaas.domain.names import NodeName
@@ -83,6 +85,12 @@ def test_processes_stand_for_jobs_when_lines_name_none() -> None:
     assert report.incidents[0].rule.startswith("repeat rule page-fault-on-one-gpu")
     assert report.incidents[0].jobs == ()
     assert any("each process stands for a job" in one for one in report.assumptions)
+
+
+def test_what_is_no_driver_version_is_said() -> None:
+    found = CliRunner().invoke(group, ["replay", "--driver", "5" * 41], input="")
+    assert found.exit_code == 2
+    assert "is no driver version" in found.output
 
 
 def test_a_line_that_is_no_text_is_read_all_the_same() -> None:
