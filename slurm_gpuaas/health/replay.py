@@ -351,7 +351,7 @@ class Replay:
         yield from self._times.assumptions()
         yield "A node that left service is back when its log shows a new boot; nobody puts one back by hand."
         if len(self._nodes) > 1:
-            yield "Of the circuit breaker only the count is looked at: no log tells leaf groups, and how many nodes there are."
+            yield "Of the circuit breaker only the count is looked at: a log tells neither leaf groups nor all nodes."
         if self._pids:
             yield "Lines name no jobs: each process stands for a job of its own."
         if self._bad:
