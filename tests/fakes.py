@@ -331,6 +331,9 @@ class FakeController(_Calls):
 
     def put_reservation(self, reservation: Reservation) -> None:
         with self._call("put_reservation"):
+            present = self.reservation_by_name.get(reservation.name)
+            if present and present.start <= self.clock.now() and present.start != reservation.start:
+                raise SlurmRefused("Reservation already started.", way_out="Leave its start.")
             self.reservation_by_name[reservation.name] = reservation
 
     def delete_reservation(self, name: str) -> None:

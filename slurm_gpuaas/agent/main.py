@@ -93,6 +93,7 @@ class Agent:
             journal.read_all()
         if (periodic := self._periodic()) is not None:
             periodic.look()
+        self._settle()
         return self._delivery.flush()
 
     def run(self) -> None:
@@ -108,6 +109,11 @@ class Agent:
         for one in (*nvml, *later):
             one.stop()
         self._delivery.stop(self._config.timeout.total_seconds())
+        self._settle()
+
+    def _settle(self) -> None:
+        for agent in self._agents:
+            agent.settle()
 
     def stop(self) -> None:
         """Safe in a signal handler."""

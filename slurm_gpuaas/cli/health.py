@@ -100,10 +100,9 @@ def _print(report: ReplayReport) -> None:
         empty="Nothing would open an incident.",
     )
     if report.breaker:
-        trip = report.breaker
         click.echo(
-            f"\nThe circuit breaker would trip at {shown(when(trip.at))}; {trip.waiting} incidents would wait for a "
-            "person who resets it."
+            f"\nThe circuit breaker would trip at {shown(when(report.breaker.at))}; {report.breaker.waiting} incidents "
+            "would then wait for a person who resets it."
         )
     for fault in report.jobs_at_fault:
         click.echo(f"\n{fault[:1].upper()}{fault[1:]}.")

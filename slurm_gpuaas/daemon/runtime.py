@@ -25,7 +25,7 @@ from slurm_gpuaas.daemon.risks import FailureRisks
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.jobs import JobId
-from slurm_gpuaas.domain.names import NodeName, PartitionName
+from slurm_gpuaas.domain.names import NodeName, PartitionName, UserName
 from slurm_gpuaas.domain.node_life import smallest
 from slurm_gpuaas.health.intake import Intake
 from slurm_gpuaas.health.ledger import IncidentLedger
@@ -102,7 +102,11 @@ def compose(
         close: ends the way to Slurm.
         observe: see `ControllerLoop`.
     """
-    shared = SharedController(controller, clock=clock, limited=lambda: smallest(store.node_limits()))
+
+    def limits_of_nodes() -> Mapping[NodeName, int]:
+        return {name: limit.largest_job for name, limit in smallest(store.node_limits()).items()}
+
+    shared = SharedController(controller, clock=clock, limited=limits_of_nodes)
     slurm = shared.fresh()
     agents = Agents()
     wake_health, wake_hook, wake_gate = threading.Event(), threading.Event(), threading.Event()
@@ -142,12 +146,12 @@ def compose(
     )
     ledger = IncidentLedger(store, clock)
 
-    def jobs_on(node: NodeName) -> tuple[JobId, ...]:
+    def jobs_on(node: NodeName) -> Mapping[JobId, UserName]:
         try:
             jobs = shared.jobs()
         except SlurmUnavailable:
-            return ()  # a report counts whether Slurm answers or not
-        return tuple(job.id for job in jobs if node in job.nodes and not job.state.ended)
+            return {}  # a report counts whether Slurm answers or not
+        return {job.id: job.user for job in jobs if node in job.nodes and not job.state.ended}
 
     intake = Intake(ledger, jobs_on=jobs_on, wake=wake_health.set, overrides=config.health.overrides)
     fabric = FabricFile(config.slurm.topology_file)
@@ -161,7 +165,8 @@ def compose(
         count=None if config.health.spares.nodes == "auto" else config.health.spares.nodes,
         partitions=lambda: spare_partitions(store.policy(), config.cluster, clock.now()),
         places=lambda: places(fabric),
-        promised=lambda: recovery.promised(),
+        promised=lambda: recovery.promised().union(*promised(shared.jobs()).values()),
+        limited=limits_of_nodes,
     )
     recovery = Recovery(
         slurm=slurm,
@@ -173,11 +178,14 @@ def compose(
         spares=spares,
         partitions=declared,
         places=lambda: places(fabric),
+        limits=limits_of_nodes,
         requeued=wake_gate.set,
         wake=wake_recovery.set,
         ended=wake_spares.set,
     )
-    node_life = compose_node_life(config.health, slurm=slurm, ledger=ledger, recovery=recovery, fabric=fabric.arrays)
+    node_life = compose_node_life(
+        config.health, slurm=slurm, ledger=ledger, recovery=recovery, fabric=fabric.arrays, again=wake_health.set
+    )
     health = node_life.health
     capacities = Capacities(
         cluster=config.cluster,
@@ -204,7 +212,7 @@ def compose(
         ),
         quota=QuotaRulings(cluster=config.cluster, store=store, settle=config.quota.settle, spares=spares.nodes),
         risks=FailureRisks(store, clock).now,
-        limits=lambda: {name: limit.largest_job for name, limit in smallest(store.node_limits()).items()},
+        limits=limits_of_nodes,
         recovering=recovery.in_hand,
     )
     publisher = VerdictPublisher(
@@ -259,6 +267,8 @@ def compose(
             log.warning("metering.unreadable", problem=sentence)
         warnings.tick()
 
+    # Shadow mode does nothing to Slurm: what spares there are stay.
+    keeping = [Scheduled("spares", spares.tick, config.health.spares.interval, wake_spares)]
     observer = NodeObserver(store, clock)
     lemons = LemonWatch(cluster=config.cluster, store=store, clock=clock, largest_job=config.health.lemons.largest_job)
     knowing = [
@@ -289,12 +299,12 @@ def compose(
             Scheduled("health", health.tick, config.health.interval, wake_health),
             Scheduled("life", node_life.life.tick, config.health.interval, node_life.wake),
             Scheduled("recovery", recovery.tick, config.health.recovery.interval, wake_recovery),
-            Scheduled("spares", spares.tick, config.health.spares.interval, wake_spares),
             Scheduled("gate", gate.tick, config.gate.interval, wake_gate),
             Scheduled("reclaim", reclaim.tick, config.quota.interval),
             Scheduled("metering", meter, config.metering.interval),
             Scheduled("capacity", capacities.sample, config.capacity.interval),
             Scheduled("telemetry", lambda: telemetry.tick(now=clock.now()), config.telemetry.interval),
+            *([] if config.health.shadow else keeping),
             *following,
             *knowing,
         ],

@@ -7,7 +7,7 @@ Those who ask while a reading is under way wait for it instead of starting anoth
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -55,7 +55,8 @@ class SharedController:
 
     Args:
         max_age: how old a reading may be that is handed out.
-        limited: nodes that the hook makes large jobs exclude: that is no wish of their users, so it is not shown.
+        limited: nodes that the hook makes large jobs exclude, with the nodes of the largest job that they take: that
+            is no wish of their users, so it is not shown.
     """
 
     def __init__(
@@ -64,7 +65,7 @@ class SharedController:
         *,
         clock: Clock,
         max_age: timedelta = MAX_AGE,
-        limited: Callable[[], Collection[NodeName]] = lambda: (),
+        limited: Callable[[], Mapping[NodeName, int]] = dict,
     ) -> None:
         self._door = door
         self._max_age = max_age
@@ -138,12 +139,19 @@ class SharedController:
             self._jobs.forget()
 
 
-def without(jobs: Sequence[Job], limited: Collection[NodeName]) -> Sequence[Job]:
-    """Jobs as if they did not exclude these nodes."""
+def without(jobs: Sequence[Job], limited: Mapping[NodeName, int]) -> Sequence[Job]:
+    """Jobs as if they did not exclude the nodes that are kept from jobs of their size.
+
+    For a moment after a requeue Slurm calls every job a one-node job: one that ran before passes for a large one.
+    """
     if not limited:
         return jobs
+
+    def is_wish(job: Job, name: NodeName) -> bool:
+        return name not in limited or (job.node_count <= limited[name] and not job.restarts)
+
     return [
-        replace(job, excluded_nodes=tuple(name for name in job.excluded_nodes if name not in limited))
+        replace(job, excluded_nodes=tuple(name for name in job.excluded_nodes if is_wish(job, name)))
         if job.excluded_nodes
         else job
         for job in jobs

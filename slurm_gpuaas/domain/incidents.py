@@ -149,6 +149,7 @@ class Verification(BaseModel):
 
     tests: tuple[str, ...]
     jobs: tuple[JobId, ...] = ()
+    said: dict[str, str] = Field(default={}, description="Tests that have ended: `passed` or `skipped itself`.")
     begun_at: AwareDatetime
     ended_at: AwareDatetime | None = None
     passed: bool | None = None

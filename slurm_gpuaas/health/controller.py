@@ -19,13 +19,14 @@ from typing import Final
 import structlog
 
 from slurm_gpuaas.domain.incidents import Drain, Incident, IncidentState
-from slurm_gpuaas.domain.jobs import JobState
+from slurm_gpuaas.domain.jobs import Job, JobState
 from slurm_gpuaas.domain.names import NodeName
-from slurm_gpuaas.domain.nodes import Node, NodeBase
+from slurm_gpuaas.domain.nodes import Node
 from slurm_gpuaas.health.breaker import DRAINED, Breaker
 from slurm_gpuaas.health.faults import fault_since, on_probation_since
-from slurm_gpuaas.health.incidents import DRAINING_VERDICTS, drain_reason, is_reason_of
+from slurm_gpuaas.health.incidents import DRAINING_VERDICTS, drain_reason, is_reason_of, reason_over
 from slurm_gpuaas.health.ledger import CONTROLLER, Evidence, IncidentLedger
+from slurm_gpuaas.health.overrides import Override
 from slurm_gpuaas.health.recovery import Recovery
 from slurm_gpuaas.slurm.protocols import Controller, SlurmUnavailable
 
@@ -56,6 +57,8 @@ class HealthController:
     slurm: its readings must be fresh: whose drain a node carries is decided on them.
     released: called with an incident as it was before it was closed.
     settled: called when nothing runs on a drained node any more: what follows need not wait for its next turn.
+    again: called when something is left to do that the next tick should not wait for.
+    overrides: what the site decides itself.
     """
 
     name = CONTROLLER
@@ -70,6 +73,8 @@ class HealthController:
         settings: HealthSettings,
         released: Callable[[Incident], None] = lambda incident: None,
         settled: Callable[[], None] = lambda: None,
+        again: Callable[[], None] = lambda: None,
+        overrides: Sequence[Override] = (),
     ) -> None:
         self._slurm = slurm
         self._ledger = ledger
@@ -78,6 +83,8 @@ class HealthController:
         self._settings = settings
         self._released = released
         self._settled = settled
+        self._again = again
+        self._overrides = tuple(overrides)
         self._began = False
 
     def close(self, incident_id: str, *, actor: str, reason: str) -> Incident:
@@ -131,9 +138,16 @@ class HealthController:
             return
         nodes = {node.name: node for node in self._slurm.nodes()}
         wanted = [i for i in incidents if i.state is IncidentState.SUSPECT or self._failed_probation(i)]
-        self._drain_all(self._within_breaker(wanted, len(nodes)), nodes)
+        drained = self._drain_all(self._within_breaker(wanted, len(nodes)), nodes)
+        # A node that is out already does not leave service: the breaker counts it for nothing.
+        out_already = [i for i in wanted if i.node in nodes and nodes[i.node].draining]
+        leaving = [i for i in wanted if i.node not in nodes or not nodes[i.node].draining]
+        self._drain_all([*out_already, *self._within_breaker(leaving, len(nodes))], nodes)
         self._rescue()
-        # Last: when many nodes fail at once, those that are out already can wait for those that are not.
+        if drained:
+            # When many nodes fail at once, those that are out already can wait for those that are not.
+            self._again()
+            return
         out = [(i, nodes[i.node]) for i in incidents if i.state in _OUT and i.node in nodes]  # an answer may be partial
         for begin in range(0, len(out), SETTLED_AT_ONCE):
             self._settle(out[begin : begin + SETTLED_AT_ONCE])
@@ -144,7 +158,7 @@ class HealthController:
         if incident.state is not IncidentState.PROBATION:
             return False
         since = on_probation_since(self._ledger.store, incident)
-        return since is not None and fault_since(self._ledger.store, incident, since)
+        return since is not None and fault_since(self._ledger.store, incident, since, self._overrides)
 
     def _within_breaker(self, wanted: Sequence[Incident], nodes: int) -> Sequence[Incident]:
         """Those that may drain their node now; the rest is told of once."""
@@ -158,15 +172,15 @@ class HealthController:
                     self._ledger.tell("breaker.open", incident, {"scope": stopped_by(incident.node)})
         return [incident for incident in wanted if incident.node in allowed]
 
-    def _drain_all(self, incidents: Sequence[Incident], nodes: Mapping[NodeName, Node]) -> None:
-        """Take nodes out of service for new jobs, those that are not out already.
+    def _drain_all(self, incidents: Sequence[Incident], nodes: Mapping[NodeName, Node]) -> int:
+        """Take nodes out of service for new jobs, those that are not out already. Gives how many that were.
 
         Many may fail at once: intents are written in one transaction and outcomes in another, and between them are
         calls to Slurm alone. Nodes are read again right before those: somebody else's drain may have come since.
         """
         ours = [incident for incident in incidents if self._is_to_drain(incident, nodes.get(incident.node))]
         if not ours:
-            return
+            return 0
         with self._ledger.lock, self._ledger.store.transaction():
             effects = [self._ledger.begin("drain", incident.node, _evidence(incident)) for incident in ours]
         nodes = {node.name: node for node in self._slurm.nodes()}
@@ -180,7 +194,7 @@ class HealthController:
                 continue  # looked at again on the next tick
             try:
                 with self._ledger.one_refusal_stops_one(incident):
-                    self._slurm.drain([incident.node], _reason(incident, node))
+                    self._slurm.drain([incident.node], reason_over(node, incident))
                     done.add(incident.id)
             except SlurmUnavailable as error:
                 away = error
@@ -189,10 +203,11 @@ class HealthController:
             for incident, effect in zip(ours, effects, strict=True):
                 self._ledger.end(effect, done=incident.id in done)
                 if incident.id in done:
-                    again = incident.state in {IncidentState.DRAINING, IncidentState.DRAINED}
+                    again = incident.state in _OUT
                     self._drained(incident, DRAINED_AGAIN if again else DRAINED, _evidence(incident))
         if away:
             raise away
+        return len(done)
 
     def _is_to_drain(self, incident: Incident, node: Node | None) -> bool:
         """False when there is nothing to do for us, or not now; that is written down."""
@@ -210,7 +225,8 @@ class HealthController:
 
     def _drained(self, incident: Incident, action: str, evidence: Evidence) -> None:
         now = self._ledger.clock.now()  # Slurm may still lose it
-        self._ledger.change(incident, action, evidence, state=IncidentState.DRAINING, unproven_since=now)
+        state = None if incident.state in _OUT - _LEAVING else IncidentState.DRAINING
+        self._ledger.change(incident, action, evidence, state=state, unproven_since=now)
 
     def _settle(self, out: Sequence[tuple[Incident, Node]]) -> None:
         """Follow what became of nodes that were drained for incidents: one transaction, then what it asks of Slurm."""
@@ -219,7 +235,7 @@ class HealthController:
         with self._ledger.lock, self._ledger.store.transaction():
             for incident, node in out:
                 since = incident.unproven_since
-                if not node.out_by_hand and since is not None and incident.state in _LEAVING:
+                if not node.out_by_hand and since is not None:
                     again.append((incident, node))
                     continue
                 if not node.out_by_hand:
@@ -248,22 +264,18 @@ class HealthController:
 
     def _rescue(self) -> None:
         """Bring back the jobs that are lost, and let those that may go on write a checkpoint first."""
-        draining = [
-            i
-            for i in self._ledger.store.incidents(states=[IncidentState.DRAINING], limit=100_000)[::-1]
-            if i.held_by is None
-        ]
+        draining = [i for i in self._ledger.open(states=[IncidentState.DRAINING]) if i.held_by is None]
         stopped_by = self._breaker.stops() if draining else None
         draining = [i for i in draining if stopped_by is not None and not stopped_by(i.node)]
         lost = {incident.node: incident for incident in draining if incident.drain is Drain.NOW}
         if self._settings.checkpoint_signal and not self._settings.shadow:
-            for incident in draining:
-                if incident.node not in lost and self._waited_for_checkpoints(incident):
-                    lost[incident.node] = incident
+            asked = [incident for incident in draining if incident.node not in lost]
+            jobs = self._slurm.jobs() if asked else ()
+            lost |= {incident.node: incident for incident in asked if self._waited_for_checkpoints(incident, jobs)}
         if lost and not self._settings.shadow:
             self._recovery.rescue(lost)
 
-    def _waited_for_checkpoints(self, incident: Incident) -> bool:
+    def _waited_for_checkpoints(self, incident: Incident, jobs: Sequence[Job]) -> bool:
         """Ask each job on the node once to write a checkpoint. True when they have had their time for it."""
         asked: dict[tuple[object, object], datetime] = {}
         for entry in self._ledger.store.audit.newest(
@@ -271,7 +283,7 @@ class HealthController:
         ):
             asked[entry.evidence.get("job"), entry.evidence.get("restarts")] = entry.at
         name = self._settings.checkpoint_signal or ""
-        for job in self._slurm.jobs():
+        for job in jobs:
             if job.state is not JobState.RUNNING or incident.node not in job.nodes or (job.id, job.restarts) in asked:
                 continue
             evidence: Evidence = {"job": job.id, "restarts": job.restarts, "signal": name}
@@ -291,9 +303,3 @@ _OUT: Final = _LEAVING | {IncidentState.REPAIRING, IncidentState.RMA}
 
 def _evidence(incident: Incident) -> Evidence:
     return {"reason": drain_reason(incident), "rule": incident.rule}
-
-
-def _reason(incident: Incident, node: Node) -> str:
-    """The incident's, unless the node is DOWN for another that somebody gave: that stays."""
-    foreign = node.base is NodeBase.DOWN and node.reason and not is_reason_of(node.reason, incident)
-    return node.reason if foreign else drain_reason(incident)

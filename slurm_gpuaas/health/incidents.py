@@ -28,7 +28,9 @@ from slurm_gpuaas.domain.incidents import (
     Transition,
 )
 from slurm_gpuaas.domain.jobs import JobId
-from slurm_gpuaas.domain.nodes import OWNER_MARK
+from slurm_gpuaas.domain.names import UserName
+from slurm_gpuaas.domain.nodes import OWNER_MARK, Node, NodeBase
+from slurm_gpuaas.domain.outages import SLURMS_OWN_REASONS
 from slurm_gpuaas.health.catalogue import FaultClass
 from slurm_gpuaas.health.repeats import (
     RepeatPolicy,
@@ -49,7 +51,18 @@ from slurm_gpuaas.health.triage import (
     strength,
 )
 
-__all__ = ["DRAINING_VERDICTS", "History", "Step", "What", "drain_reason", "incident_id", "is_reason_of", "judge"]
+__all__ = [
+    "DRAINING_VERDICTS",
+    "History",
+    "Step",
+    "What",
+    "drain_reason",
+    "incident_id",
+    "is_down_for_a_person",
+    "is_reason_of",
+    "judge",
+    "reason_over",
+]
 
 MAX_EVENTS: Final = 200
 """Event ids an incident lists; later ones are in the store all the same."""
@@ -77,12 +90,14 @@ class History:
         sightings: its events within `RepeatPolicy.looks_back`, the new ones included.
         transitions: steps of its incidents in that time, oldest first.
         excused: events that are a job's own fault, with that job.
+        users: whose the jobs are, as `repeats.repeated` takes it.
     """
 
     incidents: Sequence[Incident] = ()
     sightings: Sequence[Sighting] = ()
     transitions: Sequence[Transition] = ()
     excused: Mapping[str, JobId] = field(default_factory=dict)
+    users: Mapping[JobId, UserName] | None = None
 
 
 class What(StrEnum):
@@ -123,7 +138,7 @@ def judge(
     """
     policy = policy or repeat_policy()
     ids = {one.event.event_id for one in new}
-    repeats = repeated(history.sightings, ids, history.excused, policy)
+    repeats = repeated(history.sightings, ids, history.excused, policy, users=history.users)
     board = _Board(history, policy, now)
     steps: list[Step] = []
     for one in sorted(new, key=lambda one: (one.event.seen_at, one.event.event_id)):
@@ -139,6 +154,17 @@ def drain_reason(incident: Incident) -> str:
 def is_reason_of(reason: str, incident: Incident) -> bool:
     """Whether a reason is this incident's. Slurm appends to reasons, so the beginning decides."""
     return reason.startswith(f"{OWNER_MARK}{incident.id}:")
+
+
+def reason_over(node: Node, incident: Incident) -> str:
+    """The reason to drain a node under: the incident's, unless it is DOWN for one that a person gave: that stays."""
+    return node.reason if is_down_for_a_person(node, incident) else drain_reason(incident)
+
+
+def is_down_for_a_person(node: Node, incident: Incident) -> bool:
+    """Whether a node is DOWN for a reason that is neither the incident's nor Slurm's own."""
+    theirs = node.reason and not is_reason_of(node.reason, incident)
+    return node.base is NodeBase.DOWN and bool(theirs) and not node.reason.startswith(SLURMS_OWN_REASONS)
 
 
 def _verdict(one: Sighting, history: History, repeats: Mapping[str, Verdict], policy: RepeatPolicy) -> Verdict:

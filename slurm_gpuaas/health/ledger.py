@@ -4,7 +4,7 @@ who act on them."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -38,9 +38,11 @@ class IncidentLedger:
         self.lock = threading.RLock()
         self._told: set[tuple[str, str]] = set()
 
-    def open(self, node: NodeName | None = None) -> Sequence[Incident]:
-        """Incidents that are not closed, oldest first; of one node or of all."""
-        return self.store.incidents(node=node, states=OPEN_STATES, limit=100_000)[::-1]
+    def open(
+        self, node: NodeName | None = None, *, states: Iterable[IncidentState] = OPEN_STATES
+    ) -> Sequence[Incident]:
+        """Incidents that are not closed (or in these states), oldest first; of one node or of all."""
+        return self.store.incidents(node=node, states=states, limit=100_000)[::-1]
 
     def get(self, incident_id: str) -> Incident:
         """Raises:

@@ -9,9 +9,12 @@ It runs beside `HealthController`, in a thread of its own, so that nothing here 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, Final
+
+import structlog
 
 from slurm_gpuaas.domain.errors import Conflict, GpuaasError
 from slurm_gpuaas.domain.incidents import Incident, IncidentState, RepairAttempt, RepairOutcome
@@ -19,14 +22,19 @@ from slurm_gpuaas.domain.node_life import LimitKind, NodeLimit
 from slurm_gpuaas.domain.nodes import Node
 from slurm_gpuaas.health.breaker import Breaker
 from slurm_gpuaas.health.faults import fault_since, on_probation_since
-from slurm_gpuaas.health.incidents import drain_reason, is_reason_of
+from slurm_gpuaas.health.incidents import is_down_for_a_person, is_reason_of, reason_over
 from slurm_gpuaas.health.ledger import IncidentLedger
 from slurm_gpuaas.health.lifecycle import LifePlan, Seen, Step, new_verification, next_step, reboots, tests_for
+from slurm_gpuaas.health.overrides import Override
 from slurm_gpuaas.health.repair import Order, Workshop
 from slurm_gpuaas.health.verify import TakenOver, Verifier
-from slurm_gpuaas.slurm.protocols import Controller, SlurmUnavailable
+from slurm_gpuaas.slurm.protocols import Controller, SlurmRefused, SlurmUnavailable
 
 NAME: Final = "life"
+_BOUND: Final = frozenset({IncidentState.PROBATION, IncidentState.VERIFYING})
+"""States in which a node's limit of probation may stand; it is set right before the first."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +52,7 @@ class LifeSettings:
 class LifeController:
     """Args:
     slurm: its readings must be fresh.
+    overrides: what the site decides itself.
     """
 
     name = NAME
@@ -57,6 +66,7 @@ class LifeController:
         verifier: Verifier,
         breaker: Breaker,
         settings: LifeSettings,
+        overrides: Sequence[Override] = (),
     ) -> None:
         self._slurm = slurm
         self._ledger = ledger
@@ -64,6 +74,7 @@ class LifeController:
         self._verifier = verifier
         self._breaker = breaker
         self._settings = settings
+        self._overrides = tuple(overrides)
         self._plan = LifePlan(
             remedies=workshop.remedies,
             reboots_a_day=settings.reboots_a_day,
@@ -83,7 +94,7 @@ class LifeController:
         live = {IncidentState.REPAIRING, IncidentState.VERIFYING, IncidentState.PROBATION}
         if self._plan.remedies:
             live.add(IncidentState.DRAINED)
-        incidents = [i for i in self._ledger.open() if i.state in live and i.held_by is None]
+        incidents = [i for i in self._ledger.open(states=live) if i.held_by is None]
         if not incidents:
             return
         nodes = {node.name: node for node in self._slurm.nodes()}
@@ -98,9 +109,7 @@ class LifeController:
                 continue
             try:
                 with self._ledger.one_refusal_stops_one(incident, incident.state.value):
-                    self._live(incident, node)
-            except TakenOver as taken:
-                self._ledger.tell("node.taken-over", incident, {"kept": taken.reason}, key=taken.reason)
+                    self._live_or_leave(incident, node)
             except SlurmUnavailable:
                 raise
             except GpuaasError as error:
@@ -142,15 +151,37 @@ class LifeController:
         Args:
             incident: as it was before.
         """
-        self._ledger.store.delete_node_limit(incident.node, LimitKind.PROBATION)
+        if not any(other.id != incident.id and other.state in _BOUND for other in self._ledger.open(incident.node)):
+            self._ledger.store.delete_node_limit(incident.node, LimitKind.PROBATION)
         if incident.state is IncidentState.VERIFYING:
-            self._sweep_due = True  # should Slurm not answer now
-            self._verifier.clear(incident)
+            try:
+                self._verifier.clear(incident)
+            except (SlurmRefused, SlurmUnavailable) as error:  # a job is still ending there, say
+                self._sweep_due = True
+                log.info("life.cleared-later", incident=incident.id, why=error.message)
 
     # -- One incident
 
+    def _live_or_leave(self, incident: Incident, node: Node) -> None:
+        try:
+            self._live(incident, node)
+        except TakenOver as taken:
+            self._ledger.tell("node.taken-over", incident, {"kept": taken.reason}, key=taken.reason)
+            if incident.state is IncidentState.VERIFYING and not self._settings.shadow:
+                # The good node beside it must not wait for whoever works on this one.
+                self._verifier.clear(incident)
+                self._ledger.change(
+                    incident,
+                    "node.drained",
+                    {"kept": taken.reason},
+                    state=IncidentState.DRAINED,
+                    cause=f"Taken over in the middle of its tests: {taken.reason}",
+                )
+
     def _live(self, incident: Incident, node: Node) -> None:
         if node.draining and not is_reason_of(node.reason, incident):
+            raise TakenOver(node)
+        if incident.state is IncidentState.REPAIRING and is_down_for_a_person(node, incident):
             raise TakenOver(node)
         if self._settings.shadow:
             step = next_step(incident, self._seen(incident, node), self._plan, self._ledger.clock.now())
@@ -165,6 +196,10 @@ class LifeController:
             seen = self._verification(incident, node)
         else:
             seen = self._seen(incident, node)
+        if incident.state is IncidentState.PROBATION and node.draining and not seen.fault_since:
+            # It was resumed to be tested: slurmctld was killed and has forgotten that.
+            self._resume(incident)
+            return
         step = next_step(incident, seen, self._plan, self._ledger.clock.now())
         if step is not None:
             self._take(incident, step, seen)
@@ -175,18 +210,22 @@ class LifeController:
             past = [attempt for one in store.incidents(node=incident.node, limit=50) for attempt in one.attempts]
             return Seen(node=node, reboots=reboots(past, now))
         since = on_probation_since(store, incident) if incident.state is IncidentState.PROBATION else None
-        fault = since is not None and fault_since(store, incident, since)
+        fault = since is not None and fault_since(store, incident, since, self._overrides)
         return Seen(node=node, fault_since=fault, on_probation_since=since)
 
     def _keep_out(self, incident: Incident, node: Node) -> None:
         """After a reboot Slurm has the node DOWN only, which ReturnToService may take back by itself."""
         if not node.draining and node.out_by_hand and is_reason_of(node.reason, incident):
-            self._drain(incident)
+            self._drain(incident, node)
 
-    def _drain(self, incident: Incident) -> None:
-        reason = drain_reason(incident)
+    def _drain(self, incident: Incident, node: Node) -> None:
+        reason = reason_over(node, incident)
         with self._ledger.journaled("drain", incident.node, {"incident": incident.id, "reason": reason}):
             self._slurm.drain([incident.node], reason)
+
+    def _resume(self, incident: Incident) -> None:
+        with self._ledger.journaled("resume", incident.node, {"incident": incident.id, "for": "probation"}):
+            self._slurm.resume([incident.node])
 
     def _repair(self, incident: Incident, node: Node) -> Seen:
         attempt = incident.attempts[-1]
@@ -215,13 +254,14 @@ class LifeController:
     def _verification(self, incident: Incident, node: Node) -> Seen:
         verification = incident.verification
         assert verification is not None  # written with the state
-        fault = fault_since(self._ledger.store, incident, verification.begun_at)
+        fault = fault_since(self._ledger.store, incident, verification.begun_at, self._overrides)
         if verification.passed is None:
             verdict = self._verifier.look(incident, verification)
             ended = None if verdict.passed is None else self._ledger.clock.now()
             changed = verification.model_copy(
                 update={
                     "jobs": verdict.jobs,
+                    "said": dict(verdict.said),
                     "detail": verdict.detail[:500],
                     "passed": verdict.passed,
                     "ended_at": ended,
@@ -251,6 +291,8 @@ class LifeController:
             changes["verification"] = new_verification(step, now)
         if incident.state is IncidentState.VERIFYING:
             self._end_verification(incident, step)
+            if step.after is IncidentState.DRAINED:
+                changes["unproven_since"] = now  # Slurm may still lose that drain
         if incident.state is IncidentState.PROBATION:
             self._ledger.store.delete_node_limit(incident.node, LimitKind.PROBATION)
         action = "incident.close" if step.after is IncidentState.CLOSED else f"node.{step.after}"
@@ -263,8 +305,9 @@ class LifeController:
     def _end_verification(self, incident: Incident, step: Step) -> None:
         """Before the reservation goes, the node has what bounds it from then on."""
         if step.after is IncidentState.DRAINED:
-            if not any(node.draining for node in self._slurm.nodes() if node.name == incident.node):
-                self._drain(incident)
+            for node in self._slurm.nodes():
+                if node.name == incident.node and not node.draining:
+                    self._drain(incident, node)
         elif step.after is IncidentState.PROBATION:
             self._ledger.store.put_node_limit(
                 NodeLimit(
@@ -279,18 +322,28 @@ class LifeController:
 
     def _sweep(self) -> None:
         """What a close or a crash left: reservations of nodes that are not being verified, limits without probation."""
-        for incident_id in self._verifier.leftovers():
-            incident = self._ledger.store.incident(incident_id)
+        self._sweep_due = False  # first: who asks for one meanwhile gets one
+        try:
+            for incident_id in self._verifier.leftovers():
+                self._sweep_one(incident_id)
+        except SlurmUnavailable:
+            self._sweep_due = True
+            raise
+        on_probation = {i.node for i in self._ledger.open() if i.state in _BOUND}
+        for limit in self._ledger.store.node_limits():
+            if limit.kind is LimitKind.PROBATION and limit.node not in on_probation:
+                self._ledger.store.delete_node_limit(limit.node, limit.kind)
+
+    def _sweep_one(self, incident_id: str) -> None:
+        incident = self._ledger.store.incident(incident_id)
+        try:
             if incident is None:
                 self._verifier.delete(incident_id)
             elif incident.state is not IncidentState.VERIFYING:
                 self._verifier.clear(incident)
-        bound = {IncidentState.PROBATION, IncidentState.VERIFYING}
-        on_probation = {i.node for i in self._ledger.open() if i.state in bound}
-        for limit in self._ledger.store.node_limits():
-            if limit.kind is LimitKind.PROBATION and limit.node not in on_probation:
-                self._ledger.store.delete_node_limit(limit.node, limit.kind)
-        self._sweep_due = False
+        except SlurmRefused as refusal:  # the others go on; this one is tried again
+            self._sweep_due = True
+            log.info("life.cleared-later", incident=incident_id, why=refusal.message)
 
 
 def _ended(incident: Incident, seen: Seen, ledger: IncidentLedger) -> tuple[RepairAttempt, ...]:

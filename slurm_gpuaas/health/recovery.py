@@ -34,7 +34,7 @@ from slurm_gpuaas.health import recovery_rules as rules
 from slurm_gpuaas.health.ledger import ACTOR, Evidence, IncidentLedger
 from slurm_gpuaas.health.recovery_rules import ON_NODES, Place, Stock
 from slurm_gpuaas.slurm.protocols import Controller, SlurmRefused
-from slurm_gpuaas.slurm.records import JobChange
+from slurm_gpuaas.slurm.records import JobChange, Reservation
 
 CONTROLLER: Final = "recovery"
 """Name in the journal of effects."""
@@ -104,6 +104,7 @@ class _Parts:
     spares: SpareNodes
     partitions: Callable[[], Mapping[PartitionName, Collection[NodeName]]]
     places: Callable[[], Mapping[NodeName, Place]]
+    limits: Callable[[], Mapping[NodeName, int]]
     now: Callable[[], datetime]
 
 
@@ -113,6 +114,7 @@ class Recovery:
     pins: None where nobody may be given nodes: every job is queued again like any other.
     partitions: nodes of each partition that the policy declares.
     places: pod and leaf group of each node.
+    limits: most nodes of a job that may have one of these nodes.
     requeued: called when a job waits again that is nobody's in hand: whoever places jobs need not wait for its turn.
     wake: called when there is something for `tick` to do.
     ended: called when spares may have been used.
@@ -128,6 +130,7 @@ class Recovery:
         spares: SpareNodes | None = None,
         partitions: Callable[[], Mapping[PartitionName, Collection[NodeName]]] = dict,
         places: Callable[[], Mapping[NodeName, Place]] = dict,
+        limits: Callable[[], Mapping[NodeName, int]] = dict,
         requeued: Callable[[], None] = lambda: None,
         wake: Callable[[], None] = lambda: None,
         ended: Callable[[], None] = lambda: None,
@@ -143,6 +146,7 @@ class Recovery:
             spares=self._spares,
             partitions=partitions,
             places=places,
+            limits=limits,
             now=ledger.clock.now,
         )
         self._requeued = requeued
@@ -220,7 +224,7 @@ class Recovery:
             return
         why_plain = "It was let go before." if len(known) > len(earlier) else picture.goes_plainly(job)
         if not why_plain:
-            avoid = frozenset(job.excluded_nodes).union(*(one.lost for one in earlier))
+            avoid = picture.kept_from(len(job.nodes)).union(job.excluded_nodes, *(one.lost for one in earlier))
             spares = picture.stock.replace(job, lost, of=len(job.nodes), avoid=avoid)
             if spares is not None:
                 kept = tuple(node for node in job.nodes if node not in lost)
@@ -243,7 +247,7 @@ class Recovery:
         bad = [node for node in record.nodes if not picture.serves(node, record)]
         if job is None or job.state.ended or not bad:
             return
-        avoid = frozenset((*job.excluded_nodes, *record.lost))
+        avoid = picture.kept_from(len(record.nodes)).union(job.excluded_nodes, record.lost)
         spares = picture.stock.replace(job, bad, of=len(record.nodes), avoid=avoid)
         if spares is None:
             self._let_go(record, job, f"No node is there for {fold_nodes(bad)}: {what}.")
@@ -285,6 +289,13 @@ class Recovery:
             return True
         if record.state is RecoveryState.HOLDING:
             return False
+        if job.state in ON_NODES and job.restarts > record.restarts:
+            self._finish(record, job)  # also where Slurm requeued it by itself and was quicker
+            return True
+        if job.state in ON_NODES and record.state in {RecoveryState.REQUEUED, RecoveryState.PLACED}:
+            # slurmctld was killed and has forgotten that it was requeued, and maybe what kept its nodes.
+            self._write(replace(record, state=RecoveryState.PROMISED))
+            return True
         if self._ledger.clock.now() - record.begun_at > self._settings.patience and job.state not in ON_NODES:
             seconds = self._settings.patience.total_seconds()
             self._let_go(record, job, f"It did not start on its nodes in {seconds:.0f} s ({job.reason}).")
@@ -292,7 +303,11 @@ class Recovery:
         return False
 
     def _keep(self, record: Record, picture: _Picture) -> None:
-        reservation = rules.reservation_for(record, self._ledger.clock.now(), 2 * self._settings.patience)
+        now = self._ledger.clock.now()
+        present = picture.reservations.get(self._name(record))
+        # Of one that has begun the start cannot move: it was made before a crash, or for nodes of which one broke.
+        start = now.replace(microsecond=0) if present is None else present.start
+        reservation = rules.reservation_for(record, start, until=now + 2 * self._settings.patience)
         self._put(record.job_id, reservation.name, lambda: self._slurm.put_reservation(reservation))
         self._spares.give(record.spares)
         self._write(replace(record, state=RecoveryState.KEPT))
@@ -362,10 +377,6 @@ class Recovery:
 
     def _see(self, record: Record, picture: _Picture) -> None:
         job = picture.jobs[record.job_id]
-        if job.state in ON_NODES:
-            if job.restarts > record.restarts:
-                self._finish(record, job)
-            return
         if any(not picture.serves(node, record) for node in record.nodes):
             self._again(record, picture, "it broke, or another job was quicker")
         elif job.eligible is not None and job.eligible > (now := self._ledger.clock.now()) + SOON:
@@ -406,6 +417,7 @@ class Recovery:
         """The job waits like any other, without nodes of ours."""
         if job.state in ON_NODES and job.restarts == record.restarts:
             self._put(job.id, "requeue", lambda: self._slurm.requeue(job.id, restarts=job.restarts))
+            self._note_requeue(record)
         elif job.state is JobState.PENDING and job.reservation == self._name(record):
             change = self._pins.take(job) if self._pins else JobChange()
             self._put(job.id, "let-go", lambda: self._slurm.update_job(job.id, replace(change, reservation="")))
@@ -424,10 +436,13 @@ class Recovery:
         mine = {rules.reservation_name(job) for job in self._open()}
         stray = [one.name for one in self._slurm.reservations() if one.name.startswith(rules.PREFIX)]
         for name in sorted(set(stray) - mine):
-            for job in self._slurm.jobs():
-                if job.reservation == name and not job.state.ended:
-                    self._slurm.update_job(job.id, JobChange(reservation=""))
-            self._slurm.delete_reservation(name)
+            try:
+                for job in self._slurm.jobs():
+                    if job.reservation == name and not job.state.ended:
+                        self._slurm.update_job(job.id, JobChange(reservation=""))
+                self._slurm.delete_reservation(name)
+            except SlurmRefused as refusal:  # it runs out by itself; what is under way must not wait for it
+                log.warning("recovery.stray-stays", reservation=name, refusal=refusal.message)
         self._tidied = True
 
     # -- Writing down
@@ -448,7 +463,8 @@ class Recovery:
         self, record: Record, action: str = "", incident: Incident | None = None, evidence: Evidence | None = None
     ) -> None:
         """To the store, then to memory; with an audit entry and the incident's list of jobs where that is new."""
-        with self._ledger.store.transaction():
+        # The lock first, as everybody who needs both: the store lets one write at a time, too.
+        with self._ledger.lock, self._ledger.store.transaction():
             self._ledger.store.put_recovery(record)
             if incident is not None and action == "job.requeue":
                 jobs = self._ledger.get(incident.id).requeued_jobs
@@ -533,9 +549,21 @@ class _Picture:
         usable = node is not None and node.usable and name not in self._lost
         return usable and not self._staying.get(name, set()) - {record.job_id}
 
+    def kept_from(self, size: int) -> frozenset[NodeName]:
+        """Nodes that take no job of so many nodes: on probation, or lemons."""
+        return frozenset(name for name, largest in self._limits.items() if size > largest)
+
+    @cached_property
+    def _limits(self) -> Mapping[NodeName, int]:
+        return self._parts.limits()
+
     @cached_property
     def nodes(self) -> Mapping[NodeName, Node]:
         return {node.name: node for node in self._parts.slurm.nodes()}
+
+    @cached_property
+    def reservations(self) -> Mapping[str, Reservation]:
+        return {one.name: one for one in self._parts.slurm.reservations()}
 
     @cached_property
     def places(self) -> Mapping[NodeName, Place]:
@@ -551,7 +579,7 @@ class _Picture:
         jobs = list(self.jobs.values())
         if self._parts.pins is not None:
             taken.update(node for nodes in self._parts.pins.promised(jobs).values() for node in nodes)
-        for one in self._parts.slurm.reservations():
+        for one in self.reservations.values():
             if one.nodes:
                 taken.update(set(expand_nodes(one.nodes)) - self.spares)
         now = self._parts.now()

@@ -55,12 +55,12 @@ def reservation_name(job: JobId) -> str:
     return f"{PREFIX}{job}"
 
 
-def reservation_for(recovery: Recovery, now: datetime, lasts: timedelta) -> Reservation:
+def reservation_for(recovery: Recovery, start: datetime, *, until: datetime) -> Reservation:
     """Keeps the nodes of a recovery for the job, which names it, and for nobody else."""
     return Reservation(
         name=reservation_name(recovery.job_id),
-        start=now.replace(microsecond=0),
-        duration=lasts,
+        start=start,
+        duration=until.replace(microsecond=0) - start,
         users=(recovery.user,),
         nodes=fold_nodes(recovery.nodes),
         flags=KEEPS,

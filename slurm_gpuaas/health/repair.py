@@ -20,7 +20,7 @@ import httpx2
 
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.incidents import Incident, Remedy, RepairAttempt, RepairOutcome
-from slurm_gpuaas.domain.nodes import Node, NodeFlag
+from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
 from slurm_gpuaas.health.incidents import drain_reason
 from slurm_gpuaas.slurm.protocols import Controller
 
@@ -211,7 +211,9 @@ class SlurmReboot:
             return Report(RepairOutcome.DONE, f"booted {node.booted:%Y-%m-%d %H:%M:%S} UTC")
         if self._clock.now() - begun >= self._limit:
             return Report(RepairOutcome.FAILED, f"not back within {self._limit.total_seconds():g} s")
-        if "asked Slurm" not in order.attempt.detail and NodeFlag.REBOOT not in node.flags:
+        # Asked again where slurmctld was killed and has forgotten it: it says in the reason what it has begun.
+        forgotten = node.base is not NodeBase.DOWN and "reboot issued" not in node.reason
+        if NodeFlag.REBOOT not in node.flags and (forgotten or "asked Slurm" not in order.attempt.detail):
             self._slurm.reboot(order.incident.node, drain_reason(order.incident))
         return Report(RepairOutcome.RUNNING, "asked Slurm to reboot")
 
@@ -246,12 +248,12 @@ class TicketShop:
 
     def _post(self, order: Order) -> Ended:
         headers = {"Idempotency-Key": order.key}
-        if token := self._token():
-            headers["Authorization"] = f"Bearer {token}"
         try:
+            if token := self._token():
+                headers["Authorization"] = f"Bearer {token}"
             with httpx2.Client(transport=self._transport, timeout=10.0, trust_env=False) as client:
                 answer = client.post(self._url, json=ticket(order), headers=headers)
-        except httpx2.HTTPError as error:
+        except (OSError, UnicodeError, httpx2.HTTPError) as error:  # its token file cannot be read, or nobody answers
             return Ended(None, f"{type(error).__name__}: {error}"[:_DETAIL])
         return Ended(0 if answer.is_success else 1, f"HTTP {answer.status_code} {_line(answer.text)}"[:_DETAIL].strip())
 

@@ -202,6 +202,7 @@ class Replay:
             name = NodeName(node) if node is not None else self._node
             if not isinstance(line, str):
                 return None
+            line = line.encode("utf-8", "replace").decode("utf-8")  # JSON can spell what is no text
             if at is None:
                 moment, booted = self._times.of(line)
             else:
@@ -351,9 +352,12 @@ class Replay:
         yield from self._times.assumptions()
         yield "A node that left service is back when its log shows a new boot; nobody puts one back by hand."
         if len(self._nodes) > 1:
-            yield "Of the circuit breaker only the count is looked at: a log tells neither leaf groups nor all nodes."
+            yield "Of the circuit breaker only the count is looked at: no log tells of leaf groups and all nodes."
         if self._pids:
             yield "Lines name no jobs: each process stands for a job of its own."
+        by_users = tuple(f"repeat rule {rule.name}:" for rule in self._policy.rules if rule.different_users)
+        if any(one.rule.startswith(by_users) for one in self._done.values()):
+            yield "Lines name no users: errors that any user can cause are taken to be of different ones."
         if self._bad:
             yield f"{self._bad:,} lines are no such JSON object as `--help` shows, and were left out."
 

@@ -99,7 +99,8 @@ class Spares:
     count: in each partition; None = as many as its failures ask for.
     partitions: those that spares may be kept in.
     places: pod and leaf group of each node.
-    promised: nodes that jobs which lost theirs are about to get.
+    promised: nodes that waiting jobs were given, or that jobs which lost theirs are about to get.
+    limited: nodes that take no large job: who loses a node has one.
     """
 
     name = "spares"
@@ -113,6 +114,7 @@ class Spares:
         partitions: Callable[[], Sequence[SparePartition]],
         places: Callable[[], Mapping[NodeName, Place]],
         promised: Callable[[], frozenset[NodeName]],
+        limited: Callable[[], Collection[NodeName]] = frozenset,
     ) -> None:
         self._slurm = slurm
         self._ledger = ledger
@@ -120,8 +122,10 @@ class Spares:
         self._partitions = partitions
         self._places = places
         self._promised = promised
+        self._limited = limited
         self._lock = threading.Lock()
-        self._nodes: frozenset[NodeName] = frozenset()
+        self._nodes: frozenset[NodeName] | None = None
+        """As the reservation said last; None until it was read."""
         self._given: set[NodeName] = set()
         """Spares that were used since the last tick."""
         self._qos: tuple[QosName, ...] | None = None
@@ -131,7 +135,19 @@ class Spares:
         """Partitions of which it was told last that their pool is thin; None until that was read."""
 
     def nodes(self) -> frozenset[NodeName]:
-        """The spares; empty until the first tick."""
+        """The spares. A job may lose a node before the first tick: then Slurm is asked.
+
+        Raises:
+            SlurmUnavailable: it was not read yet, and cannot be.
+        """
+        if self._nodes is None:
+            with self._lock:
+                return self._read_once()
+        return self._nodes
+
+    def _read_once(self) -> frozenset[NodeName]:
+        if self._nodes is None:
+            self._nodes = self._kept_now()
         return self._nodes
 
     def standing(self) -> tuple[PartitionSpares, ...]:
@@ -141,14 +157,15 @@ class Spares:
     def give(self, nodes: Collection[NodeName]) -> None:
         """They are spares no longer; the next tick looks for others."""
         with self._lock:
-            given = self._nodes.intersection(nodes)
+            known = self._read_once()
+            given = known.intersection(nodes)
             present = self._present() if given else None
             if present is None:
                 return
             self._given.update(given)
-            self._nodes -= given
-            if self._nodes:
-                self._slurm.put_reservation(replace(present, nodes=fold_nodes(self._nodes)))
+            self._nodes = left = known - given
+            if left:
+                self._slurm.put_reservation(replace(present, nodes=fold_nodes(left)))
             else:
                 self._delete()
 
@@ -223,14 +240,14 @@ class Spares:
         return observed, store.incidents(since=now - observed, limit=100_000)
 
     def _closed(self) -> frozenset[NodeName]:
-        """Nodes that are somebody else's: promised to a job that lost some, or in another reservation."""
+        """Nodes that are none for us: promised to a job, kept from large ones, or in another reservation."""
         reserved = (
             node
             for one in self._slurm.reservations()
             if one.nodes and one.name != RESERVATION
             for node in expand_nodes(one.nodes)
         )
-        return self._promised().union(reserved)
+        return self._promised().union(self._limited(), reserved)
 
     def _warn(self, standing: Sequence[PartitionSpares]) -> None:
         """Once when a pool gets thin, and once when it is not any more, also over a restart."""

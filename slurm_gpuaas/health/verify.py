@@ -11,12 +11,12 @@ a submission does not submit twice.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
-from slurm_gpuaas.domain.errors import GpuaasError
+from slurm_gpuaas.domain.errors import GpuaasError, Unavailable
 from slurm_gpuaas.domain.incidents import Incident, Verification
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState
 from slurm_gpuaas.domain.names import NodeName
@@ -28,6 +28,7 @@ from slurm_gpuaas.slurm.protocols import Controller, SlurmRefused
 from slurm_gpuaas.slurm.records import Reservation
 
 PREFIX: Final = "gpuaas-verify-"
+PASSED: Final = "passed"
 SKIPPED: Final = 77
 """Exit status of a test that cannot run here, as automake has it; it says why in its output."""
 _FOR_EVER: Final = timedelta(days=365)
@@ -61,6 +62,8 @@ class Verdict:
     passed: bool | None
     jobs: tuple[JobId, ...]
     detail: str
+    said: Mapping[str, str] = field(default_factory=dict)
+    """Of tests that have ended well: slurmctld forgets their jobs while others still run."""
 
 
 Submit = Callable[[str, Sequence[str]], JobId]
@@ -99,7 +102,7 @@ class Verifier:
         """
         if self._ledger.clock.now() - verification.begun_at >= self._settings.limit:
             minutes = self._settings.limit.total_seconds() / 60
-            return Verdict(False, verification.jobs, f"not done within {minutes:g} min")
+            return Verdict(False, verification.jobs, f"not done within {minutes:g} min", verification.said)
         nodes = self._reserved(incident, verification)
         self._resume(incident)
         return self._run(incident, verification, nodes)
@@ -108,11 +111,11 @@ class Verifier:
         """End what is left of an incident's tests: jobs, then the reservation. If the node is not drained by now, it is
         in service after this."""
         name = _reservation(incident)
-        if not any(one.name == name for one in self._slurm.reservations()):
-            return
         for job in self._own_jobs(f"{PREFIX}{incident.id}-"):
             if not job.state.ended:
                 self._slurm.cancel(job.id)
+        if not any(one.name == name for one in self._slurm.reservations()):
+            return
         with self._ledger.journaled("reservation.delete", name, {"incident": incident.id, "node": incident.node}):
             self._slurm.delete_reservation(name)
 
@@ -187,8 +190,8 @@ class Verifier:
         known = {job.name.removeprefix(prefix): job for job in self._own_jobs(prefix)}
         jobs: list[JobId] = []
         said: list[str] = []
+        ended = dict(verification.said)
         waiting = False
-        passed = 0
         for name in verification.tests:
             test = self._settings.tests.get(name)
             if test is None:
@@ -198,24 +201,24 @@ class Verifier:
                 said.append(f"{name} left out, no idle node beside it")
                 continue
             job = known.get(name)
-            if job is None:
+            if job is not None:
+                jobs.append(job.id)
+            if name in ended:
+                said.append(f"{name} {ended[name]}")
+            elif job is None:
                 jobs.append(self._start(incident, prefix + name, test, nodes[: test.nodes]))
                 waiting = True
-                continue
-            jobs.append(job.id)
-            if not job.state.ended:
+            elif not job.state.ended:
                 waiting = True
-            elif job.state is JobState.COMPLETED:
-                passed += 1
-                said.append(f"{name} passed")
-            elif job.state is JobState.FAILED and job.exit_code == SKIPPED:
-                said.append(f"{name} skipped itself")
+            elif well := _ended_well(job):
+                ended[name] = well
+                said.append(f"{name} {well}")
             else:
                 status = f", exit {job.exit_code}" if job.exit_code else ""
-                return Verdict(False, tuple(jobs), f"{name} {job.state.lower()}{status} (job {job.id})")
+                return Verdict(False, tuple(jobs), f"{name} {job.state.lower()}{status} (job {job.id})", ended)
         if waiting:
-            return Verdict(None, tuple(jobs), ", ".join(said))
-        return Verdict(bool(passed), tuple(jobs), ", ".join(said) or "there is no test")
+            return Verdict(None, tuple(jobs), ", ".join(said), ended)
+        return Verdict(PASSED in ended.values(), tuple(jobs), ", ".join(said) or "there is no test", ended)
 
     def _start(self, incident: Incident, name: str, test: Test, nodes: Sequence[NodeName]) -> JobId:
         options = [
@@ -231,8 +234,15 @@ class Verifier:
             "--chdir=/tmp",
             "--output=/dev/null",
         ]
+        try:
+            script = test.script.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise Unavailable(
+                f"The test {test.script} cannot be read: {error}.",
+                way_out="Put it back, or change health.verification.",
+            ) from None
         with self._ledger.journaled("verify", name, {"incident": incident.id, "node": incident.node}):
-            return self._submit(test.script.read_text(encoding="utf-8"), options)
+            return self._submit(script, options)
 
     def _own_jobs(self, prefix: str) -> Sequence[Job]:
         """Anybody may give a job such a name: only our own count."""
@@ -245,6 +255,13 @@ class TakenOver(GpuaasError):
     def __init__(self, node: Node) -> None:
         super().__init__(f"Node {node.name} is out of service for another reason: {node.reason}.")
         self.reason = node.reason
+
+
+def _ended_well(job: Job) -> str:
+    """How a test ended; empty when the node failed it."""
+    if job.state is JobState.COMPLETED:
+        return PASSED
+    return "skipped itself" if job.state is JobState.FAILED and job.exit_code == SKIPPED else ""
 
 
 def _reservation(incident: Incident) -> str:

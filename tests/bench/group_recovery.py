@@ -252,7 +252,8 @@ def spares_kept(instance: Instance) -> Iterator[None]:
     before = instance.path(CONFIG).read_text()
     config = yaml.safe_load(before)
     spares = {"nodes": 5, "interval": 1}
-    config["health"] = {**config.get("health", {}), "max_drains": 10 * RUNS, "spares": spares}
+    breaker = {"drains": 10 * RUNS, "share": 100, "per_leaf": 10 * RUNS}
+    config["health"] = {**config.get("health", {}), "breaker": breaker, "spares": spares}
     _restart_with(instance, yaml.safe_dump(config))
     try:
         yield

@@ -149,11 +149,13 @@ def test_a_limit_reaches_gate_and_hook_and_is_lifted_again(site: Site) -> None:
 
 def test_exclusions_that_the_hook_made_are_nobodys_wish(site: Site) -> None:
     site.http(ADMINISTRATOR).put(f"/api/v1/nodes/{NODE}/limit", json={"largest_job": 1, "reason": "because"})
-    site.controller.job_by_id[JobId(7)] = replace(make_job(7), excluded_nodes=(NODE, OTHER))
+    site.controller.job_by_id[JobId(7)] = replace(make_job(7, node_count=2), excluded_nodes=(NODE, OTHER))
+    site.controller.job_by_id[JobId(8)] = replace(make_job(8), excluded_nodes=(NODE,))
     site.tick("reading")
     site.tick("reading")
     since = EPOCH - timedelta(days=1)
-    assert [(one.node, one.job) for one in site.store.observations.exclusions(since=since)] == [(OTHER, 7)]
+    found = {(one.node, one.job) for one in site.store.observations.exclusions(since=since)}
+    assert found == {(OTHER, 7), (NODE, 8)}, "a job that is small enough excludes a node because its user wants it"
 
 
 def test_runs_on_nodes_are_counted_once_also_over_a_restart(site: Site) -> None:

@@ -27,6 +27,7 @@ from slurm_gpuaas.health.controller import HealthController, HealthSettings
 from slurm_gpuaas.health.intake import Intake
 from slurm_gpuaas.health.ledger import IncidentLedger
 from slurm_gpuaas.health.life import LifeController, LifeSettings
+from slurm_gpuaas.health.overrides import Override
 from slurm_gpuaas.health.recovery import Recovery
 from slurm_gpuaas.health.repair import Errands, Order, Report, Workshop
 from slurm_gpuaas.health.verify import Test, Verifier, VerifySettings
@@ -77,6 +78,7 @@ class LifeSite:
         settings: LifeSettings | None = None,
         health: HealthSettings | None = None,
         limits: BreakerLimits | None = None,
+        overrides: Sequence[Override] = (),
         script: Path,
     ) -> None:
         self.store = store
@@ -88,6 +90,7 @@ class LifeSite:
         self.settings = settings or LifeSettings(verifies=True, probation=timedelta(hours=4))
         self.health_settings = health or HealthSettings()
         self.limits = limits or BreakerLimits(share=100, per_leaf=100)
+        self.overrides = overrides
         self.leaves: dict[NodeName, str] = {}
         self.tests = {"quick": Test(script=script), "pair": Test(script=script, nodes=2)}
         self.exit_codes: dict[str, int] = {}
@@ -102,7 +105,7 @@ class LifeSite:
     def restart(self) -> None:
         self.ledger = ledger = IncidentLedger(self.store, self.clock)
         self.breaker = Breaker(store=self.store, clock=self.clock, limits=self.limits, leaves=lambda: self.leaves)
-        self.intake = Intake(ledger)
+        self.intake = Intake(ledger, overrides=self.overrides)
         self.life = LifeController(
             slurm=self.slurm,
             ledger=ledger,
@@ -115,6 +118,7 @@ class LifeSite:
             ),
             breaker=self.breaker,
             settings=self.settings,
+            overrides=self.overrides,
         )
         self.health = HealthController(
             slurm=self.slurm,
@@ -123,6 +127,7 @@ class LifeSite:
             breaker=self.breaker,
             settings=self.health_settings,
             released=self.life.release,
+            overrides=self.overrides,
         )
 
     def _submit(self, script: str, options: Sequence[str]) -> JobId:

@@ -420,6 +420,24 @@ def test_a_node_that_is_down_for_somebodys_reason_is_drained_under_that_reason(s
     assert (node.draining, node.reason) == (True, "board is on my desk, kim")
 
 
+def test_a_node_that_slurm_itself_set_down_is_drained_under_our_reason(site: Site) -> None:
+    site.slurm.node_by_name[NODE] = make_node(NODE, base=NodeBase.DOWN, reason="Not responding")
+    site.report(xid(79))
+    site.health.tick()
+    assert site.reason().startswith(f"gpuaas:{site.incident.id}:")
+
+
+def test_nodes_that_are_out_already_trip_no_breaker(store: Store) -> None:
+    site = Site(store, nodes=5, limits=BreakerLimits(drains=1, share=100))
+    names = sorted(site.slurm.node_by_name)
+    site.slurm.drain(names[:4], "cooling works, kim")
+    site.report(*(xid(79, node=node) for node in names))
+    site.health.tick()
+    assert site.breaker.trips() == ()
+    assert site.reason(names[4]).startswith("gpuaas:")
+    assert {site.reason(name) for name in names[:4]} == {"cooling works, kim"}
+
+
 def test_a_job_that_may_go_on_is_asked_once_for_a_checkpoint_and_requeued_after_the_wait(store: Store) -> None:
     wait = timedelta(minutes=10)
     site = Site(store, settings=HealthSettings(checkpoint_signal="USR1", checkpoint_wait=wait))

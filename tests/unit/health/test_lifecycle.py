@@ -19,12 +19,16 @@ from slurm_gpuaas.domain.incidents import (
     RepairAttempt,
     RepairOutcome,
 )
+from slurm_gpuaas.domain.jobs import JobState
 from slurm_gpuaas.domain.node_life import LimitKind
 from slurm_gpuaas.domain.nodes import NodeBase, NodeFlag
 from slurm_gpuaas.health import lifecycle
+from slurm_gpuaas.health.controller import LOST_WITHIN
 from slurm_gpuaas.health.incidents import drain_reason
 from slurm_gpuaas.health.life import LifeSettings
 from slurm_gpuaas.health.lifecycle import LifePlan, Seen, next_step
+from slurm_gpuaas.health.overrides import Override
+from slurm_gpuaas.slurm.protocols import SlurmRefused
 from tests.fakes import EPOCH, make_node
 from tests.unit.health.life_site import NODE, REBOOT, REPLACE, RESET, LifeSite
 
@@ -281,9 +285,110 @@ def test_a_node_put_back_by_hand_ends_its_repair(make_site: MakeSite) -> None:
     site = make_site()
     site.fault()
     site.until(REPAIRING)
+    site.clock.forward(LOST_WITHIN)
+    site.health.tick()
     site.slurm.resume([NODE])
-    site.tick()
+    site.health.tick()
     assert site.incident.state is CLOSED
+
+
+def forgotten(site: LifeSite) -> None:
+    """slurmctld was killed before it wrote down what it was told of the node last, and is back."""
+    site.slurm.node_by_name[NODE] = replace(site.slurm.node_by_name[NODE], flags=NodeFlag.NONE, reason="")
+
+
+def test_a_drain_that_slurm_lost_while_the_node_is_repaired_is_set_again(make_site: MakeSite) -> None:
+    site = make_site()
+    site.fault()
+    site.until(REPAIRING)
+    forgotten(site)
+    site.health.tick()
+    assert site.incident.state is REPAIRING
+    assert site.reason() == drain_reason(site.incident)
+    site.until(PROBATION)
+
+
+def test_a_drain_after_a_failed_verification_may_be_lost_too(make_site: MakeSite) -> None:
+    site = make_site(remedies=(RESET,), broken=(RESET,))
+    site.fault()
+    site.until(VERIFYING)
+    site.clock.forward(LOST_WITHIN)
+    site.until(RMA)
+    forgotten(site)
+    site.health.tick()
+    assert site.incident.state is RMA
+    assert site.reason() == drain_reason(site.incident)
+
+
+def test_a_resumption_that_slurm_lost_is_done_again_on_probation(make_site: MakeSite) -> None:
+    site = make_site()
+    site.fault()
+    site.until(PROBATION)
+    site.slurm.drain([NODE], drain_reason(site.incident))  # as it was before
+    site.life.tick()
+    assert site.in_service()
+    assert site.incident.state is PROBATION
+
+
+def test_a_fault_that_the_site_takes_for_none_fails_no_probation(make_site: MakeSite) -> None:
+    ours = Override(code=95, product=None, drain=Drain.NO, reason="known to be harmless here")
+    site = make_site()
+    site.fault(sequence=1)
+    site.until(PROBATION)
+    site.overrides = (ours,)
+    site.restart()
+    site.clock.forward(timedelta(minutes=1))
+    site.fault(sequence=2)
+    site.tick(2)
+    assert site.incident.state is PROBATION
+    assert site.in_service()
+
+
+def test_a_person_who_takes_a_node_down_under_its_test_keeps_the_reason(make_site: MakeSite) -> None:
+    site = make_site()
+    site.fault()
+    site.until(VERIFYING)
+    site.life.tick()
+    node = site.slurm.node_by_name[NODE]
+    site.slurm.node_by_name[NODE] = replace(node, base=NodeBase.DOWN, reason="on my desk, kim")
+    for job in site.slurm.job_by_id.values():
+        site.slurm.job_by_id[job.id] = replace(job, state=JobState.NODE_FAIL)
+    site.life.tick()
+    assert site.incident.state is DRAINED
+    site.tick(3)
+    assert site.reason() == "on my desk, kim"
+    assert site.slurm.node_by_name[NODE].draining
+
+
+def test_the_end_of_another_incident_lifts_no_limit(make_site: MakeSite) -> None:
+    site = make_site()
+    site.fault()
+    site.until(PROBATION)
+    other = site.incident.model_copy(update={"id": "other", "state": IncidentState.SUSPECT, "drain": Drain.REVIEW})
+    site.ledger.put_new(other, {})
+    site.health.close("other", actor="kim", reason="nothing")
+    assert [limit.node for limit in site.store.node_limits()] == [NODE]
+
+
+def test_a_reservation_that_slurm_keeps_for_now_holds_up_nobody_and_goes_later(make_site: MakeSite) -> None:
+    site = make_site()
+    site.fault()
+    site.until(VERIFYING)
+    site.life.tick()
+    refuse = True
+
+    def refused(method: str) -> None:
+        if method == "delete_reservation" and refuse:
+            raise SlurmRefused("Requested reservation is in use.")
+
+    site.slurm.before = refused
+    closed = site.health.close(site.incident.id, actor="kim", reason="fine")
+    assert closed.state is CLOSED
+    site.life.tick()
+    assert site.slurm.reservation_by_name
+    refuse = False
+    site.life.tick()
+    assert site.slurm.reservation_by_name == {}
 
 
 def test_shadow_mode_says_what_it_would_do_and_does_nothing(make_site: MakeSite) -> None:

@@ -60,6 +60,8 @@ def test_1_an_administrator_drains_over_our_drain_before_the_node_is_tested(make
     assert site.reason() == "not this one, kim"
     assert site.submitted == []
     assert "node.taken-over" in site.actions()
+    assert site.incident.state is IncidentState.DRAINED, "it waits for kim"
+    assert site.slurm.reservation_by_name == {}, "the good node beside it does not"
 
 
 def test_2_our_return_comes_after_a_second_fault_of_the_same_node(make_site: MakeSite) -> None:

@@ -23,6 +23,7 @@ from slurm_gpuaas.health.recovery_rules import Candidate, Place, Stock
 from slurm_gpuaas.health.spares import RESERVATION, SparePartition, Spares
 from slurm_gpuaas.jobs.gate_rules import Pin
 from slurm_gpuaas.jobs.pins import GatePins
+from slurm_gpuaas.slurm.protocols import SlurmRefused
 from slurm_gpuaas.store import Store
 from slurm_gpuaas.store.engine import open_engine
 from tests.fakes import EPOCH, FakeClock, FakeController, make_job, make_node
@@ -52,6 +53,7 @@ class Site:
     def restart(self) -> None:
         self.ledger = IncidentLedger(self.store, self.clock)
         self.spares = FixedSpares(self.spare_names)
+        self.limits: dict[NodeName, int] = {}
         self.recovery = Recovery(
             slurm=self.slurm,
             ledger=self.ledger,
@@ -60,6 +62,7 @@ class Site:
             spares=self.spares,
             partitions=lambda: {OWN: NODES},
             places=lambda: PLACES,
+            limits=lambda: self.limits,
             requeued=self._count,
         )
 
@@ -249,6 +252,7 @@ def test_a_node_that_breaks_while_the_job_is_brought_back_is_replaced_too(site: 
     site.lose("b200-002")
     site.recovery.tick()
     site.slurm.job_by_id[JOB] = replace(site.job(), node_count=1)  # as Slurm says for a moment after a requeue
+    site.clock.forward(timedelta(seconds=1))
     site.lose("b200-003")
     site.carry_on()
     assert set(site.job().nodes) >= set(expand_nodes("b200-[001,004]"))
@@ -365,6 +369,80 @@ def test_a_node_that_cost_it_a_run_before_is_not_given_to_it_again(site: Site) -
     assert site.job().nodes == expand_nodes("b200-[001,003,012]"), "b200-002 is back, and nearer"
 
 
+def test_a_node_on_probation_is_not_given_to_a_large_job(site: Site) -> None:
+    site.limits = {NodeName("b200-004"): 1}
+    site.run(JOB, "b200-[001-003]")
+    site.lose("b200-002")
+    assert site.record().spares == (NodeName("b200-012"),)
+
+
+def test_a_requeue_that_slurmctld_forgot_is_done_again(site: Site) -> None:
+    site.run(JOB, "b200-[001-003]")
+    before = site.job()
+    site.lose("b200-002")
+    nodes = dict(site.slurm.node_by_name)
+    site.recovery.tick()
+    assert site.record().state is RecoveryState.PLACED
+    # It was killed before it wrote any of that down.
+    site.slurm.job_by_id[JOB] = before
+    site.slurm.node_by_name.update(nodes)
+    site.slurm.reservation_by_name.clear()
+    site.carry_on(6)
+    assert site.job().nodes == expand_nodes("b200-[001,003-004]")
+    assert site.record().state is RecoveryState.DONE
+    assert site.slurm.reservation_by_name == {}
+
+
+def test_a_job_that_slurm_itself_requeued_and_started_is_left_where_it_runs(site: Site) -> None:
+    site.run(JOB, "b200-[001-003]")
+    site.run(8, "b200-004", qos="burst-haein-own")
+    site.lose("b200-002")
+    site.slurm.requeue(JOB)
+    site.slurm.start(JOB, expand_nodes("b200-[005-007]"))
+    site.carry_on()
+    assert site.job().restarts == 1
+    assert site.job(8).state is JobState.RUNNING
+    assert site.recovery.in_hand() == frozenset()
+    assert (site.record().state, site.record().why) == (RecoveryState.LET_GO, "It runs on b200-[005-007] instead.")
+    assert site.slurm.reservation_by_name == {}
+
+
+def test_a_stray_keep_that_slurm_does_not_delete_holds_nothing_up(site: Site) -> None:
+    site.run(JOB, "b200-[001-003]")
+    site.lose("b200-002")
+    site.recovery.tick()
+    stray = replace(site.slurm.reservation_by_name[KEPT], name="gpuaas-recover-99")
+    site.slurm.reservation_by_name[stray.name] = stray
+    site.restart()
+    delete = site.slurm.delete_reservation
+
+    def refuse(name: str) -> None:
+        if name == stray.name:
+            raise SlurmRefused("Requested reservation is in use.")
+        delete(name)
+
+    site.slurm.delete_reservation = refuse  # type: ignore[method-assign]
+    site.carry_on()
+    assert site.record().state is RecoveryState.DONE
+
+
+def test_the_ledgers_lock_is_taken_before_the_stores(site: Site) -> None:
+    """Reports take them in this order; the other way round each would wait for the other."""
+    put, owned = site.store.put_recovery, []
+
+    def watched(record: Record) -> None:
+        owned.append(site.ledger.lock._is_owned())  # type: ignore[attr-defined]
+        put(record)
+
+    site.store.put_recovery = watched  # type: ignore[method-assign,assignment]
+    site.run(JOB, "b200-001")
+    site.run(8, "b200-[002-003]")
+    site.lose("b200-001", "b200-002")
+    site.carry_on()
+    assert len(owned) > 3
+    assert all(owned)
+
+
 def _kill_points() -> list[tuple[str, int, bool]]:
     """Every write of a recovery, killed before it reached Slurm and after."""
     writes = [("put_reservation", 1), ("requeue", 1), ("requeue", 2), ("update_job", 1), ("update_job", 2)]
@@ -395,6 +473,7 @@ def test_a_daemon_killed_at_any_step_is_carried_on_by_the_next(
         killed = True
     site.slurm.after = site.slurm.before = lambda method: None
     assert killed, f"{method} was not called {number} times: this shows nothing"
+    site.clock.forward(timedelta(seconds=2))
     site.restart()
     site.lose("b200-002")  # the incident is still draining: the controller asks again
     site.carry_on(6)

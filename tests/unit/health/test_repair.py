@@ -191,6 +191,19 @@ def test_slurm_reboots_once_and_the_later_boot_is_the_proof(clock: FakeClock) ->
     assert slurm.calls.count("reboot") == 1
 
 
+def test_a_reboot_that_slurmctld_forgot_is_asked_for_again(clock: FakeClock) -> None:
+    slurm = FakeController([make_node(NODE)], clock=clock)
+    slurm.reboots_at_once = False
+    slurm.drain([NODE], drain_reason(INCIDENT))
+    before = slurm.node_by_name[NODE]
+    shop = SlurmReboot(slurm, limit=timedelta(minutes=30), clock=clock)
+    clock.forward(timedelta(seconds=10))
+    asked = shop.ask(order(Remedy.REBOOT, slurm=slurm))
+    slurm.node_by_name[NODE] = before
+    shop.ask(order(Remedy.REBOOT, slurm=slurm, detail=asked.detail))
+    assert slurm.calls.count("reboot") == 2
+
+
 def test_a_node_that_does_not_come_back_is_a_failed_reboot(clock: FakeClock) -> None:
     slurm = FakeController([make_node(NODE)], clock=clock)
     slurm.reboots_at_once = False
@@ -226,6 +239,22 @@ def test_a_ticket_is_posted_until_somebody_takes_it(clock: FakeClock) -> None:
     body = json.loads(seen[0].content)
     assert (body["node"], body["serials"]) == ("b200-001", ["1650000000001"])
     assert "Fault: XID 95 Uncontained memory error, GPU 3." in body["text"]
+
+
+def test_a_token_that_cannot_be_read_is_said_and_tried_again(clock: FakeClock, tmp_path: Path) -> None:
+    later = Later()
+    shop = TicketShop(
+        "https://tickets.example.org/hook",
+        token=lambda: (tmp_path / "token").read_text(),
+        limit=timedelta(days=1),
+        errands=Errands(spawn=later),
+        clock=clock,
+    )
+    shop.ask(order(Remedy.REPLACE))
+    later.all()
+    report = shop.ask(order(Remedy.REPLACE))
+    assert report.outcome is RUNNING
+    assert report.detail.startswith("FileNotFoundError")
 
 
 def test_a_real_program_is_run_without_a_shell_and_its_last_line_kept(tmp_path: Path) -> None:

@@ -85,6 +85,10 @@ def test_processes_stand_for_jobs_when_lines_name_none() -> None:
     assert any("each process stands for a job" in one for one in report.assumptions)
 
 
+def test_a_line_that_is_no_text_is_read_all_the_same() -> None:
+    assert opened(run(json.dumps({"line": f"\ud800\n{xid(79)}"}))) == [("n1", "now", 1)]
+
+
 def test_a_job_at_fault_is_named_and_opens_nothing() -> None:
     lines = [told(f"2026-11-26T1{n}:00:00Z", node, 31, 7) for n, node in enumerate(("n1", "n2", "n3"))]
     report = run(*lines, *(told(f"2026-11-26T14:0{n}:00Z", "n1", 31, 8) for n in (0, 9)))

@@ -133,6 +133,7 @@ class Site:
         self.slurm = FakeController([make_node(node) for node in NODES], clock=self.clock)
         self.guaranteed = 6
         self.promised: frozenset[NodeName] = frozenset()
+        self.limited: frozenset[NodeName] = frozenset()
         self.spares = self.pool(3)
 
     def pool(self, count: int | None) -> Spares:
@@ -145,6 +146,7 @@ class Site:
             ],
             places=lambda: PLACES,
             promised=lambda: self.promised,
+            limited=lambda: self.limited,
         )
 
     @property
@@ -232,6 +234,14 @@ def test_a_spare_that_is_given_away_is_replaced_in_its_leaf_group(site: Site) ->
     assert site.kept == "b200-[001,007,010]"
 
 
+def test_a_node_that_takes_small_jobs_only_is_no_spare(site: Site) -> None:
+    site.spares.tick()
+    assert site.kept == "b200-[001,005,009]"
+    site.limited = frozenset([NodeName("b200-005")])
+    site.spares.tick()
+    assert site.kept == "b200-[001,006,009]"
+
+
 def test_what_grants_guarantee_is_never_kept_back(site: Site) -> None:
     site.guaranteed = 11
     site.spares.tick()
@@ -262,6 +272,14 @@ def test_the_end_of_a_thin_pool_is_told_by_the_next_daemon_too(site: Site) -> No
     site.spares = site.pool(3)
     site.spares.tick()
     assert site.warned() == ["spares.thin", "spares.enough"]
+
+
+def test_a_new_daemon_knows_the_spares_before_its_first_tick(site: Site) -> None:
+    site.spares.tick()
+    site.spares = site.pool(3)
+    assert site.spares.nodes() == set(expand_nodes("b200-[001,005,009]"))
+    site.spares.give([NodeName("b200-005")])
+    assert site.kept == "b200-[001,009]"
 
 
 def test_a_pool_that_is_kept_no_more_is_thin_no_more(site: Site) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from slurm_gpuaas.domain.errors import Unavailable
 from slurm_gpuaas.domain.incidents import IncidentState
 from slurm_gpuaas.domain.jobs import JobId, JobState
 from slurm_gpuaas.slurm.protocols import SlurmRefused
@@ -99,6 +100,27 @@ def test_a_job_of_the_same_name_by_somebody_else_counts_for_nothing(site: LifeSi
     site.exit_codes = {"quick": 1}
     site.until(DRAINED)
     assert len(site.submitted) == 2
+
+
+def test_a_test_whose_job_slurmctld_has_forgotten_is_not_run_again(site: LifeSite) -> None:
+    """It forgets ended jobs after five minutes (MinJobAge); others run longer."""
+    site.life.tick()
+    quick = next(job for job in site.slurm.job_by_id.values() if job.name.endswith("-quick"))
+    site.slurm.job_by_id[quick.id] = replace(quick, state=JobState.COMPLETED)
+    site.life.tick()
+    del site.slurm.job_by_id[quick.id]
+    site.until(PROBATION)
+    assert [name.rpartition("-")[2] for name in site.submitted] == ["quick", "pair"]
+    assert site.incident.verification is not None
+    assert site.incident.verification.detail == "quick passed, pair passed"
+
+
+def test_a_test_that_cannot_be_read_stops_its_node_alone(site: LifeSite) -> None:
+    site.tests["quick"].script.unlink()
+    with pytest.raises(Unavailable, match="cannot be read"):
+        site.life.tick()
+    site.tests["quick"].script.write_text("#!/bin/bash\n")
+    site.until(PROBATION)
 
 
 def test_tests_that_never_start_have_failed_at_the_limit(site: LifeSite) -> None:
