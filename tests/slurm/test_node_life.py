@@ -117,6 +117,8 @@ def test_a_node_comes_back_by_itself_after_repair_verification_and_probation(sit
     assert "gpu.3.lost 1" in site.instance.path(evidence).read_text(), "it was taken before the reset"
     assert json.loads(verification)["detail"] == "quick passed"
     assert site.rows("SELECT * FROM node_limit") == []
+    causes = site.rows("SELECT DISTINCT cause FROM node_outage WHERE node = 'b200-02'")
+    assert causes == [["fault"]], "its reset and its tests are part of the fault"
 
 
 def test_a_node_that_nothing_mends_ends_with_people(site: Site) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from importlib.resources import files
+from pathlib import Path
 
 import pytest
 
@@ -157,3 +161,19 @@ def test_a_reservation_left_by_a_crash_is_swept_at_the_next_start(site: LifeSite
     site.restart()
     site.life.tick()
     assert site.in_service()
+
+
+@pytest.mark.parametrize(
+    ("says", "status", "ends"),
+    [("ecc OK - fine", 0, 0), ("ecc WARNING - some", 1, 0), ("", 1, 1), ("ecc CRITICAL - many", 2, 2), ("", 3, 3)],
+    ids=["fine", "warning", "a crash", "critical", "unknown"],
+)
+def test_no_node_passes_the_quick_test_by_a_check_that_crashed(
+    tmp_path: Path, says: str, status: int, ends: int
+) -> None:
+    agent = tmp_path / "gpuaas-agent"
+    agent.write_text(f"#!/bin/sh\necho '{says}'\nexit {status}\n")
+    agent.chmod(0o755)
+    environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURMD_NODENAME": "n1"}
+    script = files("slurm_gpuaas.health").joinpath("data/verify/quick.sh")
+    assert subprocess.run(["bash", str(script)], env=environment, capture_output=True, check=False).returncode == ends
