@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from slurm_gpuaas.agent.config import Config as AgentConfig
+from slurm_gpuaas.agent.main import command as agent
 from slurm_gpuaas.cli.main import cli
 from slurm_gpuaas.daemon.config import Config as DaemonConfig
 
@@ -23,7 +24,8 @@ FOLDER = Path(__file__).with_name("reference") / "generated"
 
 def commands() -> str:
     parts = ["# Commands\n\nEvery command says the same under `--help`.\n"]
-    for context in _walk(click.Context(cli, info_name="gpuaas")):
+    programs = (click.Context(cli, info_name="gpuaas"), click.Context(agent, info_name="gpuaas-agent"))
+    for context in (one for program in programs for one in _walk(program)):
         command = context.command
         if not isinstance(command, click.Group) or context.parent is None or command.invoke_without_command:
             level = "##" if context.parent is None or context.parent.parent is None else "###"

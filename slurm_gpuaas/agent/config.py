@@ -34,7 +34,7 @@ class FileSystem(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     path: Path
-    writable: bool = Field(default=True, description="Whether the agent's user (root) can write there.")
+    writable: bool = Field(default=True, description="Whether a file is written there to see that it takes writing.")
 
 
 class Config(BaseModel):

@@ -53,6 +53,9 @@ def parse(line: bytes, boot_id: str) -> Record | None:
         text = bytes(text).decode("utf-8", "replace")  # how JSON carries what is not UTF-8
     if not isinstance(text, str) or not isinstance(cursor, str) or not _CURSOR.fullmatch(cursor):
         return None
+    # journald takes back how /dev/kmsg writes the ends of lines within a record. They are written so again: a record is
+    # one message, and what stands at the head of a later line of it may be a user's words.
+    text = text.replace("\n", "\\x0a")
     stamp = entry.get("_SOURCE_MONOTONIC_TIMESTAMP", entry.get("__MONOTONIC_TIMESTAMP"))
     return Record(_number(priority), 0, _number(stamp), text, cursor)
 

@@ -14,11 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+import structlog
+
 from slurm_gpuaas.domain.errors import InvalidInput
 
 RECORD_MAX: Final = 8192
 """Bytes; the kernel's own limit of one record (PRINTKRB_RECORD_MAX is below it)."""
 _CHUNK: Final = 1 << 20
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +93,9 @@ class KmsgDevice:
             except BlockingIOError:
                 return
             except BrokenPipeError:
-                continue  # records were overwritten before we read them; the next read goes on with the oldest
+                # Records were overwritten before we read them; the next read goes on with the oldest.
+                log.warning("kmsg.overwritten", why="the kernel logs faster than it is read; NVML tells of faults, too")
+                continue
             if record := parse(raw):
                 yield record
 

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 STACK_BYTES: Final = 512 << 10
 """Of the threads that wait in NVML; the default of 8 MiB is for programs that recurse."""
 NVML_START_S: Final = 10.0
+NAGIOS_UNKNOWN: Final = 3
 
 log = structlog.get_logger(__name__)
 
@@ -92,6 +93,7 @@ class Agent:
             journal.read_all()
         if (periodic := self._periodic()) is not None:
             periodic.look()
+        self._settle()
         return self._delivery.flush()
 
     def run(self) -> None:
@@ -107,6 +109,11 @@ class Agent:
         for one in (*nvml, *later):
             one.stop()
         self._delivery.stop(self._config.timeout.total_seconds())
+        self._settle()
+
+    def _settle(self) -> None:
+        for agent in self._agents:
+            agent.settle()
 
     def stop(self) -> None:
         """Safe in a signal handler."""
@@ -320,4 +327,5 @@ def main() -> None:
             "Run it again with GPUAAS_DEBUG=1 and report what it prints.",
             err=True,
         )
-        sys.exit(ExitCode.FAILED)
+        # To who reads a check's exit status as Nagios does, 1 is a warning.
+        sys.exit(NAGIOS_UNKNOWN if "check" in sys.argv[1:] else ExitCode.FAILED)

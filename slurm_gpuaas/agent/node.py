@@ -42,6 +42,10 @@ from slurm_gpuaas.health.decode import Decoded, Decoder
 
 RECOVERY_ACTION_CHANGED: Final = 154
 _REMEMBERED: Final = 1024
+_SAYINGS: Final = 32
+"""Different messages of one code and GPU that are told within a burst."""
+_SAVED_EVERY_S: Final = 1.0
+"""Of records that are told already how far they were read is noted so often: a storm must not write a file a line."""
 _LONGEST_UPTIME_S: Final = 10 * 365 * 86_400.0
 
 log = structlog.get_logger(__name__)
@@ -96,22 +100,35 @@ class Progress:
 @dataclass(slots=True)
 class Recent:
     """Knows the same fault when it is told again: in a burst, or by NVML after the kernel log. A line of the kernel log
-    is told after NVML's event, too: it alone says where on the chip, which link, and what came before."""
+    is told after NVML's event, too: it alone says where on the chip, which link, and what came before.
+
+    One code may mean much and little (74, 144 to 150 by their registers, SXid by its severity): a line that means
+    something else than those before is news, however soon it comes.
+    """
 
     within: timedelta
-    _first: dict[tuple[str, bool, int, str | None], tuple[datetime, EventSource]] = field(default_factory=dict)
+    _first: dict[tuple[str, bool, int, str | None], tuple[datetime, EventSource, set[str]]] = field(
+        default_factory=dict
+    )
 
-    def is_new(self, event: NodeEvent) -> bool:
-        """Of 154 each action is an event of its own: `None` soon after `GPU Reset` is news."""
+    def is_new(self, event: NodeEvent, means: str = "") -> bool:
+        """Of 154 each action is an event of its own: `None` soon after `GPU Reset` is news.
+
+        Args:
+            means: what decided on its line; empty when it has none.
+        """
         action = _plain(event.recovery_action) if event.code == RECOVERY_ACTION_CHANGED else None
         key, at = (event.pci or "", event.kind is EventKind.SXID, event.code, action), event.seen_at
         if (known := self._first.get(key)) is not None:
-            first, source = known
+            first, source, meant = known
             if abs(at - first) < self.within and (source is not EventSource.NVML or event.source is source):
-                return False
+                if event.source is EventSource.NVML or means in meant or len(meant) >= _SAYINGS:
+                    return False
+                meant.add(means)
+                return True
         if len(self._first) >= _REMEMBERED:
-            self._first = {k: (t, s) for k, (t, s) in self._first.items() if abs(at - t) < self.within}
-        self._first[key] = at, event.source
+            self._first = {k: first for k, first in self._first.items() if abs(at - first[0]) < self.within}
+        self._first[key] = at, event.source, {means}
         return True
 
 
@@ -159,6 +176,7 @@ class NodeAgent:
         self._to_tell: NodeEventBatch | None = None
         self._full = False
         self._unsaved = False
+        self._saved_at = -_SAVED_EVERY_S
         self._progress_failed = False
 
     def set_gpus(self, gpus: Sequence[GpuIdentity], driver_version: str | None) -> None:
@@ -215,7 +233,16 @@ class NodeAgent:
                     self._progress.cursor = record.cursor
                 ago = min(max(0.0, self._monotonic() - record.microseconds / 1e6), _LONGEST_UPTIME_S)
                 seen_at = _in_bounds(self._clock.now() - timedelta(seconds=ago))
-                self._keep(self._from_log(decoded, record, seen_at))
+                told = self._keep(self._from_log(decoded, record, seen_at), decoded.assessment.why)
+                if told or self._monotonic() - self._saved_at >= _SAVED_EVERY_S:
+                    self._save_progress()
+                else:
+                    self._unsaved = True
+
+    def settle(self) -> None:
+        """Note how far the sources were read, where that was put off."""
+        with self.lock:
+            if self._unsaved:
                 self._save_progress()
 
     def see_xid(self, gpu: GpuIdentity, xid: int, recovery_action: str | None) -> None:
@@ -322,6 +349,7 @@ class NodeAgent:
         """Note how far we are, unless events would be skipped by that: those in memory alone are read again after a
         restart, and told again under the same ids."""
         self._unsaved = True
+        self._saved_at = self._monotonic()
         if not self.spool.safe:
             return
         try:
@@ -365,9 +393,10 @@ class NodeAgent:
             recovery_action=decoded.to_action,
         )
 
-    def _keep(self, event: NodeEvent) -> None:
-        if event.kind is not EventKind.CHECK and not self._recent.is_new(event):
-            return
+    def _keep(self, event: NodeEvent, means: str = "") -> bool:
+        """False for what was told already."""
+        if event.kind is not EventKind.CHECK and not self._recent.is_new(event, means):
+            return False
         # That nothing need be done is told by a 154 alone; beside another XID it is no news of its own.
         action = _plain(event.recovery_action)
         if event.pci and action and (event.code == RECOVERY_ACTION_CHANGED or action != NO_ACTION):
@@ -378,6 +407,7 @@ class NodeAgent:
         elif not self._full:
             self._full = True
             log.error("spool.full", node=self.node, waiting=len(self.spool), lost=event.event_id)
+        return True
 
 
 def check_event(

@@ -128,9 +128,19 @@ class NvmlSource:
                 self._stop.wait(LOST_PAUSE_S)
                 return
             if data.eventType & pynvml.nvmlEventTypeXidCriticalError:
-                # The index needs no working GPU, unlike everything else one could ask.
-                gpu = gpus[pynvml.nvmlDeviceGetIndex(data.device)]
-                self._agent.see_xid(gpu, int(data.eventData), recovery_action(data.device))
+                self._tell(data, gpus)
+
+    def _tell(self, data: Any, gpus: Mapping[int, GpuIdentity]) -> None:
+        """One event. Which GPU it is of may be past asking; the others are watched on, and the kernel log names it."""
+        try:
+            # The index needs no working GPU, unlike everything else one could ask.
+            gpu = gpus.get(pynvml.nvmlDeviceGetIndex(data.device))
+        except pynvml.NVMLError:
+            gpu = None
+        if gpu is None:
+            log.warning("nvml.unknown_gpu", node=self._agent.node, xid=int(data.eventData))
+            return
+        self._agent.see_xid(gpu, int(data.eventData), recovery_action(data.device))
 
 
 def prepare_nvml(config: Config, node: NodeName) -> Callable[[], None]:

@@ -117,7 +117,7 @@ assert METRICS == (Metric.BUSY, Metric.MEMORY, Metric.POWER, Metric.TEMPERATURE,
 def _or_none(read: Callable[[Any], T], handle: Any) -> T | None:
     try:
         return read(handle)
-    except (pynvml.NVMLError, ZeroDivisionError):
+    except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError, ZeroDivisionError):
         return None
 
 

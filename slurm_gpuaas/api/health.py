@@ -32,7 +32,6 @@ class IncidentEvent(EventView):
 class IncidentDetail(IncidentView):
     fault_class: str
     serials: tuple[str, ...] = Field(description="GPUs that its events name.")
-    held_by: str | None = Field(description="Person who took the node over.")
     attempts: tuple[RepairAttempt, ...]
     verification: Verification | None
     steps: tuple[StepView, ...] = Field(description="Oldest first.")

@@ -446,6 +446,7 @@ class IncidentView(Answer):
     closed_at: datetime | None
     requeued_jobs: tuple[int, ...]
     acknowledged_by: str | None = None
+    held_by: str | None = Field(default=None, description="Person who took it over: nothing is done by itself.")
 
 
 class IncidentClose(Request):

@@ -10,7 +10,7 @@ from slurm_gpuaas.domain.errors import InvalidInput
 
 
 @click.command()
-@click.option("--reset", "scope", metavar="SCOPE", help="Let it go on: `cluster`, or `leaf NAME`.")
+@click.option("--reset", "scope", metavar="SCOPE", help="Let it go on: `cluster` or `leaf NAME`, as shown.")
 @click.option("--reason", default="", help="Why that is safe, at most 500 characters; goes to the audit trail.")
 @as_json
 @pass_session
@@ -21,6 +21,7 @@ def breaker(session: Session, scope: str | None, reason: str, as_json: bool) -> 
     Examples:
       gpuaas health breaker
       gpuaas health breaker --reset cluster --reason "the switch is back"
+      gpuaas health breaker --reset "leaf pod-1/leaf-02" --reason "its uplink was replaced"
     """
     if scope is not None and not reason:
         raise InvalidInput("A reset needs a reason.", way_out="Say with --reason why it is safe to go on.")

@@ -41,7 +41,11 @@ group.add_command(lemons)
 @click.option("--product", help="What the node's GPUs are, e.g. b200.")
 @click.option("--driver", help="Version of the node's driver, e.g. 580.95.05.")
 @click.option(
-    "--max-drains", type=click.IntRange(min=1), default=16, show_default=True, help="Of the circuit breaker, in 10 min."
+    "--max-drains",
+    type=click.IntRange(min=1),
+    default=16,
+    show_default=True,
+    help="Nodes that may leave service within 10 min, as health.breaker.drains of gpuaasd.",
 )
 @overrides_option
 @as_json
@@ -95,9 +99,10 @@ def _print(report: ReplayReport) -> None:
         ),
         empty="Nothing would open an incident.",
     )
-    for trip in report.breaker:
+    if report.breaker:
         click.echo(
-            f"\nCircuit breaker, {shown(when(trip.at))} to {shown(when(trip.until))}: {trip.waiting} nodes wait."
+            f"\nThe circuit breaker would trip at {shown(when(report.breaker.at))}; {report.breaker.waiting} incidents "
+            "would then wait for a person who resets it."
         )
     for fault in report.jobs_at_fault:
         click.echo(f"\n{fault[:1].upper()}{fault[1:]}.")

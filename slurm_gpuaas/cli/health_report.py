@@ -1,4 +1,4 @@
-"""`gpuaas health`: how well hardware faults are lived with."""
+"""`gpuaas health report|lemons`: how well hardware faults are lived with."""
 
 from __future__ import annotations
 
@@ -17,18 +17,7 @@ from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.reports import FleetFigures, HealthReport, Stages
 
 
-@click.group()
-def group() -> None:
-    """How well hardware faults are lived with.
-
-    \b
-    Examples:
-      gpuaas health report --from 2027-01-01 --to 2027-01-31
-      gpuaas health lemons
-    """
-
-
-@group.command("report")
+@click.command()
 @click.option("--from", "start", metavar="DAY", help="First Korean day. Default: 30 days before the last.")
 @click.option("--to", "end", metavar="DAY", help="Last Korean day, included. Default: today.")
 @click.option("--project", help="What faults cost this project only.")
@@ -93,7 +82,7 @@ def report(
         _print(found)
 
 
-@group.command()
+@click.command()
 @as_json
 @pass_session
 def lemons(session: Session, as_json: bool) -> None:
@@ -157,16 +146,17 @@ def _print(report: HealthReport) -> None:
     if report.jobs:
         click.echo("\nJobs that lost most")
         print_table(
-            ("#job", "project", "#GPUs", "#times", "waited", "#lost, at most", "ETTR", "best checkpoint interval"),
+            ("#job", "project", "#GPUs", "#times", "waited", "#lost, at most", "ETTR", "#E[ETTR]", "best interval"),
             (
                 (
-                    one.job,
+                    str(one.job),
                     one.project,
                     one.gpus,
                     one.interruptions,
                     _span(one.waited_s),
                     _hours(one.lost_most),
                     f"{_percent(one.ettr_least)} to {_percent(one.ettr_most)}",
+                    _percent(one.ettr_expected),
                     _span(one.best_interval_s),
                 )
                 for one in report.jobs
@@ -202,9 +192,9 @@ def _print_fleet(fleet: FleetFigures) -> None:
     )
     click.echo("\nTime to repair, by stage")
     print_table(
-        ("stage", "#known", "#unknown", "#median", "#P90"),
+        ("stage", "#known", "#unknown", "#mean", "#median", "#P90"),
         (
-            (name, spread.known, spread.unknown, _span(spread.median_s), _span(spread.p90_s))
+            (name, spread.known, spread.unknown, _span(spread.mean_s), _span(spread.median_s), _span(spread.p90_s))
             for name in Stages.model_fields
             for spread in [getattr(fleet.stages, name)]
         ),

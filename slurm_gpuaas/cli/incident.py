@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import click
 
 from slurm_gpuaas.api.health import StepView
+from slurm_gpuaas.api.models import IncidentView
 from slurm_gpuaas.cli.context import Session, as_json, pass_session
 from slurm_gpuaas.cli.incident_life import hold, release, verify
 from slurm_gpuaas.cli.output import print_facts, print_json, print_table, shown
@@ -21,6 +22,7 @@ def group() -> None:
       gpuaas incident list
       gpuaas incident show ID
       gpuaas incident ack ID --note "on my way to the rack"
+      gpuaas incident hold ID --reason "looking at the cable myself"
       gpuaas incident close ID --reason "GPU 3 replaced"
     """
 
@@ -49,10 +51,14 @@ def list_(session: Session, closed: bool, node: str | None, as_json: bool) -> No
         print_json(incidents)
         return
     print_table(
-        ("incident", "node", "state", "drain", "opened", "acknowledged", "what"),
-        ((i.id, i.node, i.state, i.drain, i.opened_at, i.acknowledged_by, i.headline) for i in incidents),
+        ("incident", "node", "state", "drain", "opened", "looked after by", "what"),
+        ((i.id, i.node, i.state, i.drain, i.opened_at, _who(i), i.headline) for i in incidents),
         empty="No incident." if closed else "No open incident.",
     )
+
+
+def _who(incident: IncidentView) -> str | None:
+    return f"{incident.held_by} (held)" if incident.held_by else incident.acknowledged_by
 
 
 @group.command()
@@ -85,7 +91,7 @@ def show(session: Session, incident: str, as_json: bool) -> None:
             ("updated", found.updated_at),
             ("closed", found.closed_at),
             ("acknowledged by", found.acknowledged_by),
-            ("taken over by", found.held_by),
+            ("held by", found.held_by),
             ("GPUs", ", ".join(found.serials) or None),
             ("requeued jobs", ", ".join(str(job) for job in found.requeued_jobs) or None),
         )
@@ -118,7 +124,7 @@ def show(session: Session, incident: str, as_json: bool) -> None:
             (
                 e.seen_at,
                 e.kind,
-                e.code,
+                str(e.code),
                 e.gpu,
                 e.serial,
                 e.pci,
@@ -146,7 +152,7 @@ def print_steps(steps: Sequence[StepView]) -> None:
 @as_json
 @pass_session
 def ack(session: Session, incident: str, note: str, as_json: bool) -> None:
-    """Say that you look after an incident: others see your name. It changes nothing else.
+    """Say that you look after an incident: others see your name, and its alert is not repeated. Nothing else changes.
 
     \b
     Example:

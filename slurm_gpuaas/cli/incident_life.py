@@ -15,14 +15,14 @@ from slurm_gpuaas.cli.output import print_json
 @as_json
 @pass_session
 def hold(session: Session, incident: str, reason: str, as_json: bool) -> None:
-    """Take an incident over: nothing is done for its node by itself until it is released or closed.
+    """Take an incident over: nothing is done for it by itself until it is released, verified or closed.
 
     \b
     Example:
       gpuaas incident hold ID --reason "looking at the cable myself"
     """
     with session.connect() as client:
-        _tell(client.hold_incident(incident, reason), as_json)
+        _tell(client.hold_incident(incident, reason), "held; nothing is done for it by itself", as_json)
 
 
 @click.command()
@@ -38,7 +38,7 @@ def release(session: Session, incident: str, reason: str, as_json: bool) -> None
       gpuaas incident release ID
     """
     with session.connect() as client:
-        _tell(client.release_incident(incident, reason), as_json)
+        _tell(client.release_incident(incident, reason), "released and goes on by itself", as_json)
 
 
 @click.command()
@@ -47,18 +47,19 @@ def release(session: Session, incident: str, reason: str, as_json: bool) -> None
 @as_json
 @pass_session
 def verify(session: Session, incident: str, reason: str, as_json: bool) -> None:
-    """Say that a drained node, or one sent for repair, is mended: it is tested and goes back when it passes.
+    """Say that a drained node, or one sent for repair, is mended: it is tested and goes back when it passes. An
+    incident that was held goes on by itself then.
 
     \b
     Example:
       gpuaas incident verify ID --reason "GPU 3 replaced, RMA 4711"
     """
     with session.connect() as client:
-        _tell(client.verify_incident(incident, reason), as_json)
+        _tell(client.verify_incident(incident, reason), "tested; its node comes back when it passes", as_json)
 
 
-def _tell(incident: IncidentView, as_json: bool) -> None:
+def _tell(incident: IncidentView, what: str, as_json: bool) -> None:
     if as_json:
         print_json(incident)
     else:
-        click.echo(f"Incident {incident.id} of {incident.node} is {incident.state}.")
+        click.echo(f"Incident {incident.id} of {incident.node} ({incident.state}) is {what}.")

@@ -47,7 +47,7 @@ GROUPS: Final[dict[str, tuple[str, str]]] = {
     "testbed": ("slurm_gpuaas.cli.testbed:group", "Real Slurm with simulated GPUs on one machine."),
     "topology": ("slurm_gpuaas.cli.topology:group", "The fabric: import, check, render; what could start now."),
     "usage": ("slurm_gpuaas.cli.usage:usage", "GPU-hours used, by project; how busy the GPUs were."),
-    "xid": ("slurm_gpuaas.cli.xid:group", "Decode XID and SXid lines."),
+    "xid": ("slurm_gpuaas.cli.xid:group", "Decode XID and SXid lines; the catalogue that decides."),
 }
 """Command to (module:object, one line of help)."""
 

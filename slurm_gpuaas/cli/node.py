@@ -100,7 +100,7 @@ class NodeShown(NodeView):
 @click.argument("node")
 @click.option("--largest-job", type=click.IntRange(1, 100_000), help="Nodes of the largest job that may get the node.")
 @click.option("--none", "lift", is_flag=True, help="Lift the limit.")
-@click.option("--reason", default="", help="Why, 3 to 400 characters.")
+@click.option("--reason", default="", help="Why a limit is set, 3 to 400 characters.")
 @as_json
 @pass_session
 def limit(session: Session, node: str, largest_job: int | None, lift: bool, reason: str, as_json: bool) -> None:
@@ -113,6 +113,8 @@ def limit(session: Session, node: str, largest_job: int | None, lift: bool, reas
     """
     if lift == (largest_job is not None):
         raise InvalidInput("A limit is either set or lifted.", way_out="Give --largest-job N --reason TEXT, or --none.")
+    if largest_job is not None and not reason:
+        raise InvalidInput("A limit needs a reason.", way_out="Say with --reason why, in 3 to 400 characters.")
     with session.connect() as client:
         if largest_job is not None:
             client.limit_node(node, largest_job, reason)

@@ -44,7 +44,7 @@ def list_(session: Session, closed: bool, node: str | None, serial: str | None, 
         print_json(cases)
         return
     print_table(
-        ("case", "node", "serial", "state", "manufacturer's", "opened", "incident"),
+        ("case", "node", "serial", "state", "vendor case", "opened", "incident"),
         ((c.id, c.node, c.serial, c.state, c.vendor_case or None, c.opened_at, c.incident) for c in cases),
         empty="No case." if closed else "No open case.",
     )
@@ -72,7 +72,7 @@ def show(session: Session, case: str, as_json: bool) -> None:
             ("node", found.node),
             ("serial", found.serial),
             ("state", found.state),
-            ("manufacturer's", found.vendor_case or None),
+            ("vendor case", found.vendor_case or None),
             ("replaced by", found.new_serial or None),
             ("incident", found.incident),
         )

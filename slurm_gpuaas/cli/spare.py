@@ -52,7 +52,7 @@ def list_(session: Session, as_json: bool) -> None:
         ("#job", "user", "state", "begun", "#seconds", "lost", "spares", "why"),
         (
             (
-                one.job,
+                str(one.job),
                 one.user,
                 one.state,
                 one.begun_at,

@@ -22,7 +22,13 @@ _MISTAKES = frozenset({GapKind.NO_TEXT, GapKind.CONTRADICTION})
 
 @click.group("xid")
 def group() -> None:
-    """Decode XID and SXid lines, show the catalogue."""
+    """Decode XID and SXid lines, show the catalogue that decides. Needs no daemon.
+
+    \b
+    Examples:
+      dmesg | gpuaas xid decode
+      gpuaas xid catalogue 79
+    """
 
 
 def _major(_context: click.Context, _option: click.Parameter, value: str | None) -> int | None:

@@ -29,16 +29,26 @@ from slurm_gpuaas.domain.errors import Unavailable
 from slurm_gpuaas.domain.incidents import OPEN_STATES
 from slurm_gpuaas.domain.names import ClusterName, NodeName
 from slurm_gpuaas.health.alerts import Notice, conditions, done_with, due, noted, step, still
+from slurm_gpuaas.health.breaker import RESET, TRIPPED
 from slurm_gpuaas.health.rma import OPEN_CASES
+from slurm_gpuaas.health.spares import ENOUGH, THIN
 from slurm_gpuaas.store import Store
 
 FIRST_RETRY: Final = timedelta(seconds=15)
 LONGEST_RETRY: Final = timedelta(minutes=15)
 MOST_AT_ONCE: Final = 100
 """Notices in one message; the rest follows with the next."""
+MOST_READ: Final = 10_000
+"""Audit entries of one kind that are looked at."""
 TIMEOUT_S: Final = 10.0
+NOT_WANTED: Final = frozenset({400, 413, 422})
+"""HTTP statuses that blame the document."""
 
 log = structlog.get_logger(__name__)
+
+
+class NotWanted(Unavailable):
+    """The channel answers, and does not want what it was sent."""
 
 
 class Channel(Protocol):
@@ -49,6 +59,7 @@ class Channel(Protocol):
     def send(self, notices: Sequence[Notice], now: datetime) -> None:
         """
         Raises:
+            NotWanted: something in it is refused.
             Unavailable: it was not taken.
         """
         ...
@@ -86,8 +97,8 @@ class Alerting:
                 known,
                 conditions(
                     self.store.incidents(states=OPEN_STATES, limit=100_000),
-                    breakers=still(newest(action="breaker.trip"), newest(action="breaker.reset")),
-                    spares=still(newest(action="spares.thin"), newest(action="spares.enough")),
+                    breakers=still(newest(action=TRIPPED, limit=MOST_READ), newest(action=RESET, limit=MOST_READ)),
+                    spares=still(newest(action=THIN, limit=MOST_READ), newest(action=ENOUGH, limit=MOST_READ)),
                     cases=self.store.rma.find(states=OPEN_CASES),
                     silent=self._silent(now, before),
                 ),
@@ -99,9 +110,9 @@ class Alerting:
         sent = 0
         for channel in self.channels:
             notices = due(alerts.values(), channel.name, now, self.renotify)[:MOST_AT_ONCE]
-            if notices and self._send(channel, notices, now):
-                sent += len(notices)
-                told = [noted(notice.alert, channel.name, now) for notice in notices]
+            if taken := self._send(channel, notices, now):
+                sent += len(taken)
+                told = [noted(notice.alert, channel.name, now) for notice in taken]
                 alerts |= {alert.condition.key: alert for alert in told}
                 self.store.alerts.put(told)
         names = [channel.name for channel in self.channels]
@@ -118,26 +129,42 @@ class Alerting:
 
     def _silent(self, now: datetime, before: Sequence[NodeName]) -> list[NodeName]:
         """Agents that were heard and are not any more. After a restart nobody was heard yet: who was silent stays so
-        until heard."""
+        until heard. Of a node that Slurm has no more nobody waits to hear."""
         seen = dict(self.agents.all())
         silent = {node for node, at in seen.items() if now - at > self.silent_after}
-        return sorted(silent | {node for node in before if node not in seen})
+        return sorted((silent | {node for node in before if node not in seen}) & self.store.node_names())
 
-    def _send(self, channel: Channel, notices: Sequence[Notice], now: datetime) -> bool:
+    def _send(self, channel: Channel, notices: Sequence[Notice], now: datetime) -> Sequence[Notice]:
+        """Those that were taken. One that the channel does not want holds up no other."""
         retry = self._retries.setdefault(channel.name, _Retry())
-        if retry.at is not None and now < retry.at:
-            return False
+        if not notices or (retry.at is not None and now < retry.at):
+            return ()
+        taken: list[Notice] = []
+        trouble: Unavailable | None = None
         try:
             channel.send(notices, now)
+            taken.extend(notices)
+        except NotWanted as error:
+            trouble = error
+            for notice in notices if len(notices) > 1 else ():
+                try:
+                    channel.send([notice], now)
+                    taken.append(notice)
+                except NotWanted:
+                    log.warning("alerts.not-wanted", channel=channel.name, key=notice.alert.condition.key)
+                except Unavailable as away:
+                    trouble = away
+                    break
         except Unavailable as error:
-            wait = min(FIRST_RETRY * 2 ** min(retry.failures, 10), LONGEST_RETRY)
-            retry.failures, retry.at = retry.failures + 1, now + wait
-            log.warning(
-                "alerts.not-sent", channel=channel.name, error=error.message, again_in_s=int(wait.total_seconds())
-            )
-            return False
-        self._retries[channel.name] = _Retry()
-        return True
+            trouble = error
+        if trouble is None:
+            self._retries[channel.name] = _Retry()
+            return taken
+        wait = min(FIRST_RETRY * 2 ** min(retry.failures, 10), LONGEST_RETRY)
+        retry.failures, retry.at = retry.failures + 1, now + wait
+        again = int(wait.total_seconds())
+        log.warning("alerts.not-sent", channel=channel.name, error=trouble.message, again_in_s=again)
+        return taken
 
 
 def channels(config: AlertsConfig, cluster: ClusterName) -> list[Channel]:
@@ -196,6 +223,8 @@ class Webhook:
             answer = httpx2.post(self._config.url, content=body, headers=headers, timeout=TIMEOUT_S)
         except httpx2.HTTPError as error:
             raise Unavailable(f"The webhook does not answer ({type(error).__name__}).") from None
+        if answer.status_code in NOT_WANTED:
+            raise NotWanted(f"The webhook does not want what it was sent ({answer.status_code}).")
         if not answer.is_success:
             raise Unavailable(f"The webhook answered {answer.status_code}.")
 

@@ -12,7 +12,8 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, TypeVar
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import (
@@ -40,6 +41,19 @@ _ADDRESS: Final = r"^[^\s@,<>]+@[^\s@,<>]+$"
 
 class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+S = TypeVar("S", bound=Section)
+
+
+def _encrypted(section: S, url: str, token_file: Path | None) -> S:
+    """Raises:
+    ValueError: the token would travel in the clear.
+    """
+    to = urlsplit(url)
+    if token_file is not None and to.scheme == "http" and not is_loopback(to.hostname or ""):
+        raise ValueError(f"the token would go to {to.hostname} in the clear: use https")
+    return section
 
 
 class StoreConfig(Section):
@@ -238,7 +252,7 @@ class CheckpointConfig(Section):
 
     signal: str = Field(
         pattern=r"^[A-Z][A-Z0-9+-]{1,9}$",
-        description="Signal without SIG, sent to the job's steps; a program without a handler for USR1 ends by it.",
+        description="Signal without SIG, sent to the job's steps; a program without a handler for it ends by it.",
     )
     wait: Span = Field(default=timedelta(minutes=10), description="Time for it.")
 
@@ -264,6 +278,10 @@ class TicketConfig(Section):
     url: AnyHttpUrl = Field(description="POST; the header Idempotency-Key names the attempt.")
     token_file: FilePath | None = Field(default=None, description="Bearer token, read for each attempt.")
     time_limit: Span = Field(default=timedelta(days=1), description="Then nobody took it.")
+
+    @model_validator(mode="after")
+    def _no_token_in_the_clear(self) -> TicketConfig:
+        return _encrypted(self, str(self.url), self.token_file)
 
 
 class RepairConfig(Section):
@@ -397,6 +415,10 @@ class WebhookConfig(Section):
         pattern=r"^https?://[^\s@]+$", max_length=500, description="Where alerts are POSTed, without a password in it."
     )
     token_file: Path | None = Field(default=None, description="File (0600) with a bearer token.")
+
+    @model_validator(mode="after")
+    def _no_token_in_the_clear(self) -> WebhookConfig:
+        return _encrypted(self, self.url, self.token_file)
 
 
 class MailConfig(Section):

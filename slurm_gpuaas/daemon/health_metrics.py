@@ -19,8 +19,10 @@ from slurm_gpuaas.domain.outages import OutageCause
 from slurm_gpuaas.domain.reports import CheckpointTerms
 from slurm_gpuaas.domain.rma import RmaState
 from slurm_gpuaas.domain.usage import Window
+from slurm_gpuaas.health.alerts import untold
+from slurm_gpuaas.health.breaker import CLUSTER
 from slurm_gpuaas.health.lemon_watch import LemonWatch
-from slurm_gpuaas.health.report import report, stage_spans
+from slurm_gpuaas.health.report import NO_EVENT, report, stage_spans
 
 LOOKS_EVERY: Final = timedelta(minutes=5)
 STAGE_BUCKETS: Final = (0.1, 0.5, 1, 5, 15, 60, 300, 1_800, 7_200, 21_600, 86_400, 259_200, 604_800)
@@ -67,8 +69,23 @@ class HealthReadings:
         yield GaugeMetricFamily(
             "gpuaas_limited_nodes", "Nodes that are kept from large jobs.", value=len(smallest(do.store.node_limits()))
         )
-        alerts = Counter(alert.condition.kind for alert in do.store.alerts.all() if alert.resolved_at is None)
-        yield GaugeMetricFamily("gpuaas_alerts", "Alerts that hold and are sent by gpuaasd.", value=alerts.total())
+        tripped = {trip.scope for trip in do.node_life.breaker.trips()}
+        family = GaugeMetricFamily(
+            "gpuaas_breaker_tripped",
+            "1: the circuit breaker of that scope has stopped what acts there.",
+            labels=["scope"],
+        )
+        for scope in sorted({CLUSTER, *tripped}):
+            family.add_metric([scope], scope in tripped)
+        yield family
+        alerts = do.store.alerts.all()
+        holding = sum(alert.resolved_at is None for alert in alerts)
+        yield GaugeMetricFamily("gpuaas_alerts", "Alerts that hold and are sent by gpuaasd.", value=holding)
+        yield GaugeMetricFamily(
+            "gpuaas_alerts_untold",
+            "Alerts, or their ends, that no channel has taken yet.",
+            value=sum(map(untold, alerts)),
+        )
 
     def looking_back(self, do: Operations) -> Iterator[Metric]:
         """Over all that is recorded, so that counters never fall."""
@@ -84,8 +101,9 @@ def _looking_back(do: Operations, now: datetime) -> Iterator[Metric]:
     fleet = found.fleet
     assert fleet is not None  # of all tenants, so it has it
     family = CounterMetricFamily("gpuaas_faults", "Faults that took a node out of service.", labels=["fault_class"])
-    for one in fleet.by_class:
-        family.add_metric([one.fault_class], one.drained)
+    # Prometheus sees no increase in a series that was not there before: its alert asks for this one.
+    for fault_class, drained in {NO_EVENT: 0, **{one.fault_class: one.drained for one in fleet.by_class}}.items():
+        family.add_metric([fault_class], drained)
     yield family
     lost = CounterMetricFamily(
         "gpuaas_gpu_seconds_lost",

@@ -31,7 +31,7 @@ from slurm_gpuaas.daemon.identity import Identity
 from slurm_gpuaas.daemon.moments import aware
 from slurm_gpuaas.daemon.operations import Operations, administrators_only
 from slurm_gpuaas.domain.audit import AuditEntry
-from slurm_gpuaas.domain.errors import InvalidInput, NotFound
+from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound
 from slurm_gpuaas.domain.incidents import OPEN_STATES, Incident, IncidentState, Transition, stage
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.node_life import LimitKind, NodeLimit, smallest
@@ -64,7 +64,9 @@ def acknowledge(do: Operations, who: Identity, incident_id: str, request: Incide
     administrators_only(who, "acknowledge incidents")
     with do.store.transaction():
         incident = _incident(do, incident_id)
-        if incident.acknowledged_by is None and incident.state is not IncidentState.CLOSED:
+        if incident.state is IncidentState.CLOSED:
+            raise Conflict(f"Incident {incident.id} is closed.", way_out="Nobody need look after it any more.")
+        if incident.acknowledged_by is None:
             incident = incident.model_copy(update={"acknowledged_by": who.user, "updated_at": do.clock.now()})
             do.store.put_incident(incident)
             _record(do, who, "incident.ack", incident.node, request.note, incident=incident.id)

@@ -19,7 +19,7 @@ from slurm_gpuaas.domain.errors import GpuaasError
 
 LONGEST_BACK_OFF = timedelta(minutes=1)
 GATHER_S = 0.05
-"""Least time from the end of a tick to the next one that somebody asks for."""
+"""Least time from the end of a tick to the next one that somebody asks for; at least as long as the tick took, too."""
 
 log = structlog.get_logger(__name__)
 
@@ -108,10 +108,10 @@ class ControllerLoop:
             if self._stop.is_set():
                 return
             outcome = self.tick(scheduled)
-            ended = time.monotonic()
+            due = time.monotonic() + max(GATHER_S, min(outcome.last_seconds, scheduled.interval.total_seconds()))
             if scheduled.wake.wait(delay_after(scheduled.interval, outcome.failures).total_seconds()):
                 # One call is answered at once; of many, those that come in the meantime share a tick.
-                self._stop.wait(max(0.0, GATHER_S + ended - time.monotonic()))
+                self._stop.wait(max(0.0, due - time.monotonic()))
 
     def tick(self, scheduled: Scheduled) -> Outcome:
         """Run one tick and account for it."""

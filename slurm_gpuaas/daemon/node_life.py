@@ -47,11 +47,13 @@ def compose_node_life(
     ledger: IncidentLedger,
     recovery: Recovery,
     fabric: Callable[[], FabricArrays],
+    again: Callable[[], None],
 ) -> NodeLife:
     """
     Args:
         slurm: with fresh readings.
         fabric: raises GpuaasError while it is not known; then the breaker has no leaf groups.
+        again: called when the health controller should look again soon.
     """
     wake = threading.Event()
     errands = Errands(ended=wake.set)
@@ -121,6 +123,7 @@ def compose_node_life(
         ),
         released=life.release,
         settled=wake.set,
+        again=again,
         overrides=config.overrides,
     )
     return NodeLife(health=health, life=life, breaker=breaker, wake=wake)

@@ -25,7 +25,7 @@ from slurm_gpuaas.daemon.risks import FailureRisks
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.jobs import JobId
-from slurm_gpuaas.domain.names import NodeName, PartitionName
+from slurm_gpuaas.domain.names import NodeName, PartitionName, UserName
 from slurm_gpuaas.domain.node_life import smallest
 from slurm_gpuaas.health.intake import Intake
 from slurm_gpuaas.health.ledger import IncidentLedger
@@ -146,12 +146,12 @@ def compose(
     )
     ledger = IncidentLedger(store, clock)
 
-    def jobs_on(node: NodeName) -> tuple[JobId, ...]:
+    def jobs_on(node: NodeName) -> Mapping[JobId, UserName]:
         try:
             jobs = shared.jobs()
         except SlurmUnavailable:
-            return ()  # a report counts whether Slurm answers or not
-        return tuple(job.id for job in jobs if node in job.nodes and not job.state.ended)
+            return {}  # a report counts whether Slurm answers or not
+        return {job.id: job.user for job in jobs if node in job.nodes and not job.state.ended}
 
     intake = Intake(ledger, jobs_on=jobs_on, wake=wake_health.set, overrides=config.health.overrides)
     fabric = FabricFile(config.slurm.topology_file)
@@ -183,7 +183,9 @@ def compose(
         wake=wake_recovery.set,
         ended=wake_spares.set,
     )
-    node_life = compose_node_life(config.health, slurm=slurm, ledger=ledger, recovery=recovery, fabric=fabric.arrays)
+    node_life = compose_node_life(
+        config.health, slurm=slurm, ledger=ledger, recovery=recovery, fabric=fabric.arrays, again=wake_health.set
+    )
     health = node_life.health
     capacities = Capacities(
         cluster=config.cluster,

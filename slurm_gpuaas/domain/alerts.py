@@ -14,7 +14,7 @@ class AlertKind(StrEnum):
     INCIDENT = "incident"
     """A node was, or is to be, taken out of service."""
     BREAKER = "breaker"
-    """Too many nodes at once: nothing more is drained by itself."""
+    """It has tripped: nothing acts on nodes by itself there."""
     SPARES = "spares"
     """Fewer spares than the policy keeps."""
     REPAIR = "repair"
@@ -40,6 +40,7 @@ class Condition(BaseModel):
     summary: str = Field(max_length=500)
     nodes: tuple[NodeName, ...] = ()
     incident: str | None = Field(default=None, max_length=40)
+    acknowledged: bool = Field(default=False, description="Somebody looks after it: it is not told again.")
 
 
 class Told(BaseModel):
@@ -49,6 +50,7 @@ class Told(BaseModel):
 
     at: AwareDatetime
     resolved: bool
+    nodes: tuple[NodeName, ...] = Field(default=(), description="That it named then.")
 
 
 class Alert(BaseModel):

@@ -69,13 +69,18 @@ SLURMS_OWN_REASONS = (
 """How reasons begin that slurmctld and slurmd set by themselves (SchedMD/slurm, src/slurmctld, src/slurmd; 26.05)."""
 
 
-def outage_cause(node: Node) -> OutageCause | None:
-    """Whose doing it is that a node takes no new job; None where it takes them."""
-    if node.usable or node.base is NodeBase.FUTURE:
+def outage_cause(node: Node, *, mending: bool = False) -> OutageCause | None:
+    """Whose doing it is that a node takes no new job; None where it takes them.
+
+    Args:
+        mending: an incident of it is being repaired or verified. A reboot for that, or a reservation for tests, is no
+            plan of anybody's.
+    """
+    if node.base is NodeBase.FUTURE or (node.usable and not mending):
         return None
     if node.draining or NodeFlag.FAIL in node.flags:
         owned = node.reason.startswith((OWNER_MARK, *SLURMS_OWN_REASONS))
         return OutageCause.FAULT if owned else OutageCause.PERSON
-    if node.flags & (NodeFlag.MAINTENANCE | NodeFlag.REBOOT | NodeFlag.POWERED_DOWN):
+    if not mending and node.flags & (NodeFlag.MAINTENANCE | NodeFlag.REBOOT | NodeFlag.POWERED_DOWN):
         return OutageCause.PLANNED
     return OutageCause.FAULT

@@ -35,6 +35,7 @@ class Spread(Figures):
 
     known: int
     unknown: int = Field(description="Incidents whose stage is not over or was not seen.")
+    mean_s: float | None = Field(description="Means of the stages add up where all of them are known.")
     median_s: float | None
     p90_s: float | None = Field(description="Nearest rank.")
 
@@ -106,6 +107,7 @@ class JobFigures(Figures):
     lost_most: float
     ettr_least: float
     ettr_most: float
+    ettr_expected: float | None = Field(description="Meta's formula for its size; null without a failure rate.")
     best_interval_s: float | None = Field(
         description="Checkpoint interval that would lose least at the measured failure rate."
     )

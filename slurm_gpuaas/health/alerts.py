@@ -1,9 +1,9 @@
 """What people should be told now, and what they were told already. Pure.
 
 One condition is one alert from when it first holds to when it no longer does. A channel is told of it once, again after
-`renotify` while it holds, and once that it is over; what ended before a channel could be told is told as over. The same
-alert may reach a channel twice only if the daemon ends between sending and writing that down: `key` and `raised_at`
-together are the same then.
+`renotify` while it holds and nobody has acknowledged it, sooner when it has grown, and once that it is over; what ended
+before a channel could be told is told as over. The same alert may reach a channel twice only if the daemon ends between
+sending and writing that down: `key` and `raised_at` together are the same then.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from slurm_gpuaas.domain.alerts import Alert, AlertKind, Condition, Severity, To
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.incidents import Drain, Incident, RepairOutcome
 from slurm_gpuaas.domain.names import NodeName
-from slurm_gpuaas.domain.rma import RmaCase
+from slurm_gpuaas.domain.rma import RmaCase, RmaState
 from slurm_gpuaas.health.incidents import DRAINING_VERDICTS
 
 MOST_NODES: Final = 200
 """Nodes that one alert names."""
+GROWN_AFTER: Final = timedelta(minutes=15)
+"""An alert that names more nodes than it did is told again after this at the earliest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +70,7 @@ def conditions(
                     summary=_short(f"Repair of {incident.node} by {attempt.remedy} failed. {attempt.detail}"),
                     nodes=(incident.node,),
                     incident=incident.id,
+                    acknowledged=incident.acknowledged_by is not None,
                 )
             )
     found += [
@@ -75,7 +78,7 @@ def conditions(
             key=_short(f"breaker:{entry.subject}", 120),
             kind=AlertKind.BREAKER,
             severity=Severity.CRITICAL,
-            summary=_short(f"The circuit breaker of {entry.subject} is open: nothing acts there. {entry.reason}"),
+            summary=_short(f"The circuit breaker of {entry.subject} has tripped: nothing acts there. {entry.reason}"),
         )
         for entry in breakers
     ]
@@ -94,10 +97,11 @@ def conditions(
             kind=AlertKind.RMA,
             severity=Severity.WARNING,
             summary=_short(
-                f"{case.node} waits for a part: GPU {case.serial or 'of unknown serial number'}, {case.state}."
+                f"RMA case {case.id} of {case.node} is {case.state}: GPU {case.serial or 'of unknown serial number'}."
             ),
             nodes=(case.node,),
             incident=case.incident,
+            acknowledged=case.state is not RmaState.OPENED,
         )
         for case in cases
     ]
@@ -129,6 +133,7 @@ def _of_incident(incident: Incident) -> Condition:
         summary=_short(f"{incident.node}: {incident.headline}"),
         nodes=(incident.node,),
         incident=incident.id,
+        acknowledged=incident.acknowledged_by is not None,
     )
 
 
@@ -156,14 +161,17 @@ def due(alerts: Iterable[Alert], channel: str, now: datetime, renotify: timedelt
         resolved = alert.resolved_at is not None
         if told is None or told.resolved != resolved:
             found.append(Notice(alert=alert, again=False))
-        elif not resolved and now - told.at >= renotify:
-            found.append(Notice(alert=alert, again=True))
+        elif not resolved and not alert.condition.acknowledged:
+            grown = not set(alert.condition.nodes) <= set(told.nodes)
+            if now - told.at >= (min(renotify, GROWN_AFTER) if grown else renotify):
+                found.append(Notice(alert=alert, again=True))
     return sorted(found, key=lambda one: (one.alert.condition.severity is not Severity.CRITICAL, one.alert.raised_at))
 
 
 def noted(alert: Alert, channel: str, now: datetime) -> Alert:
     """The alert as this channel has been told of it."""
-    told: Mapping[str, Told] = {**alert.told, channel: Told(at=now, resolved=alert.resolved_at is not None)}
+    news = Told(at=now, resolved=alert.resolved_at is not None, nodes=alert.condition.nodes)
+    told: Mapping[str, Told] = {**alert.told, channel: news}
     return alert.model_copy(update={"told": told})
 
 
@@ -172,6 +180,11 @@ def done_with(alert: Alert, channels: Iterable[str]) -> bool:
     return alert.resolved_at is not None and all(
         (told := alert.told.get(channel)) is not None and told.resolved for channel in channels
     )
+
+
+def untold(alert: Alert) -> bool:
+    """No channel was told of it, or of its end."""
+    return all(told.resolved != (alert.resolved_at is not None) for told in alert.told.values())
 
 
 def _short(text: str, most: int = 500) -> str:

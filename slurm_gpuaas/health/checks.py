@@ -46,6 +46,8 @@ class Measure(StrEnum):
 
     GPUS_MISSING = "gpus_missing"
     NVML_FAILS = "nvml_fails"
+    NVML_SILENT = "nvml_silent"
+    """NVML did not answer in time: a driver that hangs."""
     DRIVER_DIFFERS = "driver_differs"
     PERSISTENCE_OFF = "persistence_off"
     ECC_OFF = "ecc_off"

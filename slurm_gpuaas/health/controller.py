@@ -57,6 +57,7 @@ class HealthController:
     slurm: its readings must be fresh: whose drain a node carries is decided on them.
     released: called with an incident as it was before it was closed.
     settled: called when nothing runs on a drained node any more: what follows need not wait for its next turn.
+    again: called when something is left to do that the next tick should not wait for.
     overrides: what the site decides itself.
     """
 
@@ -72,6 +73,7 @@ class HealthController:
         settings: HealthSettings,
         released: Callable[[Incident], None] = lambda incident: None,
         settled: Callable[[], None] = lambda: None,
+        again: Callable[[], None] = lambda: None,
         overrides: Sequence[Override] = (),
     ) -> None:
         self._slurm = slurm
@@ -81,6 +83,7 @@ class HealthController:
         self._settings = settings
         self._released = released
         self._settled = settled
+        self._again = again
         self._overrides = tuple(overrides)
         self._began = False
 
@@ -105,6 +108,7 @@ class HealthController:
 
         Raises:
             NotFound: there is no such incident.
+            Conflict: it is closed.
         """
         return self._held(incident_id, actor, "incident.hold", reason, actor=actor)
 
@@ -113,12 +117,13 @@ class HealthController:
 
         Raises:
             NotFound: there is no such incident.
+            Conflict: it is closed.
         """
         return self._held(incident_id, None, "incident.release", reason, actor=actor)
 
     def _held(self, incident_id: str, by: str | None, action: str, reason: str, *, actor: str) -> Incident:
         with self._ledger.lock:
-            current = self._ledger.get(incident_id)
+            current = self._ledger.open_one(incident_id)
             if current.held_by == by:
                 return current
             return self._ledger.change(current, action, {"why": reason}, actor=actor, held_by=by)
@@ -133,12 +138,16 @@ class HealthController:
             return
         nodes = {node.name: node for node in self._slurm.nodes()}
         wanted = [i for i in incidents if i.state is IncidentState.SUSPECT or self._failed_probation(i)]
+        drained = self._drain_all(self._within_breaker(wanted, len(nodes)), nodes)
         # A node that is out already does not leave service: the breaker counts it for nothing.
         out_already = [i for i in wanted if i.node in nodes and nodes[i.node].draining]
         leaving = [i for i in wanted if i.node not in nodes or not nodes[i.node].draining]
         self._drain_all([*out_already, *self._within_breaker(leaving, len(nodes))], nodes)
         self._rescue()
-        # Last: when many nodes fail at once, those that are out already can wait for those that are not.
+        if drained:
+            # When many nodes fail at once, those that are out already can wait for those that are not.
+            self._again()
+            return
         out = [(i, nodes[i.node]) for i in incidents if i.state in _OUT and i.node in nodes]  # an answer may be partial
         for begin in range(0, len(out), SETTLED_AT_ONCE):
             self._settle(out[begin : begin + SETTLED_AT_ONCE])
@@ -163,15 +172,15 @@ class HealthController:
                     self._ledger.tell("breaker.open", incident, {"scope": stopped_by(incident.node)})
         return [incident for incident in wanted if incident.node in allowed]
 
-    def _drain_all(self, incidents: Sequence[Incident], nodes: Mapping[NodeName, Node]) -> None:
-        """Take nodes out of service for new jobs, those that are not out already.
+    def _drain_all(self, incidents: Sequence[Incident], nodes: Mapping[NodeName, Node]) -> int:
+        """Take nodes out of service for new jobs, those that are not out already. Gives how many that were.
 
         Many may fail at once: intents are written in one transaction and outcomes in another, and between them are
         calls to Slurm alone. Nodes are read again right before those: somebody else's drain may have come since.
         """
         ours = [incident for incident in incidents if self._is_to_drain(incident, nodes.get(incident.node))]
         if not ours:
-            return
+            return 0
         with self._ledger.lock, self._ledger.store.transaction():
             effects = [self._ledger.begin("drain", incident.node, _evidence(incident)) for incident in ours]
         nodes = {node.name: node for node in self._slurm.nodes()}
@@ -198,6 +207,7 @@ class HealthController:
                     self._drained(incident, DRAINED_AGAIN if again else DRAINED, _evidence(incident))
         if away:
             raise away
+        return len(done)
 
     def _is_to_drain(self, incident: Incident, node: Node | None) -> bool:
         """False when there is nothing to do for us, or not now; that is written down."""
@@ -254,11 +264,7 @@ class HealthController:
 
     def _rescue(self) -> None:
         """Bring back the jobs that are lost, and let those that may go on write a checkpoint first."""
-        draining = [
-            i
-            for i in self._ledger.store.incidents(states=[IncidentState.DRAINING], limit=100_000)[::-1]
-            if i.held_by is None
-        ]
+        draining = [i for i in self._ledger.open(states=[IncidentState.DRAINING]) if i.held_by is None]
         stopped_by = self._breaker.stops() if draining else None
         draining = [i for i in draining if stopped_by is not None and not stopped_by(i.node)]
         lost = {incident.node: incident for incident in draining if incident.drain is Drain.NOW}

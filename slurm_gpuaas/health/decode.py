@@ -39,6 +39,7 @@ MAX_RECORD: Final = 1 << 24
 CHUNK: Final = 1 << 16
 """Bytes read at once: so few that what is made of them stays in the processor's cache."""
 
+_NVLINK5_WITHIN: Final = 400
 _REMEMBERED: Final = 4_096
 """Entries of each memory that hostile input could fill."""
 
@@ -58,7 +59,8 @@ _XID = re.compile(
     r"(?: ?pid='?(?:([0-9]{1,10})(?='?(?:,|$)))?[^,]{0,64}(?:,|$))?(?: ?name=([^,]{0,256})(?:, |,?$))?"
 )
 _NAME_WITH_COMMAS = re.compile(r" name=(.{0,256}?)(?:, |,?$)")
-_UNIT = re.compile(r"GPC ([0-9]{1,3}), TPC ([0-9]{1,3})(?:, SM ([0-9]{1,3}))?")
+_UNIT = re.compile(r"\(GPC ([0-9]{1,3}), TPC ([0-9]{1,3})(?:, SM ([0-9]{1,3}))?\)")
+_UNIT_CUT = re.compile(r"GPC ([0-9]{1,3}), TPC ([0-9]{1,3})(?:, SM ([0-9]{1,3}))?")
 _LINK = re.compile(r"ink (-?[0-9]{1,4})\b")
 # TLW_RX/TLW_RX_PIPE0 Nonfatal XC0 i0 Link 00 (0x0000000a 0x00000001 ...)
 _NVLINK5 = re.compile(
@@ -88,11 +90,13 @@ _IDENTITY = re.compile(
     rf"NVRM: GPU at (?:PCI:)?{_PCI}: (GPU-{_HEX}{{8}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{4}}-{_HEX}{{12}})"
 )
 # What is written before the message, when a program and not the kernel wrote it:
-# Nov 22 18:29:55 node7 python[4242]:   2026-11-22T18:29:55+09:00 node7 alice:
+# Nov 22 18:29:55 node7 python[4242]:   2026-11-22T18:29:55+09:00 node7 alice:   and as journalctl writes moments
 _SYSLOG = re.compile(
-    r"(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d|\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[\d.,:+Z-]{0,16})"
+    r"(?:<\d{1,3}>)?(?:[A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d(?:[.,]\d{1,9})?|\d{9,10}\.\d{1,9}|"
+    r"(?:[A-Z][a-z]{2} )?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d[\d.,:+Z-]{0,16}(?: [A-Z]{2,5})?)"
     r" \S{1,255} (\S{1,255}?)(?:\[\d{1,10}\])?: "
 )
+_KERNEL_ENDS: Final = ("]", "kernel:")
 _PROGRAM = re.compile(r"[\w.-]\[\d{1,10}\]: $")
 
 _NULL: Final = "null"
@@ -212,14 +216,20 @@ class Decoder:
             return self._sxid(line, text, at) if at >= 0 and not _by_a_program(text, at) else None
         if at and _by_a_program(text, at):
             return None
-        found = _XID.match(text, at) or _XID.search(text, at + 1)
+        # At the head of a message only: others of the driver's hold words of a user's choice, such as the version that
+        # a client says it has ("NVRM: API mismatch: the client has the version ...").
+        found = _XID.match(text, at)
         return self._xid(line, text, found) if found else self._other(line, text, at)
 
     def _xid(self, line: int, text: str, found: re.Match[str]) -> Decoded:
         address, digits, pid, name = found.groups()
-        code, end = int(digits), found.end()
+        code, end, name_at = int(digits), found.end(), found.start(4)
         if name is None and text.startswith(" name=", end) and (named := _NAME_WITH_COMMAS.match(text, end)):
-            name, end = named[1], named.end()
+            name, end, name_at = named[1], named.end(), named.start(1)
+        if name and name[0] in _QUOTES and (len(name) == 1 or name[-1] != name[0]):
+            close = text.find(name[0], name_at + 1, name_at + 258)  # it may hold a comma and a space
+            if close >= 0 and text[close + 1 : close + 2] in {"", ","}:
+                name, end = text[name_at : close + 1], close + 2
         message = text[end:].strip()
         mnemonic, assessment = self._rows.get(code) or self._row(code)
         pci = self._pci.get(address) or self._address(address)
@@ -240,7 +250,8 @@ class Decoder:
         """What the message says beyond its code, and what that means."""
         subcode = before = after = None
         if code in NVLINK5_CODES:
-            if match := _NVLINK5.match(message):
+            # A process's name with a comma in it may stand before.
+            if match := _NVLINK5.match(message) or _NVLINK5.search(message, 0, _NVLINK5_WITHIN):
                 subcode = match[1]
                 if match[2]:
                     intr_info, error_status = int(match[2], 16) & nvlink5_bits(), int(match[3], 16)
@@ -252,8 +263,8 @@ class Decoder:
                     self._actions, after, self._assess(code, recovery_action=after)
                 )
         elif code == NVLINK4_ERROR and (match := _NVLINK4.search(message)):
-            assessment = self._by_nvlink4(code, match[1].split(", ")) or assessment
-        unit = _UNIT.search(message) if "GPC " in message else None
+            assessment = self._by_nvlink4(code, match[1].replace(" ", "").split(",")) or assessment
+        unit = _UNIT.search(message) or _UNIT_CUT.search(message) if "GPC " in message else None
         cause = _CAUSE.search(message) if "previous Xid" in message else None
         return assessment, (
             _link(message) if "ink " in message else None,
@@ -267,15 +278,15 @@ class Decoder:
 
     def _other(self, line: int, text: str, at: int) -> Decoded | None:
         """The driver's messages that are no Xid: a GPU fell off the bus, or which GPU sits where."""
-        if found := _FALLEN.search(text, at):
+        if found := _FALLEN.match(text, at):
             return self._fallen_event(line, self._address(found[1]), text, at)
-        if found := _FALLEN_HEAD.search(text, at):
+        if found := _FALLEN_HEAD.match(text, at):
             self._fallen = (line, self._address(found[1]))
         if self._fallen and _FALLEN_TAIL in text:
             begun, pci = self._fallen
             self._fallen = None
             return self._fallen_event(line, pci, text, at) if line - begun <= _FALLEN_SPAN else None
-        if (found := _IDENTITY.search(text, at)) and len(self._gpu_at) < _REMEMBERED:
+        if (found := _IDENTITY.match(text, at)) and len(self._gpu_at) < _REMEMBERED:
             self._gpu_at[self._address(found[1])] = found[2]
         return None
 
@@ -411,11 +422,14 @@ def line_of_json(record: bytes) -> str:
 
 def _by_a_program(text: str, at: int) -> bool:
     """Whether what comes before the message shows that a program wrote it to the system log, and not the kernel."""
-    if at == 0 or text[0] == "[":
+    if at == 0:
         return False
+    if text[0] == "[":  # [123.4] [T12], or what another message of the kernel quotes
+        return not (text.startswith("] ", at - 2) or text[:at].rstrip().endswith(_KERNEL_ENDS))
     found = _SYSLOG.match(text, 0, at)
     if found:
-        return found[1] != "kernel"
+        rest = text[found.end() : at].rstrip()
+        return found[1] != "kernel" or (rest != "" and not rest.endswith("]"))
     return text.startswith("]: ", at - 3) and _PROGRAM.search(text, max(0, at - 20), at) is not None
 
 

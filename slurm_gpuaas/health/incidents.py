@@ -28,6 +28,7 @@ from slurm_gpuaas.domain.incidents import (
     Transition,
 )
 from slurm_gpuaas.domain.jobs import JobId
+from slurm_gpuaas.domain.names import UserName
 from slurm_gpuaas.domain.nodes import OWNER_MARK, Node, NodeBase
 from slurm_gpuaas.domain.outages import SLURMS_OWN_REASONS
 from slurm_gpuaas.health.catalogue import FaultClass
@@ -89,12 +90,14 @@ class History:
         sightings: its events within `RepeatPolicy.looks_back`, the new ones included.
         transitions: steps of its incidents in that time, oldest first.
         excused: events that are a job's own fault, with that job.
+        users: whose the jobs are, as `repeats.repeated` takes it.
     """
 
     incidents: Sequence[Incident] = ()
     sightings: Sequence[Sighting] = ()
     transitions: Sequence[Transition] = ()
     excused: Mapping[str, JobId] = field(default_factory=dict)
+    users: Mapping[JobId, UserName] | None = None
 
 
 class What(StrEnum):
@@ -135,7 +138,7 @@ def judge(
     """
     policy = policy or repeat_policy()
     ids = {one.event.event_id for one in new}
-    repeats = repeated(history.sightings, ids, history.excused, policy)
+    repeats = repeated(history.sightings, ids, history.excused, policy, users=history.users)
     board = _Board(history, policy, now)
     steps: list[Step] = []
     for one in sorted(new, key=lambda one: (one.event.seen_at, one.event.event_id)):

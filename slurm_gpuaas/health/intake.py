@@ -18,7 +18,7 @@ from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.gpus import GpuIdentity, GpuStay
 from slurm_gpuaas.domain.incidents import Incident, IncidentState, NodeEvent
 from slurm_gpuaas.domain.jobs import JobId
-from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.names import NodeName, UserName
 from slurm_gpuaas.health.attribution import AtFault, jobs_at_fault, jobs_that_kill_nodes
 from slurm_gpuaas.health.catalogue import FaultClass
 from slurm_gpuaas.health.incidents import History, Step, What, judge, unfounded
@@ -38,6 +38,7 @@ FLEET_EVENTS: Final = 2_000
 """Events of all nodes that are looked at for a job's fault; the newest."""
 ENDED_INCIDENTS: Final = 20
 """Incidents of a node that ended lately, to which an event told late may belong."""
+REMEMBERED_USERS: Final = 10_000
 LATEST_REPORT: Final = timedelta(days=30)
 """An event that claims to be older is judged with the events of so long ago."""
 
@@ -46,7 +47,7 @@ log = structlog.get_logger(__name__)
 
 class Intake:
     """Args:
-    jobs_on: jobs that run on a node as last read; asked once a report with events.
+    jobs_on: jobs that run on a node as last read, each with its user; asked once a report with events.
     wake: called when an incident was opened or got worse, so that acting on it need not wait for the next tick.
     overrides: what the site decides itself.
     """
@@ -55,7 +56,7 @@ class Intake:
         self,
         ledger: IncidentLedger,
         *,
-        jobs_on: Callable[[NodeName], Sequence[JobId]] = lambda node: (),
+        jobs_on: Callable[[NodeName], Mapping[JobId, UserName]] = lambda node: {},
         wake: Callable[[], None] = lambda: None,
         overrides: Sequence[Override] = (),
     ) -> None:
@@ -67,6 +68,7 @@ class Intake:
         self._policy = repeat_policy()
         self._left_out: Counter[NodeName] = Counter()
         self._told: set[tuple[str, JobId, tuple[int, ...]]] = set()
+        self._users: dict[JobId, UserName] = {}
 
     def ingest(self, node: NodeName, events: Sequence[NodeEvent], *, gpus: Sequence[GpuIdentity] | None = None) -> int:
         """Take an agent's report; safe to repeat. Gives how many of the events are taken care of: all of them.
@@ -86,6 +88,9 @@ class Intake:
         if events:
             jobs = self._jobs_on(node)
             with self._ledger.lock:
+                if len(self._users) > REMEMBERED_USERS:
+                    self._users.clear()
+                self._users.update(jobs)
                 worse = self._record(node, events, tuple(jobs))
             if worse:
                 self._wake()
@@ -105,7 +110,7 @@ class Intake:
                 return False
             sightings = [*known, *new]
             excused = self._excuse(node, sightings, new, since)
-            history = self._history(node, sightings, excused, since)
+            history = self._history(node, sightings, excused, since, self._users_of(sightings, new))
             steps = self._flag(judge(new, history, now, self._policy), new, since)
             self._write(steps)
         return any(step.what in {What.OPENED, What.RAISED} for step in steps)
@@ -120,23 +125,25 @@ class Intake:
     ) -> Sequence[Sighting]:
         """Store what is new, with the serial number of its GPU; of a storm only the first."""
         ids = {one.event.event_id for one in known}
-        kept: defaultdict[tuple[object, ...], list[datetime]] = defaultdict(list)
+        kept: defaultdict[tuple[object, ...], list[Sighting]] = defaultdict(list)
         for one in known:
-            kept[same_again(one.event)].append(one.event.seen_at)
+            kept[same_again(one.event)].append(one)
         nameless = any(event.serial is None and (event.gpu is not None or event.pci) for event in events)
         stays = self._store.gpu_stays(node=node) if nameless else ()
         new = []
         for event in events:
-            times = kept[same_again(event)]
             if event.event_id in ids:
                 continue
-            if is_storm(event.seen_at, times, self._policy):
+            alike, one = kept[same_again(event)], self._sighting(with_serial(event, stays), jobs)
+            # Of one code, too, a line may ask for more than all before it (74, 144 to 150 by their registers).
+            if is_storm(event.seen_at, [other.event.seen_at for other in alike], self._policy) and any(
+                other.asks >= one.asks for other in alike
+            ):
                 self._leave_out(node, event)
                 continue
-            named = with_serial(event, stays)
-            if self._store.add_event(named, received_at=now, jobs=jobs):
-                times.append(event.seen_at)
-                new.append(self._sighting(named, jobs))
+            if self._store.add_event(one.event, received_at=now, jobs=jobs):
+                alike.append(one)
+                new.append(one)
         return new
 
     def _leave_out(self, node: NodeName, event: NodeEvent) -> None:
@@ -147,8 +154,25 @@ class Intake:
             self._audit("events.left-out", node, f"A storm of {event.kind} {event.code}.", {"events": number})
             log.warning("events.left_out", node=node, kind=event.kind.value, code=event.code, events=number)
 
+    def _users_of(self, sightings: Sequence[Sighting], new: Sequence[Sighting]) -> Mapping[JobId, UserName]:
+        """Whose the jobs are under which errors came that a user can cause; metering knows of those that are over."""
+        codes = {code for rule in self._policy.rules if rule.different_users for code in rule.codes}
+        if not any(one.event.code in codes for one in new):
+            return {}
+        jobs = {job for one in sightings if one.event.code in codes for job in one.jobs}
+        for job in jobs - self._users.keys():
+            whose = {run.user for run in self._store.usage(job=job)}
+            if len(whose) == 1:  # job ids of clusters that share a store may be alike
+                (self._users[job],) = whose
+        return {job: self._users[job] for job in jobs & self._users.keys()}
+
     def _history(
-        self, node: NodeName, sightings: Sequence[Sighting], excused: Mapping[str, JobId], since: datetime
+        self,
+        node: NodeName,
+        sightings: Sequence[Sighting],
+        excused: Mapping[str, JobId],
+        since: datetime,
+        users: Mapping[JobId, UserName],
     ) -> History:
         transitions = self._store.transitions(node=node, since=since)
         ended = dict.fromkeys(step.incident for step in transitions if step.after is IncidentState.CLOSED)
@@ -161,6 +185,7 @@ class Intake:
             sightings=sightings,
             transitions=transitions,
             excused=excused,
+            users=users,
         )
 
     # -- whose fault

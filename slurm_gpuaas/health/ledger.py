@@ -4,7 +4,7 @@ who act on them."""
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -38,9 +38,11 @@ class IncidentLedger:
         self.lock = threading.RLock()
         self._told: set[tuple[str, str]] = set()
 
-    def open(self, node: NodeName | None = None) -> Sequence[Incident]:
-        """Incidents that are not closed, oldest first; of one node or of all."""
-        return self.store.incidents(node=node, states=OPEN_STATES, limit=100_000)[::-1]
+    def open(
+        self, node: NodeName | None = None, *, states: Iterable[IncidentState] = OPEN_STATES
+    ) -> Sequence[Incident]:
+        """Incidents that are not closed (or in these states), oldest first; of one node or of all."""
+        return self.store.incidents(node=node, states=states, limit=100_000)[::-1]
 
     def get(self, incident_id: str) -> Incident:
         """Raises:
@@ -49,6 +51,19 @@ class IncidentLedger:
         found = self.store.incident(incident_id)
         if found is None:
             raise NotFound(f"There is no incident {incident_id:.60}.", way_out="`gpuaas incident list` shows them.")
+        return found
+
+    def open_one(self, incident_id: str) -> Incident:
+        """
+        Raises:
+            NotFound: there is no such incident.
+            Conflict: it is closed.
+        """
+        found = self.get(incident_id)
+        if found.state is IncidentState.CLOSED:
+            raise Conflict(
+                f"Incident {found.id} of {found.node} is closed.", way_out=f"gpuaas incident list --node {found.node}"
+            )
         return found
 
     def put_new(self, incident: Incident, evidence: Evidence) -> None:

@@ -25,6 +25,8 @@ from slurm_gpuaas.health.lemons import (
 from slurm_gpuaas.store import Store
 
 ACTOR: Final = "gpuaasd/lemons"
+LIFTED: Final = "node.limit-lifted"
+"""Audit action: a node serves jobs of any size again. Where a person said so, it stays for as long as signals count."""
 MOST: Final = 100_000
 
 log = structlog.get_logger(__name__)
@@ -52,14 +54,17 @@ class LemonWatch:
             return
         now, store = self._clock.now(), self._store
         nodes = len(store.observations.gpus_of_nodes())
-        new, over = limits_wanted(self.lemons(), store.node_limits(), nodes, self._largest_job, now)
+        lifted = store.audit.newest(action=LIFTED, since=now - LOOKS_BACK, limit=MOST)
+        by_people = {entry.subject for entry in lifted if entry.actor != ACTOR}
+        lemons = [one for one in self.lemons() if one.signals.node not in by_people]
+        new, over = limits_wanted(lemons, store.node_limits(), nodes, self._largest_job, now)
         with store.transaction():
             for limit in new:
                 store.put_node_limit(limit)
                 self._note("node.limit", limit.node, limit.why, limit.largest_job)
             for node in over:
                 store.delete_node_limit(node, LimitKind.LEMON)
-                self._note("node.limit-lifted", node, "Its lemon score has fallen below half of what makes a lemon.", 0)
+                self._note(LIFTED, node, "Its lemon score has fallen below half of what makes a lemon.", 0)
 
     def _note(self, action: str, node: NodeName, why: str, largest_job: int) -> None:
         evidence = {"largest_job": largest_job or None}

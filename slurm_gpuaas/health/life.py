@@ -94,7 +94,7 @@ class LifeController:
         live = {IncidentState.REPAIRING, IncidentState.VERIFYING, IncidentState.PROBATION}
         if self._plan.remedies:
             live.add(IncidentState.DRAINED)
-        incidents = [i for i in self._ledger.open() if i.state in live and i.held_by is None]
+        incidents = [i for i in self._ledger.open(states=live) if i.held_by is None]
         if not incidents:
             return
         nodes = {node.name: node for node in self._slurm.nodes()}
@@ -118,14 +118,14 @@ class LifeController:
             raise trouble
 
     def verify(self, incident_id: str, *, actor: str, reason: str) -> Incident:
-        """A person says that the node is mended: test it, and let it back if it passes.
+        """A person says that the node is mended: test it, and let it back if it passes. It is held no more then.
 
         Raises:
             NotFound: there is no such incident.
-            Conflict: no tests are configured, or the node is not waiting for a person.
+            Conflict: no tests are configured, the node is not waiting for a person, or the incident is closed.
         """
         with self._ledger.lock:
-            incident = self._ledger.get(incident_id)
+            incident = self._ledger.open_one(incident_id)
             if not self._plan.tests:
                 raise Conflict(
                     "No tests are configured.", way_out="Set health.verification, or close the incident instead."
@@ -141,6 +141,7 @@ class LifeController:
                 state=step.after,
                 cause=step.cause,
                 actor=actor,
+                held_by=None,
                 verification=new_verification(step, self._ledger.clock.now()),
             )
 

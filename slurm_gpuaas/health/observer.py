@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from slurm_gpuaas.domain.clock import Clock
+from slurm_gpuaas.domain.incidents import IncidentState
 from slurm_gpuaas.domain.jobs import Job, JobId
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.nodes import Node
@@ -35,7 +36,8 @@ class NodeObserver:
         jobs: with ended ones that slurmctld still knows; what they exclude is their users' own wish.
         """
         now = self._clock.now()
-        self._store.observations.follow(nodes, now)
+        mending = self._store.incidents(states=[IncidentState.REPAIRING, IncidentState.VERIFYING], limit=100_000)
+        self._store.observations.follow(nodes, now, mending={incident.node for incident in mending})
         self._note_exclusions(jobs, now)
         self._count_runs(jobs, now)
 

@@ -6,7 +6,7 @@ Which occurrences are a job's own fault is decided in `attribution`; they come i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cache
@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from slurm_gpuaas.domain.incidents import CheckStatus, Drain, EventKind, NodeEvent
 from slurm_gpuaas.domain.jobs import JobId
+from slurm_gpuaas.domain.names import UserName
 from slurm_gpuaas.health.catalogue import FaultClass
 from slurm_gpuaas.health.triage import Sighting, Verdict, one_line, place, strength
 
@@ -45,6 +46,7 @@ class RepeatRule(_Data):
     within_s: float = Field(gt=0)
     burst_s: float = Field(gt=0)
     different_jobs: bool = False
+    different_users: bool = False
     alone: bool = False
     drain: Drain
     fault_class: FaultClass = Field(alias="class")
@@ -186,6 +188,8 @@ def repeated(
     new: Collection[str],
     excused: Collection[str] = (),
     policy: RepeatPolicy | None = None,
+    *,
+    users: Mapping[JobId, UserName] | None = None,
 ) -> Mapping[str, Verdict]:
     """Verdicts that repeat rules give to new events of one node, by event id; the strongest where several rules fit.
     Linear in the number of events, up to sorting.
@@ -194,6 +198,8 @@ def repeated(
         sightings: all of the node within `policy.looks_back`, the new ones included, in any order.
         new: ids of those on which verdicts are wanted.
         excused: ids of events that count for no rule: a job's own fault.
+        users: whose the jobs are, as far as that is known; None where nobody can know, as of a log: then it is not
+            asked.
     """
     policy = policy or repeat_policy()
     known = sorted(sightings, key=lambda one: (one.event.seen_at, one.event.event_id))
@@ -209,7 +215,7 @@ def repeated(
         ]
         if rule.alone:
             counting = [*_alone(counting, timedelta(seconds=rule.burst_s))]
-        for verdict, ids in _fitting(rule, counting, new):
+        for verdict, ids in _fitting(rule, counting, new, users):
             for event_id in ids:
                 old = verdicts.get(event_id)
                 if old is None or _key(verdict) > _key(old):
@@ -284,7 +290,7 @@ def _alone(sightings: Sequence[Sighting], burst: timedelta) -> Iterator[Sighting
 
 
 def _fitting(
-    rule: RepeatRule, sightings: Sequence[Sighting], new: Collection[str]
+    rule: RepeatRule, sightings: Sequence[Sighting], new: Collection[str], users: Mapping[JobId, UserName] | None
 ) -> Iterator[tuple[Verdict, Sequence[str]]]:
     """Verdicts of one rule, each with the new events that it is about."""
     places: defaultdict[tuple[object, ...], list[Sighting]] = defaultdict(list)
@@ -292,6 +298,12 @@ def _fitting(
         if (spot := rule.spot(one)) is not None:
             places[spot].append(one)
     within = timedelta(seconds=rule.within_s)
+
+    def theirs(burst: Sequence[Sighting]) -> Collection[object]:
+        """Users of the jobs of an occurrence; none when one of them is not known."""
+        found = {(users or {}).get(job) for job in _jobs(burst)}
+        return () if None in found else found
+
     for here in places.values():
         if not any(one.event.event_id in new for one in here):
             continue
@@ -302,7 +314,7 @@ def _fitting(
                 first += 1
             times = last + 1 - first
             if rule.different_jobs:
-                times = _unrelated(bursts[first : last + 1], rule.times)
+                times = _unrelated(bursts[first : last + 1], rule.times, _jobs)
             if times < rule.times:
                 continue
             ids = [
@@ -313,21 +325,29 @@ def _fitting(
             ]
             told = last + 1
             if ids:
-                yield _verdict(rule, burst[-1].event, times), ids
+                one_user = rule.different_users and users is not None
+                one_user = one_user and _unrelated(bursts[first : last + 1], rule.times, theirs) < rule.times
+                yield _verdict(rule, burst[-1].event, times, one_user=one_user), ids
 
 
-def _unrelated(window: Sequence[Sequence[Sighting]], enough: int) -> int:
-    """How many occurrences have, pairwise, no job in common, counted up to `enough`; those whose jobs are not known do
-    not count."""
-    jobs: set[JobId] = set()
+def _jobs(burst: Sequence[Sighting]) -> Collection[JobId]:
+    return {job for one in burst for job in one.jobs}
+
+
+def _unrelated(
+    window: Sequence[Sequence[Sighting]], enough: int, parties: Callable[[Sequence[Sighting]], Collection[object]]
+) -> int:
+    """How many occurrences have, pairwise, no party in common, counted up to `enough`; those whose parties are not
+    known do not count."""
+    seen: set[object] = set()
     times = 0
     for burst in window:
         if times == enough:
             break
-        theirs = {job for one in burst for job in one.jobs}
-        if theirs and not theirs & jobs:
+        theirs = parties(burst)
+        if theirs and seen.isdisjoint(theirs):
             times += 1
-        jobs |= theirs
+        seen.update(theirs)
     return times
 
 
@@ -343,14 +363,16 @@ def _chunks(sightings: Sequence[Sighting], gap: timedelta) -> Iterator[Sequence[
         yield chunk
 
 
-def _verdict(rule: RepeatRule, event: NodeEvent, times: int) -> Verdict:
+def _verdict(rule: RepeatRule, event: NodeEvent, times: int, *, one_user: bool) -> Verdict:
+    """`one_user`: it may be the doing of one user alone, who must not be able to drain a node: a person decides."""
     what = f"XID {event.code}" if rule.codes else "application errors"
     again = f"{what} {times} times in {_hours(timedelta(seconds=rule.within_s))} on one {rule.same}"
     said = f"XID {event.code}" if rule.times == 1 else again
+    doubt = "; not known to be of different users, so for a person" if one_user else ""
     return Verdict(
-        drain=rule.drain,
+        drain=Drain.REVIEW if one_user else rule.drain,
         fault_class=rule.fault_class,
-        rule=f"repeat rule {rule.name}: {said}; {rule.reason}; {rule.advice}",
+        rule=f"repeat rule {rule.name}: {said}; {rule.reason}; {rule.advice}{doubt}",
         headline=one_line(", ".join([f"{said}: {rule.advice}", *place(event)]), 500),
     )
 

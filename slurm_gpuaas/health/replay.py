@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -32,6 +32,7 @@ from slurm_gpuaas.health.attribution import jobs_at_fault, jobs_that_kill_nodes
 from slurm_gpuaas.health.catalogue import FaultClass
 from slurm_gpuaas.health.decode import MAX_LINE, Decoder
 from slurm_gpuaas.health.incidents import History, Step, What, judge
+from slurm_gpuaas.health.lifecycle import LADDERS
 from slurm_gpuaas.health.overrides import Override
 from slurm_gpuaas.health.repeats import is_storm, repeat_policy, same_again
 from slurm_gpuaas.health.triage import DRAINING_VERDICTS, Sighting
@@ -50,12 +51,7 @@ _ISO = re.compile(r"(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d)(?:[.,](\d{1,6})\d{0,3})?
 _MOMENT: Final = TypeAdapter(AwareDatetime)
 _REBOOTED_WHEN_BACK_BY: Final = 60.0
 
-_NEXT: Final[Mapping[str, str]] = {
-    FaultClass.HW_REBOOT.value: "reboot, verify",
-    FaultClass.SXID_FATAL.value: "reboot, verify",
-    FaultClass.FOLLOW_154.value: "reboot, verify",
-    FaultClass.HW_SUPPORT.value: "replace, verify",
-}
+_NEXT: Final[Mapping[str, str]] = {name: f"{rungs[0]}, verify" for name, rungs in LADDERS.items()}
 """First rung of the repair ladder by class; others begin with a reset of the GPUs."""
 
 
@@ -79,13 +75,13 @@ class ReplayedIncident(BaseModel):
     jobs: tuple[int, ...] = ()
 
 
-class BreakerTrip(BaseModel):
-    """`waiting` nodes wanted to leave service at once, or soon after, more than the breaker lets go."""
+class ReplayedTrip(BaseModel):
+    """From then on nothing acts until a person resets it, whom a log does not know: `waiting` incidents that ask for a
+    drain get none."""
 
     model_config = ConfigDict(frozen=True)
 
     at: datetime
-    until: datetime
     waiting: int
 
 
@@ -100,7 +96,7 @@ class ReplayReport(BaseModel):
     events: int
     left_out: int
     incidents: tuple[ReplayedIncident, ...]
-    breaker: tuple[BreakerTrip, ...]
+    breaker: ReplayedTrip | None
     jobs_at_fault: tuple[str, ...]
 
 
@@ -140,7 +136,7 @@ class Replay:
     node: whose log it is, where lines do not say.
     product: of the node's GPUs; None when unknown.
     driver: its driver's version; None when unknown.
-    max_drains: as `health.max_drains` of gpuaasd.
+    max_drains: as `health.breaker.drains` of gpuaasd.
     overrides: what the site decides itself.
     """
 
@@ -189,7 +185,6 @@ class Replay:
                 node.incidents.clear()
             self._take(node, line)
         self._judge_all()
-        self._breaker.settle()
         return self._report()
 
     def _read(self, text: str) -> _Line | None:
@@ -207,6 +202,7 @@ class Replay:
             name = NodeName(node) if node is not None else self._node
             if not isinstance(line, str):
                 return None
+            line = line.encode("utf-8", "replace").decode("utf-8")  # JSON can spell what is no text
             if at is None:
                 moment, booted = self._times.of(line)
             else:
@@ -266,7 +262,6 @@ class Replay:
         while node.sightings and now - node.sightings[0].event.seen_at > self._policy.looks_back:
             node.sightings.popleft()
         node.sightings.extend(new)
-        self._breaker.advance(now)
         for incident in node.incidents.values():
             if self._breaker.drained(incident.id) is not None:
                 node.incidents[incident.id] = incident.model_copy(update={"state": IncidentState.DRAINING})
@@ -305,7 +300,7 @@ class Replay:
                 f"The log opens more than {MAX_INCIDENTS:,} incidents.", way_out="Replay a part of it at a time."
             )
         if incident.drain in DRAINING_VERDICTS and incident.state is IncidentState.SUSPECT:
-            self._breaker.want(incident.id, at)
+            self._breaker.want(incident.id, node.name, at)
         if step.what is What.ENDED:
             node.incidents.pop(incident.id, None)
         else:
@@ -335,7 +330,7 @@ class Replay:
             events=self._events,
             left_out=self._left_out,
             incidents=tuple(self._final(one) for one in sorted(self._done.values(), key=lambda i: i.opened_at)),
-            breaker=tuple(self._breaker.trips),
+            breaker=self._breaker.trip,
             jobs_at_fault=tuple(self._faults.values()),
         )
 
@@ -356,8 +351,13 @@ class Replay:
     def _assumptions(self) -> Iterator[str]:
         yield from self._times.assumptions()
         yield "A node that left service is back when its log shows a new boot; nobody puts one back by hand."
+        if len(self._nodes) > 1:
+            yield "Of the circuit breaker only the count is looked at: no log tells of leaf groups and all nodes."
         if self._pids:
             yield "Lines name no jobs: each process stands for a job of its own."
+        by_users = tuple(f"repeat rule {rule.name}:" for rule in self._policy.rules if rule.different_users)
+        if any(one.rule.startswith(by_users) for one in self._done.values()):
+            yield "Lines name no users: errors that any user can cause are taken to be of different ones."
         if self._bad:
             yield f"{self._bad:,} lines are no such JSON object as `--help` shows, and were left out."
 
@@ -432,49 +432,27 @@ def _written(head: str) -> datetime | None:
 
 
 class _Breaker:
-    """Lets no more than so many nodes leave service within `BREAKER_WINDOW`; the others wait their turn."""
+    """Lets so many nodes leave service within `BREAKER_WINDOW`; the next one trips it, and then none does."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._lately: deque[datetime] = deque()
-        self._queue: deque[tuple[str, datetime]] = deque()
+        self._lately: OrderedDict[NodeName, datetime] = OrderedDict()
         self._drained: dict[str, datetime] = {}
         self._wanted: set[str] = set()
-        self.trips: list[BreakerTrip] = []
+        self.trip: ReplayedTrip | None = None
 
-    def want(self, incident: str, at: datetime) -> None:
-        self.advance(at)
+    def want(self, incident: str, node: NodeName, at: datetime) -> None:
         if incident in self._wanted:
             return
         self._wanted.add(incident)
-        self._queue.append((incident, at))
-        if not self.advance(at):
-            trip = self.trips[-1] if self.trips and self.trips[-1].until >= at else None
-            if trip is None:
-                self.trips.append(BreakerTrip(at=at, until=at, waiting=1))
-            else:
-                self.trips[-1] = trip.model_copy(update={"waiting": trip.waiting + 1})
+        while self._lately and at - next(iter(self._lately.values())) >= BREAKER_WINDOW:
+            self._lately.popitem(last=False)
+        if self.trip is None and (node in self._lately or len(self._lately) < self._most):
+            self._drained[incident] = self._lately[node] = at
+            self._lately.move_to_end(node)
+        else:
+            waiting = self.trip.waiting + 1 if self.trip else 1
+            self.trip = ReplayedTrip(at=self.trip.at if self.trip else at, waiting=waiting)
 
     def drained(self, incident: str) -> datetime | None:
         return self._drained.get(incident)
-
-    def settle(self) -> None:
-        """Let all go that still wait when the log has ended."""
-        self.advance(None)
-
-    def advance(self, now: datetime | None) -> bool:
-        """Drain what may be drained until now; True when nobody waits any more."""
-        while self._queue:
-            incident, wanted = self._queue[0]
-            free = self._lately[0] + BREAKER_WINDOW if len(self._lately) >= self._most else wanted
-            at = max(wanted, free)
-            if now is not None and at > now:
-                return False
-            self._queue.popleft()
-            self._drained[incident] = at
-            self._lately.append(at)
-            if len(self._lately) > self._most:
-                self._lately.popleft()
-            if self.trips and at > wanted:
-                self.trips[-1] = self.trips[-1].model_copy(update={"until": max(at, self.trips[-1].until)})
-        return True

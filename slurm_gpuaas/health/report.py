@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from math import ceil, sqrt
-from statistics import median
+from statistics import fmean, median
 from typing import Final
 
 from slurm_gpuaas.domain.incidents import Incident, IncidentState, Transition
@@ -42,6 +42,8 @@ ANNOUNCED_WITHIN: Final = timedelta(minutes=10)
 NO_EVENT: Final = "no event"
 """Class of outages without an incident."""
 A_DAY: Final = timedelta(days=1)
+A_SECOND: Final = timedelta(seconds=1)
+"""Slurm's times are whole seconds, cut off: a run may end up to so much before the moment at which we ended it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -321,10 +323,14 @@ class _Times:
 def _times(records: Records, incident: Incident) -> _Times:
     seen = [records.seen_at[event] for event in incident.event_ids if event in records.seen_at]
     steps = records.steps.get(incident.id, ())
-    ends = [step.at for step in steps if step.after in {IncidentState.PROBATION, IncidentState.CLOSED}]
-    verifying = _moment(records, incident, IncidentState.VERIFYING, last=True)
-    back = next((at for at in ends if verifying is None or at >= verifying), None)
     out = _moment(records, incident, IncidentState.DRAINING)
+    # A node that failed on probation is out again: what came before that was no return.
+    again = _moment(records, incident, IncidentState.DRAINING, last=True) or incident.opened_at
+    verifying = _moment(records, incident, IncidentState.VERIFYING, last=True)
+    if verifying is not None and verifying < again:
+        verifying = None
+    returned = {IncidentState.PROBATION, IncidentState.CLOSED}
+    back = next((step.at for step in steps if step.after in returned and step.at >= (verifying or again)), None)
     return _Times(
         seen=min(seen, default=None),
         opened=incident.opened_at,
@@ -385,6 +391,7 @@ def _spread(spans: Sequence[float], unknown: int) -> Spread:
     return Spread(
         known=len(ordered),
         unknown=unknown,
+        mean_s=fmean(ordered) if ordered else None,
         median_s=median(ordered) if ordered else None,
         p90_s=ordered[ceil(0.9 * len(ordered)) - 1] if ordered else None,
     )
@@ -398,8 +405,11 @@ def _interruptions(records: Records) -> tuple[Mapping[JobId, Sequence[Interrupti
     found: dict[tuple[JobId, datetime], Interruption] = {}
     untold = 0
     for incident in records.incidents:
+        drained = [step.at for step in records.steps.get(incident.id, ()) if step.after is IncidentState.DRAINING]
+        moments = drained or [incident.opened_at]
         for job in incident.requeued_jobs:
-            one = _interrupted(records.runs_of.get(JobId(job), ()), incident.opened_at)
+            runs = records.runs_of.get(JobId(job), ())
+            one = next((hit for at in moments if (hit := _interrupted(runs, at))), None)
             if one is None:
                 untold += 1
             else:
@@ -417,7 +427,7 @@ def _interruptions(records: Records) -> tuple[Mapping[JobId, Sequence[Interrupti
 
 def _interrupted(runs: Sequence[JobRun], at: datetime) -> Interruption | None:
     """The run that ended at a moment or as the first one after it, having begun before."""
-    before = [run for run in runs if run.started <= at and run.ended is not None and run.ended >= at]
+    before = [run for run in runs if run.started <= at and run.ended is not None and run.ended > at - A_SECOND]
     if not before:
         return None
     run = before[-1]
@@ -457,6 +467,7 @@ def _jobs(
                 lost_most=most,
                 ettr_least=max(0.0, ran - most) / scheduled if scheduled else 0.0,
                 ettr_most=ran / scheduled if scheduled else 0.0,
+                ettr_expected=None if rate is None else expected_ettr(nodes, rate, terms),
                 best_interval_s=(None if rate is None else best_interval(nodes, rate, terms.write).total_seconds()),
             )
         )
@@ -533,7 +544,7 @@ def _victims(
 
 def _while_waiting(at: datetime, interruption: Interruption) -> bool:
     return interruption.ended - timedelta(minutes=1) <= at and (
-        interruption.next is None or at <= interruption.next.started
+        interruption.next is None or at < interruption.next.started + A_SECOND
     )
 
 

@@ -27,6 +27,7 @@ from slurm_gpuaas.domain.names import NodeName, PartitionName, QosName
 from slurm_gpuaas.domain.nodes import Node
 from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
 from slurm_gpuaas.domain.usage import service_class
+from slurm_gpuaas.health.alerts import still
 from slurm_gpuaas.health.ledger import ACTOR, IncidentLedger
 from slurm_gpuaas.health.recovery_rules import NOWHERE, ON_NODES, Place
 from slurm_gpuaas.health.spare_rules import LOOKS_BACK, Need, Standby, choose, need
@@ -39,6 +40,8 @@ LASTS: Final = timedelta(days=365)
 QOS_SINCE: Final = (25, 11)
 """Slurm that can reserve nodes for a QOS."""
 THIN: Final = "spares.thin"
+ENOUGH: Final = "spares.enough"
+"""Audit actions of a partition's pool, each once when it comes to that."""
 FIRST_SEEN: Final = "spares.observed-since"
 """Mark of the store: since when failures are counted."""
 
@@ -128,8 +131,8 @@ class Spares:
         self._qos: tuple[QosName, ...] | None = None
         """Who may use the reservation, as we wrote it last: Slurm does not tell. None before the first time."""
         self._standing: tuple[PartitionSpares, ...] = ()
-        self._thin: dict[PartitionName, bool] = {}
-        """What people were told last."""
+        self._thin: frozenset[str] | None = None
+        """Partitions of which it was told last that their pool is thin; None until that was read."""
 
     def nodes(self) -> frozenset[NodeName]:
         """The spares. A job may lose a node before the first tick: then Slurm is asked.
@@ -173,6 +176,7 @@ class Spares:
             before = self._kept_now()
             if self._count == 0 and not before:
                 self._nodes, self._standing = frozenset(), ()
+                self._warn(())
                 return
             scene = _Scene(
                 now=now,
@@ -192,8 +196,7 @@ class Spares:
             self._write(chosen, tuple(sorted(one.qos for one in partitions)))
             self._given.clear()
             self._standing = tuple(standing)
-            for partition in standing:
-                self._warn(partition)
+            self._warn(standing)
 
     # -- Deciding
 
@@ -246,26 +249,28 @@ class Spares:
         )
         return self._promised().union(self._limited(), reserved)
 
-    def _warn(self, one: PartitionSpares) -> None:
-        """Once when a pool gets thin, and once when it is not any more."""
-        if one.partition not in self._thin:  # an earlier daemon may have told them
-            told = self._ledger.store.audit.newest(action="spares", subject=one.partition, limit=1)
-            self._thin[one.partition] = bool(told) and told[0].action == THIN
-        if one.thin == self._thin[one.partition]:
-            return
-        action = THIN if one.thin else "spares.enough"
-        self._thin[one.partition] = one.thin
-        reason = f"{one.ready} of {one.asked} spares of partition {one.partition} are ready. {one.why}"
-        entry = AuditEntry(
-            at=self._ledger.clock.now(),
-            actor=ACTOR,
-            action=action,
-            subject=one.partition,
-            reason=reason,
-            evidence={"asked": one.asked, "wanted": one.wanted, "ready": one.ready},
-        )
-        self._ledger.store.audit.append(entry)
-        log.warning(action, partition=one.partition, asked=one.asked, ready=one.ready)
+    def _warn(self, standing: Sequence[PartitionSpares]) -> None:
+        """Once when a pool gets thin, and once when it is not any more, also over a restart."""
+        if self._thin is None:
+            newest = self._ledger.store.audit.newest
+            told = still(newest(action=THIN, limit=10_000), newest(action=ENOUGH, limit=10_000))
+            self._thin = frozenset(entry.subject for entry in told)
+        pools: Mapping[str, PartitionSpares] = {one.partition: one for one in standing}
+        thin = frozenset(name for name, one in pools.items() if one.thin)
+        for name in sorted(thin ^ self._thin):
+            one = pools.get(name)
+            reason = f"No spares of partition {name} are kept any more."
+            evidence: dict[str, int] = {}
+            if one is not None:
+                reason = f"{one.ready} of {one.asked} spares of partition {name} are ready. {one.why}"
+                evidence = {"asked": one.asked, "wanted": one.wanted, "ready": one.ready}
+            action = THIN if name in thin else ENOUGH
+            at = self._ledger.clock.now()
+            self._ledger.store.audit.append(
+                AuditEntry(at=at, actor=ACTOR, action=action, subject=name, reason=reason, evidence=evidence)
+            )
+            log.warning(action, partition=name, **evidence)
+        self._thin = thin
 
     # -- Slurm
 

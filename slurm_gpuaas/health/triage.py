@@ -86,6 +86,11 @@ class Sighting:
     def verdict(self) -> Verdict:
         return triage(self.event, self.overrides)
 
+    @cached_property
+    def asks(self) -> tuple[int, int]:
+        """For how much it asks by itself; of two the larger for more."""
+        return strength(self.verdict.drain, self.verdict.fault_class)
+
 
 def triage(event: NodeEvent, overrides: Sequence[Override] = ()) -> Verdict:
     """The verdict on one event, whatever came before it."""

@@ -45,10 +45,14 @@ class Observations:
 
     # -- Outages
 
-    def follow(self, nodes: Iterable[Node], at: datetime) -> int:
+    def follow(self, nodes: Iterable[Node], at: datetime, *, mending: Collection[NodeName] = ()) -> int:
         """Write down which nodes went out of service or came back, or changed whose doing it is. A node that Slurm has
-        no more is out of service no longer. Gives how many outages began or ended."""
-        seen = {node.name: (node, outage_cause(node)) for node in nodes}
+        no more is out of service no longer. Gives how many outages began or ended.
+
+        Args:
+            mending: nodes that are being repaired or verified.
+        """
+        seen = {node.name: (node, outage_cause(node, mending=node.name in mending)) for node in nodes}
         with self._sessions.reading() as session:
             open_now = {row.node: row for row in session.exec(select(OutageRow).where(col(OutageRow.until).is_(None)))}
             watched = session.get(MarkRow, WATCHED_SINCE) is not None

@@ -375,33 +375,30 @@ class Store:
     # -- GPUs as cards
 
     def put_gpus(self, node: NodeName, gpus: Iterable[GpuIdentity], *, at: datetime) -> None:
-        """Note which cards sit in a node now. A card that was seen elsewhere since begins a new stay."""
+        """Note which cards sit in a node now. A card that was seen elsewhere since begins a new stay. One query and one
+        write, however many there are."""
+        by_serial = {gpu.serial: gpu for gpu in gpus if gpu.serial is not None}
+        latest = (col(GpuStayRow.last_seen), col(GpuStayRow.first_seen))
+        stays: dict[str, GpuStayRow] = {}
         with self._sessions.writing() as session:
-            for gpu in gpus:
-                if gpu.serial is None:
-                    continue
-                newest = (
-                    select(GpuStayRow)
-                    .where(GpuStayRow.serial == gpu.serial)
-                    .order_by(col(GpuStayRow.last_seen).desc(), col(GpuStayRow.first_seen).desc())
-                    .limit(1)
+            for row in session.exec(select(GpuStayRow).where(col(GpuStayRow.serial).in_(by_serial)).order_by(*latest)):
+                stays[row.serial] = row
+            rows = []
+            for serial, gpu in by_serial.items():
+                stay = stays.get(serial)
+                here = stay is not None and (stay.node, stay.index) == (node, gpu.index)
+                rows.append(
+                    {
+                        "serial": serial,
+                        "node": node,
+                        "index": gpu.index,
+                        "first_seen": stay.first_seen if stay is not None and here else at,
+                        "last_seen": at,
+                        "pci": gpu.pci,
+                        "uuid": gpu.uuid,
+                    }
                 )
-                row = session.exec(newest).first()
-                if row is not None and (row.node, row.index) == (node, gpu.index):
-                    row.last_seen, row.pci, row.uuid = at, gpu.pci, gpu.uuid
-                else:
-                    session.add(
-                        GpuStayRow(
-                            serial=gpu.serial,
-                            node=node,
-                            index=gpu.index,
-                            pci=gpu.pci,
-                            uuid=gpu.uuid,
-                            first_seen=at,
-                            last_seen=at,
-                        )
-                    )
-                session.flush()
+            _upsert(session, GpuStayRow, rows)
 
     def gpu_stays(self, *, serial: str | None = None, node: NodeName | None = None) -> Sequence[GpuStay]:
         """Where cards have been, oldest first; of one card, of one node, or of all."""

@@ -98,4 +98,7 @@ class _Answer:
         if self._readings is not None:
             return self._readings
         said = f"no answer within {self._reader.seconds:g} s" if self.thread else "still no answer to the last question"
-        return [Reading(measure=measure, value=None, detail=said) for measure in sorted(self._reader.measures)]
+        return [
+            Reading(measure=measure, value=1 if measure is Measure.NVML_SILENT else None, detail=said)
+            for measure in sorted(self._reader.measures)
+        ]

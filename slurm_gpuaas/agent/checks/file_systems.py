@@ -17,13 +17,18 @@ from typing import Final
 from slurm_gpuaas.agent.config import FileSystem
 from slurm_gpuaas.health.checks import Measure, Reading
 
+# Users can fill a file system, and can make files where everybody may: neither must look like a fault of the node. So
+# a full one has no room, and is not read-only; and the name of the file cannot be guessed. That we may not write (a
+# server that squashes root), or lack files and memory, says nothing of the file system.
 _PROBE: Final = """\
-import os, sys
+import errno, os, sys
+from contextlib import suppress
 path, write = sys.argv[1], sys.argv[2] == "write"
 said = os.statvfs(path)
+free = 100.0 * said.f_bavail / said.f_blocks if said.f_blocks else 100.0
 why = ""
 if write and not said.f_flag & os.ST_RDONLY:  # read-only for this process alone, as in a unit, is no fault
-    name = f"{path}/.gpuaas-check-{os.getpid()}"
+    name = f"{path}/.gpuaas-check-{os.urandom(12).hex()}"
     try:
         fd = os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o600)
         try:
@@ -31,10 +36,13 @@ if write and not said.f_flag & os.ST_RDONLY:  # read-only for this process alone
             os.fsync(fd)
         finally:
             os.close(fd)
-            os.unlink(name)
+            with suppress(FileNotFoundError):  # where everybody may write, anybody may have taken it away
+                os.unlink(name)
     except OSError as error:
-        why = error.strerror
-free = 100.0 * said.f_bavail / said.f_blocks if said.f_blocks else 100.0
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            free = 0.0
+        elif error.errno not in (errno.EACCES, errno.EPERM, errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+            why = error.strerror
 print(f"{free:.2f} {why}")
 """
 _OCTAL: Final = re.compile(rb"\\([0-7]{3})")

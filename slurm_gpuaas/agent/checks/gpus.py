@@ -92,8 +92,21 @@ def _degrees(handle: Any) -> Numbers:
 
 
 def _orphaned(handle: Any) -> Numbers:
+    """Memory that no process holds: of another job on the node, or of one that draws, it is not orphaned."""
     used = pynvml.nvmlDeviceGetMemoryInfo(handle, pynvml.nvmlMemory_v2).used >> 20
-    return [0 if pynvml.nvmlDeviceGetComputeRunningProcesses(handle) else used]
+    held = pynvml.nvmlDeviceGetComputeRunningProcesses(handle) or any(_processes(ask, handle) for ask in _OTHER_KINDS)
+    return [0 if held else used]
+
+
+_OTHER_KINDS: Final = (pynvml.nvmlDeviceGetGraphicsRunningProcesses, pynvml.nvmlDeviceGetMPSComputeRunningProcesses)
+
+
+def _processes(ask: Callable[[Any], Sequence[object]], handle: Any) -> Sequence[object]:
+    """Processes of a kind that not every driver or GPU tells of."""
+    try:
+        return ask(handle)
+    except (pynvml.NVMLError_FunctionNotFound, pynvml.NVMLError_NotSupported, pynvml.NVMLLibraryMismatchError):
+        return ()
 
 
 def _nvlinks(handle: Any) -> Numbers:
@@ -162,7 +175,8 @@ class GpuReader:
     name = "NVML"
     measures = frozenset(
         {measure for measures, _ask in _QUESTIONS for measure in measures}
-        | {Measure.NVML_FAILS, Measure.GPUS_MISSING, Measure.DRIVER_DIFFERS, Measure.PCIE_REPLAYS_PER_MINUTE}
+        | {Measure.NVML_FAILS, Measure.NVML_SILENT, Measure.GPUS_MISSING, Measure.DRIVER_DIFFERS}
+        | {Measure.PCIE_REPLAYS_PER_MINUTE}
         | _LINK_COUNTERS.keys()
     )
 
@@ -184,6 +198,7 @@ class GpuReader:
         self._rates = rates
 
     def read(self) -> Iterator[Reading]:
+        yield Reading(measure=Measure.NVML_SILENT, value=0)  # counts only when all is read in time
         try:
             self._prepare()
             pynvml.nvmlInit()
@@ -236,7 +251,7 @@ class GpuReader:
             why = "not supported"
             try:
                 values = ask(handle)
-            except pynvml.NVMLError as error:
+            except (pynvml.NVMLError, pynvml.NVMLLibraryMismatchError) as error:
                 values, why = [None] * len(measures), str(error)
             for measure, value in zip(measures, values, strict=True):
                 detail = why if value is None else ""

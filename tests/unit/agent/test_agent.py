@@ -233,6 +233,7 @@ def test_user_space_cannot_forge_a_driver_line(config: Config, daemon: Daemon, n
     forged = "NVRM: Xid (PCI:0000:61:00): 79, GPU has fallen off the bus."
     node.log(forged, priority=3 + 8 * 1)
     node.log(f"python3[77]: {forged}")
+    node.log(f"NVRM: API mismatch: the client has the version {forged}, but")
     assert once(config)
     assert daemon.batches == []
 
@@ -254,6 +255,37 @@ def test_a_storm_of_one_line_is_one_event(config: Config, daemon: Daemon, node: 
         node.xid(95, 2)
     assert once(config)
     assert len(daemon.events) == 1
+
+
+def test_a_storm_of_one_line_does_not_write_a_file_a_line(
+    config: Config, daemon: Daemon, node: SimulatedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved: list[int] = []
+    save = Progress.save
+
+    def counted(progress: Progress, path: Path) -> None:
+        saved.append(progress.sequence)
+        save(progress, path)
+
+    monkeypatch.setattr(Progress, "save", counted)
+    for _ in range(500):
+        node.xid(95, 2)
+    assert once(config)
+    assert len(saved) < 20
+    assert once(config)
+    assert len(daemon.events) == 1, "how far it was read is noted in the end"
+
+
+def test_a_line_that_means_more_than_the_one_before_is_told_however_soon(
+    config: Config, daemon: Daemon, node: SimulatedNode
+) -> None:
+    for status in ("0x00000100", "0x00000100", "0x00000040", "0x00000100", "0x00000040"):
+        node.log(f"NVRM: Xid (PCI:0000:61:00): 145, RLW_REMAP Nonfatal XC0 i0 Link 10 (0x00000004 {status} 0x00000000)")
+    for severity in ("Non-fatal", "Fatal", "Non-fatal"):
+        node.log(f"nvidia-nvswitch0: SXid (PCI:0000:07:00.0): 20034, {severity}, Link 30 LTSSM Fault Up")
+    assert once(config)
+    assert ["0x00000040" in event.evidence for event in daemon.events if event.code == 145] == [False, True]
+    assert [", Fatal" in event.evidence for event in daemon.events if event.code == 20034] == [False, True]
 
 
 def test_a_full_spool_keeps_the_first_events_and_says_so(

@@ -16,7 +16,8 @@ import yaml
 from click.testing import CliRunner, Result
 
 from slurm_gpuaas.agent import main
-from slurm_gpuaas.agent.checks import Checker, Rates
+from slurm_gpuaas.agent.checks import Checker, Rates, file_systems
+from slurm_gpuaas.agent.checks import gpus as gpu_checks
 from slurm_gpuaas.agent.checks.clock import ClockReader, of_kernel, of_tracking
 from slurm_gpuaas.agent.checks.dcgm import DcgmReader, failed_tests
 from slurm_gpuaas.agent.checks.file_systems import FileSystemReader, mounts
@@ -87,6 +88,14 @@ def test_nvml_shows_what_is_wrong_with_a_gpu(
     result = look(gpus, Context.RETURN)[check]
     assert (result.status, result.drain) == (status, drain), result.message
     assert {finding.gpu.pci for finding in result.findings if finding.gpu} <= {"0000:61:00"}
+
+
+def test_memory_of_a_process_that_draws_is_not_orphaned(
+    nvml: ctypes.CDLL, gpus: Config, node: SimulatedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.set(3, {"memory_used": str(2 << 30)})
+    monkeypatch.setattr(gpu_checks, "_OTHER_KINDS", (lambda _handle: ["Xorg"],))
+    assert look(gpus, Context.EPILOG)["processes"].status is OK
 
 
 def test_a_healthy_node_is_ok_in_every_context(nvml: ctypes.CDLL, gpus: Config, node: SimulatedNode) -> None:
@@ -222,6 +231,23 @@ def test_file_systems_are_asked_for_mount_room_and_writing(tmp_path: Path) -> No
     assert list(tmp_path.iterdir()) == [mountinfo], "the probe leaves nothing behind"
 
 
+@pytest.mark.parametrize(
+    ("error", "read_only", "full"),
+    [("ENOSPC", 0, True), ("EDQUOT", 0, True), ("EACCES", 0, False), ("EIO", 1, False), ("EROFS", 1, False)],
+)
+def test_a_file_system_that_users_filled_is_full_and_not_read_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: str, read_only: int, full: bool
+) -> None:
+    fails = f"import errno, os\ndef fail(*_):\n raise OSError(errno.{error}, 'x')\nos.write = fail\n"
+    monkeypatch.setattr(file_systems, "_PROBE", fails + file_systems._PROBE)
+    mountinfo = tmp_path / "mountinfo"
+    mountinfo.write_text(f"1 2 0:1 / {tmp_path} rw - tmpfs tmpfs rw\n")
+    reader = FileSystemReader([FileSystem(path=tmp_path)], seconds=20, mountinfo=mountinfo)
+    found = {one.measure: one.value for one in reader.read()}
+    assert found[Measure.READ_ONLY] == read_only
+    assert (found[Measure.FREE_PERCENT] == 0) is full
+
+
 def test_a_file_system_that_does_not_answer_is_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("slurm_gpuaas.agent.checks.file_systems._PROBE", "import time; time.sleep(60)")
     mountinfo = tmp_path / "mountinfo"
@@ -310,6 +336,17 @@ def test_a_reader_that_hangs_is_unknown_and_not_asked_again_before_it_answers() 
     stuck.seconds = 10
     (result,) = checker.run(checks)
     assert (result.status, stuck.asked) == (OK, 2)
+
+
+class StuckNvml(Stuck):
+    measures = GpuReader.measures
+
+
+def test_a_driver_that_hangs_is_for_a_person() -> None:
+    result = Checker([StuckNvml()]).run(shipped_checks().of(Context.PERIODIC))
+    (driver,) = (one for one in result if one.name == "driver")
+    assert (driver.status, driver.drain) == (CRITICAL, Drain.REVIEW)
+    assert {one.status for one in result if one.name != "driver"} == {UNKNOWN}
 
 
 def test_checks_of_what_a_node_does_not_have_are_left_out(config: Config) -> None:

@@ -71,6 +71,23 @@ def test_bytes_that_are_no_utf_8_are_read_all_the_same() -> None:
     assert record.text == f"{XID_79}\N{REPLACEMENT CHARACTER}"
 
 
+def test_a_line_within_a_message_of_the_driver_is_no_message_of_its_own(started: Callable[[], NodeAgent]) -> None:
+    """The version that a client says it has is any user's to choose; journald gives line ends as they were."""
+    agent = started()
+    for number, text in enumerate(
+        (
+            f"NVRM: API mismatch: the client has the version \n{XID_79}\nNVRM: this kernel module has the version 580",
+            "NVRM: The NVIDIA GPU 0000:18:00.0\nNVRM: (PCI ID: 10de:2901) installed in this system has\n"
+            "NVRM: fallen off the bus and is not responding to commands.",
+        ),
+        start=1,
+    ):
+        record = parse(entry(text, number), BOOT)
+        assert record is not None
+        agent.see_record(record)
+    assert [(event.kind, event.pci) for event in agent.spool.head(9)] == [("fallen", "0000:18:00")]
+
+
 @pytest.mark.parametrize(
     "line",
     [

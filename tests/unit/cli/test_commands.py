@@ -214,12 +214,27 @@ def test_an_incident_is_acknowledged_and_a_nodes_life_is_shown(run: Run, site: S
     assert researcher.code == 0 and "Steps" not in researcher.out
 
 
+def test_an_incident_is_held_and_released_in_words_that_say_so(run: Run, site: Site) -> None:
+    incident = break_node(site)
+    held = run("incident", "hold", incident)
+    assert held.out.endswith(f"Incident {incident} of {NODE} (draining) is held; nothing is done for it by itself.\n")
+    assert "root (held)" in run("incident", "list").out
+    assert "held by" in run("incident", "show", incident).out
+    assert "is released and goes on by itself" in run("incident", "release", incident).out
+    run("incident", "close", incident)
+    for word in ("ack", "hold", "release", "verify"):
+        late = run("incident", word, incident)
+        assert (late.code, late.out) == (4, ""), word
+
+
 def test_a_node_is_limited_and_let_go_again(run: Run, site: Site) -> None:
     limited = run("node", "limit", NODE, "--largest-job", "4", "--reason", "third fault")
     assert limited.out == f"Node {NODE} serves jobs of at most 4 nodes.\n"
     assert run("node", "limit", NODE, "--none").out == f"Node {NODE} serves jobs of any size.\n"
     neither = run("node", "limit", NODE)
     assert (neither.code, neither.err.count("Give --largest-job N")) == (3, 1)
+    silent = run("node", "limit", NODE, "--largest-job", "4")
+    assert (silent.code, silent.err.count("--reason")) == (3, 1)
 
 
 def test_a_report_is_printed_as_text_csv_and_json_and_says_what_it_does_not_know(run: Run, site: Site) -> None:

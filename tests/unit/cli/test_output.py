@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
+from slurm_gpuaas.cli import output
 from slurm_gpuaas.cli.main import main
 from slurm_gpuaas.cli.output import print_table
 from tests.unit.cli.conftest import Run
@@ -44,6 +46,17 @@ def test_what_steers_a_terminal_is_not_printed(capsys: pytest.CaptureFixture[str
     print_table(("node", "reason"), [("b200-001", "bad\x1b[2Jcable")], empty="")
     assert "\x1b" not in (out := capsys.readouterr().out)
     assert "bad\N{REPLACEMENT CHARACTER}[2Jcable" in out
+
+
+def test_at_80_columns_ids_stay_whole(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(output, "PIPE_WIDTH", 80)
+    what = "XID 79 GPU has fallen off the bus, GPU 3 (0000:61:00)"
+    row = ("i7690b68e67", "b200-007", "probation", "when_idle", datetime(2027, 1, 4, tzinfo=UTC), "alice (held)", what)
+    print_table(("incident", "node", "state", "drain", "opened", "looked after by", "what"), [row], empty="")
+    out = capsys.readouterr().out
+    assert max(map(len, out.splitlines())) <= 80
+    assert all(word in out for word in ("i7690b68e67", "b200-007", "probation", "when_idle", "2027-01-04", "09:00:00"))
+    assert "\N{HORIZONTAL ELLIPSIS}" not in out
 
 
 def test_a_reason_that_is_too_short_is_one_sentence(run: Run) -> None:

@@ -18,12 +18,12 @@ import pytest
 from structlog.testing import capture_logs
 
 from slurm_gpuaas.daemon.alerting import Alerting, Mail, Webhook, channels
-from slurm_gpuaas.daemon.config import AlertsConfig, MailConfig, WebhookConfig
+from slurm_gpuaas.daemon.config import AlertsConfig, MailConfig, TicketConfig, WebhookConfig
 from slurm_gpuaas.daemon.operations import Agents
 from slurm_gpuaas.domain.incidents import Drain, Incident, IncidentState
 from slurm_gpuaas.domain.names import ClusterName, NodeName
 from slurm_gpuaas.store import Store
-from tests.fakes import FakeClock
+from tests.fakes import FakeClock, make_node
 
 MINI = ClusterName("mini")
 TOKEN = "s3cret-token"
@@ -35,6 +35,8 @@ class Hook(HTTPServer):
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), _Posted)
         self.status = 204
+        self.hates = ""
+        """A document with this in it is refused."""
         self.posts: list[tuple[str | None, dict[str, Any]]] = []
 
 
@@ -44,7 +46,8 @@ class _Posted(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         self.server.posts.append((self.headers["Authorization"], json.loads(body)))
-        self.send_response(self.server.status)
+        hated = self.server.hates and self.server.hates in body.decode()
+        self.send_response(422 if hated else self.server.status)
         self.end_headers()
 
     def log_message(self, format: str, *args: object) -> None:
@@ -218,10 +221,28 @@ def test_a_webhook_that_fails_is_tried_again_later_and_later_and_keeps_no_mail_w
     assert len(post.mails) == 1
 
 
+def test_an_alert_that_the_webhook_never_wants_holds_up_no_other(store: Store, hook: Hook, tmp_path: Path) -> None:
+    clock, agents = FakeClock(), Agents()
+    store.put_nodes([make_node("n2")], at=clock.now())
+    agents.saw(NodeName("n2"), clock.now() - timedelta(hours=1))
+    break_node(store, clock)
+    hook.hates = "XID 79"
+    teller = alerting(store, clock, webhook(hook, tmp_path), agents=agents)
+    assert teller.tick() == 1
+    assert {alert.condition.key: bool(alert.told) for alert in store.alerts.all()} == {
+        "agents": True,
+        "incident:i1": False,
+    }
+    hook.hates = ""
+    clock.forward(timedelta(minutes=1))
+    assert teller.tick() == 1, "it is tried again"
+
+
 def test_a_mail_names_all_that_is_new_and_no_header_comes_from_evidence(store: Store, post: Post) -> None:
     clock = FakeClock()
     break_node(store, clock)
     agents = Agents()
+    store.put_nodes([make_node("n2")], at=clock.now())
     agents.saw(NodeName("n2"), clock.now() - timedelta(hours=1))
     assert alerting(store, clock, mail(post), agents=agents).tick() == 2
     (raw,) = post.mails
@@ -249,6 +270,7 @@ def test_an_agent_that_was_silent_before_a_restart_is_silent_until_it_is_heard(
     store: Store, hook: Hook, tmp_path: Path
 ) -> None:
     clock, agents = FakeClock(), Agents()
+    store.put_nodes([make_node("n2")], at=clock.now())
     agents.saw(NodeName("n2"), clock.now() - timedelta(hours=1))
     assert alerting(store, clock, webhook(hook, tmp_path), agents=agents).tick() == 1
     heard = Agents()
@@ -256,6 +278,17 @@ def test_an_agent_that_was_silent_before_a_restart_is_silent_until_it_is_heard(
     assert restarted.tick() == 0
     heard.saw(NodeName("n2"), clock.now())
     assert restarted.tick() == 1
+    assert hook.posts[-1][1]["alerts"][0]["status"] == "resolved"
+
+
+def test_nobody_waits_for_the_agent_of_a_node_that_slurm_has_no_more(store: Store, hook: Hook, tmp_path: Path) -> None:
+    clock, agents = FakeClock(), Agents()
+    store.put_nodes([make_node("n2")], at=clock.now())
+    agents.saw(NodeName("n2"), clock.now() - timedelta(hours=1))
+    teller = alerting(store, clock, webhook(hook, tmp_path), agents=agents)
+    assert teller.tick() == 1
+    store.put_nodes([make_node("n3")], at=clock.now())
+    assert teller.tick() == 1
     assert hook.posts[-1][1]["alerts"][0]["status"] == "resolved"
 
 
@@ -275,6 +308,16 @@ def test_a_password_goes_to_other_machines_encrypted_only(tmp_path: Path) -> Non
     with pytest.raises(ValueError, match="in the clear: set starttls"):
         MailConfig.model_validate({"host": "mail.example.org", **fields})
     MailConfig.model_validate({"host": "mail.example.org", "starttls": True, **fields})
+
+
+def test_a_token_goes_to_other_machines_encrypted_only(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    for section in (WebhookConfig, TicketConfig):
+        with pytest.raises(ValueError, match="in the clear: use https"):
+            section.model_validate({"url": "http://alerts.example.org/hook", "token_file": tmp_path / "token"})
+        for url in ("https://alerts.example.org/hook", "http://127.0.0.1:9/hook"):
+            section.model_validate({"url": url, "token_file": tmp_path / "token"})
+        section.model_validate({"url": "http://alerts.example.org/hook"})
 
 
 def test_without_webhook_and_mail_there_is_no_channel() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from contextlib import closing
 from dataclasses import replace
 from datetime import timedelta
@@ -437,3 +438,15 @@ def test_a_fabric_that_is_followed_stands_in_the_status_when_it_is_another(tmp_p
     (found,) = (one for one in controllers if one["name"] == "fabric")
     assert (found["ticks"], found["failures"]) == (2, 1)
     assert "~ b200-002: from leaf-0 to leaf-1" in found["last_error"]
+
+
+def test_every_route_is_in_the_reference(site: Site) -> None:
+    def plain(path: str) -> str:
+        return re.sub(r"\{\w+\}", "{}", path.removeprefix("/api/v1"))
+
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "api.md").read_text()
+    told = {plain(path) for path in re.findall(r"(?<![\w.])/[\w{}/-]+", page)}
+    missing = sorted(
+        path for path in site.http(ADMINISTRATOR).get("/openapi.json").json()["paths"] if plain(path) not in told
+    )
+    assert not missing, f"docs/reference/api.md does not name {missing}"

@@ -62,6 +62,14 @@ def break_node(site: Site, node: NodeName = NODE, *, serial: str = "1", number: 
     [
         ("GET", "/incidents/i1", None),
         ("POST", "/incidents/i1/ack", {}),
+        ("POST", "/incidents/i1/hold", {}),
+        ("POST", "/incidents/i1/release", {}),
+        ("POST", "/incidents/i1/verify", {}),
+        ("POST", "/incidents/i1/close", {}),
+        ("GET", "/incidents", None),
+        ("GET", "/health/breaker", None),
+        ("POST", "/health/breaker/reset", {"scope": "cluster", "reason": "because"}),
+        ("GET", "/spares", None),
         ("GET", f"/nodes/{NODE}/history", None),
         ("PUT", f"/nodes/{NODE}/limit", {"largest_job": 4, "reason": "because"}),
         ("DELETE", f"/nodes/{NODE}/limit", None),
@@ -198,6 +206,9 @@ def test_a_node_that_keeps_ending_jobs_that_it_runs_alone_is_a_lemon_and_is_limi
     site.tick("lemons")
     (limit,) = site.store.node_limits()
     assert (limit.node, limit.kind, limit.largest_job) == (NODE, LimitKind.LEMON, 2)
+    assert site.http(ADMINISTRATOR).delete(f"/api/v1/nodes/{NODE}/limit").status_code == 204
+    site.tick("lemons")
+    assert list(site.store.node_limits()) == [], "a person lifted it"
     site.store.close()
 
 

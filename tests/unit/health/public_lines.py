@@ -36,6 +36,17 @@ def nvlink5(unit: str, words: str, code: int, pci: str = "0000:04:00", severity:
 
 EVENTS: Final = [
     # prefixes and addresses
+    *(
+        Public("journalctl", f"{moment} node7 kernel: {FELL_OFF}", {"code": 79})
+        for moment in (
+            "Nov 22 18:29:55.123456",
+            "Sun 2026-11-22 18:29:55 KST",
+            "2026-11-22 18:29:55",
+            "2026-11-22T18:29:55+0900",
+            "1795339795.123456",
+            "[ 1234.567890]",
+        )
+    ),
     Public("gpud", "[...] NVRM: Xid (0000:03:00): 14, Channel 00000001", {"code": 14, "pci": "0000:03:00"}),
     Public("gpud", f"[111111111.111] {FELL_OFF}", {"code": 79, "pid": None, "process": None, "drain": "now"}),
     Public(
@@ -490,7 +501,20 @@ EVENTS: Final = [
     ),
 ]
 
+# The driver prints the version that a client says it has: any user's words.
+FORGED_BY_A_CLIENT: Final = f"NVRM: API mismatch: the client has the version {FELL_OFF}, but"
+
 NO_EVENTS: Final = [
+    FORGED_BY_A_CLIENT,
+    FORGED_BY_A_CLIENT.replace("NVRM: Xid", "\\x0aNVRM: Xid"),
+    "NVRM: API mismatch: the client has the version NVRM: GPU at 0000:02:00.0 has fallen off the bus, but",
+    f'[  12.345678] overlayfs: unrecognized mount option "{FELL_OFF}"',
+    f'Nov 22 18:29:55 node7 kernel: [  12.345678] overlayfs: unrecognized mount option "{FELL_OFF}"',
+    f"[  12.345678] python[4242]: {FELL_OFF}",
+    f"2026-11-22 18:29:55.123 node7 alice: {FELL_OFF}",
+    f"Nov 22 18:29:55.123456 node7 alice: {FELL_OFF}",
+    f"Sun 2026-11-22 18:29:55 KST node7 alice: {FELL_OFF}",
+    f"1795339795.123456 node7 alice: {FELL_OFF}",
     "",
     "NVRM: Xid",
     "NVRM: Xid (invalid): some error",

@@ -8,7 +8,7 @@ from slurm_gpuaas.domain.alerts import Alert, AlertKind, Condition, Severity
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.incidents import Drain, Incident, IncidentState, Remedy, RepairAttempt, RepairOutcome
 from slurm_gpuaas.domain.names import NodeName
-from slurm_gpuaas.health.alerts import conditions, done_with, due, noted, step, still
+from slurm_gpuaas.health.alerts import conditions, done_with, due, noted, step, still, untold
 from slurm_gpuaas.health.rma import new_case
 from tests.fakes import EPOCH
 
@@ -74,6 +74,29 @@ def test_a_channel_is_told_once_again_after_a_while_and_when_it_is_over() -> Non
     assert due([noted(over, "mail", EPOCH)], "mail", EPOCH + 99 * HOURS, 6 * HOURS) == []
 
 
+def test_what_somebody_acknowledged_is_not_told_again_but_its_end_is() -> None:
+    looked_after = incident().model_copy(update={"acknowledged_by": "alice"})
+    now_holds = conditions([looked_after], breakers=(), spares=(), cases=(), silent=())
+    (alert,) = step([told_once()], now_holds, EPOCH + HOURS)
+    assert due([alert], "mail", EPOCH + 9 * HOURS, 6 * HOURS) == []
+    (over,) = step([alert], [], EPOCH + 10 * HOURS)
+    assert due([over], "mail", EPOCH + 10 * HOURS, 6 * HOURS)[0].resolved
+
+
+def test_more_silent_agents_are_told_of_without_waiting_for_hours() -> None:
+    def silent(*names: str) -> list[Condition]:
+        return conditions((), breakers=(), spares=(), cases=(), silent=[NodeName(name) for name in names])
+
+    (alert,) = step([], silent("n1"), EPOCH)
+    alert = noted(alert, "mail", EPOCH)
+    (alert,) = step([alert], silent("n1", "n2"), EPOCH + HOURS / 60)
+    assert due([alert], "mail", EPOCH + HOURS / 60, 6 * HOURS) == [], "many go silent one after the other"
+    (notice,) = due([alert], "mail", EPOCH + HOURS / 4, 6 * HOURS)
+    assert notice.again and "Silent node agents: 2." in notice.alert.condition.summary
+    (alert,) = step([noted(alert, "mail", EPOCH + HOURS / 4)], silent("n2"), EPOCH + HOURS)
+    assert due([alert], "mail", EPOCH + 2 * HOURS, 6 * HOURS) == []
+
+
 def test_what_ended_before_a_channel_could_be_told_is_told_as_over() -> None:
     (alert,) = step([Alert(condition=condition(), raised_at=EPOCH)], [], EPOCH + HOURS)
     (notice,) = due([alert], "webhook", EPOCH + HOURS, HOURS)
@@ -90,6 +113,7 @@ def test_what_comes_back_before_its_end_was_told_of_goes_on() -> None:
 def test_an_alert_is_done_with_when_every_channel_knows_its_end() -> None:
     (over,) = step([told_once()], [], EPOCH + HOURS)
     assert not done_with(over, ["mail"])
+    assert untold(over) and not untold(told_once())
     over = noted(over, "mail", EPOCH + HOURS)
     assert done_with(over, ["mail"]) and not done_with(over, ["mail", "webhook"])
 

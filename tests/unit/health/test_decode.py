@@ -91,6 +91,9 @@ def test_a_pci_address_has_one_form(address: str, pci: str) -> None:
         ("pid=12, name=a b, Ch 1", 12, "a b"),
         ("pid=12, name=a,b, Ch 1", 12, "a,b"),
         ("pid=12, name='a', Ch 1", 12, "a"),
+        ("pid=12, name='a, b', Ch 1", 12, "a, b"),
+        ("pid=12, name='a,b, c', Ch 1", 12, "a,b, c"),
+        ("pid=12, name='a, Ch 1", 12, "'a"),
         ('pid=12, name=say "hi", Ch 1', 12, 'say "hi"'),
         ("pid='12', name=\u00e9, Ch 1", 12, "\u00e9"),
         ("pid=<unknown>, name=unknown, Ch 1", None, None),
@@ -104,6 +107,20 @@ def test_process_and_name_are_read_as_written(written: str, pid: int | None, nam
     event = Decoder().event(1, line_of(f"NVRM: Xid (PCI:0000:01:00): 31, {written}".encode()))
     assert event is not None
     assert (event.pid, event.process) == (pid, name)
+
+
+def test_a_process_cannot_say_where_on_the_chip_it_failed() -> None:
+    where = "Graphics SM Warp Exception on (GPC 0, TPC 3, SM 1)"
+    event = decode_line(f"NVRM: Xid (PCI:0000:01:00): 13, pid=1, name=a, GPC 1, TPC 2, {where}")
+    assert event is not None
+    assert event.unit == (0, 3, 1)
+
+
+def test_a_name_with_a_comma_hides_no_nvlink_fault() -> None:
+    words = "RLW_REMAP Nonfatal XC0 i0 Link 10 (0x00000004 0x00000040 0x00000000)"
+    event = decode_line(f"NVRM: Xid (PCI:0000:04:00): 145, pid=7, name=a, X Fatal?, {words}")
+    assert event is not None
+    assert (event.subcode, event.assessment.drain, event.link) == ("RLW_REMAP", Drain.NOW, 10)
 
 
 def test_a_fallen_off_the_bus_message_over_three_lines_is_one_event() -> None:
@@ -193,6 +210,7 @@ def test_a_peer_that_is_to_blame_is_told() -> None:
         ("0x0, 0x0, 0x0, 0x0, 0x100000, 0x0, 0x1", "review"),
         ("0x0, 0x0, 0x0, 0x0, 0x0, 0x0, 0x0", "review"),
         ("0x0, 0x0", "review"),
+        ("0x100,0x0,0x0,0x0,0x0,0x0,0x0", "when_idle"),
     ],
 )
 def test_nvlink_4_registers_decide_and_unnamed_bits_go_to_review(registers: str, drain: str) -> None:

@@ -10,7 +10,8 @@ import pytest
 from slurm_gpuaas.domain.gpus import GpuIdentity
 from slurm_gpuaas.domain.incidents import CheckStatus, Drain, Incident, IncidentState, NodeEvent
 from slurm_gpuaas.domain.jobs import JobId
-from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.names import AccountName, ClusterName, NodeName, PartitionName, QosName, UserName
+from slurm_gpuaas.domain.usage import UsageRecord
 from slurm_gpuaas.health.intake import JOB_AT_FAULT, JOB_KILLS_NODES, Intake
 from slurm_gpuaas.health.ledger import IncidentLedger
 from slurm_gpuaas.health.repeats import repeat_policy
@@ -28,13 +29,15 @@ class Daemon:
     def __init__(self, store: Store) -> None:
         self.store, self.clock = store, FakeClock()
         self.jobs: tuple[int, ...] = (7,)
+        self.user = ""
+        """Whose the jobs are; empty: each is of a user of its own."""
         self.woken = 0
         self.restart()
 
     def restart(self) -> None:
         self.intake = Intake(
             IncidentLedger(self.store, self.clock),
-            jobs_on=lambda node: [JobId(job) for job in self.jobs],
+            jobs_on=lambda node: {JobId(job): UserName(self.user or f"user{job}") for job in self.jobs},
             wake=self._wake,
         )
 
@@ -142,6 +145,38 @@ def test_page_faults_of_a_job_at_fault_do_not_count_against_the_gpu(daemon: Daem
     daemon.jobs = (9,)
     daemon.report(xid(31, after(hours=2)))
     assert daemon.only.rule.startswith("repeat rule page-fault-on-one-gpu")
+
+
+@pytest.mark.parametrize(("user", "drain"), [("", Drain.WHEN_IDLE), ("mallory", Drain.REVIEW)])
+def test_one_user_cannot_drain_a_node_with_errors_of_applications(daemon: Daemon, user: str, drain: Drain) -> None:
+    daemon.user = user
+    for number, job in enumerate((11, 12)):
+        daemon.jobs = (job,)
+        daemon.report(xid(31, after(hours=number)))
+    assert daemon.only.drain is drain
+
+
+def test_whose_the_earlier_job_was_is_known_after_a_restart(daemon: Daemon) -> None:
+    run = UsageRecord(
+        cluster=ClusterName("c"), job_id=JobId(7), user=UserName("user7"), account=AccountName("a"),
+        qos=QosName("normal"), partition=PartitionName("p"), model=None, gpus=8, started=after(), ended=after(hours=1),
+        gpu_seconds=8, state="FAILED",
+    )  # fmt: skip
+    daemon.report(xid(31))
+    daemon.store.put_usage([run])
+    daemon.restart()
+    daemon.jobs = (8,)
+    daemon.report(xid(31, after(hours=2)))
+    assert daemon.only.drain is Drain.WHEN_IDLE
+
+
+def test_a_line_that_asks_for_more_is_kept_in_a_storm_of_its_code(daemon: Daemon) -> None:
+    def line(status: str, n: int) -> Sighting:
+        return xid(145, after(milliseconds=n), text=f"RLW_REMAP Nonfatal XC0 i0 Link 10 (0x00000004 {status} 0x0)")
+
+    daemon.report(*(line("0x00000100", n) for n in range(50)), line("0x00000040", 60), line("0x00000040", 61))
+    assert daemon.only.drain is Drain.NOW
+    assert len(daemon.store.events(limit=100)) == repeat_policy().burst.keep + 1
 
 
 def test_a_job_that_shares_its_nodes_with_another_is_not_blamed(daemon: Daemon) -> None:

@@ -419,6 +419,26 @@ def test_a_person_cannot_have_verified_what_was_never_drained(make_site: MakeSit
         site.life.verify(site.incident.id, actor="kim", reason="")
 
 
+def test_who_holds_an_incident_and_says_that_it_is_mended_holds_it_no_more(make_site: MakeSite) -> None:
+    site = make_site(remedies=())
+    site.fault()
+    site.until(IncidentState.DRAINED)
+    site.health.hold(site.incident.id, actor="kim", reason="")
+    assert site.life.verify(site.incident.id, actor="kim", reason="mended").held_by is None
+    site.until(PROBATION)
+
+
+def test_nothing_is_held_or_verified_that_is_closed(make_site: MakeSite) -> None:
+    site = make_site(remedies=())
+    site.fault()
+    site.health.close(site.incident.id, actor="kim", reason="")
+    before = site.actions()
+    for ask in (site.health.hold, site.health.release, site.life.verify):
+        with pytest.raises(Conflict, match="is closed"):
+            ask(site.incident.id, actor="kim", reason="")
+    assert site.actions() == before
+
+
 def test_a_site_without_trouble_asks_slurm_nothing(make_site: MakeSite) -> None:
     site = make_site()
     site.tick()

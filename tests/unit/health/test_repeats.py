@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from slurm_gpuaas.domain.incidents import CheckStatus, Drain, EventSource
+from slurm_gpuaas.domain.jobs import JobId
+from slurm_gpuaas.domain.names import UserName
 from slurm_gpuaas.health.repeats import RepeatPolicy, repeat_policy, repeated
 from slurm_gpuaas.health.triage import Sighting
 from tests.unit.health.sightings import after, check, sm_exception, xid
@@ -75,6 +79,33 @@ def test_what_an_error_means_when_it_comes_again(
     what: str, sightings: list[Sighting], expected: tuple[Drain, str] | None
 ) -> None:
     assert verdict(*sightings) == expected, what
+
+
+@pytest.mark.parametrize("again", [xid, sm_exception])
+@pytest.mark.parametrize(
+    ("users", "drain"),
+    [
+        ({1: "alice", 2: "bob", 3: "carol"}, Drain.WHEN_IDLE),
+        ({1: "alice", 2: "alice", 3: "carol"}, Drain.REVIEW),
+        ({1: "alice", 3: "carol"}, Drain.REVIEW),
+        ({}, Drain.REVIEW),
+        (None, Drain.WHEN_IDLE),
+    ],
+)
+def test_what_any_user_can_cause_drains_only_when_it_came_under_different_users(
+    again: Callable[..., Sighting], users: dict[int, str] | None, drain: Drain
+) -> None:
+    code = (31,) if again is xid else ()
+    first, second = again(*code, jobs=(1,)), again(*code, at=after(hours=1), jobs=(2,))
+    known = None if users is None else {JobId(job): UserName(user) for job, user in users.items()}
+    found = repeated([first, second], {second.event.event_id}, users=known)[second.event.event_id]
+    assert (found.drain, "for a person" in found.rule) == (drain, drain is Drain.REVIEW)
+
+
+def test_a_user_who_shares_the_node_with_others_each_time_is_still_one() -> None:
+    first, second = sm_exception(jobs=(1, 2)), sm_exception(after(hours=1), jobs=(3, 4))
+    users = {JobId(job): UserName(user) for job, user in ((1, "mallory"), (2, "a"), (3, "mallory"), (4, "b"))}
+    assert repeated([first, second], {second.event.event_id}, users=users)[second.event.event_id].drain is Drain.REVIEW
 
 
 def test_what_a_job_is_to_blame_for_does_not_count() -> None:

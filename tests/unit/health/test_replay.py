@@ -85,6 +85,10 @@ def test_processes_stand_for_jobs_when_lines_name_none() -> None:
     assert any("each process stands for a job" in one for one in report.assumptions)
 
 
+def test_a_line_that_is_no_text_is_read_all_the_same() -> None:
+    assert opened(run(json.dumps({"line": f"\ud800\n{xid(79)}"}))) == [("n1", "now", 1)]
+
+
 def test_a_job_at_fault_is_named_and_opens_nothing() -> None:
     lines = [told(f"2026-11-26T1{n}:00:00Z", node, 31, 7) for n, node in enumerate(("n1", "n2", "n3"))]
     report = run(*lines, *(told(f"2026-11-26T14:0{n}:00Z", "n1", 31, 8) for n in (0, 9)))
@@ -92,18 +96,21 @@ def test_a_job_at_fault_is_named_and_opens_nothing() -> None:
     assert report.jobs_at_fault == ("at fault: job 7 (XID 31) on n1, n2, n3",)
 
 
-def test_the_circuit_breaker_holds_nodes_back_until_its_window_has_moved_on() -> None:
-    report = run(*(told("2026-11-26T10:00:00Z", f"n{n}", 79) for n in range(5)), max_drains=2)
+def test_the_circuit_breaker_trips_and_lets_no_node_go_by_itself() -> None:
+    hours = ("10:00:00", "10:00:00", "10:00:01", "12:00:00")
+    report = run(*(told(f"2026-11-26T{hour}Z", f"n{n}", 79) for n, hour in enumerate(hours)), max_drains=2)
     begin = datetime(2026, 11, 26, 10, tzinfo=UTC)
-    assert [i.drained_at for i in report.incidents] == [
-        begin,
-        begin,
-        begin + timedelta(minutes=10),
-        begin + timedelta(minutes=10),
-        begin + timedelta(minutes=20),
-    ]
-    (trip,) = report.breaker
-    assert (trip.at, trip.waiting, trip.until) == (begin, 3, begin + timedelta(minutes=20))
+    assert [i.drained_at for i in report.incidents] == [begin, begin, None, None]
+    assert report.breaker is not None
+    assert (report.breaker.at, report.breaker.waiting) == (begin + timedelta(seconds=1), 2)
+    assert any("leaf groups" in sentence for sentence in report.assumptions)
+
+
+def test_the_circuit_breaker_forgets_what_is_older_than_its_window() -> None:
+    hours = ("10:00:00", "10:00:00", "10:10:01", "10:10:01")
+    report = run(*(told(f"2026-11-26T{hour}Z", f"n{n}", 79) for n, hour in enumerate(hours)), max_drains=2)
+    assert report.breaker is None
+    assert None not in [i.drained_at for i in report.incidents]
 
 
 def test_a_storm_costs_little() -> None:

@@ -191,6 +191,54 @@ def test_who_made_room_for_a_job_that_a_fault_hit_is_charged_to_the_fault() -> N
     )
 
 
+def test_slurms_whole_seconds_lose_no_interruption_and_no_victim() -> None:
+    """Drained and requeued within the second in which the incident was opened: Slurm says that the run ended before."""
+    one = incident(opened=60 + 0.4 / 60, jobs=(7,))
+    runs = [run(8, 50, 60, gpus=8, account="speech"), run(7, 0, 60), run(7, 60 + 3 / 60, 90)]
+    made_room = [Preemption(victim=JobId(8), made_room_for=JobId(7), at=at(60 + 0.6 / 60))]
+    course = steps(one, (60 + 0.4 / 60, S.SUSPECT), (60 + 0.5 / 60, S.DRAINING))
+    found = report(records(incidents=[one], transitions=course, runs=runs, preemptions=made_room), TERMS)
+    assert {one.project: (one.interruptions, one.preempted) for one in found.tenants} == {
+        "vision": (1, 0), "speech": (0, 8 * 600),
+    }  # fmt: skip
+    assert found.jobs[0].waited_s == 3
+
+
+def test_a_job_that_came_while_its_node_was_a_suspect_is_counted() -> None:
+    one = incident(opened=60, jobs=(7,))
+    course = steps(one, (60, S.SUSPECT), (75, S.DRAINING))
+    (job,) = report(records(incidents=[one], transitions=course, runs=[run(7, 70, 75)]), TERMS).jobs
+    assert job.interruptions == 1
+
+
+def test_a_node_that_failed_on_probation_is_not_back() -> None:
+    one = incident()
+    course = steps(one, *WHOLE_LIFE[:-1], (150, S.DRAINING), (151, S.DRAINED))
+    found = report(records(incidents=[one], transitions=course, seen_at={"e1": at(59)}), TERMS).fleet
+    assert found is not None
+    assert [getattr(found.stages, name).known for name in ("drain", "empty", "repair", "verify", "whole")] == [
+        1, 1, 0, 0, 0,
+    ]  # fmt: skip
+
+
+def test_means_of_stages_add_up_to_the_whole() -> None:
+    one, two = incident(1), incident(2, N2)
+    short = ((60, S.SUSPECT), (60, S.DRAINING), (64, S.DRAINED), (70, S.CLOSED))
+    course = [*steps(one, *WHOLE_LIFE), *steps(two, *short)]
+    found = report(records(incidents=[one, two], transitions=course, seen_at={"e1": at(59), "e2": at(60)}), TERMS).fleet
+    assert found is not None
+    means = {name: getattr(found.stages, name).mean_s for name in type(found.stages).model_fields}
+    assert means["whole"] == sum(means[name] for name in ("detect", "drain", "empty", "repair", "verify")) == 28 * 60
+
+
+def test_a_jobs_expected_ettr_is_that_of_its_size() -> None:
+    one = incident(jobs=(7,))
+    found = report(records(incidents=[one], transitions=steps(one, *WHOLE_LIFE), runs=[run(7, 0, 61, gpus=24)]), TERMS)
+    assert found.fleet is not None and found.fleet.failures_per_1000_node_days is not None
+    rate = found.fleet.failures_per_1000_node_days / 1000
+    assert found.jobs[0].ettr_expected == expected_ettr(3, rate, TERMS)
+
+
 def test_a_run_that_slurm_lost_with_its_node_counts_without_an_incident() -> None:
     lost = run(7, 0, 60)
     (tenant,) = report(records(runs=[lost], failed=[lost]), TERMS).tenants

@@ -265,12 +265,9 @@ def test_a_thin_pool_is_told_of_once_and_so_is_its_end(site: Site) -> None:
     assert site.warned() == ["spares.thin", "spares.enough"]
 
 
-def test_an_end_of_thin_that_came_while_nobody_ran_is_told_of(site: Site) -> None:
+def test_the_end_of_a_thin_pool_is_told_by_the_next_daemon_too(site: Site) -> None:
     site.guaranteed = 11
     site.spares.tick()
-    site.spares = site.pool(3)
-    site.spares.tick()
-    assert site.warned() == ["spares.thin"], "people know"
     site.guaranteed = 6
     site.spares = site.pool(3)
     site.spares.tick()
@@ -283,6 +280,15 @@ def test_a_new_daemon_knows_the_spares_before_its_first_tick(site: Site) -> None
     assert site.spares.nodes() == set(expand_nodes("b200-[001,005,009]"))
     site.spares.give([NodeName("b200-005")])
     assert site.kept == "b200-[001,009]"
+
+
+def test_a_pool_that_is_kept_no_more_is_thin_no_more(site: Site) -> None:
+    site.guaranteed = 11
+    site.spares.tick()
+    site.spares = site.pool(0)
+    for _ in range(2):
+        site.spares.tick()
+    assert site.warned() == ["spares.thin", "spares.enough"]
 
 
 def test_nodes_of_burst_jobs_are_as_good_as_idle_ones(site: Site) -> None:

@@ -1,4 +1,4 @@
-"""Every command of `gpuaas` explains itself: what it does, each option, and an example."""
+"""Every command of `gpuaas` and `gpuaas-agent` explains itself: what it does, each option, and an example."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import click
 import pytest
 
+from slurm_gpuaas.agent.main import command as agent
 from slurm_gpuaas.cli.main import cli
 
 
@@ -22,7 +23,12 @@ def leaves(context: click.Context) -> Iterator[click.Context]:
             yield from leaves(click.Context(found, parent=context, info_name=name))
 
 
-@pytest.mark.parametrize("leaf", [*leaves(click.Context(cli, info_name="gpuaas"))], ids=lambda leaf: leaf.command_path)
+PROGRAMS = (click.Context(cli, info_name="gpuaas"), click.Context(agent, info_name="gpuaas-agent"))
+
+
+@pytest.mark.parametrize(
+    "leaf", [leaf for program in PROGRAMS for leaf in leaves(program)], ids=lambda leaf: leaf.command_path
+)
 def test_a_command_explains_itself(leaf: click.Context) -> None:
     command = leaf.command
     assert command.help, f"{leaf.command_path} has no help."

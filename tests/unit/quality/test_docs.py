@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+from slurm_gpuaas.agent.main import command as agent
 from slurm_gpuaas.cli.main import cli
 
 ROOT = Path(__file__).parents[3]
@@ -19,6 +20,8 @@ LINK = re.compile(r"\]\((?!https?:|mailto:|#)([^)\s#]+)")
 FENCE = re.compile(r"^ *```(\S*)\n(.*?)^ *```", re.M | re.S)
 SHELLS = {"", "sh", "bash", "console"}
 SHELL_ENDS = {"|", "||", "&&", ";", ">", ">>", "<", "&"}
+
+PROGRAMS: dict[str, click.Command] = {"gpuaas": cli, "gpuaas-agent": agent}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
@@ -36,10 +39,10 @@ def command_lines(page: Path, program: str) -> Iterator[list[str]]:
                 yield words[1 : ends[0] if ends else None]
 
 
-def unknown_part(words: list[str]) -> str | None:
-    """The first word that no command of `gpuaas` knows, given its words after `gpuaas`."""
-    command: click.Command = cli
-    context = click.Context(cli, info_name="gpuaas")
+def unknown_part(words: list[str], program: str = "gpuaas") -> str | None:
+    """The first word that no command of the program knows, given its words after the program's name."""
+    command: click.Command = PROGRAMS[program]
+    context = click.Context(command, info_name=program)
     is_value = False
     for index, word in enumerate(words):
         if is_value:
@@ -47,7 +50,7 @@ def unknown_part(words: list[str]) -> str | None:
             continue
         if word == "--":
             inner = words[index + 1 :]
-            return unknown_part(inner[1:]) if inner[:1] == ["gpuaas"] else None
+            return unknown_part(inner[1:], inner[0]) if inner and inner[0] in PROGRAMS else None
         if isinstance(command, click.Group) and not word.startswith("-"):
             found = command.get_command(context, word)
             if found is None:
@@ -70,8 +73,9 @@ def test_relative_links_lead_to_files(page: Path) -> None:
 
 
 @each_page
-def test_gpuaas_commands_in_code_blocks_exist(page: Path) -> None:
-    unknown = [part for words in command_lines(page, "gpuaas") if (part := unknown_part(words))]
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_commands_in_code_blocks_exist(page: Path, program: str) -> None:
+    unknown = [part for words in command_lines(page, program) if (part := unknown_part(words, program))]
     assert not unknown, f"{page.relative_to(ROOT)} shows commands that do not exist: {unknown}"
 
 

@@ -63,6 +63,21 @@ def test_down_is_a_fault_and_maintenance_is_planned(store: Store) -> None:
     assert [one.node for one in store.observations.outages(node=NodeName("n2"))] == ["n2"]
 
 
+def test_a_reboot_or_a_test_for_a_repair_is_part_of_the_fault(store: Store) -> None:
+    states = (
+        replace(GOOD, flags=NodeFlag.DRAIN, reason="gpuaas:i1: XID 79"),
+        make_node("n1", base=NodeBase.DOWN, flags=NodeFlag.REBOOT, reason="gpuaas:i1: XID 79 : reboot issued"),
+        make_node("n1", flags=NodeFlag.MAINTENANCE),
+        GOOD,  # a test runs
+    )
+    for minute, node in enumerate(states):
+        store.observations.follow([node], EPOCH + minute * MINUTE, mending={N1})
+    store.observations.follow([GOOD], EPOCH + 9 * MINUTE)
+    assert outages(store) == [("fault", 0, 9)]
+    store.observations.follow([DRAINED], EPOCH + 10 * MINUTE, mending={N1})
+    assert outages(store)[-1] == ("person", 10, None)
+
+
 def test_only_outages_that_overlap_are_given(store: Store) -> None:
     store.observations.follow([DRAINED], EPOCH)
     store.observations.follow([GOOD], EPOCH + MINUTE)

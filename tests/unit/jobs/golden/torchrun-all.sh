@@ -48,7 +48,7 @@ worker() {
 }
 
 # torchrun on one node. USR2 is ignored from the start, so that it harms nobody who does not wait for it, and handed on to
-# the training processes.
+# the training processes. It may have been sent to the steps alone; the file tells the batch script of it.
 # shellcheck disable=SC2329  # srun calls it
 on_node() {
     local agent status=0 options
@@ -61,7 +61,7 @@ on_node() {
     "${python[@]}" "${launcher[@]}" "${options[@]}" --no-python \
         bash -c "$(declare -p python script arguments); $(declare -f worker); worker" &
     agent=$!
-    trap 'pkill -USR2 --parent "$agent" || true' USR2
+    trap ': >"$asked" || true; pkill -USR2 --parent "$agent" || true' USR2
     wait_for "$agent" || status=$?
     return "$status"
 }
@@ -78,6 +78,7 @@ wait_for() {
     done
 }
 
+asked=$CHECKPOINT_DIR/.asked-to-stop-$SLURM_JOB_ID-$requeues
 asked_to_stop=no
 # shellcheck disable=SC2329  # the trap calls it
 checkpoint_and_stop() {
@@ -88,7 +89,7 @@ checkpoint_and_stop() {
 trap checkpoint_and_stop USR2
 
 echo "Job $SLURM_JOB_ID, run $((requeues + 1)): $SLURM_JOB_NUM_NODES nodes in rank order $SLURM_JOB_NODELIST, meeting at $endpoint."
-program="$(declare -p python launcher script arguments processes max_restarts endpoint)
+program="$(declare -p python launcher script arguments processes max_restarts endpoint asked)
 $(declare -f worker wait_for on_node)
 on_node"
 srun --kill-on-bad-exit=1 bash -c "$program" &
@@ -96,6 +97,10 @@ step=$!
 status=0
 wait_for "$step" || status=$?
 
+if [[ -e $asked ]]; then
+    asked_to_stop=yes
+    rm -f "$asked"
+fi
 if [[ $asked_to_stop == yes ]] && ((status == 0)); then
     if ((requeues >= max_requeues)); then
         echo "Queued again $requeues times, no more are allowed: the checkpoints stay in $CHECKPOINT_DIR." >&2
