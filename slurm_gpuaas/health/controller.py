@@ -138,11 +138,10 @@ class HealthController:
             return
         nodes = {node.name: node for node in self._slurm.nodes()}
         wanted = [i for i in incidents if i.state is IncidentState.SUSPECT or self._failed_probation(i)]
-        drained = self._drain_all(self._within_breaker(wanted, len(nodes)), nodes)
         # A node that is out already does not leave service: the breaker counts it for nothing.
         out_already = [i for i in wanted if i.node in nodes and nodes[i.node].draining]
         leaving = [i for i in wanted if i.node not in nodes or not nodes[i.node].draining]
-        self._drain_all([*out_already, *self._within_breaker(leaving, len(nodes))], nodes)
+        drained = self._drain_all([*out_already, *self._within_breaker(leaving, len(nodes))], nodes)
         self._rescue()
         if drained:
             # When many nodes fail at once, those that are out already can wait for those that are not.

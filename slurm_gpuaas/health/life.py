@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 import structlog
@@ -31,6 +31,7 @@ from slurm_gpuaas.health.verify import TakenOver, Verifier
 from slurm_gpuaas.slurm.protocols import Controller, SlurmRefused, SlurmUnavailable
 
 NAME: Final = "life"
+SWEEPS_EVERY: Final = timedelta(minutes=1)
 _BOUND: Final = frozenset({IncidentState.PROBATION, IncidentState.VERIFYING})
 """States in which a node's limit of probation may stand; it is set right before the first."""
 
@@ -81,7 +82,8 @@ class LifeController:
             tests=verifier.tests if settings.verifies else frozenset(),
             probation=settings.probation,
         )
-        self._sweep_due = True
+        self._sweep_due = False
+        self._swept_at: datetime | None = None
 
     def tick(self) -> None:
         """
@@ -89,8 +91,11 @@ class LifeController:
             SlurmUnavailable: nothing more is tried.
             GpuaasError: what kept one incident from going on; the others were looked after all the same.
         """
-        if self._sweep_due and not self._settings.shadow:
+        now = self._ledger.clock.now()
+        due = self._sweep_due or self._swept_at is None or now - self._swept_at >= SWEEPS_EVERY
+        if due and not self._settings.shadow:
             self._sweep()
+            self._swept_at = now
         live = {IncidentState.REPAIRING, IncidentState.VERIFYING, IncidentState.PROBATION}
         if self._plan.remedies:
             live.add(IncidentState.DRAINED)
@@ -321,7 +326,8 @@ class LifeController:
         self._verifier.clear(incident)
 
     def _sweep(self) -> None:
-        """What a close or a crash left: reservations of nodes that are not being verified, limits without probation."""
+        """What a close or a crash left, also one of slurmctld right after a deletion: reservations of nodes that are not
+        being verified, limits without probation."""
         self._sweep_due = False  # first: who asks for one meanwhile gets one
         try:
             for incident_id in self._verifier.leftovers():

@@ -257,12 +257,15 @@ class ReclaimController:
                 self._told.add(key)
                 log.info("reclaim.would-move", job=move.job.id, victims=key[1], why=move.why)
             return
-        start = self._clock.now().replace(microsecond=0)
+        now = self._clock.now().replace(microsecond=0)
         if move.nodes:
+            name = f"{PREFIX}{move.job.id}"
+            present = next((one for one in self._slurm.reservations() if one.name == name), None)
+            start = now if present is None else present.start  # of one that has begun it cannot move
             hold = Reservation(
-                name=f"{PREFIX}{move.job.id}",
+                name=name,
                 start=start,
-                duration=HOLD,
+                duration=now + HOLD - start,
                 users=(move.job.user,),
                 nodes=fold_nodes(move.nodes),
                 flags=FLAGS,
@@ -274,7 +277,7 @@ class ReclaimController:
                 return
         gone = [self._gives_way(victim, move) for victim in move.victims]
         if move.nodes and all(gone):
-            self._holds[move.job.id] = start + HOLD  # not before: a move that failed half way is decided anew
+            self._holds[move.job.id] = now + HOLD  # not before: a move that failed half way is decided anew
 
     def _gives_way(self, victim: Job, move: Move) -> bool:
         effect = self._store.journal.intend(

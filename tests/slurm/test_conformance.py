@@ -550,6 +550,18 @@ def test_a_reservation_over_busy_nodes_round_trips(
     assert witness.reservation("conformance") == {}
 
 
+def test_the_start_of_a_reservation_that_has_begun_cannot_move_but_the_rest_can(
+    creator: Controller, no_reservation: None
+) -> None:
+    wanted = reservation(users=("root",))
+    creator.put_reservation(wanted)
+    with pytest.raises(SlurmRefused):
+        creator.put_reservation(replace(wanted, start=wanted.start + timedelta(seconds=2)))
+    later = replace(wanted, nodes="b200-[02-03]", duration=wanted.duration + timedelta(seconds=2))
+    creator.put_reservation(later)
+    assert [one for one in creator.reservations() if one.name == "conformance"] == [later]
+
+
 def test_a_reservation_for_a_qos_keeps_it_when_its_nodes_change(
     door: Door, rest: RestController, witness: Witness, no_reservation: None
 ) -> None:

@@ -25,7 +25,7 @@ from slurm_gpuaas.domain.nodes import NodeBase, NodeFlag
 from slurm_gpuaas.health import lifecycle
 from slurm_gpuaas.health.controller import LOST_WITHIN
 from slurm_gpuaas.health.incidents import drain_reason
-from slurm_gpuaas.health.life import LifeSettings
+from slurm_gpuaas.health.life import SWEEPS_EVERY, LifeSettings
 from slurm_gpuaas.health.lifecycle import LifePlan, Seen, next_step
 from slurm_gpuaas.health.overrides import Override
 from slurm_gpuaas.slurm.protocols import SlurmRefused
@@ -368,6 +368,21 @@ def test_the_end_of_another_incident_lifts_no_limit(make_site: MakeSite) -> None
     site.ledger.put_new(other, {})
     site.health.close("other", actor="kim", reason="nothing")
     assert [limit.node for limit in site.store.node_limits()] == [NODE]
+
+
+def test_a_reservation_whose_deletion_slurmctld_forgot_is_deleted_again(make_site: MakeSite) -> None:
+    site = make_site()
+    site.fault()
+    site.until(VERIFYING)
+    site.life.tick()
+    kept = dict(site.slurm.reservation_by_name)
+    site.until(PROBATION)
+    assert kept
+    site.slurm.reservation_by_name.update(kept)
+    assert not site.in_service()
+    site.clock.forward(SWEEPS_EVERY)
+    site.life.tick()
+    assert site.in_service()
 
 
 def test_a_reservation_that_slurm_keeps_for_now_holds_up_nobody_and_goes_later(make_site: MakeSite) -> None:
