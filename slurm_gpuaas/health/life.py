@@ -326,8 +326,8 @@ class LifeController:
         self._verifier.clear(incident)
 
     def _sweep(self) -> None:
-        """What a close or a crash left, also one of slurmctld right after a deletion: reservations of nodes that are not
-        being verified, limits without probation."""
+        """What a close or a crash left, also one of slurmctld right after a deletion: reservations of nodes that are
+        not being verified, limits without probation."""
         self._sweep_due = False  # first: who asks for one meanwhile gets one
         try:
             for incident_id in self._verifier.leftovers():
