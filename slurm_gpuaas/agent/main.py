@@ -86,7 +86,8 @@ class Agent:
         Raises:
             InvalidInput: the kernel log cannot be read.
         """
-        self._start_nvml()
+        for source in self._start_nvml():
+            source.stop()  # it has looked at the GPUs
         for agent, kernel_log in self._kernel_logs():
             _read(agent, kernel_log)
         for journal in self._journals():
