@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 STACK_BYTES: Final = 512 << 10
 """Of the threads that wait in NVML; the default of 8 MiB is for programs that recurse."""
 NVML_START_S: Final = 10.0
+NVML_END_S: Final = 0.5
+"""For a look at the GPUs that is under way; a thread that waits in NVML by then tells nothing any more."""
 NAGIOS_UNKNOWN: Final = 3
 
 log = structlog.get_logger(__name__)
@@ -88,6 +90,7 @@ class Agent:
         """
         for source in self._start_nvml():
             source.stop()  # it has looked at the GPUs
+            source.join(NVML_END_S)
         for agent, kernel_log in self._kernel_logs():
             _read(agent, kernel_log)
         for journal in self._journals():

@@ -65,6 +65,10 @@ class NvmlSource:
         """Ask the thread to end; it is a daemon thread and may still sit in NVML when the process ends."""
         self._stop.set()
 
+    def join(self, seconds: float) -> None:
+        """Wait for the thread's end, for so long at most."""
+        self._thread.join(seconds)
+
     def _run(self) -> None:
         try:
             self._prepare()
@@ -101,6 +105,8 @@ class NvmlSource:
             events = pynvml.nvmlEventSetCreate()
             try:
                 gpus = self._register(events)
+                if self._stop.is_set():
+                    return
                 self._look()  # after the set was made: nothing falls between
                 self._listening.set()
                 self._pass_on(events, gpus)
