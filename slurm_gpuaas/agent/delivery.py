@@ -221,19 +221,20 @@ class Delivery:
             self._told = ""
         with self._changed:
             now = self._monotonic()
-            # It works again: whoever waited out an attempt need not wait any longer.
+            # It works again: whoever waited out an attempt need not wait any longer, and may have events.
+            self._hurried = self._hurried or bool(self._retry)
             self._due.update(dict.fromkeys(self._retry, now))
             self._retry.clear()
             self._due[agent] = now if more or len(agent.spool) else now + self._heartbeat
         return True
 
     def _send(self, agent: NodeAgent) -> bool:
-        """One batch: events, else samples, else none, which says that the node lives. True when more waits. What GPUs
-        the node has goes first, by itself: an older gpuaasd that refuses it must not refuse events with it.
+        """One batch: events, else what GPUs the node has (by itself: an older gpuaasd that refuses it must not refuse
+        events with it), else samples, else nothing, which says that the node lives. True when more waits.
 
         One faulty event must not cost the others: those of a rejected batch are sent again one by one.
         """
-        if (inventory := agent.inventory) is not None:
+        if (inventory := agent.inventory) is not None and not agent.spool:
             try:
                 self._client.post(inventory, self._key_of(agent))
             except Rejected as error:

@@ -118,7 +118,7 @@ def test_a_node_comes_back_by_itself_after_repair_verification_and_probation(sit
     assert json.loads(verification)["detail"] == "quick passed"
     assert site.rows("SELECT * FROM node_limit") == []
     causes = site.rows("SELECT DISTINCT cause FROM node_outage WHERE node = 'b200-02'")
-    assert causes in ([], [["fault"]]), "its reset and its tests are part of the fault, where it was looked at meanwhile"
+    assert causes in ([], [["fault"]]), "its reset and its tests are part of the fault, where anybody looked"
 
 
 def test_a_node_that_nothing_mends_ends_with_people(site: Site) -> None:
