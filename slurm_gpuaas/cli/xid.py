@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import IO, BinaryIO
 
 import click
@@ -75,10 +76,7 @@ def decode(
     decoder = Decoder(Product(product) if product else None, driver, read_overrides(overrides))
     text_of: Callable[[bytes], str] = line_of_json if jsonl else line_of
     if as_json:
-        output = sys.stdout.buffer
-        for lines in _json_lines(decoder, file, text_of):
-            output.write("".join(lines).encode("ascii"))
-            output.flush()
+        _print_json_lines(decoder, file, text_of)
         return
     rows = [
         (
@@ -229,14 +227,14 @@ def _print_json(value: object) -> None:
     click.echo(json.dumps(to_jsonable_python(value, fallback=dict), indent=2, ensure_ascii=False))
 
 
-def _json_lines(decoder: Decoder, stream: BinaryIO, text_of: Callable[[bytes], str]) -> Iterator[list[str]]:
-    """Printed events in order, as many at a time as the input has ready."""
-    for records in read_records(stream):
-        lines = []
-        for number, record in records:
-            text = text_of(record)
-            if "\n" in text:
-                lines += [f"{event.as_json()}\n" for event in decoder.decode(number, text)]
-            elif event := decoder.event(number, text):
-                lines.append(f"{event.as_json()}\n")
-        yield lines
+def _print_json_lines(decoder: Decoder, stream: BinaryIO, text_of: Callable[[bytes], str]) -> None:
+    """Print events in order, as many at a time as the input has ready."""
+    output = sys.stdout.buffer
+    gc.disable()  # what is made here refers to nothing that refers to it; looking for such costs a sixth of the time
+    try:
+        for records in read_records(stream):
+            lines = [decoder.json_lines(number, text_of(record)) for number, record in records]
+            output.write("".join(lines).encode("ascii"))
+            output.flush()
+    finally:
+        gc.enable()

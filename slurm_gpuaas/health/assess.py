@@ -29,6 +29,7 @@ from slurm_gpuaas.health.overrides import Override, override_of
 FALLEN_OFF_THE_BUS: Final = 79
 RECOVERY_ACTION_CHANGED: Final = 154
 NVLINK4_ERROR: Final = 74
+_UNNAMED: Final = 1 << 32
 LAYOUT_V2_FROM: Final = 575
 """First driver branch whose NVLink 5 messages have layout V2."""
 
@@ -207,23 +208,31 @@ def _by_nvlink5(code: int, driver: int | None, words: Nvlink5Words | None) -> _F
 def nvlink4_rules(registers: Sequence[int]) -> tuple[int, bool]:
     """Which rules of the catalogue the seven registers of an XID 74 meet (one bit a rule), and whether bits are left
     that no rule names."""
-    met, left = 0, False
-    for rules, word in zip(_nvlink4_masks(), registers, strict=False):
+    met = 0
+    tables = _nvlink4_tables()
+    for register, word in enumerate(registers):
         if word:
-            for rule, mask in rules:
-                if word & mask:
-                    met |= rule
-                    word &= ~mask
-            left = left or word != 0
-    return met, left
+            low, second, third, high = tables[register]
+            met |= low[word & 255] | second[word >> 8 & 255] | third[word >> 16 & 255] | high[word >> 24 & 255]
+            if word >> 32:
+                met |= _UNNAMED
+    return met & ~_UNNAMED, met >= _UNNAMED
 
 
 @cache
-def _nvlink4_masks() -> tuple[tuple[tuple[int, int], ...], ...]:
-    """For each of the seven registers its rules: their bit in the answer, and their mask."""
+def _nvlink4_tables() -> tuple[tuple[Sequence[int], ...], ...]:
+    """For each byte of each of the seven registers, lowest first: what each of its 256 values meets, one bit a rule and
+    `_UNNAMED` for bits that no rule names."""
     rules = list(enumerate(catalogue().nvlink4))
+
+    def meets(register: int, word: int) -> int:
+        own = [(1 << at, rule.mask) for at, rule in rules if rule.register == register]
+        named = reduce(or_, (mask for _, mask in own), 0)
+        return sum(bit for bit, mask in own if word & mask) | (_UNNAMED if word & ~named else 0)
+
     return tuple(
-        tuple((1 << at, rule.mask) for at, rule in rules if rule.register == register) for register in range(1, 8)
+        tuple([meets(register, value << shift) for value in range(256)] for shift in (0, 8, 16, 24))
+        for register in range(1, 8)
     )
 
 

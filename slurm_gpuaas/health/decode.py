@@ -15,7 +15,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from json.encoder import encode_basestring_ascii as quoted
-from typing import BinaryIO, Final, NamedTuple, TypeVar
+from typing import BinaryIO, Final, NamedTuple, TypeAlias, TypeVar
 
 from slurm_gpuaas.domain.incidents import EventKind
 from slurm_gpuaas.health.assess import (
@@ -36,10 +36,13 @@ MAX_LINE: Final = 16_384
 """Characters of a line that are looked at; the kernel cuts its own records at 1 KiB."""
 MAX_RECORD: Final = 1 << 24
 """Bytes of an input record that are kept."""
-CHUNK: Final = 1 << 16
+CHUNK: Final = 1 << 14
 """Bytes read at once: so few that what is made of them stays in the processor's cache."""
 
 _NVLINK5_WITHIN: Final = 400
+_TWO_WORDS: Final = len("(0x00000000 0x00000000 ")
+_SIX_ZEROS: Final = ", 0x0" * 6
+_WORDS: Final = "0123456789abcdefABCDEFx )"
 _REMEMBERED: Final = 4_096
 """Entries of each memory that hostile input could fill."""
 
@@ -57,6 +60,12 @@ _PCI = rf"((?:{_HEX}{{4,8}}:)?{_HEX}{{2}}:{_HEX}{{2}})(?:\.{_HEX})?"
 _XID = re.compile(
     rf"NVRM: Xid \((?:PCI:)?{_PCI}(?: GPU-I:[0-9]{{1,4}}(?: GPU-CI:[0-9]{{1,4}})?)?\): ([0-9]{{1,6}})(?=[,\s]|$),?"
     r"(?: ?pid='?(?:([0-9]{1,10})(?='?(?:,|$)))?[^,]{0,64}(?:,|$))?(?: ?name=([^,]{0,256})(?:, |,?$))?"
+)
+# The same as the driver writes it nearly always: [12.345678] NVRM: Xid (PCI:0000:3b:00): 31, pid=7, name=python3, ...
+# What fits this reads the same as by the expression above, and needs no escape in JSON.
+_PLAIN = re.compile(
+    rf"(?:\[[ 0-9]{{1,10}}\.[0-9]{{1,9}}\] )?NVRM: Xid \(PCI:({_HEX}{{4}}:{_HEX}{{2}}:{_HEX}{{2}}\): [0-9]{{1,6}}),"
+    r"(?: pid=(0|[1-9][0-9]{0,9}), name=((?!unknown,)[A-Za-z0-9_.:/-]{1,256}), |(?! ?pid=| ?name=))"
 )
 _NAME_WITH_COMMAS = re.compile(r" name=(.{0,256}?)(?:, |,?$)")
 _UNIT = re.compile(r"\(GPC ([0-9]{1,3}), TPC ([0-9]{1,3})(?:, SM ([0-9]{1,3}))?\)")
@@ -102,7 +111,7 @@ _PROGRAM = re.compile(r"[\w.-]\[\d{1,10}\]: $")
 _NULL: Final = "null"
 _DETAILS: Final = ("link", "subcode", "unit", "caused_by", "from_action", "to_action", "switch")
 _NO_DETAILS: Final = ", ".join(f'"{name}": null' for name in _DETAILS)
-_NOTHING: Final[tuple[object, ...]] = (None,) * len(_DETAILS)
+_NOTHING: Final[Details] = (None, None, None, None, None, None, None)
 
 _QUOTES: Final = frozenset({"'", '"'})
 _UNKNOWN_NAMES: Final = frozenset({"", "<unknown>", "unknown"})
@@ -114,6 +123,10 @@ class Unit(NamedTuple):
     gpc: int
     tpc: int
     sm: int | None
+
+
+Details: TypeAlias = tuple[int | None, str | None, Unit | None, int | None, str | None, str | None, int | None]
+"""The last seven of a `Decoded`."""
 
 
 class Decoded(NamedTuple):
@@ -157,24 +170,24 @@ class Decoded(NamedTuple):
         line, kind, code, pci, said, _, mnemonic, gpu, pid, process, link, part, unit, cause, before, after, switch = (
             self
         )
-        if link is None and part is None and unit is None and cause is None and before is None and switch is None:
-            details = _NO_DETAILS
-        else:
-            where = _NULL if unit is None else f'{{"gpc": {unit.gpc}, "tpc": {unit.tpc}, "sm": {_number(unit.sm)}}}'
-            details = (
-                f'"link": {_number(link)}, "subcode": {_text(part)}, "unit": {where}, "caused_by": {_number(cause)}, '
-                f'"from_action": {_text(before)}, "to_action": {_text(after)}, "switch": {_number(switch)}'
-            )
-        # A word of the catalogue, an address, a UUID: nothing in them needs an escape.
-        what = _NULL if mnemonic is None else '"' + mnemonic + '"'
-        address = _NULL if pci is None else '"' + pci + '"'
-        card = _NULL if gpu is None else '"' + gpu + '"'
+        tail = _tail_json(said, (link, part, unit, cause, before, after, switch))
         return (
-            f'{{"line": {line}, "kind": "{_XID_WORD if kind is _IS_XID else kind.value}", "code": {code}, '
-            f'"mnemonic": {what}, "pci": {address}, "gpu": {card}, '
-            f'"pid": {_NULL if pid is None else pid}, "process": {_NULL if process is None else quoted(process)}, '
-            f"{details}, {said.json_members}}}"
+            f'{{"line": {line}, {_head_json(kind, code, mnemonic, pci, gpu)}{_NULL if pid is None else pid}, '
+            f'"process": {_NULL if process is None else quoted(process)}, {tail}}}'
         )
+
+
+class _Plain(NamedTuple):
+    """What all XIDs of one code and GPU have in common."""
+
+    code: int
+    assessment: Assessment
+    detailed: bool
+    """The message may say more, whatever its words."""
+    head: str
+    """Of the object of one, up to the process id."""
+    tail: str
+    """Of the object of one that says nothing more, behind the process."""
 
 
 class Decoder:
@@ -196,8 +209,12 @@ class Decoder:
         self._gpu_at: dict[str, str] = {}
         self._fallen: tuple[int, str] | None = None
         self._pci: dict[str, str] = {}
+        self._plain: dict[str, _Plain] = {}
         self._rows: dict[int, tuple[str | None, Assessment]] = {}
+        self._tails: dict[tuple[str, str], str] = {}
+        self._units: dict[str, Unit] = {}
         self._nvlink4: dict[tuple[int, bool], Assessment] = {}
+        self._nvlink5_bits = nvlink5_bits()
         self._nvlink5: dict[tuple[int, str, int, int], Assessment] = {}
         self._sxids: dict[tuple[str, str | None], Assessment] = {}
         self._actions: dict[str, Assessment] = {}
@@ -234,6 +251,42 @@ class Decoder:
         self._last, self._said = message, event[1:]
         return event
 
+    def json_lines(self, line: int, text: str) -> str:
+        """What `decode` gives, as lines of `Decoded.as_json`: quicker, since for most messages only their JSON is put
+        together."""
+        found = _PLAIN.match(text)
+        if not found or len(text) > MAX_LINE or "\n" in text:
+            return "".join([f"{event.as_json()}\n" for event in self.decode(line, text)])
+        where, pid, name = found.groups()
+        code, assessment, detailed, head, tail = self._plain.get(where) or self._plain_xid(where)
+        if detailed or "ink " in text or "GPC " in text or "previous Xid" in text:
+            tail = self._tail(where, code, text[found.end() :].strip(), assessment)
+        if pid is None:
+            return f'{{"line": {line}, {head}null, "process": null, {tail}}}\n'
+        return f'{{"line": {line}, {head}{pid}, "process": "{name}", {tail}}}\n'
+
+    def _tail(self, where: str, code: int, message: str, assessment: Assessment) -> str:
+        """Of the object of an XID that says more: its details and what they mean. `where` is its GPU and code."""
+        if code == NVLINK4_ERROR:  # its registers are seldom the same twice
+            return _tail_json(*self._details(code, message, assessment))
+        # Of an NVLink 5 message all but the first two of its words, which nothing asks for.
+        cut = message.find("(") + _TWO_WORDS if code in NVLINK5_CODES else 0
+        key = (
+            where,
+            message[:cut] if cut and message[cut - 1 : cut] == " " and not message[cut:].strip(_WORDS) else message,
+        )
+        return self._tails.get(key) or _remember(
+            self._tails, key, _tail_json(*self._details(code, message, assessment))
+        )
+
+    def _plain_xid(self, where: str) -> _Plain:
+        address, _, digits = where.partition("): ")
+        code, pci = int(digits), self._pci.get(address) or self._address(address)
+        mnemonic, assessment = self._rows.get(code) or self._row(code)
+        head = _head_json(EventKind.XID, code, mnemonic, pci, self._gpu_at.get(pci))
+        tail = _tail_json(assessment, _NOTHING)
+        return _remember(self._plain, where, _Plain(code, assessment, code in _DETAILED, head, tail))
+
     def _xid(self, line: int, text: str, found: re.Match[str]) -> Decoded:
         address, digits, pid, name = found.groups()
         code, end, name_at = int(digits), found.end(), found.start(4)
@@ -259,16 +312,16 @@ class Decoder:
         known = (line, _IS_XID, code, pci, assessment, message, mnemonic, gpu, int(pid) if pid else None, name)
         return tuple.__new__(Decoded, known + details)
 
-    def _details(self, code: int, message: str, assessment: Assessment) -> tuple[Assessment, tuple[object, ...]]:
+    def _details(self, code: int, message: str, assessment: Assessment) -> tuple[Assessment, Details]:
         """What the message says beyond its code, and what that means."""
         subcode = before = after = None
         if code in NVLINK5_CODES:
             # A process's name with a comma in it may stand before.
             if match := _NVLINK5.match(message) or _NVLINK5.search(message, 0, _NVLINK5_WITHIN):
-                subcode = match[1]
-                if match[2]:
-                    intr_info, error_status = int(match[2], 16) & nvlink5_bits(), int(match[3], 16)
-                    assessment = self._by_nvlink5(code, subcode, intr_info, error_status)
+                subcode, intr_info, error_status = match.groups()
+                if intr_info:
+                    key = code, subcode, int(intr_info, 16) & self._nvlink5_bits, int(error_status, 16)
+                    assessment = self._nvlink5.get(key) or self._by_nvlink5(*key)
         elif code == RECOVERY_ACTION_CHANGED:
             if match := _ACTION.search(message):
                 before, after = match.groups()
@@ -276,25 +329,29 @@ class Decoder:
                     self._actions, after, self._assess(code, recovery_action=after)
                 )
         elif code == NVLINK4_ERROR and (match := _NVLINK4.search(message)):
-            assessment = self._by_nvlink4(code, match[1].replace(" ", "").split(",")) or assessment
-        unit = None
-        if "GPC " in message:
-            unit = (
-                _UNIT.match(message, max(0, message.find("(GPC ")))
-                or _UNIT.search(message)
-                or _UNIT_CUT.search(message)
-            )
+            assessment = self._by_nvlink4(code, match[1]) or assessment
+        unit = self._unit(message) if "GPC " in message else None
         at = message.find("caused by previous Xid ")  # a search for words is quicker than an expression
         cause = _CAUSE.match(message, at) if at >= 0 else None
         return assessment, (
             _link(message) if "ink " in message else None,
             subcode,
-            Unit(int(unit[1]), int(unit[2]), int(unit[3]) if unit[3] else None) if unit else None,
+            unit,
             int(cause[1]) if cause else None,
             before,
             after,
             None,
         )
+
+    def _unit(self, message: str) -> Unit | None:
+        at = message.find("(GPC ")
+        if at >= 0 and (known := self._units.get(message[at : message.find(")", at) + 1])):
+            return known
+        found = _UNIT.match(message, max(0, at)) or _UNIT.search(message) or _UNIT_CUT.search(message)
+        if not found:
+            return None
+        unit = Unit(int(found[1]), int(found[2]), int(found[3]) if found[3] else None)
+        return _remember(self._units, found[0], unit) if found.start() == at else unit
 
     def _other(self, line: int, text: str, at: int) -> Decoded | None:
         """The driver's messages that are no Xid: a GPU fell off the bus, or which GPU sits where."""
@@ -309,6 +366,7 @@ class Decoder:
         if (found := _IDENTITY.match(text, at)) and len(self._gpu_at) < _REMEMBERED:
             self._gpu_at[self._address(found[1])] = found[2]
             self._last = ""
+            self._plain.clear()
         return None
 
     def _fallen_event(self, line: int, pci: str, text: str, at: int) -> Decoded:
@@ -350,9 +408,12 @@ class Decoder:
         row = catalogue().xid.get(code)
         return _remember(self._rows, code, (row.mnemonic if row else None, self._assess(code)))
 
-    def _by_nvlink4(self, code: int, words: Sequence[str]) -> Assessment | None:
+    def _by_nvlink4(self, code: int, words: str) -> Assessment | None:
         try:
-            registers = [0 if word == "0x0" else int(word, 16) for word in words]
+            if words.endswith(_SIX_ZEROS):  # int() takes long to say that a word is 0
+                registers = [int(words[: -len(_SIX_ZEROS)], 16)] + [0] * 6
+            else:
+                registers = [int(word, 16) for word in words.replace(" ", "").split(",")]
         except ValueError:
             return None
         if len(registers) != 7:
@@ -361,10 +422,8 @@ class Decoder:
         return self._nvlink4.get(rules) or _remember(self._nvlink4, rules, self._assess(code, nvlink4=registers))
 
     def _by_nvlink5(self, code: int, unit: str, intr_info: int, error_status: int) -> Assessment:
-        key = (code, unit, intr_info, error_status)
-        return self._nvlink5.get(key) or _remember(
-            self._nvlink5, key, self._assess(code, nvlink5=Nvlink5Words(unit, intr_info, error_status))
-        )
+        said = self._assess(code, nvlink5=Nvlink5Words(unit, intr_info, error_status))
+        return _remember(self._nvlink5, (code, unit, intr_info, error_status), said)
 
     def _assess(
         self,
@@ -471,6 +530,30 @@ def _link(message: str) -> int | None:
             return int(found[1])
         at = message.find("ink ", at + 4)
     return None
+
+
+def _head_json(kind: EventKind, code: int, mnemonic: str | None, pci: str | None, gpu: str | None) -> str:
+    # A word of the catalogue, an address, a UUID: nothing in them needs an escape.
+    what = _NULL if mnemonic is None else '"' + mnemonic + '"'
+    address = _NULL if pci is None else '"' + pci + '"'
+    card = _NULL if gpu is None else '"' + gpu + '"'
+    word = _XID_WORD if kind is _IS_XID else kind.value
+    return f'"kind": "{word}", "code": {code}, "mnemonic": {what}, "pci": {address}, "gpu": {card}, "pid": '
+
+
+def _tail_json(assessment: Assessment, details: Details) -> str:
+    return f"{_details_json(details)}, {assessment.json_members}"
+
+
+def _details_json(details: Details) -> str:
+    if details == _NOTHING:
+        return _NO_DETAILS
+    link, part, unit, cause, before, after, switch = details
+    where = _NULL if unit is None else f'{{"gpc": {unit.gpc}, "tpc": {unit.tpc}, "sm": {_number(unit.sm)}}}'
+    return (
+        f'"link": {_number(link)}, "subcode": {_text(part)}, "unit": {where}, "caused_by": {_number(cause)}, '
+        f'"from_action": {_text(before)}, "to_action": {_text(after)}, "switch": {_number(switch)}'
+    )
 
 
 def _text(value: str | None) -> str:

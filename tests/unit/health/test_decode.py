@@ -242,6 +242,40 @@ def test_no_edit_of_a_line_makes_it_fail(line: str, at: int, cut: int, put: str,
         assert list(fields_of(event)) == KEYS
 
 
+def both(decoder: Decoder, other: Decoder, line: str) -> None:
+    assert decoder.json_lines(1, line) == "".join(f"{event.as_json()}\n" for event in other.decode(1, line))
+
+
+@pytest.mark.parametrize("prefix", ["", "[12345.678901] ", "[ 1.5] ", "[12345.678901] [T77] ", "node7 kernel: "])
+def test_what_is_printed_is_what_was_decoded(prefix: str) -> None:
+    """The quick way of the command, against events put into JSON: in one log, where memory is warm, and each alone."""
+    decoder, other = Decoder(), Decoder()
+    for case in [*EVENTS, *EVENTS]:
+        both(decoder, other, prefix + case.line)
+        both(Decoder(case.product, case.driver), Decoder(case.product, case.driver), prefix + case.line)
+    identity = f"NVRM: GPU at PCI:0000:3b:00: {UUID}"
+    fault = "[1.2] NVRM: Xid (PCI:0000:3b:00): 94, pid=7, name=python3, Contained: CE User Channel (0x9). RST: No"
+    for line in (fault, identity, fault):
+        both(decoder, other, line)
+    assert f'"gpu": "{UUID}", "pid": 7' in decoder.json_lines(1, fault)
+
+
+@given(
+    st.sampled_from(["", "[12345.678901] "]),
+    st.sampled_from([case.line for case in EVENTS if "NVRM: Xid (PCI:" in case.line]),
+    st.integers(0, 100),
+    st.integers(0, 20),
+    st.text(max_size=20)
+    | st.sampled_from([" pid=", " name=", ", ", "name=unknown, ", "link 4", "(GPC 1, TPC 2)", "\n"]),
+)
+def test_what_is_printed_of_an_edited_line_is_what_was_decoded(
+    prefix: str, line: str, at: int, cut: int, put: str
+) -> None:
+    decoder, other = Decoder(), Decoder()
+    both(decoder, other, prefix + line)  # what it remembers of this must not answer for that
+    both(decoder, other, prefix + line[:at] + put + line[at + cut :])
+
+
 @given(st.binary(max_size=400), st.booleans())
 def test_no_bytes_make_it_fail(content: bytes, jsonl: bool) -> None:
     stream = io.BytesIO(content + FELL_OFF.encode() + content)
