@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import cache
 from importlib.resources import files
 
 from alembic import command
@@ -15,6 +16,7 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, Unavailable
 
+_MIGRATIONS = files("slurm_gpuaas.store") / "migrations"
 BUSY_SECONDS = 10.0
 """How long SQLite waits for another writer before it gives up."""
 
@@ -59,9 +61,16 @@ def _begin_sqlite(connection: Connection) -> None:
 def migrations(engine: Engine) -> Config:
     """Alembic's configuration for the packaged migrations and this engine."""
     config = Config()
-    config.set_main_option("script_location", str(files("slurm_gpuaas.store") / "migrations"))
+    config.set_main_option("script_location", str(_MIGRATIONS))
     config.attributes["engine"] = engine
     return config
+
+
+@cache
+def _revisions() -> tuple[frozenset[str], frozenset[str]]:
+    """All revisions of the packaged migrations, and the newest ones."""
+    scripts = ScriptDirectory(str(_MIGRATIONS))
+    return frozenset(script.revision for script in scripts.walk_revisions()), frozenset(scripts.get_heads())
 
 
 def upgrade(engine: Engine) -> None:
@@ -71,8 +80,7 @@ def upgrade(engine: Engine) -> None:
         Unavailable: the database cannot be reached, or is none.
         Conflict: a newer program wrote it.
     """
-    config = migrations(engine)
-    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    known, heads = _revisions()
     try:
         with engine.connect() as connection:
             current = set(MigrationContext.configure(connection).get_current_heads())
@@ -81,7 +89,8 @@ def upgrade(engine: Engine) -> None:
                 f"The store is at revision {', '.join(sorted(current))}, which this program does not know.",
                 way_out="Start the newer gpuaasd that wrote it, or restore a backup.",
             )
-        command.upgrade(config, "head")
+        if current != heads:
+            command.upgrade(migrations(engine), "head")
     except DatabaseError as error:
         raise Unavailable(
             f"The store at {engine.url.render_as_string()} cannot be used: {error.orig}.",

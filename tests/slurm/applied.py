@@ -6,6 +6,7 @@ import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from slurm_gpuaas.domain.clock import Clock, SystemClock
@@ -22,6 +23,7 @@ from slurm_gpuaas.slurm.rest_driver import RestController
 from slurm_gpuaas.slurm.rest_wire import RestAddress, RestWire
 from slurm_gpuaas.store import Store
 from slurm_gpuaas.testbed.instance import Instance
+from tests.stores import new_store
 
 RELAY = "/opt/gpuaas/src/tests/slurm/relay.py"
 SNAPSHOT = "/run/gpuaas/snapshot"
@@ -52,7 +54,7 @@ def applied(instance: Instance, documents: Iterable[PolicyDocument], clock: Cloc
         assert relay.stdout and relay.stdout.readline() == "ready\n"
         with (
             TemporaryDirectory() as folder,
-            closing(Store.open(f"sqlite:///{folder}/store.db")) as store,
+            closing(new_store(Path(folder, "store.db"))) as store,
             closing(RestWire(RestAddress(socket=instance.path(listen)))) as wire,
         ):
             slurm = RestController(wire)

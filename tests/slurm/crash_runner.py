@@ -154,6 +154,7 @@ def main(url: str) -> None:
     def say(**fields: object) -> None:
         print(json.dumps(fields), flush=True)
 
+    Store.open(url).close()  # reads the migrations once, for all the processes forked from here
     targets = {"other": OTHER, "one": ONE}
     places: dict[str, list[str]] = {}
     in_a_process(lambda: apply(ONE))

@@ -37,6 +37,7 @@ from slurm_gpuaas.topology.placer import FabricPlacer
 from slurm_gpuaas.topology.rank import crossings
 from slurm_gpuaas.topology.slurm_yaml import Plugin
 from tests.slurm.training import STAND_IN_LAUNCHER, STAND_IN_SCRIPT
+from tests.stores import new_store
 
 pytestmark = pytest.mark.slurm
 
@@ -132,7 +133,7 @@ def channel(mini: Instance) -> Iterator[RestController]:
 
 @pytest.fixture
 def bench(mini: Instance, channel: RestController, tmp_path: Path) -> Iterator[Bench]:
-    with closing(Store.open(f"sqlite:///{tmp_path}/store.db")) as store:
+    with closing(new_store(tmp_path / "store.db")) as store:
         yield Bench(mini, channel, store)
     mini.exec(["scancel", f"--partition={PARTITION}"])
     mini.wait_for("Idle nodes", lambda: all_idle(mini))

@@ -16,9 +16,9 @@ from slurm_gpuaas.metering.controller import MeteringController
 from slurm_gpuaas.metering.rules import totals
 from slurm_gpuaas.slurm.rest_accounting import RestAccounting
 from slurm_gpuaas.slurm.rest_wire import RestWire
-from slurm_gpuaas.store import Store
 from slurm_gpuaas.testbed.instance import Instance
 from tests.slurm.door import door_settings
+from tests.stores import new_store
 
 pytestmark = pytest.mark.slurm
 
@@ -94,7 +94,7 @@ def test_usage_equals_sacct_over_requeue_preemption_failure_and_restarts(
     mini: Instance, accounting: RestAccounting, two_qos: None, jobs: Jobs, tmp_path: Path
 ) -> None:
     began = datetime.now(UTC).replace(microsecond=0)
-    store = Store.open(f"sqlite:///{tmp_path / 'gpuaas.db'}")
+    store = new_store(tmp_path / "gpuaas.db")
 
     def restarted_daemon_ticks() -> None:
         MeteringController(

@@ -22,6 +22,7 @@ from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.testbed.releases import DEFAULT, RELEASES
 from tests.slurm.applied import cancel_all
 from tests.slurm.door import door_settings
+from tests.stores import new_store
 
 pytestmark = pytest.mark.slurm
 
@@ -91,7 +92,7 @@ def site(mini: Instance, tmp_path: Path) -> Iterator[Site]:
     with (
         door_settings(mini, name="policy") as settings,
         closing(connect(settings)) as door,
-        closing(Store.open(f"sqlite:///{tmp_path}/store.db")) as store,
+        closing(new_store(tmp_path / "store.db")) as store,
     ):
         policies = PolicyController(
             cluster=MINI,

@@ -17,7 +17,6 @@ from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.slurm.connect import Door, connect
 from slurm_gpuaas.slurm.programs import program
 from slurm_gpuaas.slurm.topologies import ScontrolTopologies
-from slurm_gpuaas.store import Store
 from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.topology.applying import Layout, Plan, plan
 from slurm_gpuaas.topology.controller import NotTaken, TopologyController, Wanted
@@ -25,6 +24,7 @@ from slurm_gpuaas.topology.fabric import Fabric, LeafGroup
 from slurm_gpuaas.topology.follower import FabricFollower, FollowSettings
 from slurm_gpuaas.topology.slurm_yaml import Plugin, render
 from tests.slurm.door import DAEMON_USER, door_settings
+from tests.stores import new_store
 
 pytestmark = pytest.mark.slurm
 
@@ -140,7 +140,7 @@ def test_the_follower_moves_a_recabled_node_beside_a_sites_own_topology_and_leav
     file, controller = tmp_path / "fabric.json", bench.controller
     text = render(fabric("01-04", "05-08")).replace(": fabric", ": site") + "- topology: plain\n  flat: true\n"
     controller.apply(controller.wanted(text))
-    with closing(Store.open(f"sqlite:///{tmp_path}/store.db")) as store:
+    with closing(new_store(tmp_path / "store.db")) as store:
         follower = FabricFollower(
             file=file,
             topology=controller,

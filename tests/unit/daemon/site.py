@@ -26,8 +26,8 @@ from slurm_gpuaas.daemon.server import Server, as_peer, bind_unix
 from slurm_gpuaas.domain.names import AccountName
 from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, Pool, Project
 from slurm_gpuaas.slurm.records import Account, AccountingState
-from slurm_gpuaas.store import Store
 from tests.fakes import FakeAccounting, FakeClock, FakeController, FakeLimits, FakePartitions, FakeTopologies, make_node
+from tests.stores import new_store
 
 ADMINISTRATOR = 0
 RESEARCHER = 65534
@@ -110,7 +110,7 @@ class Site:
                 **self.more,
             }
         )
-        self.store = Store.open(f"sqlite:///{self.folder}/gpuaas.db")
+        self.store = new_store(Path(self.folder, "gpuaas.db"))
         self.metrics = Metrics(lambda: self.runtime.operations)
         self.runtime: Runtime = compose(
             config,

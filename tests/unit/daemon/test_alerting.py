@@ -24,6 +24,7 @@ from slurm_gpuaas.domain.incidents import Drain, Incident, IncidentState
 from slurm_gpuaas.domain.names import ClusterName, NodeName
 from slurm_gpuaas.store import Store
 from tests.fakes import FakeClock, make_node
+from tests.stores import new_store
 
 MINI = ClusterName("mini")
 TOKEN = "s3cret-token"
@@ -117,7 +118,7 @@ def post() -> Iterator[Post]:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(f"sqlite:///{tmp_path}/store.db")
+    store = new_store(tmp_path / "store.db")
     yield store
     store.close()
 

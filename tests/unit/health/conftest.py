@@ -9,25 +9,18 @@ from typing import Any
 import pytest
 
 from slurm_gpuaas.store import Store
-from tests.unit.health.life_site import LifeSite, copy_of
-
-
-@pytest.fixture(scope="session")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database file with all tables and nothing in it: making them takes longer than most tests."""
-    path = tmp_path_factory.mktemp("store") / "empty.db"
-    Store.open(f"sqlite:///{path}").close()
-    return path
+from tests.stores import new_store
+from tests.unit.health.life_site import LifeSite
 
 
 @pytest.fixture
-def make_site(empty_store: Path, tmp_path: Path) -> Iterator[Callable[..., LifeSite]]:
+def make_site(tmp_path: Path) -> Iterator[Callable[..., LifeSite]]:
     script = tmp_path / "quick.sh"
     script.write_text("#!/bin/bash\n")
     stores: list[Store] = []
 
     def make(**options: Any) -> LifeSite:
-        stores.append(copy_of(empty_store, tmp_path / f"{len(stores)}.db"))
+        stores.append(new_store(tmp_path / f"{len(stores)}.db"))
         return LifeSite(stores[-1], script=script, **options)
 
     yield make

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
-
-import sqlalchemy
 
 from slurm_gpuaas.domain.incidents import (
     EventKind,
@@ -32,19 +29,10 @@ from slurm_gpuaas.health.recovery import Recovery
 from slurm_gpuaas.health.repair import Errands, Order, Report, Workshop
 from slurm_gpuaas.health.verify import Test, Verifier, VerifySettings
 from slurm_gpuaas.store import Store
-from slurm_gpuaas.store.engine import open_engine
 from tests.fakes import FakeClock, FakeController, make_job, make_node
 
 NODE, OTHER = NodeName("b200-001"), NodeName("b200-002")
 RESET, REBOOT, REPLACE = Remedy.RESET, Remedy.REBOOT, Remedy.REPLACE
-
-
-def copy_of(template: Path, path: Path) -> Store:
-    """A store with the tables of `template`, opened without asking Alembic; it need not survive the machine."""
-    shutil.copy(template, path)
-    engine = open_engine(f"sqlite:///{path}")
-    sqlalchemy.event.listen(engine, "connect", lambda connection, _record: connection.execute("PRAGMA synchronous=OFF"))
-    return Store(engine)
 
 
 @dataclass

@@ -21,6 +21,7 @@ from slurm_gpuaas.health.recovery import Recovery
 from slurm_gpuaas.slurm.protocols import SlurmUnavailable
 from slurm_gpuaas.store import Store
 from tests.fakes import EPOCH, FakeClock, FakeController, make_job, make_node
+from tests.stores import new_store
 
 NODE, OTHER = NodeName("b200-001"), NodeName("b200-002")
 
@@ -113,7 +114,7 @@ class Site:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(f"sqlite:///{tmp_path}/gpuaas.db")
+    store = new_store(tmp_path / "gpuaas.db")
     yield store
     store.close()
 

@@ -18,6 +18,7 @@ from slurm_gpuaas.health.repeats import repeat_policy
 from slurm_gpuaas.health.triage import Sighting
 from slurm_gpuaas.store import Store
 from tests.fakes import FakeClock
+from tests.stores import new_store
 from tests.unit.health.sightings import NODE, OTHER, THIRD, after, check, xid
 
 NODES = (NODE, OTHER, THIRD)
@@ -60,7 +61,7 @@ class Daemon:
 
 @pytest.fixture
 def store(tmp_path: Path) -> Iterator[Store]:
-    store = Store.open(f"sqlite:///{tmp_path}/gpuaas.db")
+    store = new_store(tmp_path / "gpuaas.db")
     yield store
     store.close()
 

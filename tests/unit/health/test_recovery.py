@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -25,8 +24,8 @@ from slurm_gpuaas.jobs.gate_rules import Pin
 from slurm_gpuaas.jobs.pins import GatePins
 from slurm_gpuaas.slurm.protocols import SlurmRefused
 from slurm_gpuaas.store import Store
-from slurm_gpuaas.store.engine import open_engine
 from tests.fakes import EPOCH, FakeClock, FakeController, make_job, make_node
+from tests.stores import new_store
 
 OWN = PartitionName("own")
 NODES = expand_nodes("b200-[001-012]")
@@ -135,17 +134,9 @@ class FixedSpares:
         self.left -= frozenset(nodes)
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A store without anything in it: making one takes a second, copying it none."""
-    file = tmp_path_factory.mktemp("store") / "gpuaas.db"
-    Store.open(f"sqlite:///{file}").close()
-    return file
-
-
 @pytest.fixture
-def store(empty: Path, tmp_path: Path) -> Iterator[Store]:
-    store = Store(open_engine(f"sqlite:///{shutil.copy(empty, tmp_path)}"))
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = new_store(tmp_path / "gpuaas.db")
     yield store
     store.close()
 

@@ -23,8 +23,8 @@ from slurm_gpuaas.domain.incidents import (
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.rma import RmaState
 from slurm_gpuaas.health.rma import RmaKeeper, advanced, cases_for, new_case, ticket
-from slurm_gpuaas.store import Store
 from tests.fakes import EPOCH, FakeClock
+from tests.stores import new_store
 
 NODE = NodeName("b200-007")
 
@@ -40,7 +40,7 @@ def incident(*serials: str, state: IncidentState = IncidentState.RMA, number: in
 
 
 def test_each_card_of_an_incident_in_rma_gets_one_case_however_often_one_looks(tmp_path: Path) -> None:
-    store = Store.open(f"sqlite:///{tmp_path}/store.db")
+    store = new_store(tmp_path / "store.db")
     keeper = RmaKeeper(store, FakeClock())
     store.put_incident(incident("1", "2"))
     assert (keeper.tick(), keeper.tick()) == (2, 0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -20,8 +19,8 @@ from slurm_gpuaas.health.recovery_rules import Place
 from slurm_gpuaas.health.spare_rules import Standby, choose, need, poisson_quantile
 from slurm_gpuaas.health.spares import RESERVATION, SparePartition, Spares
 from slurm_gpuaas.store import Store
-from slurm_gpuaas.store.engine import open_engine
 from tests.fakes import EPOCH, FakeClock, FakeController, make_job, make_node
+from tests.stores import new_store
 
 OWN = PartitionName("own")
 NODES = expand_nodes("b200-[001-012]")
@@ -164,16 +163,9 @@ class Site:
         return [entry.action for entry in reversed(self.store.audit.newest()) if entry.action.startswith("spares")]
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    file = tmp_path_factory.mktemp("store") / "gpuaas.db"
-    Store.open(f"sqlite:///{file}").close()
-    return file
-
-
 @pytest.fixture
-def site(empty: Path, tmp_path: Path) -> Iterator[Site]:
-    store = Store(open_engine(f"sqlite:///{shutil.copy(empty, tmp_path)}"))
+def site(tmp_path: Path) -> Iterator[Site]:
+    store = new_store(tmp_path / "gpuaas.db")
     yield Site(store)
     store.close()
 

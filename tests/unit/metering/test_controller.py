@@ -14,7 +14,7 @@ from slurm_gpuaas.metering.controller import AccountingReader, MeteringControlle
 from slurm_gpuaas.metering.rules import VANISHED
 from slurm_gpuaas.slurm.protocols import SlurmUnavailable
 from slurm_gpuaas.slurm.records import AccountingJob
-from slurm_gpuaas.store.repository import Store
+from tests.stores import new_store
 from tests.unit.metering.runs import CLUSTER, T0, MemoryStore, Slurmdbd, SteppedClock, at, run
 
 OVERLAP = timedelta(seconds=100)
@@ -174,7 +174,7 @@ def test_whatever_the_ticks_restarts_and_delays_the_sum_is_the_sum_of_the_runs(
 
 def test_the_real_store_keeps_a_run_once_however_often_it_is_read(tmp_path: Path) -> None:
     world = World()
-    store = Store.open(f"sqlite:///{tmp_path / 'gpuaas.db'}")
+    store = new_store(tmp_path / "gpuaas.db")
     world.slurmdbd.deliver(run(1, start=0, end=30, state="PREEMPTED"), when=30)
     world.slurmdbd.deliver(run(1, start=40), when=40)
     for when in (50, 60, 60):

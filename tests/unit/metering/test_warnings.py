@@ -15,6 +15,7 @@ from slurm_gpuaas.domain.usage import UsageRecord
 from slurm_gpuaas.metering.warnings import ACTION, BudgetWarnings
 from slurm_gpuaas.store import Store
 from tests.fakes import EPOCH, FakeClock
+from tests.stores import new_store
 from tests.unit.policies import grant, policy, project, rate
 
 
@@ -60,7 +61,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    store = Store.open(f"sqlite:///{tmp_path}/store.db")
+    store = new_store(tmp_path / "store.db")
     yield World(store)
     store.close()
 

@@ -35,6 +35,7 @@ from slurm_gpuaas.slurm.protocols import SlurmUnavailable
 from slurm_gpuaas.slurm.records import Account, AccountingJob
 from slurm_gpuaas.store import Store
 from tests.fakes import EPOCH, FakeAccounting, FakeClock, FakeController, FakePartitions, make_job, make_node
+from tests.stores import new_store
 from tests.unit.policies import grant, member, policy, pool, project, small
 
 MINI = ClusterName("mini")
@@ -108,7 +109,7 @@ def scene(controller: FakeController, clock: FakeClock) -> Scene:
 def world(tmp_path: Path) -> Iterator[World]:
     clock = FakeClock()
     nodes = [make_node(f"b200-{number:02}") for number in range(1, 9)]
-    store = Store.open(f"sqlite:///{tmp_path}/store.db")
+    store = new_store(tmp_path / "store.db")
     yield World(
         tmp_path, store, FakeAccounting(clock=clock), FakeController(nodes, clock=clock), FakePartitions(), clock
     )
@@ -299,7 +300,7 @@ class TestCrash:
             folder = tmp_path / name
             folder.mkdir()
             nodes = [make_node(f"b200-{i:02}") for i in range(1, 9)]
-            store = Store.open(f"sqlite:///{folder}/store.db")
+            store = new_store(Path(folder, "store.db"))
             world = World(folder, store, FakeAccounting(), FakeController(nodes), FakePartitions(), FakeClock())
             world.policies().apply(small(), actor="root")
             kill = KillAt(number)

@@ -13,8 +13,8 @@ from slurm_gpuaas.domain.names import AccountName, QosName
 from slurm_gpuaas.quota.controller import PolicyController
 from slurm_gpuaas.quota.memory import FULL_READING
 from slurm_gpuaas.slurm.transactions import transactions
-from slurm_gpuaas.store import Store
 from tests.fakes import FakeAccounting, FakeClock, FakeController, FakePartitions, make_node
+from tests.stores import new_store
 from tests.unit.policies import small
 from tests.unit.quota.test_controller import MINI, VISION
 
@@ -23,7 +23,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.clock = FakeClock()
         self.slurm = FakeAccounting(clock=self.clock)
-        self.store = Store.open(f"sqlite:///{folder}/store.db")
+        self.store = new_store(Path(folder, "store.db"))
         nodes = [make_node(f"b200-{number:02}") for number in range(1, 9)]
         self.policies = PolicyController(
             cluster=MINI,

@@ -24,8 +24,8 @@ from slurm_gpuaas.quota.estimates import openings
 from slurm_gpuaas.quota.live import Scene
 from slurm_gpuaas.quota.verdict import Standing
 from slurm_gpuaas.slurm.files import write_atomically
-from slurm_gpuaas.store import Store
 from tests.fakes import EPOCH, FakeClock, make_job, make_node
+from tests.stores import new_store
 from tests.unit.policies import grant, member, policy, pool, project, rate
 
 MINI, OWN = ClusterName("mini"), PartitionName("mini-own")
@@ -144,7 +144,7 @@ def test_a_user_reads_of_the_own_projects_only() -> None:
 
 def test_the_folder_follows_the_policy(tmp_path: Path) -> None:
     clock, folder = FakeClock(), tmp_path / "estimates"
-    store = Store.open(f"sqlite:///{tmp_path}/store.db")
+    store = new_store(tmp_path / "store.db")
     uids = {"alice": 54001, "bob": 54002}
     publisher = EstimatePublisher(
         cluster=MINI, store=store, scene=lambda: scene([]), folder=folder, clock=clock, uid_of=uids.get

@@ -18,6 +18,7 @@ from slurm_gpuaas.slurm.protocols import SlurmRefused
 from slurm_gpuaas.slurm.records import Reservation
 from slurm_gpuaas.store import Store
 from tests.fakes import EPOCH, FakeClock, FakeController, make_job, make_node
+from tests.stores import new_store
 from tests.unit.quota.test_live import MINI, NODES, OWN, POLICY
 
 SETTLE = timedelta(minutes=10)
@@ -67,7 +68,7 @@ class World:
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    store = Store.open(f"sqlite:///{tmp_path}/store.db")
+    store = new_store(tmp_path / "store.db")
     store.replace_policy(POLICY, actor="root", at=EPOCH)
     yield World(store)
     store.close()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from slurm_gpuaas.store import Store
+from tests.stores import new_store
 
 
 @pytest.fixture
@@ -16,7 +17,7 @@ def url(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def store(url: str) -> Iterator[Store]:
-    store = Store.open(url)
+def store(tmp_path: Path) -> Iterator[Store]:
+    store = new_store(tmp_path / "store.db")
     yield store
     store.close()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -21,24 +20,16 @@ from slurm_gpuaas.topology.fabric import Fabric
 from slurm_gpuaas.topology.follower import ACTOR, FabricFollower, FollowSettings, entry
 from slurm_gpuaas.topology.slurm_yaml import LONGEST_FILE
 from tests.fakes import EPOCH, FakeClock
+from tests.stores import new_store
 from tests.unit.topology.test_topology_controller import LEAF_MORE, MOVED, OLD, REST, SWAPPED, Site, groups
 
 APPLY = FollowSettings(apply=True, most_moves=1, longest_age=timedelta(hours=1))
 REPORT = replace(APPLY, apply=False)
 
 
-@pytest.fixture(scope="module")
-def empty(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty store, made once."""
-    file = tmp_path_factory.mktemp("store") / "store.db"
-    Store.open(f"sqlite:///{file}").close()
-    return file
-
-
 @pytest.fixture
-def store(empty: Path, tmp_path: Path) -> Iterator[Store]:
-    shutil.copy(empty, tmp_path / "store.db")
-    with closing(Store.open(f"sqlite:///{tmp_path}/store.db")) as store:
+def store(tmp_path: Path) -> Iterator[Store]:
+    with closing(new_store(tmp_path / "store.db")) as store:
         yield store
 
 
