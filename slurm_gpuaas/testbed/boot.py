@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import socket
 import stat
 import subprocess
 from collections import Counter
@@ -63,7 +64,13 @@ class Service:
 
 
 def _socket(path: str) -> Callable[[Instance], bool]:
-    return lambda instance: instance.path(path).is_socket()
+    """Somebody listens there; a killed service leaves its socket behind."""
+
+    def ready(instance: Instance) -> bool:
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(instance.path(path))) == 0
+
+    return ready
 
 
 def _port(port: int) -> Callable[[Instance], bool]:

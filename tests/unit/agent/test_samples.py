@@ -70,7 +70,7 @@ def test_samples_that_gpuaasd_does_not_take_wait_and_hold_up_neither_events_nor_
     with Running(settings, NODES[0]):
         daemon.wait_for(lambda: len(daemon.batches) >= 2)
         node.xid(48, 1)
-        daemon.wait_for(lambda: [event.code for event in daemon.events] == [48])
+        daemon.wait_for(lambda: {event.code for event in daemon.events} == {48})
         daemon.answer_to_samples = 200
         daemon.wait_for(lambda: len(daemon.samples) == 1)
 
