@@ -33,7 +33,7 @@ test: $(STAMP)-dev ## Lint, types and the whole suite on real Slurm (root)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest --numprocesses 2 --dist loadfile
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)-dev
 	$(BIN)/ruff check .
@@ -41,7 +41,7 @@ lint: $(STAMP)-dev
 	$(BIN)/lint-imports
 
 coverage: $(STAMP)-dev ## The whole suite again with the lines and branches it covers (root; slow)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
+	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 bench: $(STAMP)-dev ## Ratios against the obvious alternative, side by side; GROUP=name for one group
 	$(BIN)/python -m tests.bench $(GROUP)

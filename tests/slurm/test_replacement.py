@@ -99,15 +99,6 @@ class Site:
     def fail(self, node: str) -> None:
         SimulatedNode(self.instance.path(f"/run/gpuaas-sim/{node}")).xid(79, 3)
 
-    def put_back(self, node: str) -> None:
-        """As an operator does: a node that was drained a moment ago and is only resumed in Slurm is drained again."""
-        argv = ["gpuaas", "incident", "list", "--node", node, "--json"]
-        (incident,) = json.loads(self.instance.exec(argv, user="gpuaas").stdout)
-        argv = ["gpuaas", "incident", "close", incident["id"], "--reason", "mended"]
-        self.instance.exec(argv, user="gpuaas")
-        in_service = ["sinfo", "-h", "-n", node, "-o", "%t"]
-        self.until(f"{node} is back", lambda: "drain" not in self.instance.exec(in_service).stdout)
-
     def reservations(self) -> str:
         return self.instance.exec(["scontrol", "--oneliner", "show", "reservation"]).stdout
 
@@ -167,7 +158,6 @@ def test_a_job_that_loses_a_node_comes_back_on_the_others_and_a_spare(site: Site
 def test_a_daemon_killed_in_the_middle_carries_on(site: Site) -> None:
     for user in ("bob", "alice"):
         site.instance.exec(["scancel", "--quiet", f"--user={user}"])
-    site.put_back("b200-02")
     site.until("all are gone", lambda: not site.instance.exec(["squeue", "-h"]).stdout)
     job = site.submit("alice", 2)
     before = expand_nodes(site.until("alice's job runs", lambda: site.running(job)))
