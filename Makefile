@@ -18,7 +18,7 @@ $(STAMP)-client: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/pip
 	@touch $@
 
 $(STAMP)-dev: setup.cfg pyproject.toml constraints.txt | $(VENV)/bin/pip
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[daemon,agent,test,docs]'
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[daemon,portal,agent,test,docs]'
 	@touch $@ $(STAMP)-client
 
 install: $(STAMP)-client ## Install `gpuaas` into .venv for everything that needs no Slurm (no root)

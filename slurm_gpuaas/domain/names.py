@@ -128,3 +128,29 @@ class PartitionName(Name):
     what = "Slurm partition name"
     shape = AccountName.shape
     pattern = AccountName.pattern
+
+
+class ProviderName(Name):
+    """Who runs a cluster of the pool: naver, kakao, nhn."""
+
+    what = "provider name"
+
+
+class ProgrammeName(Name):
+    what = "programme name"
+
+
+class ApplicationId(Name):
+    """Unique in the pool, in the order of submission: `a2026-00017`."""
+
+    what = "application number"
+    shape = "a, the year, '-' and five digits, as in a2026-00017"
+    pattern = re.compile(r"a[0-9]{4}-[0-9]{5}")
+
+
+class PersonId(Name):
+    """A person of the portal, whatever they are called."""
+
+    what = "person number"
+    shape = "p- and 6 to 20 lower-case letters and digits"
+    pattern = re.compile(r"p-[a-z0-9]{6,20}")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
+from typing import Final
 
 from alembic import command
 from alembic.config import Config
@@ -16,7 +18,6 @@ from sqlalchemy.pool import ConnectionPoolEntry
 
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, Unavailable
 
-_MIGRATIONS = files("slurm_gpuaas.store") / "migrations"
 BUSY_SECONDS = 10.0
 """How long SQLite waits for another writer before it gives up."""
 
@@ -58,41 +59,62 @@ def _begin_sqlite(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
 
 
-def migrations(engine: Engine) -> Config:
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """The tables of one kind of store.
+
+    Args:
+        package: holds `migrations`.
+        owner: the only program that opens it.
+    """
+
+    package: str
+    owner: str
+
+    @property
+    def scripts(self) -> str:
+        return str(files(self.package) / "migrations")
+
+
+SITE: Final = Schema("slurm_gpuaas.store", "gpuaasd")
+POOL: Final = Schema("slurm_gpuaas.store.pool", "gpuaas-portal")
+
+
+def migrations(engine: Engine, schema: Schema = SITE) -> Config:
     """Alembic's configuration for the packaged migrations and this engine."""
     config = Config()
-    config.set_main_option("script_location", str(_MIGRATIONS))
+    config.set_main_option("script_location", schema.scripts)
     config.attributes["engine"] = engine
     return config
 
 
 @cache
-def _revisions() -> tuple[frozenset[str], frozenset[str]]:
+def _revisions(schema: Schema) -> tuple[frozenset[str], frozenset[str]]:
     """All revisions of the packaged migrations, and the newest ones."""
-    scripts = ScriptDirectory(str(_MIGRATIONS))
+    scripts = ScriptDirectory(schema.scripts)
     return frozenset(script.revision for script in scripts.walk_revisions()), frozenset(scripts.get_heads())
 
 
-def upgrade(engine: Engine) -> None:
+def upgrade(engine: Engine, schema: Schema = SITE) -> None:
     """Bring the store to the newest revision; an empty database becomes a store.
 
     Raises:
         Unavailable: the database cannot be reached, or is none.
-        Conflict: a newer program wrote it.
+        Conflict: a newer program wrote it, or it is a store of another kind.
     """
-    known, heads = _revisions()
+    known, heads = _revisions(schema)
     try:
         with engine.connect() as connection:
             current = set(MigrationContext.configure(connection).get_current_heads())
         if current - known:
             raise Conflict(
                 f"The store is at revision {', '.join(sorted(current))}, which this program does not know.",
-                way_out="Start the newer gpuaasd that wrote it, or restore a backup.",
+                way_out=f"Start the newer {schema.owner} that wrote it, or restore a backup.",
             )
         if current != heads:
-            command.upgrade(migrations(engine), "head")
+            command.upgrade(migrations(engine, schema), "head")
     except DatabaseError as error:
         raise Unavailable(
             f"The store at {engine.url.render_as_string()} cannot be used: {error.orig}.",
-            way_out="Check that it is gpuaasd's store or a new one, and that this user may write there.",
+            way_out=f"Check that it is {schema.owner}'s store or a new one, and that this user may write there.",
         ) from error

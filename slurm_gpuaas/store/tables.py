@@ -1,11 +1,8 @@
-"""The tables. They hold what validated domain values say and check again what SQL can check.
-
-Times are UTC on every database: a naive time is refused on the way in, and every time comes out aware.
-"""
+"""The tables of a site's store. They hold what validated domain values say and check again what SQL can check."""
 
 from __future__ import annotations
 
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, ClassVar
 
@@ -21,7 +18,6 @@ from sqlalchemy import (
     MetaData,
     UniqueConstraint,
 )
-from sqlalchemy import DateTime as SqlDateTime
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
@@ -33,64 +29,13 @@ from slurm_gpuaas.domain.outages import OutageCause
 from slurm_gpuaas.domain.policy import BudgetPeriod, Role
 from slurm_gpuaas.domain.recoveries import RecoveryState
 from slurm_gpuaas.domain.rma import RmaState
-
-
-class UtcDateTime(TypeDecorator[datetime]):
-    """A moment. SQLite has no time zones: there it is stored in UTC and read back as UTC."""
-
-    impl = SqlDateTime(timezone=True)
-    cache_ok = True
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        if value.tzinfo is None:
-            raise ValueError(f"{value} has no time zone; the store takes aware times only")
-        return value.astimezone(UTC)
-
-    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+from slurm_gpuaas.store.columns import NAMING, UtcDateTime, at_least, json_column, moment_column, number_column, one_of
 
 
 class Table(SQLModel):
-    """Base of all tables. Constraint names follow one convention, so that migrations can name them on any database."""
+    """Base of all tables of a site."""
 
-    metadata: ClassVar[MetaData] = MetaData(
-        naming_convention={
-            "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-            "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-            "ck": "ck_%(table_name)s_%(constraint_name)s",
-            "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-            "pk": "pk_%(table_name)s",
-        }
-    )
-
-
-def _one_of(column: str, values: type[Any]) -> CheckConstraint:
-    quoted = ", ".join(f"'{value}'" for value in values)
-    return CheckConstraint(f"{column} IN ({quoted})", name=column)
-
-
-def _at_least(column: str, least: int) -> CheckConstraint:
-    return CheckConstraint(f"{column} >= {least}", name=column)
-
-
-def _moment(*, nullable: bool = False) -> Any:
-    return Field(sa_column=Column(UtcDateTime(), nullable=nullable))
-
-
-def _json() -> Any:
-    return Field(sa_column=Column(JSON(), nullable=False))
-
-
-def _number() -> Any:
-    """A number that SQLite assigns by itself only when the column is its INTEGER PRIMARY KEY."""
-    return Field(
-        default=None,
-        sa_column=Column(BigInteger().with_variant(Integer(), "sqlite"), primary_key=True, autoincrement=True),
-    )
+    metadata: ClassVar[MetaData] = MetaData(naming_convention=NAMING)
 
 
 # -- Policy ------------------------------------------------------------------------------------------------------------
@@ -101,15 +46,15 @@ class PolicyRevisionRow(Table, table=True):
 
     __tablename__ = "policy_revision"
 
-    revision: int | None = _number()
-    applied_at: datetime = _moment()
+    revision: int | None = number_column()
+    applied_at: datetime = moment_column()
     actor: str = Field(max_length=100)
     digest: str = Field(max_length=64)
 
 
 class OrganisationRow(Table, table=True):
     __tablename__ = "organisation"
-    __table_args__ = (_at_least("weight", 0),)
+    __table_args__ = (at_least("weight", 0),)
 
     name: str = Field(primary_key=True, max_length=30)
     title: str = Field(max_length=200)
@@ -127,7 +72,7 @@ class ProjectRow(Table, table=True):
 
 class MemberRow(Table, table=True):
     __tablename__ = "member"
-    __table_args__ = (_one_of("role", Role),)
+    __table_args__ = (one_of("role", Role),)
 
     project: str = Field(primary_key=True, foreign_key="project.name", max_length=30)
     user: str = Field(primary_key=True, max_length=32)
@@ -137,10 +82,10 @@ class MemberRow(Table, table=True):
 class PoolRow(Table, table=True):
     __tablename__ = "pool"
     __table_args__ = (
-        _at_least("gpus_per_node", 1),
-        _at_least("max_seconds", 1),
-        _at_least("min_run_seconds", 0),
-        _at_least("grace_seconds", 0),
+        at_least("gpus_per_node", 1),
+        at_least("max_seconds", 1),
+        at_least("min_run_seconds", 0),
+        at_least("grace_seconds", 0),
     )
 
     name: str = Field(primary_key=True, max_length=30)
@@ -156,7 +101,7 @@ class ShareRow(Table, table=True):
     """`position` keeps the order in which the document lists the shares."""
 
     __tablename__ = "pool_share"
-    __table_args__ = (UniqueConstraint("pool", "position"), _at_least("spares", 0))
+    __table_args__ = (UniqueConstraint("pool", "position"), at_least("spares", 0))
 
     pool: str = Field(primary_key=True, foreign_key="pool.name", max_length=30)
     name: str = Field(primary_key=True, max_length=30)
@@ -187,7 +132,7 @@ class RateRow(Table, table=True):
     __tablename__ = "rate"
     __table_args__ = (
         UniqueConstraint("model", "starts"),
-        _at_least("won_per_gpu_hour", 0),
+        at_least("won_per_gpu_hour", 0),
         _between("burst_discount", 0, 10_000),
     )
 
@@ -203,18 +148,18 @@ class GrantRow(Table, table=True):
     __tablename__ = "gpu_grant"  # GRANT is a word of SQL
     __table_args__ = (
         ForeignKeyConstraint(["pool", "share"], ["pool_share.pool", "pool_share.name"]),
-        _at_least("gpus", 0),
-        _at_least("borrow_limit", 0),
-        _at_least("lend_limit", 0),
-        _at_least("weight", 0),
-        _at_least("budget_gpu_hours", 0),
-        _at_least("budget_won", 0),
-        _one_of("budget_period", BudgetPeriod),
+        at_least("gpus", 0),
+        at_least("borrow_limit", 0),
+        at_least("lend_limit", 0),
+        at_least("weight", 0),
+        at_least("budget_gpu_hours", 0),
+        at_least("budget_won", 0),
+        one_of("budget_period", BudgetPeriod),
         _between("carry_over", 0, 100),
         _between("grace", 0, 100),
         _between("price_percent", 0, 10_000),
-        _at_least("max_gpus_per_job", 1),
-        _at_least("max_seconds", 1),
+        at_least("max_gpus_per_job", 1),
+        at_least("max_seconds", 1),
         CheckConstraint("ends >= starts", name="days"),
     )
 
@@ -246,19 +191,19 @@ class NodeRow(Table, table=True):
     """The inventory as Slurm last showed it; `seen_at` is since when."""
 
     __tablename__ = "node"
-    __table_args__ = (_at_least("gpus", 0),)
+    __table_args__ = (at_least("gpus", 0),)
 
     name: str = Field(primary_key=True, max_length=64)
     model: str | None = Field(default=None, max_length=30)
     gpus: int
     state: str = Field(max_length=100)
     reason: str
-    seen_at: datetime = _moment()
+    seen_at: datetime = moment_column()
 
 
 class NodeEventRow(Table, table=True):
     __tablename__ = "node_event"
-    __table_args__ = (_one_of("kind", EventKind), _one_of("source", EventSource), _at_least("code", 0))
+    __table_args__ = (one_of("kind", EventKind), one_of("source", EventSource), at_least("code", 0))
 
     event_id: str = Field(primary_key=True, max_length=200)
     node: str = Field(index=True, max_length=64)
@@ -266,15 +211,15 @@ class NodeEventRow(Table, table=True):
     code: int
     source: str = Field(max_length=20)
     seen_at: datetime = Field(sa_column=Column(UtcDateTime(), index=True, nullable=False))
-    received_at: datetime = _moment()
-    detail: dict[str, Any] = _json()
-    jobs: list[int] = _json()
+    received_at: datetime = moment_column()
+    detail: dict[str, Any] = json_column()
+    jobs: list[int] = json_column()
     """Those that ran on the node when the report came."""
 
 
 class IncidentRow(Table, table=True):
     __tablename__ = "incident"
-    __table_args__ = (_one_of("state", IncidentState), _one_of("drain", Drain), Index(None, "node", "state"))
+    __table_args__ = (one_of("state", IncidentState), one_of("drain", Drain), Index(None, "node", "state"))
 
     id: str = Field(primary_key=True, max_length=40)
     node: str = Field(max_length=64)
@@ -282,15 +227,15 @@ class IncidentRow(Table, table=True):
     drain: str = Field(max_length=20)
     rule: str
     headline: str
-    opened_at: datetime = _moment()
-    updated_at: datetime = _moment()
-    closed_at: datetime | None = _moment(nullable=True)
-    event_ids: list[str] = _json()
-    requeued_jobs: list[int] = _json()
-    unproven_since: datetime | None = _moment(nullable=True)
+    opened_at: datetime = moment_column()
+    updated_at: datetime = moment_column()
+    closed_at: datetime | None = moment_column(nullable=True)
+    event_ids: list[str] = json_column()
+    requeued_jobs: list[int] = json_column()
+    unproven_since: datetime | None = moment_column(nullable=True)
     fault_class: str = Field(max_length=20)
-    serials: list[str] = _json()
-    attempts: list[dict[str, Any]] = _json()
+    serials: list[str] = json_column()
+    attempts: list[dict[str, Any]] = json_column()
     verification: dict[str, Any] | None = Field(default=None, sa_column=Column(JSON(), nullable=True))
     acknowledged_by: str | None = Field(default=None, max_length=100)
     held_by: str | None = Field(default=None, max_length=100)
@@ -298,9 +243,9 @@ class IncidentRow(Table, table=True):
 
 class TransitionRow(Table, table=True):
     __tablename__ = "incident_transition"
-    __table_args__ = (_one_of("after", IncidentState), Index(None, "node", "at"))
+    __table_args__ = (one_of("after", IncidentState), Index(None, "node", "at"))
 
-    id: int | None = _number()
+    id: int | None = number_column()
     incident: str = Field(index=True, max_length=40)
     node: str = Field(max_length=64)
     at: datetime = Field(sa_column=Column(UtcDateTime(), index=True, nullable=False))
@@ -317,7 +262,7 @@ class GpuStayRow(Table, table=True):
     node: str = Field(primary_key=True, max_length=64, index=True)
     index: int = Field(primary_key=True)
     first_seen: datetime = Field(sa_column=Column(UtcDateTime(), primary_key=True))
-    last_seen: datetime = _moment()
+    last_seen: datetime = moment_column()
     pci: str = Field(max_length=20)
     uuid: str = Field(max_length=64)
 
@@ -327,11 +272,11 @@ class BreakerTripRow(Table, table=True):
 
     __tablename__ = "breaker_trip"
 
-    id: int | None = _number()
+    id: int | None = number_column()
     scope: str = Field(index=True, max_length=100)
-    at: datetime = _moment()
+    at: datetime = moment_column()
     why: str
-    reset_at: datetime | None = _moment(nullable=True)
+    reset_at: datetime | None = moment_column(nullable=True)
     reset_by: str = Field(default="", max_length=100)
     reset_reason: str = ""
 
@@ -341,7 +286,7 @@ class BreakerTripRow(Table, table=True):
 
 class OutageRow(Table, table=True):
     __tablename__ = "node_outage"
-    __table_args__ = (_one_of("cause", OutageCause),)
+    __table_args__ = (one_of("cause", OutageCause),)
 
     node: str = Field(primary_key=True, max_length=64)
     since: datetime = Field(sa_column=Column(UtcDateTime(), primary_key=True))
@@ -361,7 +306,7 @@ class ExclusionRow(Table, table=True):
 
 class RunCountRow(Table, table=True):
     __tablename__ = "node_runs"
-    __table_args__ = (_at_least("single", 0), _at_least("multi", 0))
+    __table_args__ = (at_least("single", 0), at_least("multi", 0))
 
     node: str = Field(primary_key=True, max_length=64)
     day: date = Field(primary_key=True)
@@ -371,41 +316,41 @@ class RunCountRow(Table, table=True):
 
 class NodeLimitRow(Table, table=True):
     __tablename__ = "node_limit"
-    __table_args__ = (_one_of("kind", LimitKind), _at_least("largest_job", 0))
+    __table_args__ = (one_of("kind", LimitKind), at_least("largest_job", 0))
 
     node: str = Field(primary_key=True, max_length=64)
     kind: str = Field(primary_key=True, max_length=20)
     largest_job: int
     why: str
-    since: datetime = _moment()
+    since: datetime = moment_column()
 
 
 class RmaCaseRow(Table, table=True):
     __tablename__ = "rma_case"
-    __table_args__ = (_one_of("state", RmaState),)
+    __table_args__ = (one_of("state", RmaState),)
 
     id: str = Field(primary_key=True, max_length=20)
     node: str = Field(index=True, max_length=64)
     serial: str | None = Field(default=None, index=True, max_length=64)
     incident: str | None = Field(default=None, max_length=40)
     state: str = Field(max_length=20)
-    opened_at: datetime = _moment()
-    updated_at: datetime = _moment()
+    opened_at: datetime = moment_column()
+    updated_at: datetime = moment_column()
     vendor_case: str = Field(max_length=60)
     new_serial: str = Field(max_length=64)
-    notes: list[dict[str, Any]] = _json()
+    notes: list[dict[str, Any]] = json_column()
 
 
 class AlertRow(Table, table=True):
     __tablename__ = "alert"
-    __table_args__ = (_one_of("kind", AlertKind),)
+    __table_args__ = (one_of("kind", AlertKind),)
 
     key: str = Field(primary_key=True, max_length=120)
     kind: str = Field(max_length=20)
-    condition: dict[str, Any] = _json()
-    raised_at: datetime = _moment()
-    resolved_at: datetime | None = _moment(nullable=True)
-    told: dict[str, Any] = _json()
+    condition: dict[str, Any] = json_column()
+    raised_at: datetime = moment_column()
+    resolved_at: datetime | None = moment_column(nullable=True)
+    told: dict[str, Any] = json_column()
 
 
 # -- Jobs --------------------------------------------------------------------------------------------------------------
@@ -413,14 +358,14 @@ class AlertRow(Table, table=True):
 
 class JobPlacementRow(Table, table=True):
     __tablename__ = "job_placement"
-    __table_args__ = (_one_of("outcome", PlacementOutcome),)
+    __table_args__ = (one_of("outcome", PlacementOutcome),)
 
     cluster: str = Field(primary_key=True, max_length=30)
     job_id: int = Field(primary_key=True, sa_type=BigInteger)
     restarts: int = Field(primary_key=True)
-    decided_at: datetime = _moment()
+    decided_at: datetime = moment_column()
     outcome: str = Field(max_length=20)
-    nodes: list[str] = _json()
+    nodes: list[str] = json_column()
     leaf_groups: int
     cost: float
     runner_up_cost: float | None = None
@@ -429,18 +374,18 @@ class JobPlacementRow(Table, table=True):
 
 class RecoveryRow(Table, table=True):
     __tablename__ = "recovery"
-    __table_args__ = (_one_of("state", RecoveryState),)
+    __table_args__ = (one_of("state", RecoveryState),)
 
     job_id: int = Field(primary_key=True, sa_type=BigInteger)
     restarts: int = Field(primary_key=True)
     user: str = Field(max_length=32)
     incident: str = Field(index=True, max_length=40)
-    lost: list[str] = _json()
-    kept: list[str] = _json()
-    spares: list[str] = _json()
+    lost: list[str] = json_column()
+    kept: list[str] = json_column()
+    spares: list[str] = json_column()
     state: str = Field(index=True, max_length=20)
     begun_at: datetime = Field(sa_column=Column(UtcDateTime(), index=True, nullable=False))
-    ended_at: datetime | None = _moment(nullable=True)
+    ended_at: datetime | None = moment_column(nullable=True)
     why: str
 
 
@@ -468,8 +413,8 @@ class CapacityRow(Table, table=True):
 class UsageRow(Table, table=True):
     __tablename__ = "usage_record"
     __table_args__ = (
-        _at_least("gpus", 0),
-        _at_least("gpu_seconds", 0),
+        at_least("gpus", 0),
+        at_least("gpu_seconds", 0),
         CheckConstraint("ended >= started", name="times"),
         Index(None, "account", "started"),
         Index(None, "started"),
@@ -497,13 +442,13 @@ class UsageRow(Table, table=True):
 class AuditRow(Table, table=True):
     __tablename__ = "audit_entry"
 
-    id: int | None = _number()
+    id: int | None = number_column()
     at: datetime = Field(sa_column=Column(UtcDateTime(), index=True, nullable=False))
     actor: str = Field(max_length=100)
     action: str = Field(index=True, max_length=100)
     subject: str = Field(index=True, max_length=200)
     reason: str
-    evidence: dict[str, Any] = _json()
+    evidence: dict[str, Any] = json_column()
 
 
 class EffectRow(Table, table=True):
@@ -512,13 +457,13 @@ class EffectRow(Table, table=True):
     __tablename__ = "effect"
     __table_args__ = (CheckConstraint("outcome IN ('open', 'done', 'failed', 'interrupted')", name="outcome"),)
 
-    id: int | None = _number()
+    id: int | None = number_column()
     controller: str = Field(index=True, max_length=60)
     kind: str = Field(max_length=100)
     subject: str
-    detail: dict[str, Any] = _json()
-    intended_at: datetime = _moment()
-    ended_at: datetime | None = _moment(nullable=True)
+    detail: dict[str, Any] = json_column()
+    intended_at: datetime = moment_column()
+    ended_at: datetime | None = moment_column(nullable=True)
     outcome: str = Field(max_length=20, index=True)
 
 
@@ -529,4 +474,4 @@ class MarkRow(Table, table=True):
 
     name: str = Field(primary_key=True, max_length=60)
     value: str
-    set_at: datetime = _moment()
+    set_at: datetime = moment_column()

@@ -1,0 +1,29 @@
+"""People of the portal and what they may be. Who may do what is decided by the portal's table of rights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from slurm_gpuaas.domain.names import OrganisationName, PersonId, ProviderName
+
+
+class PortalRole(StrEnum):
+    """One person has one role at a time; `organisation` or `provider` says where it holds."""
+
+    GOVERNMENT = "government"
+    PROVIDER_OPERATOR = "provider-operator"
+    PROVIDER_BILLING = "provider-billing"
+    TENANT_ADMIN = "tenant-admin"
+    RESEARCHER = "researcher"
+    AUDITOR = "auditor"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """Who does something, as what. Two-person rules compare `person`, never the role."""
+
+    person: PersonId
+    role: PortalRole
+    organisation: OrganisationName | None = None
+    provider: ProviderName | None = None

@@ -1,0 +1,38 @@
+"""Opens the pool's store and holds its parts together."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+from sqlalchemy import Engine
+
+from slurm_gpuaas.store.engine import POOL, open_engine, upgrade
+from slurm_gpuaas.store.session import Sessions
+
+
+class PoolStore:
+    """Open it with `PoolStore.open`; safe to share between threads. Each part has a class of its own over the same
+    sessions, so that one transaction may span several."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._sessions = Sessions(engine)
+
+    @classmethod
+    def open(cls, url: str) -> PoolStore:
+        """Open `sqlite:////path/file.db` or `postgresql://...`, creating or upgrading the tables.
+
+        Raises:
+            InvalidInput: the URL is of no database that we know.
+            Conflict: a newer program wrote the store.
+        """
+        engine = open_engine(url)
+        upgrade(engine, POOL)
+        return cls(engine)
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    def transaction(self) -> AbstractContextManager[object]:
+        """One transaction around several calls; it commits at the end, or not at all when something raises."""
+        return self._sessions.writing()
