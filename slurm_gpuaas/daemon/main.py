@@ -35,7 +35,8 @@ from slurm_gpuaas.slurm.connect import Door, DoorSettings, connect
 from slurm_gpuaas.slurm.failover import FailoverController
 from slurm_gpuaas.slurm.rest_wire import RestAddress
 from slurm_gpuaas.store import Store
-from slurm_gpuaas.store.engine import open_engine
+from slurm_gpuaas.store.backup_commands import add_backup
+from slurm_gpuaas.store.engine import SITE, open_engine
 
 LEADER_EVERY_S = 0.5
 """How often a stand-by tries to become leader, and a leader makes sure that it is."""
@@ -271,7 +272,7 @@ def set_up_log(config: LogConfig) -> None:
     )
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(__version__, prog_name="gpuaasd")
 @click.option(
     "--config",
@@ -282,15 +283,20 @@ def set_up_log(config: LogConfig) -> None:
     help="Configuration file; etc/gpuaasd.yaml is an example with the defaults.",
 )
 @click.option("--check", is_flag=True, help="Read the configuration, say whether it is right, and end.")
-def command(path: Path, check: bool) -> None:
-    """The policy daemon beside slurmctld.
+@click.pass_context
+def command(context: click.Context, path: Path, check: bool) -> None:
+    """The policy daemon beside slurmctld. Without a command it runs.
 
     \b
     Examples:
       gpuaasd --config /etc/gpuaas/gpuaasd.yaml
       gpuaasd --config etc/gpuaasd.yaml --check
+      gpuaasd backup /backup/gpuaas-2027-01-31
     """
     config = Config.load(path)
+    context.obj = config.store.url
+    if context.invoked_subcommand:
+        return
     if check:
         open_engine(config.store.url).dispose()  # connects on first use only
         click.echo(f"{path} is right.")
@@ -305,6 +311,9 @@ def command(path: Path, check: bool) -> None:
 
     sys.setswitchinterval(SWITCH_S)
     asyncio.run(run())
+
+
+add_backup(command, SITE)
 
 
 def main() -> None:

@@ -95,6 +95,11 @@ def _revisions(schema: Schema) -> tuple[frozenset[str], frozenset[str]]:
     return frozenset(script.revision for script in scripts.walk_revisions()), frozenset(scripts.get_heads())
 
 
+def known_revisions(schema: Schema) -> frozenset[str]:
+    """Revisions that this program can read or bring up to date."""
+    return _revisions(schema)[0]
+
+
 def upgrade(engine: Engine, schema: Schema = SITE) -> None:
     """Bring the store to the newest revision; an empty database becomes a store.
 
