@@ -20,7 +20,7 @@ def test_a_store_on_postgres_is_dumped_and_made_again_in_an_empty_database(mini:
         return mini.exec(argv, user="postgres", cwd="/").stdout.strip()
 
     def gpuaasd(database: str, *command: str, check: bool = True) -> str:
-        mini.write("/tmp/backup-test.yaml", json.dumps({"store": {"url": URL.format(database)}}))
+        mini.write("/tmp/backup-test.yaml", json.dumps({"cluster": "mini", "store": {"url": URL.format(database)}}))
         done = mini.exec(["gpuaasd", "--config", "/tmp/backup-test.yaml", *command], user="postgres", check=check)
         return done.stdout + done.stderr
 
