@@ -751,11 +751,14 @@ class PoolService:
         Returns:
             How many steps were made; 0: nothing is due.
         """
-        register = self.store.register
-        steps = sum(self._lapse(offer.id) for offer in register.offers.all(state="made"))
+        register, now = self.store.register, self._clock.now()
+        lapsed = [offer.id for offer in register.offers.all(state=OfferState.MADE) if offer.open_until <= now]
+        steps = sum(self._lapse(id) for id in lapsed)
+        warn_days = {programme.name: programme.warn_days for programme in register.programmes.all()}
         for grant in register.grants.all(state=LIVE):
-            while self._move(grant.id):
-                steps += 1
+            if due(grant, warn_days[grant.programme], by=CALENDAR.name, at=now) is not None:
+                while self._move(grant.id):
+                    steps += 1
         for programme in register.programmes.all():
             while register.applications.all(programme=programme.name, state="waiting") and self._serve(programme.name):
                 steps += 1

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
-from itertools import count
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from sqlalchemy import text
 
@@ -143,7 +143,6 @@ class Pool:
     def __post_init__(self) -> None:
         self.audit = TableAudit(self.store)
         self.register = self.store.register
-        self._ids = (CommandId(f"command-{number}") for number in count(1))
 
     @classmethod
     def new(cls, file: Path, rules: Programme | None = None, *, naver: int = 32, nhn: int = 64) -> Pool:
@@ -172,7 +171,7 @@ class Pool:
     @property
     def id(self) -> CommandId:
         """Of a command of its own."""
-        return next(self._ids)
+        return CommandId(str(uuid4()))
 
     @property
     def today(self) -> date:
@@ -223,6 +222,10 @@ class Pool:
 
     def faults(self) -> list[str]:
         """What is wrong with the calendar: a share that has promised too much, or rows that no noun stands behind."""
+        with self.store.transaction():
+            return self._faults()
+
+    def _faults(self) -> list[str]:
         found = []
         behind = [
             one.commitment
