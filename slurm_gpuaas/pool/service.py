@@ -752,7 +752,7 @@ class PoolService:
             How many steps were made; 0: nothing is due.
         """
         register, now = self.store.register, self._clock.now()
-        lapsed = [offer.id for offer in register.offers.all(state=OfferState.MADE) if offer.open_until <= now]
+        lapsed = [offer.id for offer in register.offers.all(state="made") if offer.open_until <= now]
         steps = sum(self._lapse(id) for id in lapsed)
         warn_days = {programme.name: programme.warn_days for programme in register.programmes.all()}
         for grant in register.grants.all(state=LIVE):

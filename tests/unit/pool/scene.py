@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from uuid import uuid4
 
@@ -32,7 +33,7 @@ from slurm_gpuaas.pool.service import PoolService
 from slurm_gpuaas.pool.work import Evidence, Failpoint, no_failpoint
 from slurm_gpuaas.store.pool import PoolStore
 from tests.fakes import FakeClock
-from tests.stores import new_pool_store
+from tests.stores import new_pool_store, opened
 
 START = datetime(2027, 1, 4, 0, 0, tzinfo=UTC)
 """Monday, 9 in the morning in Korea."""
@@ -59,6 +60,12 @@ REVIEWER = person("reviewer1", PortalRole.GOVERNMENT)
 SECOND = person("reviewer2", PortalRole.GOVERNMENT)
 
 OF: Mapping[str, Actor] = {"snu": KIM, "kaist": PARK, "mint": CHOI}
+KINDS: Mapping[str, OrganisationKind] = {
+    "snu": OrganisationKind.UNIVERSITY,
+    "kaist": OrganisationKind.UNIVERSITY,
+    "mint": OrganisationKind.YOUNG_FIRM,
+}
+_BEGUN: dict[tuple[str, int, int], bytes] = {}
 
 
 def programme(**fields: Any) -> Programme:
@@ -146,23 +153,29 @@ class Pool:
 
     @classmethod
     def new(cls, file: Path, rules: Programme | None = None, *, naver: int = 32, nhn: int = 64) -> Pool:
-        pool = cls(new_pool_store(file))
+        """In a file that is not there yet. Made once for all tests that begin alike, and copied."""
+        rules = rules or programme()
+        begun = (rules.model_dump_json(), naver, nhn)
+        if begun not in _BEGUN:
+            with TemporaryDirectory() as folder:
+                pool = cls(new_pool_store(Path(folder, "pool.db")))
+                pool._begin(rules, naver, nhn)
+                pool.store.close()
+                _BEGUN[begun] = Path(folder, "pool.db").read_bytes()
+        file.write_bytes(_BEGUN[begun])
+        return cls(opened(PoolStore, file))
+
+    def _begin(self, rules: Programme, naver: int, nhn: int) -> None:
         for one in (share(NAVER, naver), share(NHN, nhn)):
-            pool.service.put_share(pool.id, DIRECTOR, one)
-        pool.service.put_programme(pool.id, DIRECTOR, rules or programme())
-        kinds = {
-            "snu": OrganisationKind.UNIVERSITY,
-            "kaist": OrganisationKind.UNIVERSITY,
-            "mint": OrganisationKind.YOUNG_FIRM,
-        }
-        for name, kind in kinds.items():
-            pool.service.put_organisation(pool.id, DIRECTOR, organisation(name, kind))
+            self.service.put_share(self.id, DIRECTOR, one)
+        self.service.put_programme(self.id, DIRECTOR, rules)
+        for name, kind in KINDS.items():
+            self.service.put_organisation(self.id, DIRECTOR, organisation(name, kind))
         for actor in (KIM, LEE, PARK, CHOI):
             assert actor.organisation is not None
             role = Role.TENANT_ADMIN if actor.role is PortalRole.TENANT_ADMIN else Role.RESEARCHER
             membership = Membership(person=actor.person, organisation=actor.organisation, role=role)
-            pool.service.put_membership(pool.id, DIRECTOR, membership)
-        return pool
+            self.service.put_membership(self.id, DIRECTOR, membership)
 
     @property
     def service(self) -> PoolService:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -70,22 +69,12 @@ class KillAt:
 Command = Callable[[PoolService, CommandId], Any]
 
 
-@cache
-def begun() -> bytes:
-    """A store with the programme, its shares and organisations."""
-    with TemporaryDirectory() as folder:
-        file = Path(folder, "pool.db")
-        Pool.new(file, RULES, naver=16, nhn=24).store.close()
-        return file.read_bytes()
-
-
 class AnyOrder(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.folder = TemporaryDirectory()
         self.file = Path(self.folder.name, "pool.db")
-        self.file.write_bytes(begun())
-        self.pool = Pool(opened(PoolStore, self.file))
+        self.pool = Pool.new(self.file, RULES, naver=16, nhn=24)
         self.given: list[tuple[CommandId, Command, Any]] = []
 
     def teardown(self) -> None:
