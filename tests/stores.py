@@ -16,16 +16,20 @@ from slurm_gpuaas.store.pool import PoolStore
 S = TypeVar("S", Store, PoolStore)
 
 
-@cache
-def _empty(kind: type[Store] | type[PoolStore]) -> bytes:
+def _empty(kind: type[S]) -> bytes:
     with TemporaryDirectory() as folder:
         kind.open(f"sqlite:///{folder}/store.db").close()
         return Path(folder, "store.db").read_bytes()
 
 
-def _new(kind: type[S], file: Path) -> S:
-    file.write_bytes(_empty(kind))
-    return opened(kind, file)
+@cache
+def _empty_site() -> bytes:
+    return _empty(Store)
+
+
+@cache
+def _empty_pool() -> bytes:
+    return _empty(PoolStore)
 
 
 def opened(kind: type[S], file: Path) -> S:
@@ -37,9 +41,11 @@ def opened(kind: type[S], file: Path) -> S:
 
 def new_store(file: Path) -> Store:
     """A store in a file that is not there yet, with all tables and nothing in them. It need not survive the machine."""
-    return _new(Store, file)
+    file.write_bytes(_empty_site())
+    return opened(Store, file)
 
 
 def new_pool_store(file: Path) -> PoolStore:
     """The same of the pool."""
-    return _new(PoolStore, file)
+    file.write_bytes(_empty_pool())
+    return opened(PoolStore, file)

@@ -21,7 +21,9 @@ POINT_BYTES: Final = {"nistp256": 65, "nistp384": 97, "nistp521": 133}
 """An uncompressed point of the curve: SEC 1, 2.3.3."""
 WAY_OUT: Final = told("Paste the line of a file such as ~/.ssh/id_ed25519.pub; ssh-keygen -t ed25519 makes one.")
 
-_LINE = re.compile(r"(?P<kind>[a-z0-9@.-]{1,50}) +(?P<blob>[A-Za-z0-9+/]+={0,2})(?: +(?P<comment>[^\x00-\x1f\x7f]*))?")
+_LINE = re.compile(
+    r"(?P<kind>[a-z0-9@.-]{1,50}) +(?P<blob>[A-Za-z0-9+/]+={0,2})(?: +(?P<comment>[^\x00-\x1f\x7f-\x9f\u2028\u2029]*))?"
+)
 
 
 class SshKey(Name):

@@ -241,9 +241,9 @@ class Pool:
     def _faults(self) -> list[str]:
         found = []
         behind = [
-            one.commitment
-            for one in (*self.register.offers.all(), *self.register.grants.all(), *self.register.holds.all())
-            if one.commitment is not None
+            *(offer.commitment for offer in self.register.offers.all()),
+            *(grant.commitment for grant in self.register.grants.all()),
+            *(hold.commitment for hold in self.register.holds.all()),
         ]
         for one in self.register.shares.all():
             rows = [row for row in self.register.calendar.of_share(one.name) if row.ends >= self.today]
@@ -252,7 +252,7 @@ class Pool:
             wanted = sorted(
                 replace(noun, starts=max(noun.starts, self.today))
                 for noun in behind
-                if noun.share == one.name and noun.ends >= self.today
+                if noun is not None and noun.share == one.name and noun.ends >= self.today
             )
             there = sorted(replace(row, starts=max(row.starts, self.today)) for row in rows)
             if wanted != there:

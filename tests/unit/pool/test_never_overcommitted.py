@@ -28,6 +28,7 @@ from slurm_gpuaas.pool.work import no_failpoint
 from slurm_gpuaas.store.pool import PoolStore
 from tests.stores import opened
 from tests.unit.pool.scene import DIRECTOR, NAVER, NHN, OF, OFFICER, REVIEWER, START, Pool, programme, request
+from tests.unit.pool.sites import policy_of
 
 R = TypeVar("R")
 DAYS_OF_A_CALL = 6
@@ -113,7 +114,7 @@ class AnyOrder(RuleBasedStateMachine):
         self.pool.store.close()
         self.pool = Pool(opened(PoolStore, self.file), self.pool.clock)
 
-    def everything(self) -> dict[str, list[Any]]:
+    def everything(self) -> dict[str, Any]:
         with self.pool.store._sessions.reading() as session:
             connection = session.connection()
             tables = [
@@ -271,10 +272,13 @@ class AnyOrder(RuleBasedStateMachine):
     @invariant()
     def nothing_is_overcommitted(self) -> None:
         assert self.pool.faults() == []
+        for share in self.register.shares.all():
+            _, documents = self.pool.service.documents(share.cluster)
+            assert policy_of(documents, share).overcommitted(self.pool.clock.now()) == ()
 
 
 AnyOrder.TestCase.settings = settings(
-    max_examples=15,
+    max_examples=12,
     stateful_step_count=20,
     deadline=None,
     phases=[Phase.reuse, Phase.generate, Phase.shrink],

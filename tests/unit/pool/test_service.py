@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import date, timedelta
+from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def test_the_whole_way(pool: Pool) -> None:
     pool.closed()
     offer = pool.offered(application)
     grant = pool.accepted(offer)
-    assert (grant.state, grant.project, grant.price_percent) == (PoolGrantState.SCHEDULED, "snu-2027-00001", 0)
+    assert (grant.state, grant.project, grant.price_percent) == ("scheduled", "snu-2027-00001", Decimal(0))
     pool.until(grant.starts)
     assert pool.service.tick() == 1
     assert pool.register.grants.get(grant.id).state is PoolGrantState.ACTIVE
@@ -565,7 +566,7 @@ def test_the_scenario_has_what_can_be_decided_and_the_room_that_is_left(tmp_path
     pool.offered(holder, gpus=8)
     scenario = pool.service.scenario(NATIONAL)
     assert [(one.id, one.score, one.period) for one in scenario.applications] == [
-        (good.id, 61, (date(2027, 2, 1), date(2027, 4, 30)))
+        (good.id, Fraction(61), (date(2027, 2, 1), date(2027, 4, 30)))
     ]
     assert [(one.name, one.provider, one.model, one.capacity) for one in scenario.pools] == [
         (NAVER, "naver", "h200", 24)
