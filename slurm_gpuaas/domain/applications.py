@@ -6,7 +6,7 @@ rule forbids is refused in one sentence that names the rule and its numbers.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from fractions import Fraction
@@ -298,6 +298,16 @@ def score(reviews: Iterable[Review], programme: Programme) -> Fraction | None:
         for review in reviews
     ]
     return sum(of_each, Fraction(0)) / len(of_each) if of_each else None
+
+
+def qualified(reviews: Sequence[Review], programme: Programme) -> bool:
+    """Enough reviews count, and their score is not below the programme's least: it may be awarded, or wait for it.
+
+    Args:
+        reviews: only those that count.
+    """
+    points = score(reviews, programme)
+    return points is not None and len(reviews) >= programme.reviews_needed and points >= programme.least_score
 
 
 def suits(share: PoolShare, request: ApplicationRequest, programme: Programme) -> bool:

@@ -77,6 +77,11 @@ def overcommitted(capacity: int, commitments: Iterable[Commitment], *, since: da
     return worst if worst.gpus > capacity else None
 
 
+def from_day(commitments: Iterable[Commitment], since: date) -> tuple[Commitment, ...]:
+    """What of them lies on the day `since` or later."""
+    return tuple(replace(one, starts=max(one.starts, since)) for one in commitments if one.ends >= since)
+
+
 def cut(commitments: Iterable[Commitment], since: date) -> tuple[Commitment, ...]:
     """What is left of them when nothing is held from `since` on: the days before it stay as they were."""
     return tuple(replace(one, ends=min(one.ends, since - ONE_DAY)) for one in commitments if one.starts < since)

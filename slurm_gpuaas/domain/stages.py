@@ -21,8 +21,8 @@ Text = Annotated[
     str, StringConstraints(strip_whitespace=True, max_length=4_000, pattern=r"^[^\x00-\x08\x0b-\x1f\x7f]*$")
 ]
 """Some paragraphs for people, any script."""
-MOST_EVENTS = 1_000
-"""Each is a person's command or a tick's; more of them on one thing is a loop somewhere."""
+MOST_EVENTS = 50
+"""The newest steps that a thing carries with it; the audit trail has all of them."""
 
 
 class Noun(BaseModel):
@@ -95,5 +95,6 @@ def stepped(
         )
     happened = Happened(at=at, by=by, step=str(step), reason=reason)
     fields = thing.model_dump() | changes
-    fields |= {"state": rule.target or thing.state, "history": (*thing.history, happened)}
+    history = (*thing.history, happened)[-MOST_EVENTS:]
+    fields |= {"state": rule.target or thing.state, "history": history}
     return type(thing).model_validate(fields)

@@ -61,16 +61,16 @@ def scenario(
     commitments: Mapping[PoolShareName, Sequence[Commitment]],
     today: date,
 ) -> Scenario:
-    """Of the applications that reach the programme's least score and whose period is not over.
+    """Of the applications whose period is not over.
 
     A share's capacity is its room over all days from the first to the last of the applications that it suits: where
     their periods differ that is on the safe side, never too much. Approval checks each award's own days.
+
+    Args:
+        scored: with their exact scores, only those that may be awarded.
+        commitments: of each share, from today on.
     """
-    able = [
-        (application, points)
-        for application, points in scored
-        if points >= programme.least_score and application.request.ends >= today
-    ]
+    able = [(application, points) for application, points in scored if application.request.ends >= today]
     pools = []
     for share in sorted(shares, key=lambda one: one.name):
         asking = [application.request for application, _ in able if suits(share, application.request, programme)]

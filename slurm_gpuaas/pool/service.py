@@ -31,6 +31,7 @@ from slurm_gpuaas.domain.applications import (
     check_points,
     check_request,
     counted,
+    qualified,
     score,
     suits,
 )
@@ -92,11 +93,11 @@ from slurm_gpuaas.domain.programmes import (
 )
 from slurm_gpuaas.domain.ssh_keys import SshKey
 from slurm_gpuaas.domain.stages import Noun, stepped
-from slurm_gpuaas.domain.told import told
+from slurm_gpuaas.domain.told import Told, told
 from slurm_gpuaas.pool.documents import SiteDocuments, site_documents
 from slurm_gpuaas.pool.scenario import Scenario, scenario
 from slurm_gpuaas.pool.waiting import in_order, next_in_line
-from slurm_gpuaas.pool.work import AuditTrail, Failpoint, Program, Work, no_failpoint
+from slurm_gpuaas.pool.work import AuditTrail, Failpoint, Mail, Program, Work, no_failpoint
 from slurm_gpuaas.store.pool import PoolStore
 from slurm_gpuaas.store.pool.register import DoneCommand
 
@@ -127,11 +128,12 @@ def command(
 
         @wraps(method)
         def run(self: PoolService, id: CommandId, actor: Actor | Program, /, *args: P.args, **kwargs: P.kwargs) -> A:
-            work = self.work(action, actor)
-            given = list(signature.bind(self, work, *args, **kwargs).arguments.values())[2:]
-            asked = hashlib.sha256(to_json([action, work.by, given])).hexdigest()
             with self.store.transaction():
-                work.register.alone()
+                self.store.register.alone()
+                work = self.work(action, actor)  # now, not when it began to wait for others
+                given = signature.bind(self, work, *args, **kwargs)
+                given.apply_defaults()
+                asked = hashlib.sha256(to_json([action, work.by, list(given.arguments.values())[2:]])).hexdigest()
                 done = work.register.done_command(id)
                 if done is not None:
                     if done.asked != asked:
@@ -301,7 +303,9 @@ class PoolService:
         work.failpoint("application.submit: draft")
         work.register.drafts.remove(work.person, request.programme)
         work.record(application.id, gpus=request.gpus, organisation=request.organisation)
-        work.mail(work.people(request.organisation, work.person), "application.submitted", application=application.id)
+        work.mail(
+            work.people(request.organisation, work.person), Mail.APPLICATION_SUBMITTED, application=application.id
+        )
         return application
 
     @command("application.withdraw", Application)
@@ -336,8 +340,14 @@ class PoolService:
 
     @command("application.declare-conflict", Review)
     def declare_conflict(self, work: Work, id: ApplicationId, comment: str) -> Review:
-        """The actor has a conflict of interest: what they judged does not count, and it cannot be taken back."""
-        self._in_review(work, id)
+        """The actor has a conflict of interest: what they judged does not count, and it cannot be taken back.
+
+        Raises:
+            Conflict: the application is decided.
+        """
+        application = work.register.applications.get(id)
+        if application.state is not ApplicationState.WAITING:
+            self._in_review(work, id)
         return self._put_review(
             work, Review(application=id, reviewer=work.person, conflict=True, comment=comment, at=work.now)
         )
@@ -355,13 +365,13 @@ class PoolService:
         return review
 
     def _step_application(
-        self, work: Work, id: ApplicationId, step: ApplicationStep, reason: str, mail: str = ""
+        self, work: Work, id: ApplicationId, step: ApplicationStep, reason: str, mail: Mail | None = None
     ) -> Application:
         before = work.register.applications.get(id)
         after = stepped(before, id, APPLICATION_STEPS, step, by=work.by, at=work.now, reason=reason)
         work.put(work.register.applications, after)
         work.record(id, reason, state=after.state)
-        if mail:
+        if mail is not None:
             work.mail(work.people(after.organisation, after.applicant), mail, application=id, reason=reason)
         return after
 
@@ -389,37 +399,68 @@ class PoolService:
             refused=refused,
             drafted_by=work.person,
         )
-        rules = work.register.programmes.get(programme)
-        for id in award.applications:
-            application = work.register.applications.get(id)
-            self._check_decidable(work, application, rules)
-        for line in awards:
-            self._check_line(work, line, rules)
+        self._check_decidable(work, award, work.register.programmes.get(programme))
         work.put(work.register.awards, award)
         work.record(award.id, awards=len(awards), waiting=len(waiting), refused=len(refused))
         return award
 
-    def _check_decidable(self, work: Work, application: Application, programme: Programme) -> None:
-        work.check_impartial(application)
-        call = programme.call(application.request.call)
-        if application.programme != programme.name or work.now < call.closes:
+    def _check_decidable(self, work: Work, award: Award, programme: Programme) -> None:
+        """
+        Raises:
+            Refused: a conflict of interest, a call that is still open, too few reviews for an award or the waiting
+                list, an award that does not suit its application.
+            Conflict: an application that has been decided on.
+        """
+        applications = {id: work.register.applications.get(id) for id in award.applications}
+        for application in applications.values():
+            work.check_impartial(application)
+            self._check_open(work, application, programme)
+        reviews = self._counted([*applications.values()])
+        refused = {one.application for one in award.refused}
+        for id in applications.keys() - refused:
+            if not qualified(reviews[id], programme):
+                raise Refused(
+                    told(
+                        "{application} has {reviews} reviews and {points} points; it needs {needed} and {least}.",
+                        application=id,
+                        reviews=len(reviews[id]),
+                        points=f"{float(score(reviews[id], programme) or 0):.2f}",
+                        needed=programme.reviews_needed,
+                        least=programme.least_score,
+                    ),
+                    way_out=told("Wait for the reviews, or refuse it."),
+                )
+        for line in award.awards:
+            self._check_line(work, line, applications[line.application], programme)
+
+    def _check_open(self, work: Work, application: Application, programme: Programme) -> None:
+        if application.programme != programme.name:
             raise Refused(
                 told(
-                    "{application} is of call {call} of programme {programme}, which closes {closes}.",
+                    "{application} is of programme {programme}.",
                     application=application.id,
-                    call=call.number,
                     programme=application.programme,
+                ),
+                way_out=told("Decide on it there."),
+            )
+        call = programme.call(application.request.call)
+        if work.now < call.closes:
+            raise Refused(
+                told(
+                    "Call {call} of {application} closes {closes}.",
+                    call=call.number,
+                    application=application.id,
                     closes=call.closes,
                 ),
-                way_out=told("Decide on it after that, in its own programme."),
+                way_out=told("Decide on it after that."),
             )
         if application.state not in (ApplicationState.IN_REVIEW, ApplicationState.WAITING):
             raise Conflict(
-                told("{id} is {state}; nothing is to be decided.", id=application.id, state=str(application.state))
+                told("{id} is {state}; nothing is to be decided.", id=application.id, state=str(application.state)),
+                way_out=told("Leave it out."),
             )
 
-    def _check_line(self, work: Work, line: AwardLine, programme: Programme) -> None:
-        application = work.register.applications.get(line.application)
+    def _check_line(self, work: Work, line: AwardLine, application: Application, programme: Programme) -> None:
         if application.request.ends < work.today:
             raise Refused(
                 told(
@@ -429,38 +470,18 @@ class PoolService:
                 ),
                 way_out=told("Refuse it."),
             )
-        reviews = self._counted([application])[application.id]
-        points = score(reviews, programme)
-        if points is None or len(reviews) < programme.reviews_needed or points < programme.least_score:
-            raise Refused(
-                told(
-                    "{application} has {reviews} reviews and {points} points; it needs {needed} and {least}.",
-                    application=application.id,
-                    reviews=len(reviews),
-                    points=f"{float(points or 0):.2f}",
-                    needed=programme.reviews_needed,
-                    least=programme.least_score,
-                ),
-                way_out=told("Wait for the reviews, or refuse it."),
-            )
-        self._check_share(work, line.share, application, programme)
-        check_count(application.request, line.gpus)
-
-    def _check_share(
-        self, work: Work, name: PoolShareName, application: Application, programme: Programme
-    ) -> PoolShare:
-        share = work.register.shares.get(name)
+        share = work.register.shares.get(line.share)
         if not suits(share, application.request, programme):
             raise Refused(
                 told(
                     "Share {share} of {model} does not suit {application}: not the programme's, or another model.",
-                    share=name,
+                    share=share.name,
                     model=share.model,
                     application=application.id,
                 ),
                 way_out=told("Award from another share."),
             )
-        return share
+        check_count(application.request, line.gpus)
 
     @command("award.approve", Award)
     def approve_award(self, work: Work, id: AwardId) -> Award:
@@ -474,16 +495,14 @@ class PoolService:
         check_other_person(work.person, award.drafted_by)
         award = stepped(award, id, AWARD_STEPS, AwardStep.APPROVE, by=work.by, at=work.now, decided_by=work.person)
         programme = work.register.programmes.get(award.programme)
-        for application in award.applications:
-            self._check_decidable(work, work.register.applications.get(application), programme)
+        self._check_decidable(work, award, programme)
         for line in award.awards:
-            self._check_line(work, line, programme)
             self._offer(work, line, programme)
         for one in award.waiting:
             if work.register.applications.get(one.application).state is ApplicationState.IN_REVIEW:
-                self._step_application(work, one.application, ApplicationStep.WAIT, one.why, "application.waiting")
+                self._step_application(work, one.application, ApplicationStep.WAIT, one.why, Mail.APPLICATION_WAITING)
         for one in award.refused:
-            self._step_application(work, one.application, ApplicationStep.REFUSE, one.why, "application.refused")
+            self._step_application(work, one.application, ApplicationStep.REFUSE, one.why, Mail.APPLICATION_REFUSED)
         work.put(work.register.awards, award)
         work.record(id, drafted_by=award.drafted_by)
         return award
@@ -500,16 +519,8 @@ class PoolService:
     def _offer(self, work: Work, line: AwardLine, programme: Programme) -> Offer:
         application = work.register.applications.get(line.application)
         request = application.request
-        if self._over_cap(programme, application):
-            raise Refused(
-                told(
-                    "Programme {programme} gives {organisation} at most {cap} Won; with this award it would be more.",
-                    programme=programme.name,
-                    organisation=application.organisation,
-                    cap=programme.cap_won or 0,
-                ),
-                way_out=told("Refuse the application."),
-            )
+        if (bar := self._bar(programme, application)) is not None:
+            raise Refused(bar, way_out=told("Refuse the application."))
         organisation = work.register.organisations.get(application.organisation)
         offer = Offer(
             id=OfferId(work.number("o")),
@@ -529,7 +540,7 @@ class PoolService:
         work.record(offer.id, share=offer.share, gpus=offer.gpus, application=application.id)
         work.mail(
             work.people(application.organisation, application.applicant),
-            "offer.made",
+            Mail.OFFER_MADE,
             offer=offer.id,
             gpus=offer.gpus,
             share=offer.share,
@@ -537,15 +548,29 @@ class PoolService:
         )
         return offer
 
-    def _over_cap(self, programme: Programme, application: Application) -> bool:
-        """With an award the organisation would have more Won of the programme than its cap."""
+    def _bar(self, programme: Programme, application: Application) -> Told | None:
+        """Why the application can have no award now, whatever there is room for; None: it can."""
+        organisation = self.store.register.organisations.get(application.organisation)
+        if organisation.kind not in programme.prices:
+            return told(
+                "Programme {programme} is no longer for organisations such as {organisation}.",
+                programme=programme.name,
+                organisation=organisation.name,
+            )
         if programme.cap_won is None:
-            return False
+            return None
         promised = self.store.register.offers.all(
-            programme=programme.name, organisation=application.organisation, state=["made", "accepted"]
+            programme=programme.name, organisation=organisation.name, state=["made", "accepted"]
         )
         asked = application.request.budget_won or 0
-        return sum(offer.budget_won or 0 for offer in promised) + asked > programme.cap_won
+        if sum(offer.budget_won or 0 for offer in promised) + asked <= programme.cap_won:
+            return None
+        return told(
+            "Programme {programme} gives {organisation} at most {cap} Won; with this award it would be more.",
+            programme=programme.name,
+            organisation=organisation.name,
+            cap=programme.cap_won,
+        )
 
     @command("offer.accept", PoolGrant)
     def accept_offer(self, work: Work, id: OfferId) -> PoolGrant:
@@ -571,7 +596,7 @@ class PoolService:
         work.put_grant(grant)
         work.record(grant.id, offer=id, gpus=grant.gpus, share=grant.share)
         work.mail(
-            work.people(grant.organisation, *grant.members), "grant.made", grant=grant.id, starts=str(grant.starts)
+            work.people(grant.organisation, *grant.members), Mail.GRANT_MADE, grant=grant.id, starts=str(grant.starts)
         )
         return grant
 
@@ -581,9 +606,10 @@ class PoolService:
         return self._lose_offer(work, id, OfferStep.DECLINE, reason)
 
     def _lose_offer(self, work: Work, id: OfferId, step: OfferStep, reason: str) -> Offer:
+        mail = Mail.OFFER_DECLINED if step is OfferStep.DECLINE else Mail.OFFER_LAPSED
         offer = work.register.offers.get(id)
         offer = work.put_offer(stepped(offer, id, OFFER_STEPS, step, by=work.by, at=work.now, reason=reason))
-        self._step_application(work, offer.application, ApplicationStep.LOSE_OFFER, reason, f"offer.{offer.state}")
+        self._step_application(work, offer.application, ApplicationStep.LOSE_OFFER, reason, mail)
         work.record(id, reason, state=offer.state)
         return offer
 
@@ -622,7 +648,7 @@ class PoolService:
         grant = changed(grant, gpus=change.gpus, ends=change.ends, by=work.by, at=work.now, reason=change.reason)
         work.put_grant(grant)
         work.record(grant.id, change.reason, change=id, gpus=grant.gpus, ends=str(grant.ends))
-        self._mail_grant(work, grant, "grant.changed", gpus=grant.gpus, ends=str(grant.ends))
+        self._mail_grant(work, grant, Mail.GRANT_CHANGED, gpus=grant.gpus, ends=str(grant.ends))
         return grant
 
     @command("grant.refuse-change", GrantChange)
@@ -631,7 +657,7 @@ class PoolService:
         check_other_person(work.person, change.asked_by)
         change = self._step_change(work, change, ChangeStep.REFUSE, reason)
         work.record(change.grant, reason, change=id)
-        self._mail_grant(work, work.register.grants.get(change.grant), "grant.change-refused", reason=reason)
+        self._mail_grant(work, work.register.grants.get(change.grant), Mail.GRANT_CHANGE_REFUSED, reason=reason)
         return change
 
     @command("grant.drop-change", GrantChange)
@@ -652,13 +678,13 @@ class PoolService:
     def shrink_grant(self, work: Work, id: PoolGrantId, gpus: int, reason: str) -> PoolGrant:
         """The pool takes part of an unused grant back, from today on."""
         grant = shrunk(work.register.grants.get(id), gpus=gpus, by=work.by, at=work.now, reason=reason)
-        return self._put_grant(work, grant, "grant.shrunk", reason)
+        return self._put_grant(work, grant, Mail.GRANT_SHRUNK, reason)
 
     @command("grant.recall", PoolGrant)
     def recall_grant(self, work: Work, id: PoolGrantId, reason: str) -> PoolGrant:
         """The pool takes all of a grant back, from today on; its members have their grace."""
         grant = recalled(work.register.grants.get(id), by=work.by, at=work.now, reason=reason)
-        return self._put_grant(work, grant, "grant.recalled", reason)
+        return self._put_grant(work, grant, Mail.GRANT_RECALLED, reason)
 
     @command("grant.return", PoolGrant)
     def return_grant(self, work: Work, id: PoolGrantId, last_day: date, reason: str) -> PoolGrant:
@@ -666,7 +692,7 @@ class PoolService:
         grant = work.register.grants.get(id)
         work.check_belongs(grant.organisation)
         grant = returned(grant, last_day=last_day, by=work.by, at=work.now, reason=reason)
-        return self._put_grant(work, grant, "grant.returned", reason)
+        return self._put_grant(work, grant, Mail.GRANT_RETURNED, reason)
 
     @command("grant.set-members", PoolGrant)
     def set_members(self, work: Work, id: PoolGrantId, members: tuple[PersonId, ...]) -> PoolGrant:
@@ -687,23 +713,23 @@ class PoolService:
                 ),
                 way_out=told("Add them to the organisation first."),
             )
-        return self._put_grant(work, with_members(grant, members, by=work.by, at=work.now), "", "")
+        return self._put_grant(work, with_members(grant, members, by=work.by, at=work.now), None, "")
 
     @command("grant.report", PoolGrant)
     def hand_in_report(self, work: Work, id: PoolGrantId, report: str) -> PoolGrant:
         """The final report; handing it in again replaces it."""
         grant = work.register.grants.get(id)
         work.check_belongs(grant.organisation)
-        return self._put_grant(work, with_report(grant, report, by=work.by, at=work.now), "", "")
+        return self._put_grant(work, with_report(grant, report, by=work.by, at=work.now), None, "")
 
-    def _put_grant(self, work: Work, grant: PoolGrant, mail: str, reason: str) -> PoolGrant:
+    def _put_grant(self, work: Work, grant: PoolGrant, mail: Mail | None, reason: str) -> PoolGrant:
         work.put_grant(grant)
         work.record(grant.id, reason, state=grant.state, gpus=grant.gpus, ends=str(grant.ends))
-        if mail:
+        if mail is not None:
             self._mail_grant(work, grant, mail, reason=reason, gpus=grant.gpus, ends=str(grant.ends))
         return grant
 
-    def _mail_grant(self, work: Work, grant: PoolGrant, template: str, **parts: str | int | None) -> None:
+    def _mail_grant(self, work: Work, grant: PoolGrant, template: Mail, **parts: str | int | None) -> None:
         work.mail(work.people(grant.organisation, *grant.members), template, grant=grant.id, **parts)
 
     # -- Holds ---------------------------------------------------------------------------------------------------------
@@ -784,10 +810,10 @@ class PoolService:
             if after is None:
                 return False
             mails = {
-                PoolGrantStep.ACTIVATE.value: "grant.started",
-                PoolGrantStep.WARN.value: "grant.ends-soon",
-                PoolGrantStep.RUN_OUT.value: "grant.ended",
-                PoolGrantStep.CLOSE.value: "grant.closed" if grant.report else "grant.report-missing",
+                PoolGrantStep.ACTIVATE.value: Mail.GRANT_STARTED,
+                PoolGrantStep.WARN.value: Mail.GRANT_ENDS_SOON,
+                PoolGrantStep.RUN_OUT.value: Mail.GRANT_ENDED,
+                PoolGrantStep.CLOSE.value: Mail.GRANT_CLOSED if grant.report else Mail.GRANT_REPORT_MISSING,
             }
             self._put_grant(work, after, mails[after.history[-1].step], "")
             return True
@@ -798,13 +824,14 @@ class PoolService:
         with self.store.transaction():
             work.register.alone()
             programme = work.register.programmes.get(name)
-            waiting = self.waiting_list(name)
-            for application in waiting:
+            for application in work.register.applications.all(programme=name, state="waiting"):
                 if application.request.ends < work.today:
-                    self._step_application(work, application.id, ApplicationStep.REFUSE, "", "application.period-over")
+                    self._step_application(
+                        work, application.id, ApplicationStep.REFUSE, "", Mail.APPLICATION_PERIOD_OVER
+                    )
                     return True
             line = next_in_line(
-                [one for one in waiting if not self._over_cap(programme, one)],
+                [one for one in self.waiting_list(name) if self._bar(programme, one) is None],
                 programme,
                 work.register.shares.all(),
                 room=self.room,
@@ -835,12 +862,19 @@ class PoolService:
         return score(self._counted([application])[id], rules)
 
     def waiting_list(self, programme: ProgrammeName) -> tuple[Application, ...]:
-        """In the order in which free GPUs are offered: higher score, earlier submission, smaller number."""
-        register = self.store.register
-        rules = register.programmes.get(programme)
-        waiting = register.applications.all(programme=programme, state="waiting")
-        reviews = self._counted(waiting)
-        return in_order((one, score(reviews[one.id], rules) or Fraction(0)) for one in waiting)
+        """In the order in which free GPUs are offered: higher score, earlier submission, smaller number. Who has lost a
+        review to a conflict of interest and has too few now is not in it."""
+        waiting = self.store.register.applications.all(programme=programme, state="waiting")
+        return in_order(self._scored(waiting, self.store.register.programmes.get(programme)))
+
+    def _scored(self, applications: Sequence[Application], rules: Programme) -> list[tuple[Application, Fraction]]:
+        """Those that may be awarded, with their scores."""
+        reviews = self._counted(applications)
+        return [
+            (one, points)
+            for one in applications
+            if qualified(reviews[one.id], rules) and (points := score(reviews[one.id], rules)) is not None
+        ]
 
     def room(self, share: PoolShareName, starts: date, ends: date) -> int:
         """GPUs of a share that can be promised for every day of a window."""
@@ -858,17 +892,11 @@ class PoolService:
             for one in register.applications.all(programme=programme, state=["in review", "waiting"])
             if one.request.call in closed
         ]
-        reviews = self._counted(open_ones)
-        scored = [
-            (one, points)
-            for one in open_ones
-            if len(reviews[one.id]) >= rules.reviews_needed and (points := score(reviews[one.id], rules)) is not None
-        ]
         shares = [share for share in register.shares.all() if share.name in rules.shares]
         today = korean_day(now)
         return scenario(
             rules,
-            scored,
+            self._scored(open_ones, rules),
             organisations={one.name: one for one in register.organisations.all()},
             shares=shares,
             commitments={share.name: register.calendar.of_share(share.name, since=today) for share in shares},

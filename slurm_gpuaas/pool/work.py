@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
+from enum import StrEnum
 from typing import Protocol, TypeVar
 
 from pydantic import JsonValue
@@ -41,6 +42,29 @@ Failpoint = Callable[[str], None]
 
 def no_failpoint(place: str, /) -> None:
     """What runs in production."""
+
+
+class Mail(StrEnum):
+    """The texts that people get, in their own language; each has its values, e.g. `grant`, `reason`."""
+
+    APPLICATION_SUBMITTED = "application.submitted"
+    APPLICATION_WAITING = "application.waiting"
+    APPLICATION_REFUSED = "application.refused"
+    APPLICATION_PERIOD_OVER = "application.period-over"
+    OFFER_MADE = "offer.made"
+    OFFER_DECLINED = "offer.declined"
+    OFFER_LAPSED = "offer.lapsed"
+    GRANT_MADE = "grant.made"
+    GRANT_STARTED = "grant.started"
+    GRANT_CHANGED = "grant.changed"
+    GRANT_CHANGE_REFUSED = "grant.change-refused"
+    GRANT_SHRUNK = "grant.shrunk"
+    GRANT_RECALLED = "grant.recalled"
+    GRANT_RETURNED = "grant.returned"
+    GRANT_ENDS_SOON = "grant.ends-soon"
+    GRANT_ENDED = "grant.ended"
+    GRANT_CLOSED = "grant.closed"
+    GRANT_REPORT_MISSING = "grant.report-missing"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,10 +144,10 @@ class Work:
         self.failpoint(f"{self.action}: audit")
         self.audit.append(self.by, self.action, subject, reason, evidence)
 
-    def mail(self, people: Iterable[PersonId], template: str, **parts: JsonValue) -> None:
+    def mail(self, people: Iterable[PersonId], template: Mail, **parts: JsonValue) -> None:
         for person in sorted(set(people)):
             self.failpoint(f"{self.action}: mail")
-            self.register.outbox.put(person, template, parts, at=self.now)
+            self.register.outbox.put(person, template.value, parts, at=self.now)
 
     def number(self, letter: str) -> str:
         """The next number of a kind in this Korean year."""
@@ -137,9 +161,9 @@ class Work:
         return frozenset(one.person for one in self.register.memberships.all(organisation=organisation))
 
     def people(self, organisation: OrganisationName, *others: PersonId) -> frozenset[PersonId]:
-        """Whom a mail about the organisation's GPUs goes to: its administrators, and these others."""
+        """Whom a mail about the organisation's GPUs goes to: its administrators, and others while they belong to it."""
         members = self.register.memberships.all(organisation=organisation)
-        return frozenset({*others, *(one.person for one in members if one.role is Role.TENANT_ADMIN)})
+        return frozenset(one.person for one in members if one.role is Role.TENANT_ADMIN or one.person in others)
 
     def check_belongs(self, organisation: OrganisationName) -> None:
         """

@@ -14,7 +14,7 @@ from sqlalchemy import select as sql_select
 from sqlmodel import Session, col, select
 
 from slurm_gpuaas.domain.applications import Application, ApplicationDraft, Review
-from slurm_gpuaas.domain.calendar import Commitment, cut, room
+from slurm_gpuaas.domain.calendar import Commitment, cut, from_day, room
 from slurm_gpuaas.domain.errors import Conflict, NotFound
 from slurm_gpuaas.domain.names import ClusterName, CommandId, PersonId, PoolShareName
 from slurm_gpuaas.domain.pool_grants import Award, GrantChange, Hold, Offer, PoolGrant
@@ -137,19 +137,14 @@ class Calendar:
             Conflict: the share has no room for it on some day.
         """
         with self._sessions.writing() as session:
-            kept = cut(_commitments(session, col(CommitmentRow.holder) == holder), since)
+            before = _commitments(session, col(CommitmentRow.holder) == holder)
+            new = () if wanted is None else from_day([wanted], since)
+            if from_day(before, since) == new:
+                return
             session.exec(delete(CommitmentRow).where(col(CommitmentRow.holder) == holder))
-            if wanted is not None and wanted.ends >= since:
-                new = Commitment(
-                    holder=holder,
-                    share=wanted.share,
-                    gpus=wanted.gpus,
-                    starts=max(wanted.starts, since),
-                    ends=wanted.ends,
-                )
-                self._check(session, new)
-                kept = (*kept, new)
-            for one in kept:
+            for one in new:
+                self._check(session, one)
+            for one in (*cut(before, since), *new):
                 session.add(
                     CommitmentRow(
                         holder=one.holder, share=str(one.share), gpus=one.gpus, starts=one.starts, ends=one.ends
@@ -184,7 +179,7 @@ def _commitments(session: Session, *wanted: ColumnElement[bool]) -> tuple[Commit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mail:
+class WrittenMail:
     """Written in the reader's language when it is sent: `template` names the text, `parts` go into it."""
 
     number: int
@@ -203,12 +198,12 @@ class Outbox:
             session.add(MailRow(to=str(to), template=template, parts=dict(parts), written_at=at))
             session.flush()
 
-    def unsent(self, *, limit: int = 100) -> tuple[Mail, ...]:
+    def unsent(self, *, limit: int = 100) -> tuple[WrittenMail, ...]:
         """The oldest first."""
         query = select(MailRow).where(col(MailRow.sent_at).is_(None)).order_by(col(MailRow.number)).limit(limit)
         with self._sessions.reading() as session:
             return tuple(
-                Mail(
+                WrittenMail(
                     number=row.number,
                     to=PersonId(row.to),
                     template=row.template,

@@ -16,6 +16,7 @@ from slurm_gpuaas.domain.errors import Conflict, GpuaasError, NotFound, Refused
 from slurm_gpuaas.domain.names import ClusterName, CommandId, ProgrammeName, UserName
 from slurm_gpuaas.domain.pool_grants import HoldKind, NotAwarded, PoolGrantState
 from slurm_gpuaas.domain.programmes import Caps, Membership, OrganisationKind
+from slurm_gpuaas.domain.stages import MOST_EVENTS
 from slurm_gpuaas.domain.told import Told
 from slurm_gpuaas.pool.work import Program
 from tests.unit.pool.scene import (
@@ -349,6 +350,32 @@ def test_who_waited_longer_than_the_period_waits_no_more(pool: Pool) -> None:
     assert pool.told("application.period-over") == [("p-parkkaist", "application.period-over")]
 
 
+def test_who_is_no_longer_eligible_is_passed_over_and_stops_nobody_else(pool: Pool) -> None:
+    firm = pool.reviewed("mint", points=90, gpus=16)
+    other = pool.reviewed("kaist", points=50, gpus=16)
+    pool.closed()
+    pool.service.approve_award(pool.id, DIRECTOR, pool.drafted(waiting=[firm, other]).id)
+    rules = programme(prices={OrganisationKind.UNIVERSITY: 0})
+    pool.service.put_programme(pool.id, DIRECTOR, rules)
+    assert pool.service.tick() == 1
+    assert [one.application for one in pool.register.offers.all()] == [other.id]
+    with pytest.raises(Refused, match="Programme national is no longer for organisations such as mint"):
+        pool.offered(firm)
+
+
+def test_nobody_comes_onto_the_waiting_list_unjudged_or_stays_there_with_too_few_reviews(pool: Pool) -> None:
+    unjudged = pool.submitted()
+    pool.service.begin_review(pool.id, OFFICER, unjudged.id)
+    judged = pool.reviewed("kaist")
+    pool.closed()
+    with pytest.raises(Refused, match=r"a2027-00001 has 0 reviews and 0\.00 points; it needs 1 and 0"):
+        pool.drafted(waiting=[judged, unjudged])
+    pool.service.approve_award(pool.id, DIRECTOR, pool.drafted(waiting=[judged]).id)
+    pool.service.declare_conflict(pool.id, REVIEWER, judged.id, "I have joined their laboratory.")
+    assert pool.service.tick() == 0
+    assert pool.register.offers.all() == ()
+
+
 # -- Grants
 
 
@@ -414,12 +441,45 @@ def test_an_early_return_frees_the_days_after_it(pool: Pool) -> None:
     assert (held.starts, held.ends) == (date(2027, 2, 1), date(2027, 2, 28))
 
 
+def test_a_grant_that_is_returned_before_its_first_day_never_begins(pool: Pool) -> None:
+    grant = pool.granted()
+    returned = pool.service.return_grant(pool.id, KIM, grant.id, date(2027, 1, 20), "We have no data yet.")
+    assert (returned.state, returned.ends) == (PoolGrantState.ENDING, grant.ends)
+    assert pool.register.calendar.of_holder(grant.id) == ()
+    pool.until(date(2027, 2, 1))
+    assert pool.service.tick() == 1
+    assert pool.register.grants.get(grant.id).state is PoolGrantState.ENDED
+
+
+@pytest.mark.parametrize("last_day", [date(2027, 1, 9), date(2027, 4, 30), date(2027, 6, 1)])
+def test_a_return_is_neither_of_the_past_nor_a_renewal(pool: Pool, last_day: date) -> None:
+    grant = pool.granted()
+    with pytest.raises(Refused, match="ends 2027-04-30; it can be returned with a last day from 2027-01-10 on"):
+        pool.service.return_grant(pool.id, KIM, grant.id, last_day, "So.")
+
+
 def test_members_are_people_of_the_organisation(pool: Pool) -> None:
     grant = pool.granted()
     pool.service.set_members(pool.id, LEE, grant.id, (KIM.person, LEE.person, LEE.person))
     assert pool.register.grants.get(grant.id).members == (KIM.person, LEE.person)
     with pytest.raises(Refused, match="p-choifirm belong to another organisation than snu"):
         pool.service.set_members(pool.id, LEE, grant.id, (CHOI.person,))
+
+
+def test_a_member_may_change_a_grant_as_often_as_they_like_and_it_still_ends(pool: Pool) -> None:
+    grant = pool.granted()
+    for number in range(MOST_EVENTS + 1):
+        pool.service.set_members(pool.id, LEE, grant.id, (KIM.person, LEE.person)[: 1 + number % 2])
+    pool.service.recall_grant(pool.id, DIRECTOR, grant.id, "Idle.")
+    steps = [one.step for one in pool.register.grants.get(grant.id).history]
+    assert (len(steps), steps[-1]) == (MOST_EVENTS, "recall")
+
+
+def test_who_left_the_organisation_gets_no_mails_about_it(pool: Pool) -> None:
+    grant = pool.granted()
+    pool.service.end_membership(pool.id, LEE, KIM.person, grant.organisation)
+    pool.service.recall_grant(pool.id, DIRECTOR, grant.id, "Idle.")
+    assert pool.told("grant.recalled") == [("p-leesnu", "grant.recalled")]
 
 
 def test_the_report_is_asked_for_only_where_it_is_missing(pool: Pool) -> None:
