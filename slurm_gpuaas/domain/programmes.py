@@ -176,7 +176,7 @@ class Caps(Noun):
 
     organisation: GpuCount | None = None
     region: GpuCount | None = None
-    project: GpuCount | None = None
+    per_project: GpuCount | None = None
 
 
 class Programme(Noun):

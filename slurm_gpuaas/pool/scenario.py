@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from datetime import date
 from fractions import Fraction
 
+from pydantic import JsonValue
+
 from slurm_gpuaas.domain.applications import Application, suits
 from slurm_gpuaas.domain.calendar import Commitment, room
 from slurm_gpuaas.domain.names import (
@@ -100,3 +102,33 @@ def scenario(
         ),
         caps=programme.caps,
     )
+
+
+def as_document(scenario: Scenario) -> dict[str, JsonValue]:
+    """As `gpuaas pool award --scenario FILE` takes it. Scores are rounded to six decimals: files have no fractions."""
+    return {
+        "pools": [
+            {
+                "name": pool.name,
+                "provider": pool.provider,
+                "share": pool.share,
+                "model": pool.model,
+                "capacity": pool.capacity,
+            }
+            for pool in scenario.pools
+        ],
+        "applications": [
+            {
+                "id": one.id,
+                "organisation": one.organisation,
+                "region": one.region,
+                "model": one.model or "any",
+                "gpus": one.gpus,
+                "min_gpus": one.min_gpus,
+                "score": float(round(one.score, 6)),
+                "period": [day.isoformat() for day in one.period],
+            }
+            for one in scenario.applications
+        ],
+        "caps": scenario.caps.model_dump(exclude_none=True),
+    }

@@ -18,6 +18,7 @@ from slurm_gpuaas.domain.pool_grants import HoldKind, NotAwarded, PoolGrantState
 from slurm_gpuaas.domain.programmes import Caps, Membership, OrganisationKind
 from slurm_gpuaas.domain.stages import MOST_EVENTS
 from slurm_gpuaas.domain.told import Told
+from slurm_gpuaas.pool.scenario import as_document
 from slurm_gpuaas.pool.work import Program
 from tests.unit.pool.scene import (
     CHOI,
@@ -631,7 +632,24 @@ def test_the_scenario_has_what_can_be_decided_and_the_room_that_is_left(tmp_path
     assert [(one.name, one.provider, one.model, one.capacity) for one in scenario.pools] == [
         (NAVER, "naver", "h200", 24)
     ]
-    assert scenario.caps.organisation == 64
+    assert as_document(scenario) == {
+        "pools": [
+            {"name": NAVER, "provider": "naver", "share": "government", "model": "h200", "capacity": 24},
+        ],
+        "applications": [
+            {
+                "id": good.id,
+                "organisation": "kaist",
+                "region": "seoul",
+                "model": "h200",
+                "gpus": 16,
+                "min_gpus": 8,
+                "score": 61.0,
+                "period": ["2027-02-01", "2027-04-30"],
+            },
+        ],
+        "caps": {"organisation": 64},
+    }
     pool.store.close()
 
 
