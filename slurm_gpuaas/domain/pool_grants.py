@@ -236,7 +236,7 @@ class PoolGrant(Staged[PoolGrantState]):
     """GPUs of one share for one project of an organisation.
 
     Args:
-        gpus, ends: the terms as they are now; the history tells what they were.
+        gpus, ends: the terms as they are now; calendar and audit trail tell what they were.
         grace_until: last day on which members may still sign in, once the grant is ending.
         warned: days before the end of the last warning that was sent for these terms.
     """
@@ -310,12 +310,10 @@ def _stepped(
     return stepped(grant, grant.id, GRANT_STEPS, step, by=by, at=at, reason=reason, **changes)
 
 
-def _over(
-    grant: PoolGrant, step: PoolGrantStep, by: str, at: datetime, reason: str = "", **changes: object
-) -> PoolGrant:
+def _over(grant: PoolGrant, step: PoolGrantStep, by: str, at: datetime, reason: str) -> PoolGrant:
     """Its GPUs are gone; grace begins today."""
     grace = korean_day(at) + timedelta(days=grant.grace_days) - ONE_DAY
-    return _stepped(grant, step, by, at, reason, grace_until=grace, **changes)
+    return _stepped(grant, step, by, at, reason, grace_until=grace)
 
 
 def changed(grant: PoolGrant, *, gpus: int, ends: date, by: str, at: datetime, reason: str) -> PoolGrant:

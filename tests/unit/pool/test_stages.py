@@ -17,7 +17,6 @@ from slurm_gpuaas.domain.names import (
     ChangeId,
     OfferId,
     OrganisationName,
-    PersonId,
     PoolGrantId,
     ProgrammeName,
 )
@@ -211,7 +210,3 @@ def test_nothing_is_due_on_the_last_day_of_a_grace() -> None:
     )
     assert due(grant, (), by="calendar", at=START) is None
     assert due(grant, (), by="calendar", at=START + timedelta(hours=15)) is not None  # midnight in Korea
-
-
-def test_people_are_no_longer_than_their_column() -> None:
-    assert len(PersonId("p-" + "a" * 20)) == 22
