@@ -154,3 +154,53 @@ class PersonId(Name):
     what = "person number"
     shape = "p- and 6 to 20 lower-case letters and digits"
     pattern = re.compile(r"p-[a-z0-9]{6,20}")
+
+
+class PoolShareName(Name):
+    """One share of one site's pool, as the whole pool calls it: `nhn.b200.government` is cluster, pool and share."""
+
+    what = "name of a pool share"
+    shape = "cluster, pool and share with '.' between them, as in nhn.b200.government"
+    pattern = re.compile(r"[a-z][a-z0-9-]{0,29}\.[a-z][a-z0-9-]{0,29}\.[a-z][a-z0-9-]{0,29}")
+
+
+class AwardId(Name):
+    """One round of awards, from its draft on."""
+
+    what = "award number"
+    shape = "w, the year, '-' and five digits, as in w2026-00003"
+    pattern = re.compile(r"w[0-9]{4}-[0-9]{5}")
+
+
+class OfferId(Name):
+    what = "offer number"
+    shape = "o, the year, '-' and five digits, as in o2026-00017"
+    pattern = re.compile(r"o[0-9]{4}-[0-9]{5}")
+
+
+class PoolGrantId(Name):
+    """Also the name of the grant's policy document at its site."""
+
+    what = "grant number"
+    shape = "g, the year, '-' and five digits, as in g2026-00017"
+    pattern = re.compile(r"g[0-9]{4}-[0-9]{5}")
+
+
+class ChangeId(Name):
+    what = "number of a change"
+    shape = "c, the year, '-' and five digits, as in c2026-00017"
+    pattern = re.compile(r"c[0-9]{4}-[0-9]{5}")
+
+
+class HoldId(Name):
+    what = "number of a hold"
+    shape = "h, the year, '-' and five digits, as in h2026-00017"
+    pattern = re.compile(r"h[0-9]{4}-[0-9]{5}")
+
+
+class CommandId(Name):
+    """What a caller calls a command of its own, so that one sent twice is done once."""
+
+    what = "command id"
+    shape = "8 to 64 letters, digits and '-'"
+    pattern = re.compile(r"[A-Za-z0-9-]{8,64}")

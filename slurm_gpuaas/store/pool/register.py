@@ -1,0 +1,289 @@
+"""The pool's register: programmes, organisations, applications, awards, grants, and what is committed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+from enum import Enum
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import JsonValue
+from sqlalchemy import ColumnElement, delete, text
+from sqlalchemy import select as sql_select
+from sqlmodel import Session, col, select
+
+from slurm_gpuaas.domain.applications import Application, ApplicationDraft, Review
+from slurm_gpuaas.domain.calendar import Commitment, cut, from_day, room
+from slurm_gpuaas.domain.errors import Conflict, NotFound
+from slurm_gpuaas.domain.names import ClusterName, CommandId, PersonId, PoolShareName
+from slurm_gpuaas.domain.pool_grants import Award, GrantChange, Hold, Offer, PoolGrant
+from slurm_gpuaas.domain.programmes import Membership, PoolOrganisation, PoolShare, Programme, UnixIdentity
+from slurm_gpuaas.domain.stages import Noun
+from slurm_gpuaas.domain.told import told
+from slurm_gpuaas.store.pool.register_tables import (
+    ApplicationDraftRow,
+    ApplicationRow,
+    AwardRow,
+    CommitmentRow,
+    CounterRow,
+    DoneCommandRow,
+    GrantChangeRow,
+    HoldRow,
+    MailRow,
+    MembershipRow,
+    OfferRow,
+    OrganisationRow,
+    PoolGrantRow,
+    PoolShareRow,
+    ProgrammeRow,
+    ReviewRow,
+    SiteRevisionRow,
+    UnixIdentityRow,
+)
+from slurm_gpuaas.store.pool.tables import PoolTable
+from slurm_gpuaas.store.session import Sessions
+
+M = TypeVar("M", bound=Noun)
+
+
+class Shelf(Generic[M]):
+    """All nouns of one kind, found by the columns of their table; fields without a column are in its `body`."""
+
+    def __init__(self, sessions: Sessions, noun: type[M], table: type[PoolTable]) -> None:
+        self._sessions = sessions
+        self._noun = noun
+        self._table = table
+        self._rows: Final = table.metadata.tables[str(table.__tablename__)]
+        self._name: Final = self._rows.name
+        self._columns: Final = frozenset(table.model_fields) - {"body"}
+        self._has_body: Final = "body" in table.model_fields
+
+    def get(self, *key: str) -> M:
+        """
+        Raises:
+            NotFound: there is none of that key.
+        """
+        found = self.find(*key)
+        if found is None:
+            raise NotFound(
+                told("There is no {kind} {key}.", kind=self._name.replace("_", " "), key="/".join(key)),
+                way_out=told("Check the number or name."),
+            )
+        return found
+
+    def find(self, *key: str) -> M | None:
+        with self._sessions.reading() as session:
+            row = session.get(self._table, key[0] if len(key) == 1 else key)
+            return None if row is None else self._read(row)
+
+    def all(self, **columns: str | Sequence[str]) -> tuple[M, ...]:
+        """Those whose columns have these values (or one of them), in the order of their keys."""
+        wanted = [
+            getattr(self._table, name) == value if isinstance(value, str) else getattr(self._table, name).in_(value)
+            for name, value in columns.items()
+        ]
+        query = select(self._table).where(*wanted).order_by(*self._rows.primary_key)
+        with self._sessions.reading() as session:
+            return tuple(self._read(row) for row in session.exec(query))
+
+    def put(self, noun: M) -> None:
+        """Add it, or replace the one of that key."""
+        values: dict[str, Any] = {name: _plain(getattr(noun, name)) for name in self._columns}
+        if self._has_body:
+            values["body"] = noun.model_dump(mode="json", exclude=set(self._columns))
+        with self._sessions.writing() as session:
+            session.merge(self._table(**values))
+            session.flush()
+
+    def remove(self, *key: str) -> None:
+        with self._sessions.writing() as session:
+            row = session.get(self._table, key[0] if len(key) == 1 else key)
+            if row is not None:
+                session.delete(row)
+                session.flush()
+
+    def _read(self, row: PoolTable) -> M:
+        fields = {name: getattr(row, name) for name in self._columns & self._noun.model_fields.keys()}
+        return self._noun.model_validate(fields | (getattr(row, "body", None) or {}))
+
+
+def _plain(value: object) -> object:
+    return value.value if isinstance(value, Enum) else str(value) if isinstance(value, str) else value
+
+
+class Calendar:
+    """Rows of the calendar. `hold` is the only thing that changes them, and it checks."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def of_share(self, share: PoolShareName, *, since: date | None = None) -> tuple[Commitment, ...]:
+        """What the share has promised that is not over before `since`; past days as well for None."""
+        wanted = [col(CommitmentRow.share) == share]
+        if since is not None:
+            wanted.append(col(CommitmentRow.ends) >= since)
+        with self._sessions.reading() as session:
+            return _commitments(session, *wanted)
+
+    def of_holder(self, holder: str) -> tuple[Commitment, ...]:
+        with self._sessions.reading() as session:
+            return _commitments(session, col(CommitmentRow.holder) == holder)
+
+    def hold(self, holder: str, wanted: Commitment | None, *, since: date) -> None:
+        """From the day `since` on the holder has what is wanted, or nothing. What it held before that day stays.
+
+        Raises:
+            Conflict: the share has no room for it on some day.
+        """
+        with self._sessions.writing() as session:
+            before = _commitments(session, col(CommitmentRow.holder) == holder)
+            new = () if wanted is None else from_day([wanted], since)
+            if from_day(before, since) == new:
+                return
+            session.exec(delete(CommitmentRow).where(col(CommitmentRow.holder) == holder))
+            for one in new:
+                self._check(session, one)
+            for one in (*cut(before, since), *new):
+                session.add(
+                    CommitmentRow(
+                        holder=one.holder, share=str(one.share), gpus=one.gpus, starts=one.starts, ends=one.ends
+                    )
+                )
+            session.flush()
+
+    def _check(self, session: Session, new: Commitment) -> None:
+        share = session.exec(select(PoolShareRow).where(col(PoolShareRow.name) == new.share)).one()
+        left = room(share.capacity, self.of_share(new.share, since=new.starts), new.starts, new.ends)
+        if new.gpus > left:
+            raise Conflict(
+                told(
+                    "Share {share} has {left} GPUs left from {starts} to {ends}; {gpus} are needed.",
+                    share=new.share,
+                    left=left,
+                    starts=new.starts,
+                    ends=new.ends,
+                    gpus=new.gpus,
+                ),
+                way_out=told("Choose fewer GPUs, other days or another share."),
+            )
+
+
+def _commitments(session: Session, *wanted: ColumnElement[bool]) -> tuple[Commitment, ...]:
+    row = PoolTable.metadata.tables["commitment"].c
+    query = sql_select(row.holder, row.share, row.gpus, row.starts, row.ends).where(*wanted).order_by(row.number)
+    return tuple(
+        Commitment(holder=holder, share=PoolShareName.as_slurm_says(share), gpus=gpus, starts=starts, ends=ends)
+        for holder, share, gpus, starts, ends in session.execute(query)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WrittenMail:
+    """Written in the reader's language when it is sent: `template` names the text, `parts` go into it."""
+
+    number: int
+    to: PersonId
+    template: str
+    parts: Mapping[str, JsonValue]
+    written_at: datetime
+
+
+class Outbox:
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+
+    def put(self, to: PersonId, template: str, parts: Mapping[str, JsonValue], *, at: datetime) -> None:
+        with self._sessions.writing() as session:
+            session.add(MailRow(to=str(to), template=template, parts=dict(parts), written_at=at))
+            session.flush()
+
+    def unsent(self, *, limit: int = 100) -> tuple[WrittenMail, ...]:
+        """The oldest first."""
+        query = select(MailRow).where(col(MailRow.sent_at).is_(None)).order_by(col(MailRow.number)).limit(limit)
+        with self._sessions.reading() as session:
+            return tuple(
+                WrittenMail(
+                    number=row.number,
+                    to=PersonId(row.to),
+                    template=row.template,
+                    parts=row.parts,
+                    written_at=row.written_at,
+                )
+                for row in session.exec(query)
+                if row.number is not None
+            )
+
+    def sent(self, number: int, *, at: datetime) -> None:
+        """Say it after the server has taken the mail: a mail may be sent twice after a crash, never not at all."""
+        with self._sessions.writing() as session:
+            row = session.get(MailRow, number)
+            if row is not None:
+                row.sent_at = at
+                session.add(row)
+
+
+@dataclass(frozen=True, slots=True)
+class DoneCommand:
+    asked: str
+    answer: dict[str, JsonValue]
+
+
+class Register:
+    """One attribute for each kind of noun."""
+
+    def __init__(self, sessions: Sessions) -> None:
+        self._sessions = sessions
+        self.shares = Shelf(sessions, PoolShare, PoolShareRow)
+        self.programmes = Shelf(sessions, Programme, ProgrammeRow)
+        self.organisations = Shelf(sessions, PoolOrganisation, OrganisationRow)
+        self.memberships = Shelf(sessions, Membership, MembershipRow)
+        self.identities = Shelf(sessions, UnixIdentity, UnixIdentityRow)
+        self.drafts = Shelf(sessions, ApplicationDraft, ApplicationDraftRow)
+        self.applications = Shelf(sessions, Application, ApplicationRow)
+        self.reviews = Shelf(sessions, Review, ReviewRow)
+        self.awards = Shelf(sessions, Award, AwardRow)
+        self.offers = Shelf(sessions, Offer, OfferRow)
+        self.grants = Shelf(sessions, PoolGrant, PoolGrantRow)
+        self.changes = Shelf(sessions, GrantChange, GrantChangeRow)
+        self.holds = Shelf(sessions, Hold, HoldRow)
+        self.calendar = Calendar(sessions)
+        self.outbox = Outbox(sessions)
+
+    def alone(self) -> None:
+        """Until the transaction ends nobody else writes: on SQLite that is so by itself."""
+        with self._sessions.writing() as session:
+            if session.get_bind().dialect.name == "postgresql":
+                session.execute(text("LOCK TABLE commitment IN EXCLUSIVE MODE"))
+
+    def next_number(self, name: str) -> int:
+        """1, 2, 3, ... without gaps: a number of a transaction that fails is given again."""
+        with self._sessions.writing() as session:
+            row = session.get(CounterRow, name) or CounterRow(name=name, last=0)
+            row.last += 1
+            session.add(row)
+            session.flush()
+            return row.last
+
+    def revision(self, cluster: ClusterName) -> int:
+        """Of the documents of a site; 0 before the first change."""
+        with self._sessions.reading() as session:
+            row = session.get(SiteRevisionRow, str(cluster))
+            return 0 if row is None else row.revision
+
+    def raise_revision(self, cluster: ClusterName) -> None:
+        with self._sessions.writing() as session:
+            row = session.get(SiteRevisionRow, str(cluster)) or SiteRevisionRow(cluster=str(cluster), revision=0)
+            row.revision += 1
+            session.add(row)
+            session.flush()
+
+    def done_command(self, command: CommandId) -> DoneCommand | None:
+        with self._sessions.reading() as session:
+            row = session.get(DoneCommandRow, str(command))
+            return None if row is None else DoneCommand(row.asked, row.answer)
+
+    def put_done_command(self, command: CommandId, done: DoneCommand, *, at: datetime) -> None:
+        with self._sessions.writing() as session:
+            session.add(DoneCommandRow(id=str(command), asked=done.asked, answer=done.answer, at=at))
+            session.flush()
