@@ -15,6 +15,7 @@ START = date(2026, 5, 6)
 """A Wednesday; apart from elections and the like the next public holidays are 05-24, 05-25, 06-03, 06-06 and 07-17."""
 RULES = IdleRules(mode=Mode.ACT, ramp_up_days=0)
 GPUS = 32
+NO_EXCUSES = Excuses()
 
 
 def grant(*, gpus: int = GPUS, min_gpus: int = 8, days: int = 365) -> WatchedGrant:
@@ -59,7 +60,7 @@ def walk(
     *,
     of: WatchedGrant | None = None,
     rules: IdleRules = RULES,
-    excuses: Excuses = Excuses(),
+    excuses: Excuses = NO_EXCUSES,
     days: Iterable[int] | None = None,
     standing: Standing | None = None,
 ) -> tuple[Standing, list[Step]]:

@@ -154,7 +154,7 @@ def test_a_little_more_use_than_the_threshold_does_not_swing_the_ladder() -> Non
 def test_an_exemption_of_the_grant_its_programme_or_all_stops_the_ladder() -> None:
     of = replace(grant(), programme=ProgrammeName("research"))
     for what in ({"grant": NAME}, {"programme": ProgrammeName("research")}, {}):
-        exemption = Exemption(**what, starts=on(0), ends=on(60), reason="Data centre moves.", by=OFFICER)  # type: ignore[arg-type]
+        exemption = Exemption(**what, starts=on(0), ends=on(60), reason="Data centre moves.", by=OFFICER)
         steps = walk(flat(80, 0.0, 0.0), of=of, excuses=Excuses(exemptions=[exemption]))[1]
         assert steps[0].day > on(60 + RULES.window_days)
     other = Exemption(programme=ProgrammeName("industry"), starts=on(0), ends=on(60), reason="x", by=OFFICER)
