@@ -36,7 +36,7 @@ class Hit:
     """A grant that GPUs would have been taken from.
 
     Attributes:
-        taken: GPUs.
+        kept, taken: GPUs.
         freed: GPU-days until the grant's end, as far as use is recorded.
         wanted: of them, what the grant went on to use above what it would have kept, by the days' peaks.
         wrongly: later it used its grant as much as is asked for, or needed more than it would have kept on as many days
@@ -44,6 +44,7 @@ class Hit:
     """
 
     step: Step
+    kept: int
     taken: int
     freed: int
     wanted: int
@@ -136,6 +137,7 @@ def _hit(step: Step, table: UseTable, row: int, rules: IdleRules) -> Hit:
     used_well = mean.days >= rules.back_days and not mean.below(rules.allocated_back, rules.busy_back)
     return Hit(
         step=step,
+        kept=kept,
         taken=step.evidence.gpus - kept,
         freed=int(np.maximum(table.gpus[row, later] - kept, 0).sum()),
         wanted=int(above.sum()),

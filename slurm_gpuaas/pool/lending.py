@@ -18,7 +18,7 @@ from typing import Annotated, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from slurm_gpuaas.domain.errors import InvalidInput, Refused
-from slurm_gpuaas.domain.policy import MOST_GPUS
+from slurm_gpuaas.domain.policy import LAST_DAY, MOST_GPUS
 from slurm_gpuaas.domain.told import told
 
 DAY: Final = timedelta(days=1)
@@ -127,9 +127,14 @@ def _with_cleaning(calendar: Iterable[Commitment], rules: LendingRules) -> list[
     """Nobody is on the GPUs in the days before and after another's; from lease to lease there is nothing to clean."""
     margin = rules.cleaning_days * DAY
     return [
-        one if isinstance(one, Lease) else replace(one, starts=one.starts - margin, ends=one.ends + margin)
+        one if isinstance(one, Lease) else replace(one, starts=one.starts - margin, ends=_after(one.ends, margin))
         for one in calendar
     ]
+
+
+def _after(day: date, span: timedelta) -> date:
+    """Later by a span; a row without an end is written to the calendar's last day."""
+    return min(day, LAST_DAY - span) + span
 
 
 def _levels(rows: Iterable[Commitment], starts: date, ends: date) -> list[tuple[date, int]]:
@@ -182,13 +187,13 @@ def earliest_start(
         )
     cleaning = rules.cleaning_days * DAY
     firm = [one for one in calendar if not isinstance(one, Lease)]
-    every = [*firm, *(replace(one, ends=one.ends + cleaning) for one in calendar if isinstance(one, Lease))]
+    every = [*firm, *(replace(one, ends=_after(one.ends, cleaning)) for one in calendar if isinstance(one, Lease))]
     notice = max(wanted, first_return(today, rules))
 
     def fits(rows: Iterable[Commitment], day: date) -> bool:
         return most_held(rows, day, day + (days - 1) * DAY) + gpus <= capacity
 
-    for day in sorted({wanted, notice, *(one.ends + DAY for one in every if one.ends >= wanted)}):
+    for day in sorted({wanted, notice, *(_after(one.ends, DAY) for one in every if one.ends >= wanted)}):
         if fits(firm, day) and (day >= notice or fits(every, day)):
             return day
     raise AssertionError("After the last row everything is free.")

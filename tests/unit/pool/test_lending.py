@@ -181,3 +181,10 @@ def test_a_new_award_starts_on_the_first_day_it_can_and_its_leases_are_back_by_t
 def test_after_a_lease_that_ends_by_itself_there_is_time_to_clean() -> None:
     found = earliest_start(CAPACITY, [lease("x", 64, -9, 3)], gpus=8, wanted=on(2), days=9, today=TODAY, rules=RULES)
     assert found == on(5)
+
+
+def test_a_row_without_an_end_is_written_to_the_calendars_last_day() -> None:
+    forever = Commitment(id="a", gpus=60, starts=TODAY, ends=date.max)
+    assert asked([forever]) == []
+    found = earliest_start(CAPACITY, [forever], gpus=4, wanted=on(2), days=9, today=TODAY, rules=RULES)
+    assert found == on(2)
