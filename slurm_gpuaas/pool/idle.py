@@ -255,7 +255,7 @@ def judge(
     since = table.mean(row, (standing.since - table.first).days, at + 1) if standing.since is not None else NOTHING
     facts = _Facts(standing, grant, table, row, at, rules, since)
     if standing.rung is not Rung.REGULAR:
-        if upheld := _upheld(standing, grant, excuses, today):
+        if upheld := _upheld(grant, excuses, standing.climbed, today):
             return _down(facts, today, told("The appeal of {filed} was upheld.", filed=upheld.filed))
         if (why := facts.used_again()) is not None:
             return _down(facts, today, why)
@@ -309,6 +309,8 @@ def suspended(
     for appeal in excuses.appeals:
         if appeal.grant == grant.name and appeal.open_on(day):
             return told("The appeal of {filed} is not decided.", filed=appeal.filed)
+    if upheld := _upheld(grant, excuses, climbed, day):
+        return told("The appeal of {filed} was upheld.", filed=upheld.filed)
     for exemption in excuses.exemptions:
         if exemption.covers(grant) and exemption.starts <= day <= exemption.ends:
             return told("Exempt until {until}: {reason}", until=exemption.ends, reason=exemption.reason)
@@ -375,8 +377,8 @@ def _begun(standing: Standing, grant: WatchedGrant, rules: IdleRules) -> Standin
     return standing
 
 
-def _upheld(standing: Standing, grant: WatchedGrant, excuses: Excuses, today: date) -> Appeal | None:
-    """An appeal against this run up the ladder that was upheld."""
+def _upheld(grant: WatchedGrant, excuses: Excuses, climbed: date | None, today: date) -> Appeal | None:
+    """An appeal that was upheld in the run up the ladder that began with `climbed`."""
     return next(
         (
             appeal
@@ -384,8 +386,8 @@ def _upheld(standing: Standing, grant: WatchedGrant, excuses: Excuses, today: da
             if appeal.grant == grant.name
             and appeal.upheld
             and appeal.decided is not None
-            and standing.climbed is not None
-            and standing.climbed <= appeal.decided <= today
+            and climbed is not None
+            and climbed <= appeal.decided <= today
         ),
         None,
     )

@@ -206,6 +206,11 @@ def test_an_appeal_also_stops_what_is_proposed_already() -> None:
     assert suspended(grant(), day, RULES, Excuses(), climbed=standing.climbed) is None
     stopped = suspended(grant(), day, RULES, Excuses(appeals=[appeal]), climbed=standing.climbed)
     assert stopped == f"The appeal of {day} is not decided."
+    upheld = replace(appeal, decided=day, decided_by=OFFICER, upheld=True)
+    stopped = suspended(grant(), day, RULES, Excuses(appeals=[upheld]), climbed=standing.climbed)
+    assert stopped == f"The appeal of {day} was upheld."
+    rejected = Excuses(appeals=[replace(upheld, upheld=False)])
+    assert suspended(grant(), day, RULES, rejected, climbed=standing.climbed) is None
 
 
 def test_nobody_decides_their_own_appeal_and_none_is_half_decided() -> None:

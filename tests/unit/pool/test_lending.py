@@ -82,7 +82,7 @@ def test_requests_that_cannot_be_are_refused() -> None:
 
 
 def test_an_award_that_comes_later_takes_the_youngest_lease_first_and_in_time() -> None:
-    calendar = [lease("old", 32, -20, 50), lease("young", 32, -10, 50), row("new", 40, 20, 100)]
+    calendar = [lease("old", 32, -20, 60), lease("young", 32, -10, 50), row("new", 40, 20, 100)]
     short = {one.lease.id: one.ends for one in give_back(CAPACITY, calendar, today=TODAY, rules=RULES)}
     assert short == {"young": on(18), "old": on(18)}
     calendar[2] = row("new", 32, 20, 100)
