@@ -131,10 +131,11 @@ class IdleRules(BaseModel):
                 f"waits names {', '.join(self.waits) or 'no step'}.",
                 way_out="Name warning, final-warning and recall, each with its days.",
             )
-        if self.look_back_days < self.window_days:
+        if self.look_back_days < max(self.window_days, self.burst_days):
             raise InvalidInput(
-                f"Peaks are looked for in {self.look_back_days} days, use is averaged over {self.window_days}.",
-                way_out="Set look_back_days no lower than window_days.",
+                f"Peaks are looked for on {self.burst_days} of {self.look_back_days} days, use is averaged over "
+                f"{self.window_days}.",
+                way_out="Set look_back_days no lower than window_days and burst_days.",
             )
         return self
 

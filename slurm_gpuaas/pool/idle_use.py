@@ -178,7 +178,6 @@ class UseTable:
         place = np.where(full, begins + count - rules.window_days, 0)
         self.window = np.where(full, columns[place] if columns.size else 0, 0)
         last = np.maximum.accumulate(np.where(self.measured, at, -1), axis=1)
-        self.last_measured = last
         fresh = (last >= 0) & (at + 1 - last <= rules.stale_days)
         self.enough = full & fresh & (self.window > at - rules.look_back_days)
         self.awarded = np.take_along_axis(self.gpus, np.maximum(last, 0), axis=1)

@@ -333,7 +333,7 @@ def _answer(
             told("Its memory needs {least} GPUs; at most {most} are offered.", least=least, most=offered.most),
             way_out=told("Use a smaller model, LoRA or another GPU model."),
         )
-    low, gpus, high = (max(offered.up(max(one, least)), least) for one in exact)
+    low, gpus, high = (offered.up(max(one, least)) for one in exact)
     rounded = told(
         "Rounded up to a size that is offered: {gpus} GPUs ({low} to {high}).", gpus=gpus, low=low, high=high
     )

@@ -362,6 +362,7 @@ def test_a_day_twice_and_another_grants_standing_are_refused() -> None:
         {"waits": {"warning": 7, "final-warning": 7, "recall": 0}},
         {"waits": {"warning": 7, "final-warning": 7, "recall": 7, "notice": 7}},
         {"look_back_days": 10},
+        {"burst_days": 36},
         {"window_dayz": 14},
         {"allocated_below": float("nan")},
         {"window_days": 10**9},

@@ -48,7 +48,9 @@ def test_what_is_freed_and_who_is_hit_wrongly() -> None:
     taken = walk(idle)[1][-1].day
     at = (taken - START).days
     comes_back = flat(at + 10, 0.0, 0.0) + flat(90 - at, 0.9, 0.8, first=at + 10)
-    found = {hit.step.grant: hit for hit in replay([recorded("idle", idle), recorded("back", comes_back)], SHADOW).hits}
+    found = {
+        str(hit.step.grant): hit for hit in replay([recorded("idle", idle), recorded("back", comes_back)], SHADOW).hits
+    }
     assert (found["idle"].taken, found["idle"].kept, found["idle"].freed) == (32, 0, 32 * (100 - at))
     assert (found["idle"].wanted, found["idle"].wrongly) == (0, False)
     # From the first day on which it is back to the last, 0.8 of 32 GPUs busy: a peak of 26.
