@@ -15,13 +15,12 @@ from typing import Final
 import numpy as np
 
 from slurm_gpuaas.domain.errors import InvalidInput
-from slurm_gpuaas.domain.names import GrantName
 from slurm_gpuaas.pool.idle import Excuses, Exemption, Standing, Step, WatchedGrant, excused_days, judge
 from slurm_gpuaas.pool.idle_rules import IdleRules, Rung
 from slurm_gpuaas.pool.idle_use import UseDay, UseTable
 
 MOST_GRANTS: Final = 20_000
-MOST_CELLS: Final = 8_000_000
+MOST_CELLS: Final = 4_000_000
 """Grants x days in one table."""
 
 
@@ -111,7 +110,7 @@ def replay(recorded: Sequence[Recorded], rules: IdleRules, exemptions: Sequence[
 def _follow(grant: WatchedGrant, table: UseTable, row: int, rules: IdleRules, excuses: Excuses) -> list[Step]:
     """Steps up to the one that takes GPUs. At the bottom only days on which use is low need to be judged."""
     steps: list[Step] = []
-    standing = Standing(grant=GrantName(grant.name), gpus=grant.gpus)
+    standing = Standing(grant=grant.name, gpus=grant.gpus)
     low = np.flatnonzero(table.low[row])
     at = 0
     while at < table.days and standing.rung is not Rung.RECALL:

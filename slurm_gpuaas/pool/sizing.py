@@ -18,7 +18,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from slurm_gpuaas.domain.errors import InvalidInput, Refused
-from slurm_gpuaas.domain.names import GpuModel
+from slurm_gpuaas.domain.names import GpuModel, GrantName
 from slurm_gpuaas.domain.policy import MOST_GPUS
 from slurm_gpuaas.domain.told import Told, told
 from slurm_gpuaas.pool import sizing_figures as known
@@ -42,7 +42,7 @@ class Measured(Model):
     of the time of jobs.
     """
 
-    grant: str = Field(min_length=1, max_length=60)
+    grant: GrantName
     gpu_hours: float = Field(gt=0, le=1e9, allow_inf_nan=False, description="Its weight.")
     precision: Precision = Precision.BF16
     mfu: Part | None = None

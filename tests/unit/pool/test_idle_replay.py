@@ -78,7 +78,7 @@ def test_nothing_recorded_is_nothing_done_and_a_name_twice_is_refused() -> None:
     with pytest.raises(InvalidInput, match="Grant a is there twice"):
         replay([recorded("a", flat(2, 0.5)), recorded("a", flat(2, 0.5))], SHADOW)
     far = [recorded(f"g{n}", [day(0, 0.5), day(8_000, 0.5)]) for n in range(1_001)]
-    with pytest.raises(InvalidInput, match="more than 8,000,000"):
+    with pytest.raises(InvalidInput, match="more than 4,000,000"):
         replay(far, SHADOW)
 
 

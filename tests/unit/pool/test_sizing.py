@@ -279,6 +279,7 @@ def test_who_uses_gpus_better_is_never_proposed_more(fields: dict[str, Any], by:
     assert no_less(numbers(fields), numbers({**fields, "measured": better}))
 
 
-def test_a_measured_grant_is_a_row_with_bounds() -> None:
+@pytest.mark.parametrize("name", ["a" * 61, "", "a\x1b[2J", "=cmd()"])
+def test_an_earlier_grant_is_named_as_grants_are(name: str) -> None:
     with pytest.raises(ValidationError):
-        Measured.model_validate({"grant": "a" * 61, "gpu_hours": 1})
+        Measured.model_validate({"grant": name, "gpu_hours": 1})
