@@ -105,10 +105,10 @@ class IdleRules(BaseModel):
         default=2,
         description="A grant needs what it reached on so many days of these, each for an hour: one day may be chance.",
     )
-    headroom: Percent = Field(default=25.0, description="On top of what it needs, before whole servers.")
-    leave_from: Percent = Field(
-        default=87.5,
-        description="Who needs so much of the grant is left alone: 7 of 8, as Job Defense Shield leaves jobs alone.",
+    headroom: Percent = Field(
+        default=25.0,
+        description="On top of what it needs, before whole servers. Who needs 7 of 8 GPUs is so left alone, as Job Defense "
+        "Shield does with jobs.",
     )
     recall_below: Percent = Field(
         default=2.0, description="Below it a grant is recalled whole, whatever its peaks; above, it is shrunk."

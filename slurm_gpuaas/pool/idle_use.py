@@ -207,8 +207,7 @@ class UseTable:
         self.unused = 100 * used < rules.recall_below * could
         wanted = np.ceil(np.round(self.needed * (1 + rules.headroom / 100) / server, 9)).astype(np.int64) * server
         wanted = np.maximum(np.maximum(wanted, server), min_gpus)
-        keeps = 100 * self.needed >= rules.leave_from * self.awarded
-        self.proposed = np.where(self.unused, 0, np.where(keeps, self.awarded, np.minimum(wanted, self.awarded)))
+        self.proposed = np.where(self.unused, 0, np.minimum(wanted, self.awarded))
         self.low: Flags = self.enough & self._below & (self.proposed < self.awarded)
 
     def mean(self, grant: int, since: int, until: int) -> Mean:

@@ -56,7 +56,7 @@ CALM: dict[str, list[UseDay]] = {
     + [day(n, 0.0, 0.0, lost=1.0) for n in range(40, 70)]
     + flat(30, 0.9, 0.8, first=70),
     "most of the cluster is out, and nobody tries the rest": [day(n, 0.0, 0.0, lost=0.6) for n in range(60)],
-    "half of the cluster is out, the rest is in use": [day(n, 0.2, 0.2, lost=0.5) for n in range(120)],
+    "two fifths of the cluster are out, the rest is in use": [day(n, 0.2, 0.2, lost=0.4) for n in range(120)],
 }
 
 
