@@ -107,8 +107,8 @@ class IdleRules(BaseModel):
     )
     headroom: Percent = Field(
         default=25.0,
-        description="On top of what it needs, before whole servers. Who needs 7 of 8 GPUs is so left alone, as Job Defense "
-        "Shield does with jobs.",
+        description="On top of what it needs, before whole servers. Who needs 7 of 8 GPUs is so left alone, as Job "
+        "Defense Shield does with jobs.",
     )
     recall_below: Percent = Field(
         default=2.0, description="Below it a grant is recalled whole, whatever its peaks; above, it is shrunk."
