@@ -1,1 +1,1 @@
-"""Applications, award and redistribution over several clusters (built with the pool's issue)."""
+"""The pool: applications, award and redistribution over several clusters."""

@@ -1,0 +1,23 @@
+"""`gpuaas pool`: applications, awards and redistribution over the clusters of the pool."""
+
+from __future__ import annotations
+
+import click
+
+from slurm_gpuaas.cli.pool_idle import idle
+from slurm_gpuaas.cli.pool_size import size
+
+
+@click.group()
+def group() -> None:
+    """The pool: what to award, what lies idle. These commands work on files and change nothing.
+
+    \b
+    Examples:
+      gpuaas pool size --file workload.yaml
+      gpuaas pool idle --uses uses.csv --dry-run
+    """
+
+
+group.add_command(idle)
+group.add_command(size)
