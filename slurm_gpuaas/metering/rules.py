@@ -15,27 +15,15 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from enum import StrEnum
 from fractions import Fraction
-from typing import Final, NamedTuple
+from typing import Final
 
-from slurm_gpuaas.domain.jobs import JobId, JobState, ServiceClass
-from slurm_gpuaas.domain.names import ClusterName
+from slurm_gpuaas.domain.jobs import JobState, ServiceClass
+from slurm_gpuaas.domain.months import Month
 from slurm_gpuaas.domain.policy import KST, Policy
 from slurm_gpuaas.domain.usage import UsageRecord, Window, service_class
 
 VANISHED: Final = "VANISHED"
 """State of a run that we saw running and that accounting no longer knows (purged, or its record was lost)."""
-
-
-class RunKey(NamedTuple):
-    """What makes a run the same run whenever it is read again."""
-
-    cluster: ClusterName
-    job_id: JobId
-    started: datetime
-
-
-def key_of(record: UsageRecord) -> RunKey:
-    return RunKey(record.cluster, record.job_id, record.started)
 
 
 # -- Runs --------------------------------------------------------------------------------------------------------------
@@ -66,9 +54,7 @@ def day(of: date) -> Window:
 
 def month(year: int, number: int) -> Window:
     """A Korean month; `number` from 1."""
-    first = date(year, number, 1)
-    following = date(year + number // 12, number % 12 + 1, 1)
-    return Window(_midnight(first), _midnight(following))
+    return Month(year, number).window
 
 
 def _midnight(of: date) -> datetime:
