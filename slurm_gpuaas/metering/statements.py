@@ -223,8 +223,9 @@ def _won(lines: Iterable[Line]) -> int:
 
 
 def _order(line: Line) -> tuple[str, ...]:
-    names = (line.programme, line.project, line.grant, line.model, line.service)
-    return (str(line.kind is EntryKind.CORRECTION), str(line.month), *(name or "" for name in names), str(line.fault))
+    names = (str(name or "") for name in (line.programme, line.project, line.grant, line.model))
+    places = (line.kind is EntryKind.CORRECTION, line.service is ServiceClass.BURST, line.fault)
+    return (str(int(places[0])), str(line.month), *names, *(str(int(place)) for place in places[1:]), str(line.percent))
 
 
 def _used(kind: EntryKind, key: BookKey, amounts: Amounts, tariff: Tariff) -> Line:
