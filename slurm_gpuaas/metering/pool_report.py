@@ -79,9 +79,10 @@ class PoolReport:
         Args:
             nonce: of the Content-Security-Policy's style-src, when it is served.
         """
-        return html_of("pool_report.html.j2", report=self, nonce=nonce)
+        return html_of("pool_report.html.j2", report=self, no_grant=NO_GRANT, nonce=nonce)
 
 
+NO_GRANT: Final = "배분 없음 No grant"
 HEADINGS: Final = (
     "사업 Programme",
     "공급자 Provider",
@@ -191,8 +192,8 @@ def awarded_seconds(versions: Versions, window: Window) -> int:
 def _cells(row: PoolRow) -> list[Cell]:
     hours = (row.awarded, row.guaranteed, row.burst, row.idle, row.preempted, row.faults)
     return [
-        row.programme or "-",
-        row.provider or "-",
+        row.programme or NO_GRANT,
+        row.provider or "",
         row.grants,
         row.gpus,
         *map(gpu_hours, hours),
