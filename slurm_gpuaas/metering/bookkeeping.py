@@ -121,7 +121,7 @@ class Bookkeeper:
             if self._store.put_terms(terms, self._clock.now()):
                 first = min(terms.grant.starts, before.grant.starts if before else terms.grant.starts)
                 since = Month(first.year, first.month)
-                pass
+                self._store.note_unbooked(self._store.places(terms.cluster, terms.account, since=since))
 
     def add_rate(self, rate: PoolRate) -> None:
         """
