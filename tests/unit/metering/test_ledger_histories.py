@@ -1,12 +1,11 @@
 """Whatever arrives, in whichever order, however often, and wherever it dies: booked is what was used.
 
-The machine delivers versions of runs, books, closes months, changes prices and is killed between any two statements
+A history delivers versions of runs, books, closes months, changes prices and is killed between any two statements
 to the database. What should be booked is worked out here from the runs alone, by other means than the code under test.
 """
 
 from __future__ import annotations
 
-import shutil
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,13 +14,12 @@ from datetime import date, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from sqlalchemy import event
 
 from slurm_gpuaas.domain.ledger import Entry, EntryKind, Payment, ReportedRun, Verdict, WonRequest
@@ -65,16 +63,11 @@ class Expected(NamedTuple):
     percent: Decimal
 
 
-def dies_after(most: int) -> st.SearchStrategy[int | None]:
-    """Every fourth time after so many statements at most."""
-    return st.one_of(st.none(), st.none(), st.none(), st.integers(0, most))
+class Ledger:
+    """The accounts, and all that was told to them."""
 
-
-class Ledger(RuleBasedStateMachine):
-    def __init__(self) -> None:
-        super().__init__()
-        self.folder = Path(mkdtemp(prefix="ledger-"))
-        self.books = Books.new(self.folder, kst(2026, 9, 20))
+    def __init__(self, folder: Path) -> None:
+        self.books = Books.new(folder, kst(2026, 9, 20))
         self.versions: list[ReportedRun] = []
         self.delivered: dict[RunKey, ReportedRun] = {}
         self.percent = Decimal(50)
@@ -82,14 +75,6 @@ class Ledger(RuleBasedStateMachine):
         self.issued: dict[str, Statement] = {}
         self.commands = self.hand_booked = 0
 
-    def teardown(self) -> None:
-        self.books.keeper.book()
-        self.is_booked()
-        self.books.pool.close()
-        shutil.rmtree(self.folder)
-
-    @initialize()
-    def begin(self) -> None:
         for rate in RATES:
             self.books.keeper.add_rate(rate)
         self.books.keeper.set_terms(terms("vision"))
@@ -97,13 +82,6 @@ class Ledger(RuleBasedStateMachine):
 
     # -- What is done, and where it dies
 
-    @rule(
-        record=st.sampled_from(RUNS),
-        seconds=st.integers(0, 4_000_000),
-        state=st.sampled_from(STATES),
-        late=st.booleans(),
-        dies=dies_after(20),
-    )
     def report(self, record: UsageRecord, seconds: int, state: str, late: bool, dies: int | None) -> None:
         """A run is begun, longer or shorter than was said, ended, or ended otherwise."""
         ended = None if state == "RUNNING" else record.started + timedelta(seconds=seconds)
@@ -112,11 +90,9 @@ class Ledger(RuleBasedStateMachine):
         if not late:
             self.deliver(self.versions[-1:], dies)
 
-    @precondition(lambda self: self.versions)
-    @rule(chosen=st.lists(st.integers(0, 100), min_size=1, max_size=6), dies=dies_after(30))
     def deliver_late(self, chosen: list[int], dies: int | None) -> None:
         """Versions that did not arrive yet, old ones after new ones, and again."""
-        self.deliver([self.versions[number % len(self.versions)] for number in chosen], dies)
+        self.deliver([self.versions[number % len(self.versions)] for number in chosen if self.versions], dies)
 
     def deliver(self, batch: list[ReportedRun], dies: int | None) -> None:
         if self.do(lambda keeper: keeper.take(batch), dies):
@@ -125,7 +101,6 @@ class Ledger(RuleBasedStateMachine):
                 if known is None or known.number < one.number:
                     self.delivered[key_of(one.record)] = one
 
-    @rule(everything=st.booleans(), dies=dies_after(60))
     def book(self, everything: bool, dies: int | None) -> None:
         if self.do(lambda keeper: keeper.book_everything() if everything else keeper.book(), dies):
             self.is_booked()
@@ -133,7 +108,6 @@ class Ledger(RuleBasedStateMachine):
             assert self.books.keeper.book_everything() == 0, "a second pass found something to book"
             assert len(self.books.pool.ledger.entries()) == written
 
-    @rule(dies=dies_after(80))
     def a_month_ends(self, dies: int | None) -> None:
         self.books.keeper.book()
         store, clock = self.books.pool.ledger, self.books.clock
@@ -149,12 +123,10 @@ class Ledger(RuleBasedStateMachine):
         assert done == (self.books.pool.ledger.closed_through() == due)
         assert done or not heads
 
-    @rule(percent=st.sampled_from([Decimal(0), Decimal("33.33"), Decimal(50)]), dies=dies_after(20))
     def the_discount_changes(self, percent: Decimal, dies: int | None) -> None:
         if self.do(lambda keeper: keeper.set_terms(terms(price_percent=percent)), dies):
             self.percent = percent
 
-    @rule(won=st.integers(-5_000, -1), dies=dies_after(20), again=st.booleans())
     def a_credit(self, won: int, dies: int | None, again: bool) -> None:
         self.commands += 1
         asked = WonRequest.model_validate(
@@ -178,7 +150,6 @@ class Ledger(RuleBasedStateMachine):
             both(self.books.keeper)
         self.hand_booked += won
 
-    @rule(won=st.integers(1, 50_000), dies=dies_after(20))
     def a_payment(self, won: int, dies: int | None) -> None:
         self.commands += 1
         payment = Payment.model_validate(
@@ -206,7 +177,6 @@ class Ledger(RuleBasedStateMachine):
 
     # -- What must hold
 
-    @invariant()
     def entries_are_only_added(self) -> None:
         entries = list(self.books.pool.ledger.entries())
         assert entries[: len(self.entries)] == self.entries
@@ -219,12 +189,10 @@ class Ledger(RuleBasedStateMachine):
                 assert entry.refers == str(entry.used.month)
         self.entries = entries
 
-    @invariant()
     def issued_statements_never_change(self) -> None:
         for number, statement in self.issued.items():
             assert self.books.keeper.statement(number) == statement
 
-    @invariant()
     def what_is_owed_is_what_was_booked(self) -> None:
         """Over all statements of a pair, and what stands on none yet, no Won is missing and none is there twice."""
         heads = self.books.pool.ledger.statements(organisation=SNU)
@@ -306,10 +274,53 @@ def one_place_a_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bookkeeping, "_AT_ONCE", 1)
 
 
-Ledger.TestCase.settings = settings(
-    max_examples=20,
-    stateful_step_count=20,
-    deadline=None,
-    suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
+def dies_after(most: int) -> st.SearchStrategy[int | None]:
+    """Every fourth time after so many statements at most."""
+    return st.one_of(st.none(), st.none(), st.none(), st.integers(0, most))
+
+
+REPORT = st.tuples(
+    st.just(Ledger.report),
+    st.sampled_from(RUNS),
+    st.integers(0, 4_000_000),
+    st.sampled_from(STATES),
+    st.booleans(),
+    dies_after(20),
 )
-TestLedger = pytest.mark.usefixtures("one_place_a_transaction")(Ledger.TestCase)
+BOOK = st.tuples(st.just(Ledger.book), st.booleans(), dies_after(60))
+STEPS = st.one_of(
+    REPORT,
+    REPORT,
+    REPORT,
+    st.tuples(st.just(Ledger.deliver_late), st.lists(st.integers(0, 100), min_size=1, max_size=6), dies_after(30)),
+    BOOK,
+    BOOK,
+    st.tuples(st.just(Ledger.a_month_ends), dies_after(80)),
+    st.tuples(
+        st.just(Ledger.the_discount_changes),
+        st.sampled_from([Decimal(0), Decimal("33.33"), Decimal(50)]),
+        dies_after(20),
+    ),
+    st.tuples(st.just(Ledger.a_credit), st.integers(-5_000, -1), dies_after(20), st.booleans()),
+    st.tuples(st.just(Ledger.a_payment), st.integers(1, 50_000), dies_after(20)),
+)
+
+
+@pytest.mark.usefixtures("one_place_a_transaction")
+@settings(
+    max_examples=25,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(st.lists(STEPS, min_size=6, max_size=24))
+def test_booked_is_what_was_used_whatever_happens(steps: list[tuple[Any, ...]]) -> None:
+    with TemporaryDirectory(prefix="ledger-") as folder:
+        ledger = Ledger(Path(folder))
+        for action, *told in steps:
+            action(ledger, *told)
+            ledger.entries_are_only_added()
+            ledger.issued_statements_never_change()
+            ledger.what_is_owed_is_what_was_booked()
+        ledger.books.keeper.book()
+        ledger.is_booked()
+        ledger.books.pool.close()
