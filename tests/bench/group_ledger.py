@@ -1,8 +1,8 @@
 """Booking one more day of the national pool, beside booking everything anew; no testbed, one core.
 
-A year of 1,000,000 runs of 300 projects on three clusters is in the store and booked. Then a day's 2,740 runs arrive.
-`ledger_book_day` takes and books them; the baseline compares all that was ever used with all that was ever booked,
-which is what a second pass costs. `ledger_use` is how much smaller the sums are that both read than the runs.
+A year of 1,000,000 runs of 300 projects on three clusters is in the store and booked. Then a day's 2,739 runs arrive
+(`ledger_take_day_s`) and are booked (`ledger_book_day`); the baseline compares all that was ever used with all that was
+ever booked, which is what a second pass costs.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 CLUSTERS = (("naver", "h200"), ("kakao", "b200"), ("nhn", "b200"))
 STATES = ("COMPLETED",) * 17 + ("FAILED", "PREEMPTED", "NODE_FAIL")
 ROUNDS = 5
+BOOKED_EVERY = 5
+"""Days, while the year is made."""
 
 
 class _Clock:
@@ -44,21 +46,23 @@ def run(context: BenchContext) -> list[BenchRow]:
         pool, clock = PoolStore.open(f"sqlite:///{Path(folder) / 'pool.db'}"), _Clock()
         keeper, days = Bookkeeper(pool.ledger, clock), _days()
         _grants(keeper)
-        takes: list[float] = []
-        with context.step(f"{RUNS_A_YEAR:,} runs of a year arrive, a day at a time, and are booked daily") as note:
+        with context.step(f"{RUNS_A_DAY * DAYS:,} runs of {DAYS} days arrive and are booked") as note:
             for number in range(DAYS):
                 clock.moment = BEGIN + timedelta(days=number + 1)
-                day = next(days)
-                takes.append(timed(lambda day=day: keeper.take(day)))  # type: ignore[misc]
-                keeper.book()
-                note(f"day {number + 1}")
-        month = Month(2026, 12)
+                keeper.take(next(days))
+                if number % BOOKED_EVERY == 0:
+                    keeper.book()
+                    note(f"day {number + 1}")
+        takes: list[float] = []
+
+        def book_day() -> float:
+            day = next(days)
+            takes.append(timed(lambda: keeper.take(day)))
+            return timed(keeper.book)
+
         with context.step("One more day, beside everything anew"):
-            ours, everything = side_by_side(
-                lambda: timed(lambda: (keeper.take(next(days)), keeper.book())),
-                lambda: timed(keeper.book_everything),
-                runs=ROUNDS,
-            )
+            ours, everything = side_by_side(book_day, lambda: timed(keeper.book_everything), runs=ROUNDS)
+        month = Month(2026, 1)
         with context.step("Views"):
             report = [timed(lambda: keeper.report(month, month)) for _ in range(ROUNDS)]
             standing = [
@@ -68,10 +72,10 @@ def run(context: BenchContext) -> list[BenchRow]:
         pool.close()
     return [
         BenchRow.of_times("ledger_book_day", ours=ours, baseline=everything),
-        BenchRow.of_figure("ledger_take_day_s", takes[-30:], unit="s"),
+        BenchRow.of_figure("ledger_take_day_s", takes, unit="s"),
         BenchRow.of_figure("ledger_report_month_s", report, unit="s"),
         BenchRow.of_figure("ledger_standing_s", standing, unit="s"),
-        BenchRow.of_figure("ledger_entries_a_year", [entries], unit="entries"),
+        BenchRow.of_figure("ledger_entries", [entries], unit="entries"),
     ]
 
 

@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict
-from dataclasses import fields as dataclass_fields
+from dataclasses import fields
 from datetime import date, datetime
 from decimal import Decimal
 from itertools import groupby
@@ -353,7 +352,7 @@ class LedgerStore:
 
     def put_runs(self, runs: Iterable[ReportedRun]) -> None:
         """Insert or replace them."""
-        rows = [{"number": run.number, **asdict(run.record)} for run in runs]
+        rows = [{"number": run.number, **_fields(run.record)} for run in runs]
         with self.transaction() as session:
             _upsert(session, ReportedRunRow, rows)
 
@@ -372,7 +371,7 @@ class LedgerStore:
     def add_use(self, changes: Mapping[UseKey, int]) -> None:
         """Add GPU-seconds to the sums, and note their places as unbooked."""
         with self.transaction() as session:
-            known = {key: row.gpu_seconds for key, row in self._use_rows(session, {key.place for key in changes})}
+            known = dict(self._use(session, {key.place for key in changes}))
             fresh = [{**_use_row(key), "gpu_seconds": change} for key, change in changes.items() if key not in known]
             if fresh:
                 session.exec(insert(UseRow), params=fresh)
@@ -390,16 +389,31 @@ class LedgerStore:
 
     def use(self, places: Iterable[Place]) -> Mapping[UseKey, int]:
         with self._sessions.reading() as session:
-            return {key: row.gpu_seconds for key, row in self._use_rows(session, set(places)) if row.gpu_seconds}
+            return {key: used for key, used in self._use(session, set(places)) if used}
 
-    def _use_rows(self, session: Session, places: set[Place]) -> Iterator[tuple[UseKey, UseRow]]:
+    def _use(self, session: Session, places: set[Place]) -> Iterator[tuple[UseKey, int]]:
         for (cluster, month), some in groupby(sorted(places, key=_by_month), key=_by_month):
-            for chunk in _some([place.account for place in some]):
-                rows = select(UseRow).where(
-                    UseRow.cluster == cluster, UseRow.month == month, col(UseRow.account).in_(chunk)
+            of = Month.parse(month)
+            for accounts in _some([place.account for place in some]):
+                # Columns, not objects: a day's reports touch thousands of sums.
+                rows = session.execute(
+                    select(
+                        UseRow.account, UseRow.day, UseRow.model, UseRow.service, UseRow.ending, UseRow.gpu_seconds
+                    ).where(UseRow.cluster == cluster, UseRow.month == month, col(UseRow.account).in_(accounts))  # type: ignore[call-overload]
                 )
-                for row in session.exec(rows):
-                    yield _use_key(row), row
+                for account, day, model, service, ending, used in rows:
+                    yield (
+                        UseKey(
+                            cluster=ClusterName(cluster),
+                            account=AccountName(account),
+                            month=of,
+                            day=day,
+                            model=GpuModel(model) if model else None,
+                            service=ServiceClass(service),
+                            ending=Ending(ending),
+                        ),
+                        used,
+                    )
 
     def places(
         self, cluster: ClusterName | None = None, account: AccountName | None = None, *, since: Month | None = None
@@ -614,6 +628,11 @@ def _some(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
     return (values[start : start + _AT_ONCE] for start in range(0, len(values), _AT_ONCE))
 
 
+def _fields(value: UsageRecord | StatementHead) -> dict[str, Any]:
+    """As `asdict`, which copies every value deeply."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
+
+
 def _hundredths(percent: Decimal) -> int:
     return int(percent * 100)
 
@@ -647,18 +666,6 @@ def _place(cluster: str, account: str, month: str) -> Place:
 
 def _use_row(key: UseKey) -> dict[str, Any]:
     return {**key._asdict(), "month": str(key.month), "model": key.model or ""}
-
-
-def _use_key(row: UseRow) -> UseKey:
-    return UseKey(
-        cluster=ClusterName(row.cluster),
-        account=AccountName(row.account),
-        month=Month.parse(row.month),
-        day=row.day,
-        model=GpuModel(row.model) if row.model else None,
-        service=ServiceClass(row.service),
-        ending=Ending(row.ending),
-    )
 
 
 def _run(row: ReportedRunRow) -> ReportedRun:
@@ -792,5 +799,4 @@ def _head(row: StatementRow) -> StatementHead:
 
 
 def _head_row(head: StatementHead) -> StatementRow:
-    fields = {field.name: getattr(head, field.name) for field in dataclass_fields(head)}
-    return StatementRow(**fields | {"month": str(head.month), "titles": head.titles.model_dump(mode="json")})
+    return StatementRow(**_fields(head) | {"month": str(head.month), "titles": head.titles.model_dump(mode="json")})
