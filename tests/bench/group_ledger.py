@@ -83,7 +83,7 @@ def _grants(keeper: Bookkeeper) -> None:
     for model in ("h200", "b200"):
         keeper.add_rate(
             PoolRate(
-                name=f"{model}-2026",  # type: ignore[arg-type]
+                name=f"{model}-2026",
                 model=GpuModel(model),
                 won_per_gpu_hour=3_601,
                 starts=date(2026, 1, 1),
