@@ -52,6 +52,9 @@ from slurm_gpuaas.metering.rules import gpu_seconds_in, metered_until, whole_sec
 
 LONGEST_RUN: Final = timedelta(days=3 * 366)
 """A suspended job outlives its time limit, but not for so long; what claims to is not a run."""
+MOST_STATE: Final = 40
+MOST_NODE_LIST: Final = 65_536
+"""Characters; Slurm folds host lists."""
 ENDINGS: Final[Mapping[str, Ending]] = {
     JobState.PREEMPTED: Ending.PREEMPTED,
     JobState.NODE_FAIL: Ending.FAULT,
@@ -75,6 +78,10 @@ def check(record: UsageRecord) -> None:
     until = record.ended or record.started + timedelta(seconds=record.gpu_seconds // max(record.gpus, 1))
     if not 1 <= record.gpus <= MOST_GPUS:
         fault = f"has {record.gpus} GPUs, not 1 to {MOST_GPUS:,}"
+    elif not 0 <= record.job_id < 2**32:
+        fault = "has no job id of Slurm's (32 bits)"
+    elif len(record.state) > MOST_STATE or len(record.nodes) > MOST_NODE_LIST:
+        fault = f"has {len(record.state)} characters of state and {len(record.nodes):,} of nodes"
     elif record.started.microsecond or until.microsecond:
         fault = "starts or ends within a second, and Slurm's times are whole ones"
     elif record.started < datetime.combine(FIRST_DAY, time(), KST):

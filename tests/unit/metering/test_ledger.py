@@ -90,6 +90,9 @@ def test_parts_of_a_run_add_up_to_it(start: int, seconds: int, gpus: int, runnin
     ("changes", "fault"),
     [
         ({"gpus": 0}, "has 0 GPUs"),
+        ({"job_id": 2**32}, "no job id"),
+        ({"state": "X" * 41}, "41 characters of state"),
+        ({"nodes": "n" * 65_537}, "65,537 of nodes"),
         ({"gpu_seconds": 8 * 59}, "472 GPU-seconds"),
         ({"started": kst(2026, 11, 1) + timedelta(microseconds=1)}, "within a second"),
         ({"ended": kst(2026, 10, 31)}, "ends before it starts"),
