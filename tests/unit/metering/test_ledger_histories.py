@@ -303,7 +303,7 @@ STEPS: st.SearchStrategy[tuple[Any, ...]] = st.sampled_from(OFTEN).flatmap(lambd
 
 @pytest.mark.usefixtures("one_place_a_transaction")
 @settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
