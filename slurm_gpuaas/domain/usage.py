@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 from slurm_gpuaas.domain.jobs import JobId, ServiceClass
 from slurm_gpuaas.domain.names import AccountName, ClusterName, GpuModel, PartitionName, QosName, UserName
@@ -48,6 +48,18 @@ class UsageRecord:
     gpu_seconds: int
     state: str
     nodes: str = ""
+
+
+class RunKey(NamedTuple):
+    """What makes a run the same run whenever it is read again."""
+
+    cluster: ClusterName
+    job_id: JobId
+    started: datetime
+
+
+def key_of(record: UsageRecord) -> RunKey:
+    return RunKey(record.cluster, record.job_id, record.started)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

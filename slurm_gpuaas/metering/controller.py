@@ -21,14 +21,9 @@ from typing import Final, Protocol
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import ClusterName
-from slurm_gpuaas.domain.usage import UsageRecord
-from slurm_gpuaas.metering.rules import (
-    RunKey,
-    close_vanished,
-    key_of,
-    meter,
-    metered_until,
-)
+from slurm_gpuaas.domain.usage import RunKey, UsageRecord, key_of
+from slurm_gpuaas.metering.accounting import meter
+from slurm_gpuaas.metering.rules import close_vanished, metered_until
 from slurm_gpuaas.slurm.records import AccountingJob
 
 _SECOND: Final = timedelta(seconds=1)

@@ -15,66 +15,18 @@ from dataclasses import dataclass, replace
 from datetime import date, datetime, time, timedelta
 from enum import StrEnum
 from fractions import Fraction
-from typing import Final, NamedTuple
+from typing import Final
 
-from slurm_gpuaas.domain.jobs import JobId, JobState, ServiceClass
-from slurm_gpuaas.domain.names import (
-    AccountName,
-    ClusterName,
-    GpuModel,
-    PartitionName,
-    QosName,
-    UserName,
-)
+from slurm_gpuaas.domain.jobs import JobState, ServiceClass
+from slurm_gpuaas.domain.months import Month
 from slurm_gpuaas.domain.policy import KST, Policy
 from slurm_gpuaas.domain.usage import UsageRecord, Window, service_class
-from slurm_gpuaas.slurm.records import AccountingJob, Tres
 
-GPU: Final = "gres/gpu"
 VANISHED: Final = "VANISHED"
 """State of a run that we saw running and that accounting no longer knows (purged, or its record was lost)."""
 
 
-class RunKey(NamedTuple):
-    """What makes a run the same run whenever it is read again."""
-
-    cluster: ClusterName
-    job_id: JobId
-    started: datetime
-
-
-def key_of(record: UsageRecord) -> RunKey:
-    return RunKey(record.cluster, record.job_id, record.started)
-
-
-# -- From accounting to usage ------------------------------------------------------------------------------------------
-
-
-def meter(run: AccountingJob, *, as_of: datetime) -> UsageRecord | None:
-    """The usage of one run: whole when it has ended, until `as_of` while it runs; None when it never held a GPU.
-
-    Raises:
-        InvalidInput: the run's user, account or QOS has a name that this product cannot hold.
-    """
-    gpus = run.tres_alloc.get(GPU, 0)
-    if run.started is None or gpus == 0:
-        return None
-    ended = run.ended and max(run.ended, run.started)
-    return UsageRecord(
-        cluster=ClusterName(run.cluster),
-        job_id=JobId(run.job_id),
-        user=UserName(run.user),
-        account=AccountName(run.account),
-        qos=QosName(run.qos),
-        partition=PartitionName(run.partition),
-        model=_only_model(run.tres_alloc),
-        gpus=gpus,
-        started=run.started,
-        ended=ended,
-        gpu_seconds=gpus * _whole_seconds((ended or as_of) - run.started),
-        state=run.state.split()[0] if run.state else "",  # sacct's "CANCELLED by 1000"
-        nodes=run.nodes,
-    )
+# -- Runs --------------------------------------------------------------------------------------------------------------
 
 
 def metered_until(record: UsageRecord) -> datetime:
@@ -87,13 +39,7 @@ def close_vanished(record: UsageRecord) -> UsageRecord:
     return replace(record, ended=metered_until(record), state=VANISHED)
 
 
-def _only_model(tres: Tres) -> GpuModel | None:
-    """The GPU model, when the run has GPUs of one model only."""
-    models = [name.removeprefix(f"{GPU}:") for name, count in tres.items() if name.startswith(f"{GPU}:") and count]
-    return GpuModel(models[0]) if len(models) == 1 else None
-
-
-def _whole_seconds(span: timedelta) -> int:
+def whole_seconds(span: timedelta) -> int:
     """0 for a negative span: Slurm's clock may be ahead of ours by a moment."""
     return max(span // timedelta(seconds=1), 0)
 
@@ -108,9 +54,7 @@ def day(of: date) -> Window:
 
 def month(year: int, number: int) -> Window:
     """A Korean month; `number` from 1."""
-    first = date(year, number, 1)
-    following = date(year + number // 12, number % 12 + 1, 1)
-    return Window(_midnight(first), _midnight(following))
+    return Month(year, number).window
 
 
 def _midnight(of: date) -> datetime:
@@ -120,7 +64,7 @@ def _midnight(of: date) -> datetime:
 def gpu_seconds_in(record: UsageRecord, window: Window) -> int:
     """The part of a run's GPU-seconds that falls into the window."""
     start = max(record.started, window.start)
-    return record.gpus * _whole_seconds(min(metered_until(record), window.end) - start)
+    return record.gpus * whole_seconds(min(metered_until(record), window.end) - start)
 
 
 # -- Totals ------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from sqlalchemy import make_url
 
 from slurm_gpuaas.store import Store
 from tests.unit.store.test_migrations import *  # noqa: F403
+from tests.unit.store.test_pool_ledger import *  # noqa: F403
 from tests.unit.store.test_repository import *  # noqa: F403
 
 pytestmark = pytest.mark.postgres

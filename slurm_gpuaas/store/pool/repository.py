@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from sqlalchemy import Engine
 
 from slurm_gpuaas.store.engine import POOL, open_engine, upgrade
+from slurm_gpuaas.store.pool.ledger import LedgerStore
 from slurm_gpuaas.store.pool.register import Register
 from slurm_gpuaas.store.session import Sessions
 
@@ -19,6 +20,7 @@ class PoolStore:
         self._engine = engine
         self._sessions = Sessions(engine)
         self.register = Register(self._sessions)
+        self.ledger = LedgerStore(self._sessions)
 
     @classmethod
     def open(cls, url: str) -> PoolStore:

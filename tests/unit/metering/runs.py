@@ -7,8 +7,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from slurm_gpuaas.domain.names import ClusterName
-from slurm_gpuaas.domain.usage import UsageRecord
-from slurm_gpuaas.metering.rules import RunKey, key_of
+from slurm_gpuaas.domain.usage import RunKey, UsageRecord, key_of
 from slurm_gpuaas.slurm.records import AccountingJob
 
 CLUSTER = ClusterName("haein")

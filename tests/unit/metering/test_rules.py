@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.policy import Policy
 from slurm_gpuaas.domain.usage import UsageRecord, Window
+from slurm_gpuaas.metering.accounting import meter
 from slurm_gpuaas.metering.rules import (
     Dimension,
     day,
     gpu_seconds_in,
-    meter,
     metered_until,
     month,
     pricing,

@@ -1,0 +1,437 @@
+"""Keeps the pool's accounts: takes what sites report, books what follows from it, closes months.
+
+Each step is one transaction and none relies on another having happened: what is not booked yet is noted in the same
+transaction as its cause, and the note goes with the entries. So wherever it dies, the next call finishes the work.
+Nothing here asks who may do it; two-person rules compare people.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Final
+
+from slurm_gpuaas.domain.budgets import pace_window, runs_dry
+from slurm_gpuaas.domain.clock import Clock
+from slurm_gpuaas.domain.errors import Conflict, NotFound, Refused
+from slurm_gpuaas.domain.ledger import (
+    Amounts,
+    AskedWon,
+    Entry,
+    EntryKind,
+    Payment,
+    PoolRate,
+    ReportedRun,
+    StatementHead,
+    Terms,
+    Titles,
+    UseKey,
+    Verdict,
+    WonRequest,
+)
+from slurm_gpuaas.domain.money import Won
+from slurm_gpuaas.domain.months import Month
+from slurm_gpuaas.domain.names import AccountName, ClusterName, GrantName, OrganisationName, ProgrammeName, ProviderName
+from slurm_gpuaas.domain.people import Actor
+from slurm_gpuaas.domain.told import told
+from slurm_gpuaas.domain.usage import RunKey, UsageRecord, key_of
+from slurm_gpuaas.metering.ledger import (
+    VAT_PERCENT,
+    Standing,
+    Tariff,
+    check,
+    entry_for,
+    missing,
+    recent_use,
+    site_policy,
+    standing,
+    use_of,
+    vat_of,
+)
+from slurm_gpuaas.metering.pool_report import PoolReport, pool_report
+from slurm_gpuaas.metering.reconciliation import Difference, reconcile
+from slurm_gpuaas.metering.statements import Statement, statement_of
+from slurm_gpuaas.store.pool.ledger import LedgerStore
+
+_AT_ONCE: Final = 500
+"""Places that are booked in one transaction: the store has one writer, and others wait for it."""
+
+NO_TITLES: Final = Titles()
+
+_Pair = tuple[OrganisationName, ProviderName]
+
+
+class Bookkeeper:
+    """Of one pool."""
+
+    def __init__(self, store: LedgerStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def tariff(self) -> Tariff:
+        """All terms and rates, as they are now."""
+        return Tariff(self._store.terms(), self._store.rates())
+
+    # -- What bookings follow from
+
+    def take(self, runs: Iterable[ReportedRun]) -> int:
+        """Keep runs as their sites report them, in any order and however often; how many told something new.
+
+        Raises:
+            InvalidInput: one of them cannot be; none was kept.
+        """
+        newest: dict[RunKey, ReportedRun] = {}
+        for run in runs:
+            check(run.record)
+            if newest.setdefault(key_of(run.record), run).number < run.number:
+                newest[key_of(run.record)] = run
+        with self._store.transaction():
+            known = self._store.runs(newest)
+            fresh = {key: run for key, run in newest.items() if key not in known or known[key].number < run.number}
+            self._store.put_runs(fresh.values())
+            before = [known[key].record for key in fresh if key in known]
+            self._store.add_use(_change(before, [run.record for run in fresh.values()]))
+        return len(fresh)
+
+    def set_terms(self, terms: Terms) -> None:
+        """Put a grant's terms in force: new ones, or a change of its days, GPUs, percent or budgets. What was booked
+        for it and would now be booked otherwise is corrected by the next booking.
+
+        Raises:
+            InvalidInput: they contradict the project's other grants on the cluster, or want a rate that is missing.
+            Conflict: they say of a known grant or project that it is somebody else's or somewhere else.
+        """
+        with self._store.transaction():
+            tariff = self.tariff()
+            before = tariff.by_grant.get(terms.grant.name)
+            if before is not None and before.fixed != terms.fixed:
+                raise Conflict(
+                    told("Grant {grant} is known as another one's or on other GPUs.", grant=terms.grant.name),
+                    way_out="Give what differs a grant of its own.",
+                )
+            others = [one for one in tariff.terms if one.grant.project == terms.grant.project and one != before]
+            if any(one.organisation != terms.organisation for one in others):
+                raise Conflict(
+                    told("Project {project} belongs to another organisation.", project=terms.grant.project),
+                    way_out="Use another project.",
+                )
+            site_policy([*(one for one in others if one.cluster == terms.cluster), terms], tariff)
+            if self._store.put_terms(terms, self._clock.now()):
+                first = min(terms.grant.starts, before.grant.starts if before else terms.grant.starts)
+                since = Month(first.year, first.month)
+                self._store.note_unbooked(self._store.places(terms.cluster, terms.account, since=since))
+
+    def add_rate(self, rate: PoolRate) -> None:
+        """
+        Raises:
+            Conflict: another rate has this name, or is for the same from the same day on.
+            Refused: it begins in a month that is closed.
+        """
+        with self._store.transaction():
+            known = self._store.rates()
+            if rate in known:
+                return
+            same = (rate.model, rate.share, rate.programme, rate.starts)
+            for one in known:
+                if one.name == rate.name or same == (one.model, one.share, one.programme, one.starts):
+                    raise Conflict(
+                        told("Rate {name} is there already, and a rate never changes.", name=one.name),
+                        way_out="Give a new rate a name and a first day of its own.",
+                    )
+            closed = self._store.closed_through()
+            if closed is not None and rate.starts < closed.following.first:
+                raise Refused(
+                    told("Rate {name} begins on {day}, in a month that is closed.", name=rate.name, day=rate.starts),
+                    way_out=f"Let it begin on {closed.following.first} or later; give back or add Won by adjustment.",
+                )
+            self._store.add_rate(rate)
+            since = Month(rate.starts.year, rate.starts.month)
+            self._store.note_unbooked(self._store.places(since=since))
+
+    # -- Booking
+
+    def book(self) -> int:
+        """Book what is missing; how many entries that took. Costs what has changed since, not what is there."""
+        written = 0
+        while True:
+            with self._store.transaction():
+                places = self._store.unbooked(_AT_ONCE)
+                if not places:
+                    return written
+                tariff, closed, now = self.tariff(), self._store.closed_through(), self._clock.now()
+                changes = missing(self._store.use(places), self._store.booked(places), tariff)
+                entries = [entry_for(key, amounts, tariff, closed=closed, at=now) for key, amounts in changes.items()]
+                self._store.append(entries)
+                self._store.note_booked(places)
+                written += len(entries)
+
+    def book_everything(self) -> int:
+        """Compare all that was ever used with all that was ever booked; 0 entries when nothing was missed."""
+        self._store.note_unbooked(self._store.places())
+        return self.book()
+
+    # -- By hand
+
+    def ask(self, request: WonRequest, by: Actor) -> None:
+        """Ask for a credit or an adjustment, which somebody else then approves.
+
+        Raises:
+            NotFound: the organisation has no such grant, or none of the provider's.
+            Conflict: another request came under this command.
+        """
+        with self._store.transaction():
+            known = self._store.request(request.command)
+            if known is not None:
+                if (known.request, known.asked_by) != (request, by.person):
+                    raise _taken(request.command)
+                return
+            self._check_party(request.organisation, request.provider, request.grant)
+            self._store.put_request(AskedWon(request=request, asked_by=by.person, asked_at=self._clock.now()))
+
+    def decide(self, command: str, verdict: Verdict, by: Actor) -> None:
+        """Approve or refuse what another person asked for; what is approved is booked at once.
+
+        Raises:
+            NotFound: nobody asked.
+            Refused: the person who decides is the one who asked.
+            Conflict: it was decided otherwise before.
+        """
+        with self._store.transaction():
+            asked = self._store.request(command)
+            if asked is None:
+                raise NotFound(told("Nothing was asked for as {command}.", command=command), way_out="List requests.")
+            if asked.asked_by == by.person:
+                raise Refused(
+                    told("Who asks for Won to be booked does not approve it."), way_out="Let another person decide."
+                )
+            if asked.verdict is not Verdict.OPEN:
+                if (asked.verdict, asked.decided_by) != (verdict, by.person):
+                    raise Conflict(told("It was {verdict} already.", verdict=asked.verdict), way_out="Ask anew.")
+                return
+            now, request = self._clock.now(), asked.request
+            self._store.decide_request(command, verdict, by=by.person, at=now)
+            if verdict is Verdict.APPROVED:
+                terms = self.tariff().by_grant.get(request.grant) if request.grant else None
+                self._store.append(
+                    [
+                        Entry(
+                            at=now,
+                            kind=request.kind,
+                            month=self._open_month(now),
+                            amounts=Amounts(list_won=request.won, won=request.won),
+                            organisation=request.organisation,
+                            provider=request.provider,
+                            programme=terms.programme if terms else None,
+                            grant=request.grant,
+                            refers=request.refers,
+                            reason=request.reason,
+                            asked_by=asked.asked_by,
+                            approved_by=by.person,
+                            command=command,
+                        )
+                    ]
+                )
+
+    def pay(self, payment: Payment, by: Actor) -> None:
+        """Enter money that came in.
+
+        Raises:
+            NotFound: the provider has no grant of the organisation's.
+            Conflict: something else was booked under this command.
+        """
+        with self._store.transaction():
+            now = self._clock.now()
+            entry = Entry(
+                at=now,
+                kind=EntryKind.PAYMENT,
+                month=self._open_month(now),
+                amounts=Amounts(list_won=-payment.won, won=-payment.won),
+                organisation=payment.organisation,
+                provider=payment.provider,
+                refers=payment.refers,
+                reason=payment.reason,
+                asked_by=by.person,
+                command=payment.command,
+            )
+            known = self._store.entry_of(payment.command)
+            if known is not None:
+                if _said(known) != _said(entry):
+                    raise _taken(payment.command)
+                return
+            self._check_party(payment.organisation, payment.provider, None)
+            self._store.append([entry])
+
+    def _check_party(self, organisation: OrganisationName, provider: ProviderName, grant: GrantName | None) -> None:
+        for terms in self._store.terms():
+            if (terms.organisation, terms.provider) == (organisation, provider) and grant in (None, terms.grant.name):
+                return
+        raise NotFound(
+            told(
+                "{organisation} has no grant {grant} with {provider}.",
+                organisation=organisation,
+                grant=grant or "",
+                provider=provider,
+            ),
+            way_out="List its grants.",
+        )
+
+    def _open_month(self, now: datetime) -> Month:
+        """On whose statement stands what is booked by hand: the next that is issued."""
+        closed = self._store.closed_through()
+        return closed.following if closed else Month.of(now)
+
+    # -- Statements
+
+    def close(self, month: Month, titles: Titles = NO_TITLES) -> Sequence[StatementHead]:
+        """Book what is missing and issue the month's statements; it gets no entry after that.
+
+        Args:
+            titles: as the statements shall name things for ever; what has none is called by its name.
+
+        Raises:
+            Refused: the month is not over.
+            Conflict: it is closed already, or an earlier one is not.
+        """
+        with self._store.transaction():
+            now = self._clock.now()
+            if now < month.window.end:
+                raise Refused(
+                    told("{month} is not over in Korea.", month=str(month)),
+                    way_out="Close it on the first of the next.",
+                )
+            self.book()
+            closed = self._store.closed_through()
+            due = closed.following if closed else (self._store.first_month() or month)
+            if month != due:
+                raise Conflict(
+                    told("{due} is the month to close next, not {month}.", due=str(due), month=str(month)),
+                    way_out="Close months in order; a closed one stays closed.",
+                )
+            heads = self._heads(month, now, titles)
+            self._store.close_month(month, heads, now)
+        return heads
+
+    def _heads(self, month: Month, now: datetime, titles: Titles) -> list[StatementHead]:
+        owed = self._store.owed()
+        entries: dict[_Pair, list[Entry]] = defaultdict(list)
+        for entry in self._store.entries(month=month):
+            if entry.organisation and entry.provider:
+                entries[entry.organisation, entry.provider].append(entry)
+        numbers: dict[ProviderName, int] = defaultdict(int)
+        heads = []
+        for organisation, provider in sorted({*entries, *(pair for pair, won in owed.items() if won)}):
+            mine = entries[organisation, provider]
+            paid = -sum(entry.amounts.won for entry in mine if entry.kind is EntryKind.PAYMENT)
+            supply = sum(entry.amounts.won for entry in mine if entry.kind is not EntryKind.PAYMENT)
+            numbers[provider] += 1
+            heads.append(
+                StatementHead(
+                    number=f"{month}-{provider}-{numbers[provider]:04}",
+                    month=month,
+                    organisation=organisation,
+                    provider=provider,
+                    issued_at=now,
+                    vat_percent=VAT_PERCENT,
+                    carried=owed.get((organisation, provider), Won(0)),
+                    supply=Won(supply),
+                    vat=vat_of(supply),
+                    paid=Won(paid),
+                    titles=_named(titles, organisation, provider, mine),
+                )
+            )
+        return heads
+
+    def statement(self, number: str) -> Statement:
+        """
+        Raises:
+            NotFound: no statement has this number.
+            Conflict: its lines do not add up to what was issued; the store was changed by other means.
+        """
+        head = self._store.statement(number)
+        entries = self._store.entries(month=head.month, organisation=head.organisation, provider=head.provider)
+        return statement_of(head, entries, self.tariff())
+
+    # -- Views
+
+    def standing(self, cluster: ClusterName, account: AccountName) -> tuple[Standing, datetime | None] | None:
+        """The budget of a project as far as its runs were reported, and when it runs dry at today's pace; None without
+        a budget in force."""
+        now, tariff = self._clock.now(), self.tariff()
+        use: Mapping[UseKey, int] = self._store.use(self._store.places(cluster, account))
+        found = standing(tariff, cluster, account, use, now)
+        if found is None:
+            return None
+        window = pace_window(found.budget, now)
+        seconds, won = recent_use(tariff, self._store.runs_of(cluster, account, window), window)
+        return found, runs_dry(found.budget, seconds, won, now)
+
+    def report(
+        self, first: Month, last: Month, busy: Mapping[tuple[ProgrammeName, ProviderName], int] | None = None
+    ) -> PoolReport:
+        """For the government: what was awarded and used in the months from `first` to `last`.
+
+        Args:
+            busy: GPU-seconds in which GPUs computed, by programme and provider, as far as it is known.
+        """
+        months = [first]
+        while months[-1] < last:
+            months.append(months[-1].following)
+        return pool_report(
+            months,
+            versions=self._store.terms_versions(),
+            entries=self._store.entries(used_in=months),
+            by_hand=[entry for month in months for entry in self._store.entries(month=month) if entry.used is None],
+            now=self._clock.now(),
+            busy=busy or {},
+        )
+
+    def reconcile(
+        self, cluster: ClusterName, runs: Iterable[UsageRecord], months: Sequence[Month]
+    ) -> Sequence[Difference]:
+        """Where the ledger, the runs that sites reported and Slurm's accounting differ, to the GPU-second; empty: they
+        are equal.
+
+        Args:
+            runs: of Slurm's accounting, all that overlap the months.
+        """
+        wanted = frozenset(months)
+        with self._store.transaction():  # nothing is taken or booked between the two readings
+            places = [place for place in self._store.places(cluster) if place.month in wanted]
+            use, booked = self._store.use(places), self._store.booked(places)
+        return reconcile(cluster, runs, use, booked, wanted)
+
+
+def _change(before: Iterable[UsageRecord], after: Iterable[UsageRecord]) -> dict[UseKey, int]:
+    change: dict[UseKey, int] = defaultdict(int)
+    for sign, records in ((-1, before), (1, after)):
+        for record in records:
+            for key, used in use_of(record).items():
+                change[key] += sign * used
+    return {key: used for key, used in change.items() if used}
+
+
+def _said(entry: Entry) -> Entry:
+    """What its caller said; when and on which statement it was booked is ours."""
+    return replace(entry, seq=0, at=datetime.min, month=Month(2000, 1))
+
+
+def _taken(command: str) -> Conflict:
+    return Conflict(
+        told("Something else was asked for as {command}.", command=command),
+        way_out="Give each command an id of its own.",
+    )
+
+
+def _named(titles: Titles, organisation: OrganisationName, provider: ProviderName, entries: Iterable[Entry]) -> Titles:
+    """Of what stands on a statement: nobody else's are kept with it."""
+    entries = list(entries)
+    programmes = {entry.programme for entry in entries if entry.programme}
+    projects: set[str] = {entry.used.account for entry in entries if entry.used}
+    return Titles(
+        organisations={name: title for name, title in titles.organisations.items() if name == organisation},
+        providers={name: title for name, title in titles.providers.items() if name == provider},
+        programmes={name: title for name, title in titles.programmes.items() if name in programmes},
+        projects={name: title for name, title in titles.projects.items() if name in projects},
+    )

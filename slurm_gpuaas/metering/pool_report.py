@@ -1,0 +1,206 @@
+"""What the government asks of each programme and provider: awarded, used, idle, lost, and what it cost. Pure."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from slurm_gpuaas.domain.jobs import ServiceClass
+from slurm_gpuaas.domain.ledger import Entry, Terms
+from slurm_gpuaas.domain.money import Won
+from slurm_gpuaas.domain.months import Month
+from slurm_gpuaas.domain.names import GrantName, ProgrammeName, ProviderName
+from slurm_gpuaas.domain.usage import Window
+from slurm_gpuaas.metering.papers import Cell, csv_of, gpu_hours, html_of
+from slurm_gpuaas.metering.rules import whole_seconds
+
+Side = tuple[ProgrammeName | None, ProviderName | None]
+Versions = Sequence[tuple[datetime, Terms]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolRow:
+    """GPU-seconds and Won without VAT.
+
+    Attributes:
+        programme, provider: both None for use of accounts that no grant is known for.
+        gpus: of grants in force at the end.
+        awarded: GPUs of grants times their time in force, as far as it has passed.
+        guaranteed, burst: allocated, with what was lost.
+        preempted, faults: parts of the two whose run ended so; `faults` is not charged.
+        busy: in which GPUs computed; None where it is not known.
+        list_won: what was charged, before discounts.
+        by_hand: credits and adjustments on statements of these months.
+    """
+
+    programme: ProgrammeName | None
+    provider: ProviderName | None
+    grants: int
+    gpus: int
+    awarded: int
+    guaranteed: int
+    burst: int
+    preempted: int
+    faults: int
+    busy: int | None
+    list_won: Won
+    guaranteed_won: Won
+    burst_won: Won
+    by_hand: Won
+
+    @property
+    def idle(self) -> int:
+        """Awarded, and not used by those it was awarded to. Others may have borrowed it: that is burst."""
+        return max(self.awarded - self.guaranteed, 0)
+
+    @property
+    def won(self) -> Won:
+        return Won(self.guaranteed_won + self.burst_won + self.by_hand)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolReport:
+    """Of whole months; `as_of` is how far the last one has come."""
+
+    first: Month
+    last: Month
+    as_of: datetime
+    rows: tuple[PoolRow, ...]
+
+    def csv(self) -> bytes:
+        return csv_of(HEADINGS, [_cells(row) for row in self.rows])
+
+    def html(self, *, nonce: str = "") -> str:
+        """A page of its own.
+
+        Args:
+            nonce: of the Content-Security-Policy's style-src, when it is served.
+        """
+        return html_of("pool_report.html.j2", report=self, no_grant=NO_GRANT, nonce=nonce)
+
+
+NO_GRANT: Final = "배분 없음 No grant"
+HEADINGS: Final = (
+    "사업 Programme",
+    "공급자 Provider",
+    "배분 건수 Grants",
+    "배분 GPU 수 GPUs",
+    "배분 GPU시간 Awarded GPU-h",
+    "보장 이용 Guaranteed GPU-h",
+    "유휴 차용 Burst GPU-h",
+    "미이용 Idle GPU-h",
+    "선점 손실 Preempted GPU-h",
+    "장애 손실(무상) Faults, free GPU-h",
+    "GPU 가동 Busy GPU-h",
+    "정가 List Won",
+    "보장 Guaranteed Won",
+    "차용 Burst Won",
+    "감액·조정 By hand Won",
+    "공급가액 Supply Won",
+)
+
+
+def pool_report(
+    months: Sequence[Month],
+    *,
+    versions: Mapping[GrantName, Versions],
+    entries: Iterable[Entry],
+    by_hand: Iterable[Entry],
+    now: datetime,
+    busy: Mapping[tuple[ProgrammeName, ProviderName], int],
+) -> PoolReport:
+    """
+    Args:
+        months: in order, without gaps.
+        versions: of all grants, oldest first.
+        entries: charges and corrections of use in these months, on whatever statement.
+        by_hand: what else stands on statements of these months; payments are passed over.
+    """
+    window = Window(months[0].window.start, min(months[-1].window.end, now))
+    awarded: dict[Side, int] = defaultdict(int)
+    grants: dict[Side, int] = defaultdict(int)
+    gpus: dict[Side, int] = defaultdict(int)
+    for of_grant in versions.values():
+        terms = of_grant[-1][1]
+        if terms.grant.starts_at < window.end <= terms.grant.ends_at:
+            gpus[terms.programme, terms.provider] += terms.grant.gpus
+        if given := awarded_seconds(of_grant, window):
+            awarded[terms.programme, terms.provider] += given
+            grants[terms.programme, terms.provider] += 1
+    used: dict[Side, list[Entry]] = defaultdict(list)
+    hands: dict[Side, int] = defaultdict(int)
+    for entry in entries:
+        used[entry.programme, entry.provider].append(entry)
+    for entry in by_hand:
+        if entry.approved_by is not None:
+            hands[entry.programme, entry.provider] += entry.amounts.won
+    sides = sorted({*awarded, *used, *hands}, key=lambda side: tuple(name or "" for name in side))
+    rows = []
+    for side in sides:
+        programme, provider = side
+        sums = _Sums(used[side])
+        rows.append(
+            PoolRow(
+                programme=programme,
+                provider=provider,
+                grants=grants[side],
+                gpus=gpus[side],
+                awarded=awarded[side],
+                guaranteed=sums.seconds[ServiceClass.GUARANTEED],
+                burst=sums.seconds[ServiceClass.BURST],
+                preempted=sums.preempted,
+                faults=sums.faults,
+                busy=busy.get((programme, provider)) if programme and provider else None,
+                list_won=Won(sums.list_won),
+                guaranteed_won=Won(sums.won[ServiceClass.GUARANTEED]),
+                burst_won=Won(sums.won[ServiceClass.BURST]),
+                by_hand=Won(hands[side]),
+            )
+        )
+    return PoolReport(first=months[0], last=months[-1], as_of=window.end, rows=tuple(rows))
+
+
+class _Sums:
+    def __init__(self, entries: Iterable[Entry]) -> None:
+        self.seconds: dict[ServiceClass, int] = defaultdict(int)
+        self.won: dict[ServiceClass, int] = defaultdict(int)
+        self.preempted = self.faults = self.list_won = 0
+        for entry in entries:
+            if entry.used is not None:
+                self.seconds[entry.used.service] += entry.amounts.gpu_seconds
+                self.won[entry.used.service] += entry.amounts.won
+                self.preempted += entry.amounts.preempted
+                self.faults += entry.amounts.gpu_seconds if entry.used.fault else 0
+                self.list_won += entry.amounts.list_won
+
+
+def awarded_seconds(versions: Versions, window: Window) -> int:
+    """GPU-seconds that a grant gave within the window, each version of its terms until the next one came; the first
+    counts from the grant's first day, however late it was entered."""
+    total = 0
+    for place, (at, terms) in enumerate(versions):
+        since = max(window.start, at) if place else window.start
+        until = min(window.end, versions[place + 1][0]) if place + 1 < len(versions) else window.end
+        grant = terms.grant
+        total += grant.gpus * whole_seconds(min(until, grant.ends_at) - max(since, grant.starts_at))
+    return total
+
+
+def _cells(row: PoolRow) -> list[Cell]:
+    hours = (row.awarded, row.guaranteed, row.burst, row.idle, row.preempted, row.faults)
+    return [
+        row.programme or NO_GRANT,
+        row.provider or "",
+        row.grants,
+        row.gpus,
+        *map(gpu_hours, hours),
+        "" if row.busy is None else gpu_hours(row.busy),
+        row.list_won,
+        row.guaranteed_won,
+        row.burst_won,
+        row.by_hand,
+        row.won,
+    ]
