@@ -41,7 +41,8 @@ TENANTS: Final = tuple(
         "nakdong-univ", "odae-health", "taebaek-fm", "mudeung-univ", "gaya-vision", "chiak-climate", "songni-speech",
     )
 )  # fmt: skip
-NAMES: Final = ("pretrain", "sft", "rlhf", "eval", "ablation", "tokenize", "diffusion", "protein", "asr", "notebook")
+NAMES: Final = ("pretrain", "sft", "rlhf", "diffusion", "protein")
+SMALL_NAMES: Final = ("eval", "ablation", "asr", "notebook", "finetune")
 SIZES: Final = ((1, 8), (2, 8), (4, 9), (8, 20), (16, 14), (32, 12), (64, 10), (128, 8), (256, 5), (512, 2))
 """GPUs of a job and how often."""
 FAULTS: Final = (
@@ -186,7 +187,7 @@ class DemoFleet:
         number = int(self._draw.beta(1.0, 2.2) * len(TENANTS))
         node = cells[0] // site.cluster.gpus_per_node
         shares = [share for unit in site.cluster.units for share in unit.shares]
-        kind = NAMES[self._next_job % len(NAMES)]
+        kind = (NAMES if size >= 64 else SMALL_NAMES)[self._next_job % 5]
         job = SiteJob(
             id=self._next_job,
             name=f"{kind}-{size}g",
@@ -395,15 +396,16 @@ async def feed(fleet: DemoFleet, live: LiveMap, clock: Clock, every: float) -> N
 @click.option("--port", default=8034, show_default=True)
 @click.option("--hours", default=3.0, show_default=True, help="Hours of past to simulate first.")
 @click.option("--every", default=5.0, show_default=True, help="Seconds between pictures.")
-def main(name: str, port: int, hours: float, every: float) -> None:
+@click.option("--seed", default=1, show_default=True, help="Another one makes another fleet.")
+def main(name: str, port: int, hours: float, every: float, seed: int) -> None:
     """Show a simulated fleet at http://127.0.0.1:PORT/map."""
-    asyncio.run(_serve(name, port, hours, every))
+    asyncio.run(_serve(name, port, hours, every, seed))
 
 
-async def _serve(name: str, port: int, hours: float, every: float) -> None:
+async def _serve(name: str, port: int, hours: float, every: float, seed: int) -> None:
     with tempfile.TemporaryDirectory(prefix="gpuaas-map-") as folder:
         clock, now = ShiftedClock(), datetime.now(UTC)
-        fleet = DemoFleet(profile(name).clusters, now - timedelta(hours=hours))
+        fleet = DemoFleet(profile(name).clusters, now - timedelta(hours=hours), seed=seed)
         live = LiveMap(clock, history=MapHistory(Path(folder)))
         prepared(fleet, live, clock, now, hours=hours)
         click.echo(f"http://127.0.0.1:{port}/map")

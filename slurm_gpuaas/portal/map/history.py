@@ -26,7 +26,7 @@ STEP: Final = timedelta(minutes=1)
 GAP: Final = 5 * STEP
 FILE_SPAN: Final = timedelta(hours=1)
 _RECORD: Final = struct.Struct("<II")
-_NAME: Final = "%Y%m%dT%H%M%S.%f.gmap"
+_NAME: Final = "%Y%m%dT%H%M%S.%f"
 MAX_RECORD: Final = 64 * 2**20
 
 log = structlog.get_logger(__name__)
@@ -56,7 +56,8 @@ class MapHistory:
     def add(self, picture: Picture) -> bool:
         """Write a picture down, unless the last one is younger than `STEP`. True when it was written."""
         last = self._last
-        if last is not None and timedelta(0) <= picture.moment - last.moment < STEP:
+        same = last is not None and last.layout == picture.layout
+        if last is not None and same and timedelta(0) <= picture.moment - last.moment < STEP:
             return False
         if last is None or self._ends(last, picture):
             self._begin(picture)
@@ -80,7 +81,8 @@ class MapHistory:
     def _begin(self, picture: Picture) -> None:
         self.close()
         self._began = picture.moment
-        path = self._folder / picture.moment.astimezone(UTC).strftime(_NAME)
+        moment = picture.moment.astimezone(UTC).strftime(_NAME)
+        path = self._folder / f"{moment}-{picture.layout:08x}.gmap"
         self._file = path.open("wb", buffering=0)
         for old in self._files():
             if picture.moment - _moment_of(old) > self._keep + FILE_SPAN:
@@ -143,7 +145,7 @@ class MapHistory:
 
 
 def _moment_of(path: Path) -> datetime:
-    return datetime.strptime(path.name, _NAME).replace(tzinfo=UTC)
+    return datetime.strptime(path.name.partition("-")[0], _NAME).replace(tzinfo=UTC)
 
 
 def _heads(path: Path) -> Iterator[Head]:

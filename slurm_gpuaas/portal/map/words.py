@@ -57,7 +57,7 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "question.fragmentation": ("빈 서버가 얼마나 모여 있는가", "How large are the free pieces?"),
     "question.age": ("마지막으로 쓰인 지 얼마나 되었는가", "How long since it last worked?"),
     "legend.job": ("작업마다 다른 색", "A colour a job"),
-    "legend.segment": ("{n}대 이상 연속", "≥ {n} nodes"),
+    "legend.segment": ("{n}대 이상", "{n} or more nodes"),
     "legend.stranded": ("일부만 빈 서버", "Free GPU on a part-used node"),
     # States.
     "state.unknown": ("알 수 없음", "Unknown"),
@@ -98,7 +98,6 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     # Beside the map.
     "rail.label": ("요약과 카드", "Sums and cards"),
     "rail.largest": ("지금 시작할 수 있는 가장 큰 작업", "Largest job that could start now"),
-    "rail.largest_note": ("한 작업은 한 클러스터의 한 몫 안에서 실행됩니다.", "A job runs in one share of one cluster."),
     "rail.cluster": ("클러스터", "One cluster"),
     "rail.unit": ("리프 하나", "One unit"),
     "rail.node": ("서버 하나", "One node"),
@@ -109,7 +108,7 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "rail.nobody": ("기다리는 작업이 없습니다.", "No job waits."),
     "rail.reason": ("사유", "Reason"),
     "rail.jobs": ("작업", "Jobs"),
-    "rail.gpus": ("GPU", "GPUs"),
+    "rail.gpus": ("GPU(장)", "GPUs"),
     "rail.median": ("대기 중앙값", "Median wait"),
     "rail.releases": ("앞으로 24시간 반납 예정", "Releases in the next 24 h"),
     "rail.releases_note": ("시간 제한이 끝나는 작업의 GPU 수", "GPUs of jobs whose time limit ends"),

@@ -54,6 +54,7 @@ const SEVERITY_COLOUR = [Colour.QUIET, Colour.NOTICE, Colour.DECISION, Colour.FA
 
 /** Colour of a cell that the layer does not ask about: free, out of service, taken, or a faint grey. */
 function beside(state) {
+  if (state === State.FREE) return Colour.EMPTY;
   return state === State.BUSY || state === State.DRAINING ? Colour.QUIET : STATE_COLOUR[state];
 }
 
@@ -74,7 +75,7 @@ const COLOURS = {
   use: ({ state, use }) => (cell) =>
     isHeld(state[cell]) && use[cell] !== UNKNOWN_BYTE ? rampColour(Colour.USE, use[cell], 0, 100) : beside(state[cell]),
   health: ({ state, health }) => (cell) =>
-    health[cell] & 3 ? SEVERITY_COLOUR[health[cell] & 3] : state[cell] === State.FREE ? Colour.QUIET : beside(state[cell]),
+    health[cell] & 3 ? SEVERITY_COLOUR[health[cell] & 3] : beside(state[cell]),
   heat: ({ state, heat }) => (cell) =>
     heat[cell] === UNKNOWN_BYTE ? beside(state[cell]) : rampColour(Colour.HEAT, heat[cell], HEAT_FROM, HEAT_TO),
   power: ({ state, power }) => (cell) =>
@@ -123,7 +124,7 @@ export function patternOf(picture, cell) {
  */
 export function style(layer, picture, fleet, shown, styles) {
   const colour = COLOURS[layer](picture, fleet);
-  const hollow = layer === 'fragmentation' || layer === 'age' || layer === 'heat' || layer === 'power' || layer === 'health';
+  const hollow = layer === 'fragmentation' || layer === 'age' || layer === 'heat' || layer === 'power';
   const ringed = layer !== 'age' && layer !== 'job';
   for (let cell = 0; cell < picture.count; cell += 1) {
     let pattern = patternOf(picture, cell);
@@ -165,9 +166,10 @@ export function legend(layer, picture, t) {
   }
   if (layer === 'tenant') {
     const colours = tenantColours(picture);
-    return tenantSizes(picture).slice(0, 12).map(([name, gpus]) => ({ text: name, style: of(colours.get(name)), count: gpus, find: `tenant:${name}` }));
+    return tenantSizes(picture).slice(0, 12).map(([name, gpus]) => ({ text: name, style: of(colours.get(name)), count: gpus, find: `tenant:${name}` }))
+      .concat({ word: 'state.free', style: of(Colour.EMPTY, Pattern.HOLLOW), find: 'state:free' });
   }
-  if (layer === 'job') return [{ text: t('legend.job'), style: of(Colour.MANY + 1) }, { word: 'state.free', style: of(Colour.FREE, Pattern.HOLLOW) }];
+  if (layer === 'job') return [{ text: t('legend.job'), style: of(Colour.MANY + 1) }, { word: 'state.free', style: of(Colour.EMPTY, Pattern.HOLLOW) }];
   if (layer === 'use') return ramp(Colour.USE, 0, 100, ' %');
   if (layer === 'heat') return ramp(Colour.HEAT, HEAT_FROM, HEAT_TO, ' °C');
   if (layer === 'power') return ramp(Colour.HEAT, 0, WATTS_TO, ' W');

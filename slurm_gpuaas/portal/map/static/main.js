@@ -161,7 +161,7 @@ class MapPage {
     const width = Math.floor(box.width * this.ratio);
     const height = free ? 0 : Math.floor(box.height * this.ratio);
     if (width < 10 || (!free && height < 10)) return;
-    this.geometry = fit(this.fleet, width, height, this.ratio, this.fleet.count > 4000 ? 5 : 11);
+    this.geometry = fit(this.fleet, width, height, this.ratio, this.fleet.count > 4000 ? 5 : 11, this.ratio * (this.wall ? 1.4 : 1));
     for (const canvas of [part('cells'), part('overlay')]) {
       canvas.style.width = `${this.geometry.width / this.ratio}px`;
       canvas.style.height = `${this.geometry.height / this.ratio}px`;

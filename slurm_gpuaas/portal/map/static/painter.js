@@ -93,17 +93,23 @@ export class OverlayPainter {
     this.canvas.width = Math.max(1, geometry.width);
     this.canvas.height = Math.max(1, geometry.height);
     const names = palette.names;
-    const font = (size, weight = 400) => `${weight} ${Math.round(size * ratio)}px system-ui, "Noto Sans KR", "NanumSquare", "Malgun Gothic", sans-serif`;
+    const { letter } = geometry;
+    const font = (size, weight = 400) => `${weight} ${Math.round(size * letter)}px system-ui, "Noto Sans KR", "NanumSquare", "Malgun Gothic", sans-serif`;
     c.textBaseline = 'alphabetic';
     geometry.clusters.forEach((at, number) => {
       const cluster = fleet.clusters[number];
+      if (at.column) {
+        const unit = geometry.units[fleet.units.findIndex((one) => one.cluster === number)];
+        c.fillStyle = names.soft;
+        c.fillRect(Math.round(at.x - 4 * ratio), at.y + 4 * ratio, Math.max(1, Math.round(ratio)), unit.y + unit.h - at.y - 4 * ratio);
+      }
       c.font = font(12.5, 700);
       c.fillStyle = names.ink;
-      c.fillText(cluster.name, at.x, at.y + 15 * ratio);
-      const after = at.x + c.measureText(cluster.name).width + 8 * ratio;
+      c.fillText(cluster.name, at.x, at.y + 15 * letter);
+      const after = at.x + c.measureText(cluster.name).width + 8 * letter;
       c.font = font(11.5);
       c.fillStyle = names.soft;
-      c.fillText(scene.heading(number), after, at.y + 15 * ratio);
+      c.fillText(scene.heading(number), after, at.y + 15 * letter);
     });
     c.font = font(10);
     geometry.units.forEach((box, number) => {
@@ -112,8 +118,8 @@ export class OverlayPainter {
       c.fillText(unit.name, box.x, box.label);
       // The line above a unit is its links up to the spine: as long as they are up.
       const links = scene.sites[fleet.clusters[unit.cluster].name]?.links?.[unit.name];
-      const from = box.x + c.measureText(unit.name).width + 5 * ratio;
-      const y = Math.round(box.label - 3 * ratio) + 0.5;
+      const from = box.x + c.measureText(unit.name).width + 5 * letter;
+      const y = Math.round(box.label - 3 * letter) + 0.5;
       const length = box.x + box.w - from;
       if (length > 4) {
         const up = links && links[1] ? links[0] / links[1] : 1;
@@ -130,6 +136,14 @@ export class OverlayPainter {
         }
       }
     });
+    if (geometry.nodeLabel) {
+      c.font = font(8.5);
+      c.fillStyle = names.soft;
+      for (let node = 0; node < fleet.nodes; node += 1) {
+        const cell = fleet.cellOfNode[node];
+        c.fillText(fleet.nodeName[node], geometry.x[cell], geometry.y[cell] - 2 * ratio, geometry.nodeWidth - 4 * ratio);
+      }
+    }
     this.job(scene);
     for (const cell of scene.outlined) this.around(scene, [cell], names.ink, 1.5);
     if (scene.hovered >= 0) this.around(scene, cellsOfNode(fleet, fleet.nodeOfCell[scene.hovered]), names.soft, 1);

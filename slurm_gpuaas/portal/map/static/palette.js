@@ -10,19 +10,19 @@ const LIGHT = {
   ground: '#ffffff', ink: '#1c2733', soft: '#586573', line: '#d4dae1',
   unknown: '#eef0f3', free: '#e3f4ec', freeEdge: '#3f9a78', busy: '#5f7fb0', taken: '#a9b2bd', reserved: '#b9a7d8',
   out: '#d3d8de', mark: '#4d5966', fault: '#cc2b2b', decision: '#e39a08', quiet: '#dfe4ea', notice: '#8aa0bb',
-  accent: '#1d5fd1', stranded: '#a763b5', xid: '#cc2b2b',
+  accent: '#1d5fd1', stranded: '#a763b5', edge: '#c3ccd6', xid: '#cc2b2b',
   ramp: { use: [255, 0.93, 0.42, 0.1], heat: [310, 0.93, 0.42, 0.14], idle: [75, 0.9, 0.58, 0.15], age: [170, 0.92, 0.48, 0.08] },
 };
 const DARK = {
   ground: '#10161d', ink: '#e8edf2', soft: '#a3afbb', line: '#2d3844',
   unknown: '#1b232c', free: '#143528', freeEdge: '#4fbf94', busy: '#5f83bb', taken: '#515b67', reserved: '#7c67a8',
   out: '#39434e', mark: '#aab5c0', fault: '#ff5a52', decision: '#f5b32f', quiet: '#232d38', notice: '#4d637f',
-  accent: '#7fb0ff', stranded: '#c07fd0', xid: '#ff5a52',
+  accent: '#7fb0ff', stranded: '#c07fd0', edge: '#3a4754', xid: '#ff5a52',
   ramp: { use: [255, 0.32, 0.82, 0.11], heat: [310, 0.32, 0.8, 0.14], idle: [80, 0.42, 0.86, 0.15], age: [170, 0.34, 0.8, 0.09] },
 };
 
 /** Hues for tenants and jobs, away from red and amber. */
-const HUES = [255, 165, 300, 210, 130, 335, 232, 185, 278, 148, 318, 200];
+const HUES = [255, 160, 310, 215, 125, 340, 285, 185];
 
 /** OKLCH to [r, g, b] in 0..255 (Björn Ottosson's matrices). */
 function oklch(l, c, h) {
@@ -50,6 +50,8 @@ export const css = ([r, g, b]) => `rgb(${r} ${g} ${b})`;
 /** Numbers of colours in a palette. */
 export const Colour = Object.freeze({
   UNKNOWN: 0, FREE: 1, BUSY: 2, TAKEN: 3, RESERVED: 4, OUT: 5, QUIET: 6, NOTICE: 7, DECISION: 8, FAULT: 9, STRANDED: 10,
+  /** Free, in layers that ask about what is held. */
+  EMPTY: 11,
   USE: 16, HEAT: 32, IDLE: 48, AGE: 64, MANY: 80,
 });
 export const STEPS = 12;
@@ -63,7 +65,7 @@ export class Palette {
     this.names = names;
     /** @type {number[][]} */
     this.rgb = new Array(128).fill([0, 0, 0]);
-    const fixed = ['unknown', 'free', 'busy', 'taken', 'reserved', 'out', 'quiet', 'notice', 'decision', 'fault', 'stranded'];
+    const fixed = ['unknown', 'free', 'busy', 'taken', 'reserved', 'out', 'quiet', 'notice', 'decision', 'fault', 'stranded', 'ground'];
     fixed.forEach((name, n) => { this.rgb[n] = hex(names[name]); });
     for (const [start, name] of [[Colour.USE, 'use'], [Colour.HEAT, 'heat'], [Colour.IDLE, 'idle'], [Colour.AGE, 'age']]) {
       const [hue, from, to, chroma] = names.ramp[name];
@@ -74,7 +76,7 @@ export class Palette {
     }
     for (let n = 0; n < MANY; n += 1) {
       const light = (dark ? [0.62, 0.75, 0.5] : [0.6, 0.74, 0.47])[Math.floor(n / HUES.length)];
-      this.rgb[Colour.MANY + n] = oklch(light, 0.105, HUES[n % HUES.length]);
+      this.rgb[Colour.MANY + n] = oklch(light, 0.115, HUES[n % HUES.length]);
     }
     this.ground = hex(names.ground);
     this.groundPixel = pixel(this.ground);
@@ -114,7 +116,7 @@ export class Palette {
     const edge = (n) => (x, y) => x < n || y < n || x >= side - n || y >= side - n;
     const mark = hex(names.mark);
     const every = Math.max(3, Math.round(side / 3));
-    if (pattern === Pattern.HOLLOW) put(mixed(base, hex(names.freeEdge), 0.55), edge(Math.max(1, Math.round(side / 16))));
+    if (pattern === Pattern.HOLLOW) put(style >> 5 === Colour.FREE ? mixed(base, hex(names.freeEdge), 0.6) : hex(names.edge), edge(Math.max(1, Math.round(side / 16))));
     if (pattern === Pattern.HATCH) put(mark, (x, y) => (x + y) % every < Math.max(1, Math.round(every / 3)));
     if (pattern === Pattern.DOTS) put(mark, (x, y) => x % every === every >> 1 && y % every === every >> 1);
     if (pattern === Pattern.CROSS || pattern === Pattern.FAULT) {

@@ -16,7 +16,7 @@ export function figures(table, count) {
     one('figure.gpus', number(count), t('figure.nodes', { n: number(count / (rail.rooms[0]?.per_node ?? 8)) })),
     one('figure.held', percent(held, count), t('gpus', { n: number(held) })),
     one('figure.free', number(states[State.FREE]), percent(states[State.FREE], count)),
-    one('figure.idle', number(rail.idle), rail.won === undefined ? '' : t('won_hour', { won: won(rail.won) }), rail.idle ? 'decide' : ''),
+    one('figure.idle', number(rail.idle), !rail.won ? '' : t('won_hour', { won: won(rail.won) }), rail.idle ? 'decide' : ''),
     one('figure.out', number(out), percent(out, count), out ? 'out' : ''),
     one('figure.waiting', number(rail.waiting.reduce((sum, row) => sum + row[1], 0)),
       t('gpus', { n: number(rail.waiting.reduce((sum, row) => sum + row[2], 0)) })),
@@ -51,7 +51,7 @@ function largest(rail) {
   const place = (room) => `${room.cluster} · ${told('share', room.share)} · ${room.model.toUpperCase()}`;
   const [all, unit, node] = [best(rail.rooms, 'nodes'), best(rail.rooms, 'unit_nodes'), best(rail.rooms, 'gpus')];
   if (!all) return null;
-  return section('rail.largest', t('rail.largest_note'), el('ul', { class: 'gm-room' },
+  return section('rail.largest', '', el('ul', { class: 'gm-room' },
     line('rail.cluster', all, all.nodes * all.per_node, all.nodes, place(all)),
     line('rail.unit', unit, unit.unit_nodes * unit.per_node, unit.unit_nodes, `${unit.unit} · ${place(unit)}`),
     line('rail.node', node, node.gpus, 0, place(node))));
