@@ -68,7 +68,6 @@ class CellState(IntEnum):
     """In use by somebody whom the viewer may not know. No site says so; masking does."""
 
 
-
 class Severity(IntEnum):
     """Lowest two bits of the health plane."""
 

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +25,15 @@ from slurm_gpuaas.domain.clock import Clock, SystemClock
 from slurm_gpuaas.domain.fleet_map import UNKNOWN_BYTE, Cells, CellState, MapCluster, MapUnit, Severity, Sign
 from slurm_gpuaas.domain.incidents import IncidentState
 from slurm_gpuaas.domain.jobs import ServiceClass
-from slurm_gpuaas.domain.names import ClusterName, GpuModel, NodeName, OrganisationName, ProviderName, ShareName, UserName
+from slurm_gpuaas.domain.names import (
+    ClusterName,
+    GpuModel,
+    NodeName,
+    OrganisationName,
+    ProviderName,
+    ShareName,
+    UserName,
+)
 from slurm_gpuaas.domain.site_frame import SiteFrame, SiteIncident, SiteJob, SiteLinks, SiteStep, SiteWaiting
 from slurm_gpuaas.portal.map import EVERYTHING, LiveMap, MapViewer, map_routes
 from slurm_gpuaas.portal.map.history import MapHistory
@@ -37,8 +46,9 @@ PRICES: Final = {"h200": 4_200, "b200": 6_800}
 TENANTS: Final = tuple(
     OrganisationName(name)
     for name in (
-        "hangang-univ", "baekdu-lab", "namsan-ai", "jirisan-tech", "dokdo-inst", "halla-bio", "seorak-ml", "geum-robotics",
-        "nakdong-univ", "odae-health", "taebaek-fm", "mudeung-univ", "gaya-vision", "chiak-climate", "songni-speech",
+        "hangang-univ", "baekdu-lab", "namsan-ai", "jirisan-tech", "dokdo-inst", "halla-bio", "seorak-ml",
+        "geum-robotics", "nakdong-univ", "odae-health",
+        "taebaek-fm", "mudeung-univ", "gaya-vision", "chiak-climate", "songni-speech",
     )
 )  # fmt: skip
 NAMES: Final = ("pretrain", "sft", "rlhf", "diffusion", "protein")
@@ -163,7 +173,9 @@ class DemoFleet:
             if not cells:
                 tries -= 1
                 if len(site.waiting) < 120 and not first:
-                    reason = str(self._draw.choice(("Resources", "Priority", "QOSGrpGRES", "Licenses"), p=(0.4, 0.4, 0.15, 0.05)))
+                    reason = str(
+                        self._draw.choice(("Resources", "Priority", "QOSGrpGRES", "Licenses"), p=(0.4, 0.4, 0.15, 0.05))
+                    )
                     site.waiting.append((reason, size, self._now))
                 continue
             free[cells] = False
@@ -173,7 +185,9 @@ class DemoFleet:
             for _ in range(len(cluster.nodes) // 20):
                 size = int(self._draw.choice(sizes, p=chance))
                 waited = timedelta(minutes=float(self._draw.lognormal(3.5, 1.0)))
-                reason = str(self._draw.choice(("Resources", "Priority", "QOSGrpGRES", "Licenses"), p=(0.4, 0.4, 0.15, 0.05)))
+                reason = str(
+                    self._draw.choice(("Resources", "Priority", "QOSGrpGRES", "Licenses"), p=(0.4, 0.4, 0.15, 0.05))
+                )
                 site.waiting.append((reason, size, self._now - waited))
 
     def _job(self, site: _Site, cells: list[int], *, first: bool) -> _Job:
@@ -229,7 +243,7 @@ class DemoFleet:
         sizes = [len(unit.nodes) for unit in site.cluster.units]
         edges = np.concatenate([[0], np.cumsum(sizes)])
         whole = counts == per
-        by_unit = [np.flatnonzero(whole[a:b]) + a for a, b in zip(edges, edges[1:], strict=False)]
+        by_unit = [np.flatnonzero(whole[a:b]) + a for a, b in pairwise(edges)]
         order = sorted(range(len(by_unit)), key=lambda unit: (len(by_unit[unit]) < need, len(by_unit[unit])))
         if len(by_unit[order[0]]) < need:
             order = sorted(order, key=lambda unit: -len(by_unit[unit]))
@@ -241,8 +255,8 @@ class DemoFleet:
         if any(fault.node == node for fault in site.faults):
             return
         xid, signs, text = FAULTS[int(self._draw.integers(len(FAULTS)))]
-        hit = [job for job in site.jobs if job.cells[0] // site.cluster.gpus_per_node <= node
-               and set(job.cells) & set(self._cells(site, node))]  # fmt: skip
+        broken = set(self._cells(site, node))
+        hit = [job for job in site.jobs if not broken.isdisjoint(job.cells)]
         self._next_incident += 1
         incident = SiteIncident(
             id=f"inc-{self._next_incident:05}",

@@ -1,8 +1,8 @@
 """The cluster map: one page for all GPUs of a fleet, live and back in time.
 
-`source` says what a map is drawn from, `live` is that source made of what sites push, `view` is what one viewer may see,
-`rail` the sums beside the map, `history` keeps pictures for days, `routes` serves the page and its data. The page itself
-is static/ (JavaScript modules and a style sheet) and templates/.
+`source` says what a map is drawn from, `live` is that source made of what sites push, `view` is what one viewer may
+see, `rail` the sums beside the map, `history` keeps pictures for days, `routes` serves the page and its data. The page
+itself is static/ (JavaScript modules and a style sheet) and templates/.
 """
 
 from slurm_gpuaas.portal.map.live import LiveMap

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -66,7 +66,7 @@ class _View:
     """What one viewer was told last, and the deltas that led there."""
 
     told: Picture
-    bytes: bytes | None = None
+    whole: bytes | None = None
     deltas: deque[tuple[int, int, bytes]] = field(default_factory=lambda: deque(maxlen=KEPT_DELTAS))
     """(picture before, picture after, bytes)"""
 
@@ -219,9 +219,9 @@ class LiveMap:
 
     def whole(self, viewer: MapViewer) -> bytes:
         view = self._view(viewer)
-        if view.bytes is None:
-            view.bytes = whole(view.told)
-        return view.bytes
+        if view.whole is None:
+            view.whole = whole(view.told)
+        return view.whole
 
     def since(self, viewer: MapViewer, sequence: int) -> Sequence[tuple[int, bytes]]:
         view = self._view(viewer)
@@ -355,7 +355,7 @@ class LiveMap:
             if len(self._views) > MAX_VIEWS:
                 self._views.popitem(last=False)
         elif view.told.sequence != self._picture.sequence:
-            before, view.told, view.bytes = view.told, _view_of(viewer, self._picture, self._layout), None
+            before, view.told, view.whole = view.told, _view_of(viewer, self._picture, self._layout), None
             if before.layout == view.told.layout:
                 view.deltas.append((before.sequence, view.told.sequence, delta(before, view.told)))
             else:

@@ -1,13 +1,13 @@
 """The map's page and its data over HTTP. Decides nothing: `viewer` says who looks, the source what they may see.
 
-    /map                      the page
-    /map/opening              what does not change with each picture: layout, texts, what the viewer may do
-    /map/picture              the newest picture, whole
-    /map/events               pictures as server-sent events: deltas from the one the page has (`after`, or on a
-                              reconnect Last-Event-ID), a beat in between so that the page knows it is still connected
-    /map/history, /map/past   pictures between two moments (length u32 before each), and the marks of that time
-    /map/nodes/…, /map/jobs/… cards
-    /map/static/…             scripts and style sheet
+/map                      the page
+/map/opening              what does not change with each picture: layout, texts, what the viewer may do
+/map/picture              the newest picture, whole
+/map/events               pictures as server-sent events: deltas from the one the page has (`after`, or on a
+                          reconnect Last-Event-ID), a beat in between so that the page knows it is still connected
+/map/history, /map/past   pictures between two moments (length u32 before each), and the marks of that time
+/map/nodes/…, /map/jobs/… cards
+/map/static/…             scripts and style sheet
 """
 
 from __future__ import annotations
@@ -149,8 +149,9 @@ async def event_stream(source: MapSource, viewer: MapViewer, after: int) -> Asyn
     """Events for one open map, for as long as it is open. Who reads slowly gets fewer, larger steps."""
     yield b"retry: 2000\n\n"
     while True:
-        for after, data in source.since(viewer, after):
-            yield b"event: picture\nid: %d\ndata: %b\n\n" % (after, base64.b64encode(data))
+        for sequence, data in source.since(viewer, after):
+            yield b"event: picture\nid: %d\ndata: %b\n\n" % (sequence, base64.b64encode(data))
+            after = sequence
         try:
             async with asyncio.timeout(BEAT_S):
                 await source.changed(after)
@@ -193,7 +194,5 @@ class _Static:
 
     def __init__(self) -> None:
         folder = files("slurm_gpuaas.portal.map") / "static"
-        self.files = {
-            one.name: one.read_bytes() for one in folder.iterdir() if one.name.endswith(tuple(_KINDS))
-        }
+        self.files = {one.name: one.read_bytes() for one in folder.iterdir() if one.name.endswith(tuple(_KINDS))}
         self.version = f"{zlib.crc32(b''.join(self.files[name] for name in sorted(self.files))):08x}"

@@ -50,7 +50,9 @@ class NodeCard(_Answer):
     unit: str
     share: str
     gpus: tuple[GpuCard, ...]
-    incidents: tuple[str, ...] = Field(description="Numbers of its incidents, newest first; their rows are in the table.")
+    incidents: tuple[str, ...] = Field(
+        description="Numbers of its incidents, newest first; their rows are in the table."
+    )
 
 
 class UnitNodes(_Answer):

@@ -68,7 +68,9 @@ def seen_by(viewer: MapViewer, picture: Picture, layout: FleetLayout) -> Picture
     seen = clusters_seen(viewer, layout)
     jobs = {slot: row for slot, job in _rows(picture, "jobs").items() if (row := _job(viewer, seen, job)) is not None}
     incidents = {
-        key: row for key, one in _rows(picture, "incidents").items() if (row := _incident(viewer, seen, one)) is not None
+        key: row
+        for key, one in _rows(picture, "incidents").items()
+        if (row := _incident(viewer, seen, one)) is not None
     }
     table = {
         "jobs": jobs,

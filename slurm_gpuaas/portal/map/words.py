@@ -20,7 +20,10 @@ class Language(StrEnum):
 _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "title": ("클러스터 지도", "Cluster map"),
     "simulated": ("모의 데이터", "Simulated data"),
-    "failed": ("지도를 불러오지 못했습니다. 잠시 후 새로 고침해 주세요.", "The map could not be loaded. Reload the page in a moment."),
+    "failed": (
+        "지도를 불러오지 못했습니다. 잠시 후 새로 고침해 주세요.",
+        "The map could not be loaded. Reload the page in a moment.",
+    ),
     "noscript": ("이 지도에는 자바스크립트가 필요합니다.", "This map needs JavaScript."),
     "close": ("닫기", "Close"),
     "now": ("지금", "now"),
@@ -53,7 +56,10 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "question.use": ("얼마나 일하는가 (SM 활성)", "How hard does it work? (SM active)"),
     "question.health": ("어디가 아픈가", "What is broken?"),
     "question.heat": ("얼마나 뜨거운가 · 6을 다시 누르면 전력", "How hot is it? · press 6 again for power"),
-    "question.power": ("얼마나 전력을 쓰는가 · 6을 다시 누르면 온도", "How much power? · press 6 again for temperature"),
+    "question.power": (
+        "얼마나 전력을 쓰는가 · 6을 다시 누르면 온도",
+        "How much power? · press 6 again for temperature",
+    ),
     "question.fragmentation": ("빈 서버가 얼마나 모여 있는가", "How large are the free pieces?"),
     "question.age": ("마지막으로 쓰인 지 얼마나 되었는가", "How long since it last worked?"),
     "legend.job": ("작업마다 다른 색", "A colour a job"),
@@ -158,14 +164,29 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "card.lost": ("손실", "Lost"),
     # Search.
     "search.label": ("지도에서 찾기", "Search the map"),
-    "search.hint": ("b200-[001-032], 작업, 기관, xid:79, idle>30m", "b200-[001-032], job, user, tenant, xid:79, idle>30m"),
+    "search.hint": (
+        "b200-[001-032], 작업, 기관, xid:79, idle>30m",
+        "b200-[001-032], job, user, tenant, xid:79, idle>30m",
+    ),
     "search.clear": ("지우기", "Clear"),
     "search.found": ("{gpus}장 · 서버 {nodes}대", "{gpus} GPUs · {nodes} nodes"),
-    "search.nodes": ("서버 목록을 읽을 수 없습니다: {text}. 예: b200-[001-032,040]", "Not a node list: {text}. Try b200-[001-032,040]"),
-    "search.many": ("서버가 너무 많습니다: {text}. 범위를 줄여 주세요.", "Too many nodes: {text}. Use a smaller range."),
+    "search.nodes": (
+        "서버 목록을 읽을 수 없습니다: {text}. 예: b200-[001-032,040]",
+        "Not a node list: {text}. Try b200-[001-032,040]",
+    ),
+    "search.many": (
+        "서버가 너무 많습니다: {text}. 범위를 줄여 주세요.",
+        "Too many nodes: {text}. Use a smaller range.",
+    ),
     "search.state": ("그런 상태가 없습니다: {text}. 예: state:drained", "No such state: {text}. Try state:drained"),
-    "search.word": ("모르는 검색어입니다: {text}: . 예: tenant: user: job: xid:", "Not a search word: {text}: . Try tenant: user: job: xid:"),
-    "search.compare": ("비교를 읽을 수 없습니다: {text}. 예: idle>30m, use<10", "Not a comparison: {text}. Try idle>30m or use<10"),
+    "search.word": (
+        "모르는 검색어입니다: {text}: . 예: tenant: user: job: xid:",
+        "Not a search word: {text}: . Try tenant: user: job: xid:",
+    ),
+    "search.compare": (
+        "비교를 읽을 수 없습니다: {text}. 예: idle>30m, use<10",
+        "Not a comparison: {text}. Try idle>30m or use<10",
+    ),
     "search.long": ("검색어는 {n}자까지입니다.", "A search takes {n} characters at most."),
     # Time.
     "time.label": ("시간", "Time"),
@@ -179,7 +200,10 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     # Banners and empty states.
     "banner.past": ("{at}의 기록을 보고 있습니다", "You are looking at {at}"),
     "banner.no_past": ("{at}의 기록이 없습니다", "Nothing is recorded of {at}"),
-    "banner.cut": ("서버와 연결이 끊겼습니다. 다시 연결하는 중입니다 ({age} 전 화면)", "The connection is cut, reconnecting (picture {age} old)"),
+    "banner.cut": (
+        "서버와 연결이 끊겼습니다. 다시 연결하는 중입니다 ({age} 전 화면)",
+        "The connection is cut, reconnecting (picture {age} old)",
+    ),
     "banner.stale": ("데이터가 오래되었습니다: {sites}", "Old data: {sites}"),
     "banner.silent": ("아직 데이터가 없습니다: {sites}", "No data yet: {sites}"),
     "site.stale": ("{age} 전 데이터", "{age} old"),
@@ -193,7 +217,8 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "stage.label": ("GPU 지도", "Map of GPUs"),
     "stage.keys": (
         "화살표: 이동. Enter: 안으로, 카드 열기. Esc: 밖으로. 1~8: 항목 바꾸기. /: 찾기. T: 표. 스페이스: 재생.",
-        "Arrows move. Enter goes in and opens a card. Escape goes out. 1 to 8 change the layer. Slash searches. T shows the table. Space plays.",
+        "Arrows move. Enter goes in and opens a card. Escape goes out. 1 to 8 change the layer. Slash searches. "
+        "T shows the table. Space plays.",
     ),
     "tool.table": ("표로 보기", "Table"),
     "tool.wall": ("월 모드", "Wall"),
@@ -220,7 +245,7 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "table.health": ("건강", "Health"),
     "table.idle": ("최장 유휴", "Idle"),
     "table.won": ("유휴 비용/시간", "Idle cost/h"),
-}  # fmt: skip
+}
 
 
 def texts(lang: Language) -> Mapping[str, str]:

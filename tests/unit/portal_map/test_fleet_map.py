@@ -40,16 +40,18 @@ objects = st.dictionaries(keys, tables, max_size=4)
 @st.composite
 def pictures(draw: st.DrawFn, count: int, sequence: int) -> Picture:
     raw = draw(st.binary(min_size=count * CELL_BYTES, max_size=count * CELL_BYTES))
-    moment = draw(st.datetimes(datetime(2020, 1, 1), datetime(2100, 1, 1))).replace(tzinfo=UTC)  # noqa: DTZ001
+    moment = draw(st.datetimes(datetime(2020, 1, 1), datetime(2100, 1, 1))).replace(tzinfo=UTC)
     moment -= timedelta(microseconds=moment.microsecond % 1000)
     return Picture(7, sequence, moment, Cells(np.frombuffer(raw, np.uint8).copy()), draw(objects))
 
 
 def same(one: Picture, other: Picture) -> bool:
-    return (
-        (one.layout, one.sequence, one.moment, one.table) == (other.layout, other.sequence, other.moment, other.table)
-        and one.cells.raw.tobytes() == other.cells.raw.tobytes()
-    )
+    return (one.layout, one.sequence, one.moment, one.table) == (
+        other.layout,
+        other.sequence,
+        other.moment,
+        other.table,
+    ) and one.cells.raw.tobytes() == other.cells.raw.tobytes()
 
 
 @given(st.data(), st.integers(0, 9))
@@ -154,7 +156,8 @@ def test_a_frame_whose_cells_contradict_its_jobs_is_refused(edit: dict[str, dict
 
 
 @pytest.mark.parametrize(
-    "planes", ["", "not base64!", base64.b64encode(b"no zlib").decode(), base64.b64encode(zlib.compress(bytes(10**7))).decode()]
+    "planes",
+    ["", "not base64!", base64.b64encode(b"no zlib").decode(), base64.b64encode(zlib.compress(bytes(10**7))).decode()],
 )
 def test_planes_that_are_not_what_they_should_be_are_refused(planes: str) -> None:
     good = frame(cluster(), {})

@@ -51,7 +51,7 @@ def live_map(history: MapHistory | None = None, clock: Stopped | None = None) ->
 
 def push(live: LiveMap, *, moment: datetime = NOW, alpha: dict[SiteJob, range] | None = None, use: int = 80) -> None:
     held = {MINE: range(8), OTHERS: range(8, 12)} if alpha is None else alpha
-    edit = {"state": {63: CellState.DOWN}, "health": {8: 67, 0: 3}, "heat": {0: 60, 8: 70}}
+    edit: dict[str, dict[int, int]] = {"state": {63: CellState.DOWN}, "health": {8: 67, 0: 3}, "heat": {0: 60, 8: 70}}
     waiting = (SiteWaiting(reason="Priority", gpus=8, minutes=(30,)),)
     live.take(frame(ALPHA, held, moment=moment, use=use, waiting=waiting, incidents=(FAULT,), edit=edit))
     live.take(frame(BETA, {THERE: range(8)}, moment=moment, use=use))
@@ -68,7 +68,11 @@ def ids(picture: Picture) -> set[int]:
 
 def test_sites_stand_side_by_side_and_their_jobs_have_slots_of_their_own() -> None:
     picture = seen(live_map(), EVERYTHING)
-    named = {picture.table["jobs"][str(slot)]["id"]: cells for slot, cells in zip(*np.unique(picture.cells.job, return_counts=True), strict=True) if slot}
+    named = {
+        picture.table["jobs"][str(slot)]["id"]: cells
+        for slot, cells in zip(*np.unique(picture.cells.job, return_counts=True), strict=True)
+        if slot
+    }
     assert named == {1: 8, 2: 4, 3: 8}
     assert picture.table["sites"]["beta"]["moment"] == int(NOW.timestamp())
 
@@ -88,7 +92,9 @@ def test_a_tenant_sees_own_cells_and_of_others_only_that_they_are_in_use() -> No
 def test_nothing_that_a_tenant_receives_names_another_one() -> None:
     live = live_map()
     push(live, moment=NOW + timedelta(seconds=5), use=70)
-    told = json.dumps([seen(live, UNIVERSITY).table, live.past(UNIVERSITY, NOW - timedelta(hours=1), NOW).model_dump_json()])
+    told = json.dumps(
+        [seen(live, UNIVERSITY).table, live.past(UNIVERSITY, NOW - timedelta(hours=1), NOW).model_dump_json()]
+    )
     for secret in ("baekdu", "lee", "park", "train-2", "12.5"):
         assert secret not in told, secret
     assert "XID 79" in told  # it hit a job of theirs
@@ -141,7 +147,9 @@ def test_each_role_has_its_view(role: PortalRole, viewer: MapViewer) -> None:
 
 
 def test_somebody_without_organisation_or_provider_sees_no_job() -> None:
-    assert seen(live_map(), viewer_of(Actor(person=PersonId("p-000001"), role=PortalRole.RESEARCHER))).table["jobs"] == {}
+    assert (
+        seen(live_map(), viewer_of(Actor(person=PersonId("p-000001"), role=PortalRole.RESEARCHER))).table["jobs"] == {}
+    )
 
 
 moves = st.lists(st.dictionaries(st.sampled_from(range(1, 7)), st.integers(0, 7), max_size=5), min_size=1, max_size=6)
@@ -149,7 +157,9 @@ moves = st.lists(st.dictionaries(st.sampled_from(range(1, 7)), st.integers(0, 7)
 
 @given(moves, st.sampled_from([EVERYTHING, UNIVERSITY, PROVIDER]))
 @settings(max_examples=40, deadline=None)
-def test_whoever_follows_the_deltas_sees_what_a_whole_picture_shows(moves: list[dict[int, int]], viewer: MapViewer) -> None:
+def test_whoever_follows_the_deltas_sees_what_a_whole_picture_shows(
+    moves: list[dict[int, int]], viewer: MapViewer
+) -> None:
     """Jobs come, go and move; each number is the node that a job takes, the first to name it wins."""
     live = live_map()
     mine = seen(live, viewer)
@@ -306,14 +316,20 @@ def lived(folder: Path, minutes: int) -> tuple[LiveMap, MapHistory]:
 def test_the_past_comes_back_minute_by_minute_over_files_and_restarts(tmp_path: Path) -> None:
     live, history = lived(tmp_path, 130)
     assert len(list(tmp_path.iterdir())) == 3
-    uses = [int(one.cells.use[0]) for one in told(live, EVERYTHING, NOW + timedelta(minutes=58, seconds=30), NOW + timedelta(minutes=64))]
+    uses = [
+        int(one.cells.use[0])
+        for one in told(live, EVERYTHING, NOW + timedelta(minutes=58, seconds=30), NOW + timedelta(minutes=64))
+    ]
     assert uses == [58, 59, 60, 61, 62, 63]
     history.close()
     again = LiveMap(Stopped(NOW + timedelta(hours=5)), history=MapHistory(tmp_path))
     again.introduce(ALPHA)
     again.introduce(BETA)
     again.publish()
-    assert [int(one.cells.use[0]) for one in told(again, EVERYTHING, NOW + timedelta(minutes=129), NOW + timedelta(minutes=140))] == [29]
+    assert [
+        int(one.cells.use[0])
+        for one in told(again, EVERYTHING, NOW + timedelta(minutes=129), NOW + timedelta(minutes=140))
+    ] == [29]
     assert again.past(EVERYTHING, NOW, NOW + timedelta(hours=6)).spans[0] == (NOW, NOW + timedelta(minutes=129))
 
 
@@ -340,7 +356,10 @@ def test_what_a_crash_left_half_written_ends_its_file_and_no_more(tmp_path: Path
     else:
         data[-5] ^= 1
     first.write_bytes(data)
-    uses = [int(one.cells.use[0]) for one in told(live, EVERYTHING, NOW + timedelta(minutes=57), NOW + timedelta(minutes=62))]
+    uses = [
+        int(one.cells.use[0])
+        for one in told(live, EVERYTHING, NOW + timedelta(minutes=57), NOW + timedelta(minutes=62))
+    ]
     assert uses == [57, 58, 60, 61]
     assert MapHistory(tmp_path).spans(live.layout().number)
 

@@ -75,7 +75,10 @@ def test_the_median_wait_is_that_of_all_sites_together() -> None:
 def test_releases_fall_into_the_hour_in_which_the_limit_ends_and_no_other() -> None:
     layout = FleetLayout((cluster(),))
     at = NOW.timestamp()
-    jobs = {str(n): {"until": at + after, "gpus": n} for n, after in enumerate((-1, 0, 3599, 3600, 24 * 3600 - 1, 24 * 3600))}
+    jobs = {
+        str(n): {"until": at + after, "gpus": n}
+        for n, after in enumerate((-1, 0, 3599, 3600, 24 * 3600 - 1, 24 * 3600))
+    }
     releases = rail(layout, Cells.unknown(layout.cells), {**jobs, "9": {"gpus": 99}}, [], NOW)["releases"]
     assert {hour: gpus for hour, gpus in enumerate(releases) if gpus} == {0: 1 + 2, 1: 3, 23: 4}
 

@@ -99,7 +99,7 @@ def test_the_past_comes_as_pictures_with_their_lengths(client: TestClient, live:
     for minute in (1, 2, 3):
         live._clock.at = NOW + timedelta(minutes=minute)  # type: ignore[attr-defined]
         push(live, 60 * minute)
-    span = {"begin": NOW.isoformat(), "end": (NOW + timedelta(hours=1)).isoformat(), "limit": 3}
+    span = {"begin": NOW.isoformat(), "end": (NOW + timedelta(hours=1)).isoformat(), "limit": "3"}
     data, uses = client.get("/map/history", params=span).content, []
     picture: Picture | None = None
     while data:
@@ -124,8 +124,11 @@ def test_a_span_that_is_empty_or_too_long_is_refused(client: TestClient, query: 
 
 
 def test_a_span_without_time_zone_or_a_limit_without_end_is_invalid(client: TestClient) -> None:
-    assert client.get("/map/past", params={"begin": "2026-11-28T05:00:00", "end": "2026-11-28T06:00:00"}).status_code == 422
-    span = {"begin": NOW.isoformat(), "end": (NOW + timedelta(hours=1)).isoformat(), "limit": 10_000}
+    assert (
+        client.get("/map/past", params={"begin": "2026-11-28T05:00:00", "end": "2026-11-28T06:00:00"}).status_code
+        == 422
+    )
+    span = {"begin": NOW.isoformat(), "end": (NOW + timedelta(hours=1)).isoformat(), "limit": "10000"}
     assert client.get("/map/history", params=span).status_code == 422
     assert client.get("/map/events", params={"after": 2**32}).status_code == 422
 
@@ -180,7 +183,8 @@ def test_every_text_is_there_in_both_languages_with_the_same_blanks() -> None:
 
 def test_every_word_that_page_and_scripts_use_has_a_text_and_no_text_is_left_over() -> None:
     scripts = "".join(path.read_text() for path in (*STATIC.glob("*.js"), *TEMPLATES.rglob("*.html")))
-    used = set(re.findall(r"""(?:\bt\(|words\[|SearchError\(|word: |section\(|line\(|one\(|turn\(|\[)\s*['"]([a-z]\w*(?:\.\w+)?)['"]""", scripts))
+    calls = r"(?:\bt\(|words\[|SearchError\(|word: |section\(|line\(|one\(|turn\(|\[)"
+    used = set(re.findall(calls + r"""\s*['"]([a-z]\w*(?:\.\w+)?)['"]""", scripts))
     known = texts(Language.EN)
     prefixes = ("layer.", "question.", "state.", "severity.", "share.", "service.", "stage.", "reason.")
     missing = {word for word in used if "." in word and word not in known}
