@@ -65,6 +65,11 @@ FAULTS: Final = (
 )
 TARGET: Final = 0.87
 """Part of the GPUs that jobs hold."""
+NODES_A_WAITING_JOB: Final = 20
+WAITING_ENDS: Final = 0.02
+"""Part of the waiting jobs that start, or are cancelled, in a minute."""
+REASONS: Final = (("Resources", "Priority", "QOSGrpGRES", "Licenses"), None, True, (0.4, 0.4, 0.15, 0.05))
+"""Slurm's words for why a job waits, as arguments of a draw: the last are their parts."""
 TICK: Final = timedelta(minutes=1)
 STAGES: Final = (
     (IncidentState.SUSPECT, 1), (IncidentState.DRAINING, 8), (IncidentState.DRAINED, 12), (IncidentState.REPAIRING, 70),
@@ -121,6 +126,10 @@ class _Site:
     faults: list[_Fault] = field(default_factory=list)
     waiting: list[tuple[str, int, datetime]] = field(default_factory=list)
 
+    def __post_init__(self) -> None:
+        shares = [share for unit in self.cluster.units for share in unit.shares]
+        self.own = np.repeat(np.array([share == "own" for share in shares]), self.cluster.gpus_per_node)
+
 
 class DemoFleet:
     """The clusters of a profile, simulated from `begin` on."""
@@ -156,39 +165,35 @@ class DemoFleet:
         site.faults = [one for one in site.faults if now - one.began < timedelta(minutes=sum(m for _, m in STAGES))]
         if self._draw.random() < len(site.cluster.nodes) / 30_000:
             self._break(site, now)
-        site.waiting = [one for one in site.waiting if self._draw.random() > 0.02]
+        site.waiting = [one for one in site.waiting if self._draw.random() > WAITING_ENDS]
+        while len(site.waiting) < len(site.cluster.nodes) / NODES_A_WAITING_JOB:
+            site.waiting.append((str(self._draw.choice(*REASONS)), self._size(), now))
         self._fill(site, first=False)
 
+    def _size(self) -> int:
+        sizes, weights = zip(*SIZES, strict=True)
+        return int(self._draw.choice(sizes, p=np.array(weights) / sum(weights)))
+
     def _fill(self, site: _Site, *, first: bool) -> None:
-        """Start jobs until the target is met; what finds no room waits."""
+        """Start jobs, each within one share, until the target is met or several in a row have found no room."""
         cluster = site.cluster
         free = self._free(site)
         wanted = int(cluster.cells * TARGET) - (cluster.cells - int(free.sum()))
-        sizes, weights = zip(*SIZES, strict=True)
-        chance = np.array(weights) / sum(weights)
         tries = 60 if first else 4
         while wanted > 0 and tries > 0:
-            size = int(self._draw.choice(sizes, p=chance))
-            cells = self._room(site, free, size) if size <= cluster.cells // 4 else []
+            size = self._size()
+            in_own = self._draw.random() < site.own.mean()  # each share as often as it has GPUs
+            cells = self._room(site, free & (site.own == in_own), size) if size <= cluster.cells // 4 else []
             if not cells:
                 tries -= 1
-                if len(site.waiting) < 120 and not first:
-                    reason = str(
-                        self._draw.choice(("Resources", "Priority", "QOSGrpGRES", "Licenses"), p=(0.4, 0.4, 0.15, 0.05))
-                    )
-                    site.waiting.append((reason, size, self._now))
                 continue
             free[cells] = False
             wanted -= size
             site.jobs.append(self._job(site, cells, first=first))
         if first:
-            for _ in range(len(cluster.nodes) // 20):
-                size = int(self._draw.choice(sizes, p=chance))
+            for _ in range(len(cluster.nodes) // NODES_A_WAITING_JOB):
                 waited = timedelta(minutes=float(self._draw.lognormal(3.5, 1.0)))
-                reason = str(
-                    self._draw.choice(("Resources", "Priority", "QOSGrpGRES", "Licenses"), p=(0.4, 0.4, 0.15, 0.05))
-                )
-                site.waiting.append((reason, size, self._now - waited))
+                site.waiting.append((str(self._draw.choice(*REASONS)), self._size(), self._now - waited))
 
     def _job(self, site: _Site, cells: list[int], *, first: bool) -> _Job:
         now, size = self._now, len(cells)

@@ -9,6 +9,7 @@ file, and what was recorded under another layout than the present is not shown.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 import zlib
@@ -54,7 +55,11 @@ class MapHistory:
         self._last = None
 
     def add(self, picture: Picture) -> bool:
-        """Write a picture down, unless the last one is younger than `STEP`. True when it was written."""
+        """Write a picture down, unless the last one is younger than `STEP`. True when it was written.
+
+        Raises:
+            OSError: it could not be written; after `close` the next one begins a new file.
+        """
         last = self._last
         same = last is not None and last.layout == picture.layout
         if last is not None and same and timedelta(0) <= picture.moment - last.moment < STEP:
@@ -65,7 +70,9 @@ class MapHistory:
         else:
             data = delta(last, picture)
         assert self._file is not None
-        self._file.write(_RECORD.pack(len(data), zlib.crc32(data)) + data)
+        record = _RECORD.pack(len(data), zlib.crc32(data)) + data
+        if self._file.write(record) != len(record):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self._last = picture
         self._extend(picture.layout, picture.moment)
         return True

@@ -15,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import numpy as np
+import structlog
 
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, NotFound, Refused
@@ -46,6 +47,8 @@ MAX_VIEWS: Final = 200
 HOUR_MINUTES: Final = 60
 FORWARD: Final = timedelta(minutes=5)
 """How far a site's clock may be ahead of ours before its frames are refused."""
+
+log = structlog.get_logger(__name__)
 
 
 @dataclass
@@ -107,6 +110,7 @@ class LiveMap:
         self._layout = FleetLayout(tuple(site.cluster for site in self._sites.values()))
         self._use.clear()
         self._views.clear()
+        self._renew()
         self._dirty = True
 
     def take(self, frame: SiteFrame) -> None:
@@ -186,17 +190,25 @@ class LiveMap:
         if not self._dirty:
             return False
         self._dirty = False
-        number = max(self._picture.sequence + 1, int(self._clock.now().timestamp()))
-        self._picture = self._joined(number)
+        self._renew()
         minute = int(self._picture.moment.timestamp()) // 60
         if self._use and self._use[-1][0] == minute:
             self._use.pop()
         self._use.append((minute, self._picture.cells.use))
         if self._history is not None and self._layout.clusters:
-            self._history.add(self._picture)
+            try:
+                self._history.add(self._picture)
+            except OSError as error:  # the present matters more than its record: a full disk must not stop the map
+                log.error("map-history.not-written", error=str(error))  # noqa: TRY400  # the text says all
+                self._history.close()
+        return True
+
+    def _renew(self) -> None:
+        """Make the newest picture of all sites and wake who waits for one."""
+        number = max(self._picture.sequence + 1, int(self._clock.now().timestamp()))
+        self._picture = self._joined(number)
         self._waker.set()
         self._waker = asyncio.Event()
-        return True
 
     def _joined(self, sequence: int) -> Picture:
         cells = Cells.unknown(self._layout.cells)

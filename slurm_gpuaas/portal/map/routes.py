@@ -38,6 +38,7 @@ CSP: Final = (
     "font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 BEAT_S: Final = 10.0
+STREAM_S: Final = 600.0
 MAX_PICTURES: Final = 240
 MAX_SPAN: Final = timedelta(days=8)
 _KINDS: Final = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
@@ -146,9 +147,13 @@ def map_routes(
 
 
 async def event_stream(source: MapSource, viewer: MapViewer, after: int) -> AsyncIterator[bytes]:
-    """Events for one open map, for as long as it is open. Who reads slowly gets fewer, larger steps."""
+    """Events for one open map. Who reads slowly gets fewer, larger steps.
+
+    It ends after `STREAM_S`: the page comes back by itself, and who may look is asked again.
+    """
     yield b"retry: 2000\n\n"
-    while True:
+    ends = asyncio.get_running_loop().time() + STREAM_S
+    while asyncio.get_running_loop().time() < ends:
         for sequence, data in source.since(viewer, after):
             yield b"event: picture\nid: %d\ndata: %b\n\n" % (sequence, base64.b64encode(data))
             after = sequence

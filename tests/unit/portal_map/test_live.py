@@ -234,6 +234,36 @@ def test_a_cluster_that_grew_begins_anew_and_frees_its_slots() -> None:
     assert ids(picture) == {3}
 
 
+def test_between_an_introduction_and_its_first_frame_the_cluster_is_there_and_unknown() -> None:
+    live = live_map()
+    before = seen(live, UNIVERSITY)
+    live.introduce(cluster("gamma"))
+    ((_sequence, data),) = live.since(UNIVERSITY, before.sequence)
+    picture = read(data)
+    assert picture.layout == live.layout().number != before.layout
+    assert picture.cells.state[-64:].tolist() == [CellState.UNKNOWN] * 64
+
+
+def test_a_disk_that_is_full_stops_the_record_but_not_the_map(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    live, history = lived(tmp_path, 3)
+    live._clock = Stopped(NOW + timedelta(minutes=3))
+    with Path("/dev/full").open("wb", buffering=0) as full:
+        monkeypatch.setattr(history, "_file", full)
+        push(live, moment=NOW + timedelta(minutes=3), use=33)
+    live._clock = Stopped(NOW + timedelta(minutes=4))
+    push(live, moment=NOW + timedelta(minutes=4), use=44)
+    live._clock = Stopped(NOW + timedelta(minutes=5))
+    push(live, moment=NOW + timedelta(minutes=5), use=55)
+    assert seen(live, EVERYTHING).cells.use[0] == 55
+    assert [int(one.cells.use[0]) for one in told(live, EVERYTHING, NOW, NOW + timedelta(hours=1))] == [
+        80,
+        1,
+        2,
+        44,
+        55,
+    ]
+
+
 def test_a_map_without_sites_is_an_empty_picture() -> None:
     picture = seen(LiveMap(Stopped()), EVERYTHING)
     assert (picture.cells.count, picture.table["rail"]["rooms"]) == (0, [])

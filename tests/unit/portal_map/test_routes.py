@@ -17,7 +17,7 @@ from fastapi.testclient import TestClient
 from slurm_gpuaas.domain.errors import NotFound, Refused
 from slurm_gpuaas.domain.fleet_map import Picture, read
 from slurm_gpuaas.domain.names import OrganisationName
-from slurm_gpuaas.portal.map import EVERYTHING, LiveMap, MapViewer, map_routes
+from slurm_gpuaas.portal.map import EVERYTHING, LiveMap, MapViewer, map_routes, routes
 from slurm_gpuaas.portal.map.history import MapHistory
 from slurm_gpuaas.portal.map.routes import event_stream
 from slurm_gpuaas.portal.map.words import _TEXTS, Language, texts
@@ -157,6 +157,15 @@ def test_a_page_that_knows_nothing_or_another_past_gets_a_whole_picture(live: Li
             assert _picture(await anext(stream), None).sequence > 0
 
     asyncio.run(asyncio.wait_for(story(), 10))
+
+
+def test_a_stream_ends_so_that_who_may_look_is_asked_again(live: LiveMap, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(routes, "STREAM_S", 0.0)
+
+    async def story() -> list[bytes]:
+        return [event async for event in event_stream(live, EVERYTHING, 0)]
+
+    assert asyncio.run(story()) == [b"retry: 2000\n\n"]
 
 
 async def _next(stream: AsyncIterator[bytes]) -> bytes:

@@ -49,6 +49,7 @@ class MapPage {
     this.focus = null;
     this.received = 0;
     this.connected = true;
+    this.heard = 0;
     this.cells = new CellPainter(part('cells'));
     this.overlay = new OverlayPainter(part('overlay'));
     this.table = new TableTwin(part('table'), (one) => this.choose(one));
@@ -64,7 +65,7 @@ class MapPage {
     this.fleet = new Fleet(opening);
     this.themed();
     this.controls();
-    this.time = new TimeAxis(part('time'), { fetch: fetched, show: (picture) => this.showPast(picture), still: () => this.still });
+    this.time = new TimeAxis(part('time'), { fetch: fetched, show: (picture) => this.showPast(picture) });
     const first = await fetched('picture');
     await this.take(new Uint8Array(await first.arrayBuffer()));
     this.listen();
@@ -88,15 +89,15 @@ class MapPage {
       queue = queue.then(() => this.take(data)).catch(() => this.again());
     });
     events.addEventListener('beat', () => { this.heard = performance.now(); });
-    events.onopen = () => { this.connected = true; this.banner(); };
+    events.onopen = () => { this.connected = true; this.heard = performance.now(); this.banner(); };
     events.onerror = () => { this.connected = false; this.banner(); };
   }
 
   async take(data) {
     const picture = await read(data, this.live);
     if (!picture) { await this.again(); return; }
-    this.connected = true;
-    this.received = performance.now();
+    this.heard = performance.now();
+    this.received = this.heard;
     if (picture.layout !== this.fleet.layout) { location.reload(); return; }
     this.live = picture;
     if (!this.past) this.changed();
@@ -248,7 +249,9 @@ class MapPage {
     const silent = sites.filter(([, at]) => !at).map(([name]) => name);
     const stale = sites.filter(([, at]) => at && now - at > STALE_S);
     const parts = [];
-    if (!this.connected) parts.push(t('banner.cut', { age: age((performance.now() - this.received) / 1000) }));
+    // A cut connection may look open for minutes; without a beat it is none.
+    const quiet = (performance.now() - this.heard) / 1000;
+    if (!this.connected || quiet > STALE_S) parts.push(t('banner.cut', { age: age((performance.now() - this.received) / 1000) }));
     if (stale.length) parts.push(t('banner.stale', { sites: stale.map(([name, at]) => `${name} ${age(now - at)}`).join(', ') }));
     if (silent.length) parts.push(t('banner.silent', { sites: silent.join(', ') }));
     if (parts.length) say(parts.join(' · '));

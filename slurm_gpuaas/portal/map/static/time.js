@@ -3,8 +3,8 @@ import { readAll } from './codec.js';
 import { clock, el, moment, svg, t, told } from './text.js';
 
 const MINUTE = 60e3;
-const AHEAD = 30;
 /** Pictures fetched at once; at one a minute, as many minutes. */
+const AHEAD = 30;
 
 export class TimeAxis {
   /**
@@ -12,7 +12,6 @@ export class TimeAxis {
    * @param {Object} hooks
    * @param {(path: string, query: Record<string, string>) => Promise<Response>} hooks.fetch
    * @param {(picture: any | null) => void} hooks.show  a picture of the past; null = live again
-   * @param {() => boolean} hooks.still  nothing may move by itself
    */
   constructor(root, hooks) {
     this.hooks = hooks;
