@@ -1,8 +1,8 @@
 """A simulated fleet for the cluster map, and a server that shows it: `python -m slurm_gpuaas.testbed.map_demo`.
 
-Jobs of invented organisations come, run and end on the clusters of a testbed profile; nodes break, are drained,
-repaired and verified; some jobs forget their GPUs. It pushes what a site pushes, through the same door. Everything
-follows from the seed and the moment it is asked for.
+Jobs of invented organisations come, run and end on the clusters of a testbed profile; nodes break (far more often than
+in life, so that there is something to see), are drained, repaired and verified; some jobs forget their GPUs. It pushes
+what a site pushes, through the same door. Everything follows from the seed and the moment it is asked for.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ class DemoFleet:
             back = self._draw.uniform(0, 20 * 3600, site.cluster.cells)
             self._idle_since[site.cluster.name] -= back
             self._fill(site, first=True)
-            for _ in range(max(1, len(site.cluster.nodes) // 90)):
+            for _ in range(max(1, len(site.cluster.nodes) // 40)):
                 self._break(site, begin - timedelta(minutes=float(self._draw.uniform(0, 160))))
 
     def frames(self, moment: datetime) -> list[SiteFrame]:
