@@ -127,6 +127,8 @@ class SiteFrame(_Value):
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
+        if len({job.id for job in self.jobs}) != len(self.jobs):
+            raise InvalidInput(f"Site {self.site} names a job twice.", way_out="Name each one once.")
         if len({incident.id for incident in self.incidents}) != len(self.incidents):
             raise InvalidInput(f"Site {self.site} names an incident twice.", way_out="Name each one once.")
         if sum(len(waiting.minutes) for waiting in self.waiting) > 100_000:

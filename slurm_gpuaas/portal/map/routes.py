@@ -17,7 +17,7 @@ import base64
 import json
 import struct
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from datetime import timedelta
 from importlib.resources import files
 from typing import Annotated, Any, Final
@@ -30,7 +30,7 @@ from starlette.concurrency import run_in_threadpool
 
 from slurm_gpuaas.domain.errors import InvalidInput, NotFound
 from slurm_gpuaas.portal.map.source import JobCard, MapSource, NodeCard, Past
-from slurm_gpuaas.portal.map.view import MapViewer, Viewing
+from slurm_gpuaas.portal.map.view import MapViewer
 from slurm_gpuaas.portal.map.words import Language, texts
 
 CSP: Final = (
@@ -39,7 +39,7 @@ CSP: Final = (
 )
 BEAT_S: Final = 10.0
 STREAM_S: Final = 600.0
-MAX_PICTURES: Final = 240
+MAX_PICTURES: Final = 60
 MAX_SPAN: Final = timedelta(days=8)
 _KINDS: Final = {".js": "text/javascript; charset=utf-8", ".css": "text/css; charset=utf-8"}
 _LENGTH: Final = struct.Struct("<I")
@@ -54,7 +54,7 @@ def stand_alone() -> Environment:
 
 def map_routes(
     source: MapSource,
-    viewer: Viewing,
+    viewer: Callable[[Request], MapViewer],
     *,
     templates: Environment | None = None,
     base: str = "map/alone.html",

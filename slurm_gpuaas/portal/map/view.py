@@ -6,7 +6,7 @@ is in use; of jobs and incidents only those of the own organisation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -133,7 +133,3 @@ def _incident(viewer: MapViewer, seen: frozenset[ClusterName], incident: Mapping
 
 def _without(keys: frozenset[str], row: Mapping[str, Any]) -> Mapping[str, Any]:
     return {key: value for key, value in row.items() if key not in keys}
-
-
-Viewing = Callable[[Any], MapViewer]
-"""From a request, who looks; raises what makes the answer 401 or 403."""

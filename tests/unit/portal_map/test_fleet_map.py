@@ -141,6 +141,11 @@ def test_a_frame_survives_its_way_as_json() -> None:
     assert got.unpacked().job.tolist() == [1] * 8 + [2] * 4 + [0] * 52
 
 
+def test_a_frame_that_names_a_job_twice_is_refused() -> None:
+    with pytest.raises(ValidationError, match="names a job twice"):
+        frame(cluster(), {job(1): range(8), job(1, "baekdu-lab"): range(8, 12)})
+
+
 @pytest.mark.parametrize(
     ("edit", "says"),
     [
