@@ -1,7 +1,6 @@
 """Texts of the map in Korean and English. The page fetches those of its language; `{name}` is filled in by the page.
 
-Words of the programme and of Slurm's Korean users, as docs/reference/glossary.md has them: 장 for GPUs, 대 for servers
-(nodes).
+Terms are the programme's: 장 counts GPUs, 대 servers (nodes), 몫 is a share of a pool.
 """
 
 from __future__ import annotations

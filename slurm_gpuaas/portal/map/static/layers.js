@@ -20,14 +20,7 @@ export const isHeld = (state) => state === State.BUSY || state === State.DRAININ
 export const isHeldIdle = (picture, cell) =>
   isHeld(picture.state[cell]) && picture.idle[cell] >= IDLE_MINUTES && picture.idle[cell] !== UNKNOWN_IDLE;
 
-/** Colour of a name that is the same on every map. */
-export function manyOf(text) {
-  let hash = 2166136261;
-  for (let n = 0; n < text.length; n += 1) hash = Math.imul(hash ^ text.charCodeAt(n), 16777619);
-  return Colour.MANY + ((hash >>> 8) % MANY);
-}
-
-/** Colours of the tenants of a picture: the largest ones differ in hue. @returns {Map<string, number>} */
+/** Colours of the tenants of a picture, in the order of their names. @returns {Map<string, number>} */
 export function tenantColours(picture) {
   const names = [...new Set(Object.values(picture.table.jobs).map((job) => job.tenant))].sort();
   return new Map(names.map((name, n) => [name, Colour.MANY + (n % MANY)]));
@@ -134,7 +127,7 @@ export function style(layer, picture, fleet, shown, styles) {
 }
 
 /**
- * Entries of a layer's legend: [word or text, style, count, search term or null].
+ * Entries of a layer's legend; `find` is the search that shows only these.
  * @returns {{word?: string, text?: string, style: number, count?: number, find?: string}[]}
  */
 export function legend(layer, picture, t) {

@@ -27,34 +27,36 @@ function section(word, note, ...content) {
   return el('section', {}, el('h2', {}, t(word)), ...content, note ? el('p', { class: 'gm-note' }, note) : null);
 }
 
-/** A row of bars drawn as SVG, with its figures as a list for who does not see it. */
+/** A row of bars; `label` says their figures to who does not see them. */
 function bars(values, label, { height = 56, names = null } = {}) {
   const top = Math.max(1, ...values);
   const step = 100 / values.length;
   return svg('svg', { class: 'gm-bars', viewBox: `0 0 100 ${height}`, preserveAspectRatio: 'none', role: 'img', 'aria-label': label },
     values.map((value, n) => svg('rect', {
       x: n * step + step * 0.1, width: step * 0.8, y: height - Math.max(value ? 1.5 : 0.6, (value / top) * (height - 2)),
-      height: Math.max(value ? 1.5 : 0.6, (value / top) * (height - 2)), class: value ? 'gm-bar' : 'gm-bar-none',
+      height: Math.max(value ? 1.5 : 0.6, (value / top) * (height - 2)), class: value ? 'gm-bar-some' : 'gm-bar-none',
     }, svg('title', {}, document.createTextNode(`${names ? names[n] : n}: ${value}`)))));
 }
 
-function best(rooms, key) {
-  return rooms.reduce((found, room) => (found === null || room[key] * (key === 'gpus' ? 1 : room.per_node)
-    > found[key] * (key === 'gpus' ? 1 : found.per_node) ? room : found), null);
+/** The room with most GPUs, of those that `gpus` counts. */
+function best(rooms, gpus) {
+  return rooms.reduce((found, room) => (found === null || gpus(room) > gpus(found) ? room : found), null);
 }
 
 function largest(rail) {
-  const line = (word, room, gpus, nodes, where) => el('li', {},
+  const line = (word, gpus, nodes, where) => el('li', {},
     el('span', { class: 'gm-what' }, t(word)),
     el('strong', {}, number(gpus)),
     el('span', { class: 'gm-where' }, gpus ? [nodes ? `${t('nodes', { n: number(nodes) })} · ` : '', where].join('') : t('none')));
   const place = (room) => `${room.cluster} · ${told('share', room.share)} · ${room.model.toUpperCase()}`;
-  const [all, unit, node] = [best(rail.rooms, 'nodes'), best(rail.rooms, 'unit_nodes'), best(rail.rooms, 'gpus')];
+  const all = best(rail.rooms, (room) => room.nodes * room.per_node);
+  const unit = best(rail.rooms, (room) => room.unit_nodes * room.per_node);
+  const node = best(rail.rooms, (room) => room.gpus);
   if (!all) return null;
   return section('rail.largest', '', el('ul', { class: 'gm-room' },
-    line('rail.cluster', all, all.nodes * all.per_node, all.nodes, place(all)),
-    line('rail.unit', unit, unit.unit_nodes * unit.per_node, unit.unit_nodes, `${unit.unit} · ${place(unit)}`),
-    line('rail.node', node, node.gpus, 0, place(node))));
+    line('rail.cluster', all.nodes * all.per_node, all.nodes, place(all)),
+    line('rail.unit', unit.unit_nodes * unit.per_node, unit.unit_nodes, `${unit.unit} · ${place(unit)}`),
+    line('rail.node', node.gpus, 0, place(node))));
 }
 
 function models(rail) {

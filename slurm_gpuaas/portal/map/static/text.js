@@ -31,7 +31,6 @@ function format(name, options) {
 export const clock = (ms) => format('clock', { hour: '2-digit', minute: '2-digit' }).format(ms);
 export const moment = (ms) =>
   format('moment', { month: 'numeric', day: 'numeric', weekday: 'short', hour: '2-digit', minute: '2-digit' }).format(ms);
-export const seconds = (ms) => format('seconds', { hour: '2-digit', minute: '2-digit', second: '2-digit' }).format(ms);
 
 /** A length of time in the largest unit that keeps it readable. */
 export function span(minutes) {
