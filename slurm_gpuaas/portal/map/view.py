@@ -1,0 +1,135 @@
+"""What one viewer may see of a picture. Nothing that a viewer may not know leaves the server.
+
+A viewer who does not see a cluster sees of it what is free, reserved and out of service, and of the rest only that it
+is in use; of jobs and incidents only those of the own organisation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import numpy as np
+
+from slurm_gpuaas.domain.fleet_map import NO_JOB, UNKNOWN_BYTE, UNKNOWN_IDLE, CellState, Flags, FleetLayout, Picture
+from slurm_gpuaas.domain.names import ClusterName, OrganisationName, ProviderName
+from slurm_gpuaas.domain.people import Actor, PortalRole
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MapViewer:
+    """Who looks.
+
+    Attributes:
+        everything: sees all clusters.
+        provider: sees the clusters of this provider.
+        organisation: sees the jobs of this organisation, wherever they run.
+        people: reads users' and jobs' names where they see the jobs; always those of the own organisation.
+    """
+
+    everything: bool = False
+    provider: ProviderName | None = None
+    organisation: OrganisationName | None = None
+    people: bool = False
+
+
+EVERYTHING: Final = MapViewer(everything=True, people=True)
+
+
+def viewer_of(actor: Actor) -> MapViewer:
+    """What an actor's role lets them see of the map: government and auditor all tenants, providers their own clusters,
+    tenants their own jobs. Names of users and jobs are for those who must talk to their owners."""
+    match actor.role:
+        case PortalRole.AUDITOR:
+            return EVERYTHING
+        case PortalRole.GOVERNMENT:
+            return MapViewer(everything=True)
+        case PortalRole.PROVIDER_OPERATOR:
+            return MapViewer(provider=actor.provider, people=True)
+        case PortalRole.PROVIDER_BILLING:
+            return MapViewer(provider=actor.provider)
+        case PortalRole.TENANT_ADMIN | PortalRole.RESEARCHER:
+            return MapViewer(organisation=actor.organisation)
+
+
+def cluster_seen(viewer: MapViewer, provider: ProviderName) -> bool:
+    """Whether they see all jobs of a provider's clusters."""
+    return viewer.everything or (viewer.provider is not None and viewer.provider == provider)
+
+
+def clusters_seen(viewer: MapViewer, layout: FleetLayout) -> frozenset[ClusterName]:
+    """Clusters of which they see all jobs."""
+    return frozenset(cluster.name for cluster in layout.clusters if cluster_seen(viewer, cluster.provider))
+
+
+def seen_by(viewer: MapViewer, picture: Picture, layout: FleetLayout) -> Picture:
+    """The picture as the viewer may see it, without its rail."""
+    seen = clusters_seen(viewer, layout)
+    jobs = {slot: row for slot, job in _rows(picture, "jobs").items() if (row := _job(viewer, seen, job)) is not None}
+    incidents = {
+        key: row
+        for key, one in _rows(picture, "incidents").items()
+        if (row := _incident(viewer, seen, one)) is not None
+    }
+    table = {
+        "jobs": jobs,
+        "incidents": incidents,
+        "sites": {
+            name: _without(frozenset({"waiting"}) if name in seen else frozenset({"waiting", "links"}), row)
+            for name, row in _rows(picture, "sites").items()
+        },
+    }
+    if len(seen) == len(layout.clusters):
+        return replace(picture, table=table)
+    cells = picture.cells.copy()
+    hidden = ~(_cells_of(seen, layout) | _shown(jobs)[cells.job])
+    cells.state[hidden & np.isin(cells.state, (CellState.BUSY, CellState.DRAINING))] = CellState.TAKEN
+    cells.job[hidden] = NO_JOB
+    cells.health[hidden] = 0
+    cells.idle[hidden] = UNKNOWN_IDLE
+    for plane in (cells.use, cells.power, cells.heat):
+        plane[hidden] = UNKNOWN_BYTE
+    return replace(picture, cells=cells, table=table)
+
+
+def _rows(picture: Picture, name: str) -> Mapping[str, Mapping[str, Any]]:
+    rows: Mapping[str, Mapping[str, Any]] = picture.table.get(name, {})
+    return rows
+
+
+def _cells_of(seen: frozenset[ClusterName], layout: FleetLayout) -> Flags:
+    flags = np.zeros(layout.cells, np.bool_)
+    for cluster in layout.clusters:
+        flags[layout.part(cluster)] = cluster.name in seen
+    return flags
+
+
+def _shown(jobs: Mapping[str, Any]) -> Flags:
+    flags = np.zeros(2**16, np.bool_)
+    flags[np.fromiter(map(int, jobs), np.int64, len(jobs))] = True
+    return flags
+
+
+PERSONAL: Final = frozenset({"name", "user"})
+
+
+def _job(viewer: MapViewer, seen: frozenset[ClusterName], job: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    if viewer.organisation is not None and job["tenant"] == viewer.organisation:
+        return job
+    if job["cluster"] not in seen:
+        return None
+    return job if viewer.people else _without(PERSONAL, job)
+
+
+def _incident(viewer: MapViewer, seen: frozenset[ClusterName], incident: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    if incident["cluster"] in seen:
+        return incident
+    if viewer.organisation is None or viewer.organisation not in incident["tenants"]:
+        return None
+    # Of a fault that hit their jobs a tenant may know, but not whom else it hit and what that cost.
+    return _without(frozenset({"jobs", "gpu_hours_lost"}), {**incident, "tenants": [viewer.organisation]})
+
+
+def _without(keys: frozenset[str], row: Mapping[str, Any]) -> Mapping[str, Any]:
+    return {key: value for key, value in row.items() if key not in keys}
