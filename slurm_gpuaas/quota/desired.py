@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 from types import MappingProxyType
 from typing import Final
 
+from slurm_gpuaas.domain.accounts import ROOT, organisation_account, share_account
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import (
     AccountName,
@@ -33,8 +34,6 @@ from slurm_gpuaas.slurm.records import Account, AccountingState, PartitionSpec, 
 
 OWNED: Final = "gpuaas:"
 """Descriptions of our accounts and QOS start with it. What lacks it belongs to somebody else."""
-ROOT: Final = "root"
-"""Slurm's own top account, and the administrators'."""
 GPU: Final = "gres/gpu"
 MINUTE: Final = timedelta(minutes=1)
 CLOSED: Final = QosName("closed")
@@ -119,8 +118,9 @@ def burst_of(one: Entitlement) -> QosName:
 
 def account_chain(one: Entitlement) -> tuple[AccountName, AccountName, AccountName]:
     """Accounts of the project, its organisation in the share, and the share."""
-    share = AccountName(f"{one.pool.name}-{one.share.name}")
-    return AccountName(one.name), AccountName(f"{share}-{one.project.organisation}"), share
+    pool, share = one.pool.name, one.share.name
+    organisation = organisation_account(pool, share, one.project.organisation)
+    return AccountName(one.name), organisation, share_account(pool, share)
 
 
 def default_projects(policy: Policy, entitled: Iterable[Entitlement]) -> Mapping[UserName, ProjectName]:
