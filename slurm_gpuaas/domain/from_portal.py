@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import Field, TypeAdapter
 
 from slurm_gpuaas.domain.accounts import ROOT, organisation_account, share_account
+from slurm_gpuaas.domain.logins import Login
 from slurm_gpuaas.domain.names import (
     AccountName,
     ClusterName,
@@ -27,7 +28,7 @@ from slurm_gpuaas.domain.names import (
     ShareName,
     UserName,
 )
-from slurm_gpuaas.domain.policy import KST, Grant, Member, Organisation, Policy, PolicyDocument, Project
+from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, PolicyDocument, Project
 from slurm_gpuaas.domain.told import told
 
 PortalDocument = Annotated[Organisation | Project | Member | Grant, Field(discriminator="kind")]
@@ -67,6 +68,23 @@ class LeftOut:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PortalSet:
+    """All that the portal says to one site, under a revision that only grows.
+
+    Attributes:
+        unreadable: what came with it and is nothing that this site could take.
+        as_of: Korean day from which capacity is looked at: what is over takes no room.
+    """
+
+    revision: int
+    documents: tuple[_Document, ...]
+    people: tuple[Login, ...] = ()
+    unreadable: tuple[LeftOut, ...] = ()
+    received_at: datetime
+    as_of: date
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Merged:
     """`policy` is in force: the site's `own` documents and those `taken` from the portal."""
 
@@ -86,7 +104,7 @@ def merged(
     own: Policy,
     from_portal: Iterable[_Document],
     terms: Terms,
-    moment: datetime,
+    as_of: date,
     *,
     refused: Mapping[ProjectName, str] = NO_REFUSALS,
 ) -> Merged:
@@ -95,10 +113,10 @@ def merged(
     Args:
         own: the site's documents. All of them are in force, whatever the portal says.
         from_portal: in any order; of two with one name the first in order of content stands.
-        moment: capacity is looked at from the Korean day of this moment on.
+        as_of: Korean day from which capacity is looked at.
         refused: the portal's projects that the site cannot hold, and why: Slurm has something else of that name.
     """
-    taking = _Taking(own, terms, moment.astimezone(KST).date(), refused)
+    taking = _Taking(own, terms, as_of, refused)
     # Sorted, so that the same documents give the same policy in whatever order they came; grants oldest first, so that
     # those that run already stay where not all fit.
     documents = sorted(from_portal, key=_order)
@@ -117,8 +135,8 @@ def _order(document: _Document) -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class _Taking:
-    """Documents taken so far, and what the next one is compared with. Each rule answers why one is left out: None = it is
-    taken, empty = the site says the same."""
+    """Documents taken so far, and what the next one is compared with. Each rule answers why one is left out: None = it
+    is taken, empty = the site says the same."""
 
     own: Policy
     terms: Terms

@@ -89,7 +89,7 @@ def wanted(
         InvalidInput: two objects would need one Slurm name.
     """
     entitled = entitlements(policy, cluster, moment)
-    if ROOT in {one.name for one in entitled}:
+    if ROOT in {AccountName(one.name) for one in entitled}:
         raise InvalidInput(f"A project is named {ROOT}, which is Slurm's own account.", way_out="Rename it.")
     burst = _burst_qos(entitled)
     guaranteed = [_guaranteed_qos(one, honoured.get(one.name, one.gpus)) for one in entitled]

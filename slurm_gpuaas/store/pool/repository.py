@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from sqlalchemy import Engine
 
 from slurm_gpuaas.store.engine import POOL, open_engine, upgrade
+from slurm_gpuaas.store.pool.sites import Sites
 from slurm_gpuaas.store.session import Sessions
 
 
@@ -17,6 +18,7 @@ class PoolStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._sessions = Sessions(engine)
+        self.sites = Sites(self._sessions)
 
     @classmethod
     def open(cls, url: str) -> PoolStore:

@@ -14,6 +14,7 @@ from slurm_gpuaas.domain.names import ClusterName, ProjectName, ShareName, UserN
 from slurm_gpuaas.domain.policy import DOCUMENT, Grant, Member, Organisation, Policy, Pool, Project
 from slurm_gpuaas.quota.desired import wanted
 
+TODAY = date(2027, 3, 1)
 NOW = datetime(2027, 3, 1, 3, tzinfo=UTC)
 CLUSTER = ClusterName("mini")
 TERMS = Terms(cluster=CLUSTER, shares=frozenset({ShareName("government")}), reserved=frozenset({UserName("root")}))
@@ -54,8 +55,8 @@ PORTAL = [
 ]
 
 
-def take(*more: Any, own: Policy = OWN, documents: list[Any] = PORTAL, moment: datetime = NOW) -> Merged:
-    return merged(own, [*documents, *more], TERMS, moment)
+def take(*more: Any, own: Policy = OWN, documents: list[Any] = PORTAL, as_of: date = TODAY) -> Merged:
+    return merged(own, [*documents, *more], TERMS, as_of)
 
 
 def test_documents_of_the_portal_stand_beside_the_sites_own() -> None:
@@ -66,7 +67,7 @@ def test_documents_of_the_portal_stand_beside_the_sites_own() -> None:
 
 def test_the_order_of_a_set_changes_nothing() -> None:
     more = [grant(f"g-{n}", gpus=16) for n in range(2, 5)]
-    assert merged(OWN, [*PORTAL, *more], TERMS, NOW) == merged(OWN, [*more[::-1], *PORTAL[::-1]], TERMS, NOW)
+    assert merged(OWN, [*PORTAL, *more], TERMS, TODAY) == merged(OWN, [*more[::-1], *PORTAL[::-1]], TERMS, TODAY)
 
 
 @pytest.mark.parametrize(
@@ -103,7 +104,7 @@ def test_what_contradicts_the_site_is_left_out_with_its_reason(document: Any, wh
 
 
 def test_a_project_that_slurm_has_no_room_for_goes_with_all_that_names_it() -> None:
-    found = merged(OWN, PORTAL, TERMS, NOW, refused={ProjectName("vision"): "Slurm has it."})
+    found = merged(OWN, PORTAL, TERMS, TODAY, refused={ProjectName("vision"): "Slurm has it."})
     assert found.left_out[0] == LeftOut(kind="Project", name="vision", why="Slurm has it.")
     assert [one.kind for one in found.left_out] == ["Project", "Member", "Grant"]
 
@@ -121,7 +122,7 @@ def test_grants_one_after_the_other_share_the_same_gpus() -> None:
 def test_what_is_over_takes_no_room() -> None:
     over = grant("g-0", gpus=40, starts=date(2027, 1, 1), ends=date(2027, 2, 28))
     assert not take(over).left_out
-    assert take(over, moment=NOW - timedelta(days=2)).left_out
+    assert take(over, as_of=TODAY - timedelta(days=1)).left_out
 
 
 def test_a_share_that_the_site_makes_smaller_keeps_the_sites_own_grants_and_drops_the_portals() -> None:
@@ -157,7 +158,9 @@ def hostile(draw: st.DrawFn) -> Any:
         case 1:
             return Project.model_validate({"name": draw(NAMES), "organisation": draw(NAMES)})
         case 2:
-            return Member.model_validate({"project": draw(NAMES), "user": draw(st.sampled_from(["root", "alice", "z"]))})
+            return Member.model_validate(
+                {"project": draw(NAMES), "user": draw(st.sampled_from(["root", "alice", "z"]))}
+            )
         case _:
             starts, ends = sorted((draw(DAYS), draw(DAYS)))
             return grant(
@@ -197,7 +200,7 @@ WIDE = Policy.of(
 @given(st.lists(hostile(), max_size=25))
 def test_whatever_the_portal_sends_the_sites_own_stands_and_slurm_can_hold_the_rest(documents: list[Any]) -> None:
     terms = Terms(cluster=CLUSTER, shares=frozenset(map(ShareName, ("government", "government-c"))))
-    found = merged(WIDE, documents, terms, NOW)
+    found = merged(WIDE, documents, terms, TODAY)
     added = set(found.policy.documents) - set(WIDE.documents)
     assert set(WIDE.documents) <= set(found.policy.documents)
     assert added <= set(documents)
@@ -213,7 +216,7 @@ def test_whatever_the_portal_sends_the_sites_own_stands_and_slurm_can_hold_the_r
 
 @given(st.lists(hostile(), max_size=15))
 def test_every_document_is_taken_or_left_out_with_a_reason(documents: list[Any]) -> None:
-    found = merged(OWN, documents, TERMS, NOW)
+    found = merged(OWN, documents, TERMS, TODAY)
     told = {(one.kind, one.name) for one in found.left_out if one.why}
     same = {title(one) for one in OWN.documents}
     assert {title(one) for one in documents} <= told | {title(one) for one in found.taken} | same
