@@ -37,6 +37,10 @@ class Outcome:
     errors: int = 0
 
 
+def steady(span: timedelta) -> timedelta:
+    return span
+
+
 def delay_after(interval: timedelta, failures: int) -> timedelta:
     """Wait before the next tick: the interval, doubled for every failure in a row up to a minute."""
     doubled: int = 2 ** min(failures, 10)
@@ -45,17 +49,22 @@ def delay_after(interval: timedelta, failures: int) -> timedelta:
 
 @dataclass(slots=True)
 class Scheduled:
-    """A controller's tick (safe to run again at any time), its interval, and an event that wakes it sooner."""
+    """A controller's tick (safe to run again at any time), its interval, and an event that wakes it sooner.
+
+    `waits`: most of a tick is waiting for another machine's answer, so that an end of the loop does not wait for it.
+    """
 
     name: str
     tick: Callable[[], object]
     interval: timedelta
     wake: threading.Event = field(default_factory=threading.Event)
+    waits: bool = False
 
 
 class ControllerLoop:
     """Args:
     observe: called after every tick with the controller's name, seconds and the error (None when it went well).
+    jitter: of the wait after a failure, so that many daemons do not all come back at once.
     """
 
     def __init__(
@@ -64,7 +73,9 @@ class ControllerLoop:
         *,
         clock: Clock,
         observe: Callable[[str, float, Exception | None], None] = lambda name, seconds, error: None,
+        jitter: Callable[[timedelta], timedelta] = steady,
     ) -> None:
+        self._jitter = jitter
         self.scheduled = tuple(scheduled)
         self._clock = clock
         self._observe = observe
@@ -97,9 +108,12 @@ class ControllerLoop:
         for scheduled in self.scheduled:
             scheduled.wake.set()
         deadline = time.monotonic() + within.total_seconds()
-        for thread in self._threads:
+        ending = [
+            thread for thread, scheduled in zip(self._threads, self.scheduled, strict=True) if not scheduled.waits
+        ]
+        for thread in ending:
             thread.join(max(0.0, deadline - time.monotonic()))
-        return tuple(thread.name for thread in self._threads if thread.is_alive())
+        return tuple(thread.name for thread in ending if thread.is_alive())
 
     def _run(self, scheduled: Scheduled) -> None:
         while not self._stop.is_set():
@@ -109,7 +123,8 @@ class ControllerLoop:
                 return
             outcome = self.tick(scheduled)
             due = time.monotonic() + max(GATHER_S, min(outcome.last_seconds, scheduled.interval.total_seconds()))
-            if scheduled.wake.wait(delay_after(scheduled.interval, outcome.failures).total_seconds()):
+            delay = delay_after(scheduled.interval, outcome.failures)
+            if scheduled.wake.wait((self._jitter(delay) if outcome.failures else delay).total_seconds()):
                 # One call is answered at once; of many, those that come in the meantime share a tick.
                 self._stop.wait(max(0.0, due - time.monotonic()))
 

@@ -33,6 +33,7 @@ from slurm_gpuaas.domain.told import told
 
 PortalDocument = Annotated[Organisation | Project | Member | Grant, Field(discriminator="kind")]
 _Document = Organisation | Project | Member | Grant
+PORTAL_DOCUMENT: Final[TypeAdapter[_Document]] = TypeAdapter(PortalDocument)
 PORTAL_DOCUMENTS: Final[TypeAdapter[tuple[_Document, ...]]] = TypeAdapter(tuple[PortalDocument, ...])
 MOST_DOCUMENTS: Final = 50_000
 """Of one site's set: ten times what 957 nodes in grants of one node with ten members each need."""

@@ -190,10 +190,14 @@ class PolicyController:
             InvalidInput: the policy cannot be put into Slurm.
             SlurmUnavailable: Slurm cannot be read.
         """
+        return self.preview(own)[1]
+
+    def preview(self, own: Policy | None = None) -> tuple[Merged, Plan]:
+        """As `plan`, with what would be in force."""
         with self._lock:
             actual = self._memory.read(afresh=True)
             found, _ = self._with_portal(own, actual)
-            return self._read(found.policy, actual).plan
+            return found, self._read(found.policy, actual).plan
 
     def apply(self, own: Policy, *, actor: str, expected_revision: int | None = None) -> Outcome:
         """Put the site's own documents in force and bring Slurm to them. Nothing is stored when the plan has a

@@ -140,8 +140,8 @@ class Store:
 
     def policy_and_revision(self) -> tuple[Policy, PolicyRevision]:
         """The policy in force, and the revision of the site's own documents, of one moment."""
-        with self._sessions.reading() as session:
-            return self.policy(), _newest_revision(session)
+        found, revision = self.in_force_and_revision()
+        return found.policy, revision
 
     def policy_revision(self) -> PolicyRevision:
         with self._sessions.reading() as session:
@@ -149,6 +149,10 @@ class Store:
 
     def in_force(self) -> Merged:
         """The policy in force, and which documents of it come from the portal."""
+        return self.in_force_and_revision()[0]
+
+    def in_force_and_revision(self) -> tuple[Merged, PolicyRevision]:
+        """The policy in force, and the revision of the site's own documents, of one moment."""
         with self._sessions.reading() as session:
             # Every request and tick asks: 1,000 projects take a quarter of a second to read and check. The digest is of
             # the whole policy, so the same one means the same policy, whatever was rolled back in between.
@@ -160,7 +164,7 @@ class Store:
                 same = known is not None and known[0].digest == key.digest
                 own = known[1].own if known is not None and same else _policy(session)
                 self._known_policy = known = (key, self.with_portal(own, refused=refused))
-            return known[1]
+            return known[1], _revision(row)
 
     def with_portal(self, own: Policy, *, refused: Mapping[ProjectName, str]) -> Merged:
         """What would be in force with these documents of the site's own and those refusals."""
@@ -637,7 +641,10 @@ def _newest_row(session: Session) -> PolicyRevisionRow | None:
 
 
 def _newest_revision(session: Session) -> PolicyRevision:
-    row = _newest_row(session)
+    return _revision(_newest_row(session))
+
+
+def _revision(row: PolicyRevisionRow | None) -> PolicyRevision:
     if row is None:
         return PolicyRevision(revision=0, applied_at=None, actor="")
     return PolicyRevision(revision=row.revision or 0, applied_at=row.applied_at, actor=row.actor)
