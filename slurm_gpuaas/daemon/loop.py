@@ -108,9 +108,8 @@ class ControllerLoop:
         for scheduled in self.scheduled:
             scheduled.wake.set()
         deadline = time.monotonic() + within.total_seconds()
-        ending = [
-            thread for thread, scheduled in zip(self._threads, self.scheduled, strict=True) if not scheduled.waits
-        ]
+        waiting = {scheduled.name for scheduled in self.scheduled if scheduled.waits}
+        ending = [thread for thread in self._threads if thread.name not in waiting]
         for thread in ending:
             thread.join(max(0.0, deadline - time.monotonic()))
         return tuple(thread.name for thread in ending if thread.is_alive())
