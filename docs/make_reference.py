@@ -18,6 +18,7 @@ from slurm_gpuaas.agent.config import Config as AgentConfig
 from slurm_gpuaas.agent.main import command as agent
 from slurm_gpuaas.cli.main import cli
 from slurm_gpuaas.daemon.config import Config as DaemonConfig
+from slurm_gpuaas.people.main import Config as PeopleConfig
 
 FOLDER = Path(__file__).with_name("reference") / "generated"
 
@@ -80,6 +81,7 @@ def write() -> None:
     for name, text in (
         ("commands", commands()),
         ("gpuaasd", configuration("gpuaasd", "/etc/gpuaas/gpuaasd.yaml", DaemonConfig)),
+        ("gpuaas-people", configuration("gpuaas-people", "/etc/gpuaas-people.yaml", PeopleConfig)),
         ("gpuaas-agent", configuration("gpuaas-agent", "/etc/gpuaas/agent.yaml", AgentConfig)),
     ):
         (FOLDER / f"{name}.md").write_text(text, encoding="utf-8")

@@ -6,8 +6,9 @@ and changes nothing a second time. Requests forbid unknown fields; of answers th
 
 from __future__ import annotations
 
+from datetime import UTC
 from itertools import pairwise
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Final, Self
 
 from pydantic import AwareDatetime, Field, JsonValue, model_validator
 
@@ -124,8 +125,22 @@ class UsageRow(Request):
         )
 
     def change(self, cluster: ClusterName) -> UsageChange:
-        fields: dict[str, Any] = {name: getattr(self, name) for name in type(self).model_fields if name != "number"}
-        record = UsageRecord(**fields | {"cluster": cluster, "job_id": JobId(self.job_id)})
+        """The change, with the portal's own word on which cluster the site is."""
+        record = UsageRecord(
+            cluster=cluster,
+            job_id=JobId(self.job_id),
+            user=self.user,
+            account=self.account,
+            qos=self.qos,
+            partition=self.partition,
+            model=self.model,
+            gpus=self.gpus,
+            started=self.started.astimezone(UTC),
+            ended=None if self.ended is None else self.ended.astimezone(UTC),
+            gpu_seconds=self.gpu_seconds,
+            state=self.state,
+            nodes=self.nodes,
+        )
         return UsageChange(number=self.number, record=record)
 
 

@@ -242,7 +242,7 @@ def read_set(
 
 def _unreadable(one: Mapping[str, JsonValue], kind: str, name: str, error: ValidationError) -> LeftOut:
     fault = error.errors(include_url=False, include_input=False)[0]
-    where = ".".join(map(str, fault["loc"]))
+    where = ".".join(map(str, fault["loc"])) or "kind"
     return LeftOut(
         kind=str(one.get(kind, "?"))[:40],
         name=str(one.get(name, "?"))[:100],

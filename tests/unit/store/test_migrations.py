@@ -52,6 +52,24 @@ def test_the_last_revision_can_be_taken_back_and_made_again(url: str) -> None:
     assert set(inspect(engine).get_table_names()) == {*Table.metadata.tables, "alembic_version"}
 
 
+def test_usage_that_is_there_already_is_numbered_each_run_once(url: str) -> None:
+    engine = open_engine(url)
+    command.upgrade(migrations(engine), "0011")
+    with engine.begin() as connection:
+        for job, hour in ((2, 9), (1, 10), (3, 9)):
+            connection.execute(
+                text(
+                    'INSERT INTO usage_record (cluster, job_id, started, "user", account, qos, partition, gpus, '
+                    f"gpu_seconds, state) VALUES ('mini', {job}, '2027-01-04 {hour:02}:00:00', 'a', 'a', 'q', 'p', 1, 1, '')"
+                )
+            )
+    upgrade(engine)
+    with engine.connect() as connection:
+        numbered = connection.execute(text("SELECT job_id, change FROM usage_record ORDER BY change")).all()
+    assert [tuple(row) for row in numbered] == [(2, 1), (3, 2), (1, 3)]
+    engine.dispose()
+
+
 def test_a_store_of_a_newer_program_is_left_alone(url: str) -> None:
     engine = open_engine(url)
     upgrade(engine)
