@@ -51,7 +51,8 @@ def delay_after(interval: timedelta, failures: int) -> timedelta:
 class Scheduled:
     """A controller's tick (safe to run again at any time), its interval, and an event that wakes it sooner.
 
-    `waits`: most of a tick is waiting for another machine's answer, so that an end of the loop does not wait for it.
+    `waits`: most of a tick is waiting for another machine's answer, which may take its time: neither the end of the
+    loop nor the watchdog minds.
     """
 
     name: str
@@ -77,6 +78,7 @@ class ControllerLoop:
     ) -> None:
         self._jitter = jitter
         self.scheduled = tuple(scheduled)
+        self._waiting = {one.name for one in self.scheduled if one.waits}
         self._clock = clock
         self._observe = observe
         self._stop = threading.Event()
@@ -89,9 +91,10 @@ class ControllerLoop:
         return tuple(self._outcomes.values())
 
     def longest_running(self) -> timedelta:
-        """How long the slowest tick under way has run."""
+        """How long the slowest tick under way has run, those that wait for another machine left out."""
         now = time.monotonic()
-        return timedelta(seconds=max((now - since for since in list(self._busy_since.values())), default=0.0))
+        busy = (now - since for name, since in list(self._busy_since.items()) if name not in self._waiting)
+        return timedelta(seconds=max(busy, default=0.0))
 
     def start(self) -> None:
         self._threads = [
@@ -108,8 +111,7 @@ class ControllerLoop:
         for scheduled in self.scheduled:
             scheduled.wake.set()
         deadline = time.monotonic() + within.total_seconds()
-        waiting = {scheduled.name for scheduled in self.scheduled if scheduled.waits}
-        ending = [thread for thread in self._threads if thread.name not in waiting]
+        ending = [thread for thread in self._threads if thread.name not in self._waiting]
         for thread in ending:
             thread.join(max(0.0, deadline - time.monotonic()))
         return tuple(thread.name for thread in ending if thread.is_alive())

@@ -43,6 +43,10 @@ ACKNOWLEDGED: Final = "portal.usage-acknowledged"
 HEARD: Final = "portal.heard"
 """Mark in the store: when the portal last answered."""
 HEARD_EVERY: Final = timedelta(seconds=30)
+MOST_LOGGED: Final = 20
+"""Of what is left out; status and report have all."""
+MOST_PUSHES: Final = 200
+"""In one tick; the next one goes on."""
 
 log = structlog.get_logger(__name__)
 
@@ -117,18 +121,19 @@ class PoolSite:
                     as_of=now.astimezone(KST).date(),
                 )
             )
-            left_out = self._store.in_force().left_out
             self._store.audit.append(
                 AuditEntry(
                     at=now,
                     actor=ACTOR,
                     action="portal.documents",
                     subject=f"revision {found.revision}",
-                    evidence={"documents": len(documents), "people": len(people), "left_out": len(left_out)},
+                    evidence={"documents": len(documents), "people": len(people), "unreadable": len(unreadable)},
                 )
             )
         self._failpoint("portal.documents-stored")
-        for one in left_out:
+        left_out = self._store.in_force().left_out
+        log.info("portal.documents", revision=found.revision, documents=len(documents), left_out=len(left_out))
+        for one in left_out[:MOST_LOGGED]:
             log.warning("portal.left-out", kind=one.kind, name=one.name, why=one.why)
         self._took()
 
@@ -148,8 +153,11 @@ class PoolSite:
             Conflict: the portal acknowledges nothing of what it is sent.
             Unavailable, Refused: see `Portal`.
         """
-        while changes := self._store.usage_changes(after=self.acknowledged, limit=MOST_ROWS):
+        for _ in range(MOST_PUSHES):
             after = self.acknowledged
+            changes = self._store.usage_changes(after=after, limit=MOST_ROWS)
+            if not changes:
+                break
             push = _fitting(UsagePush(after=after, rows=tuple(map(UsageRow.of, changes))))
             self._failpoint("portal.usage-read")
             acknowledged = self._portal.push(push).acknowledged
@@ -204,7 +212,6 @@ class PoolSite:
 
     def status(self) -> PortalStatus:
         newest = self._store.portal.newest()
-        found = self._findings()
         return PortalStatus(
             url=self._url,
             site=self._site,
@@ -213,7 +220,7 @@ class PoolSite:
             revision=0 if newest is None else newest.revision,
             received_at=None if newest is None else newest.received_at,
             taken=len(self._store.in_force().taken),
-            left_out=tuple(f"{one.kind} {one.name}: {one.why}" for one in found),
+            left_out=tuple(f"{one.kind} {one.name}: {one.why}" for one in self._findings()),
             usage_waits=self._store.newest_usage_change() > self.acknowledged,
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+import time
 from pathlib import Path
 from typing import Final, Protocol, TypeVar
 
@@ -81,7 +82,7 @@ class HttpPortal:
         timeout = httpx2.Timeout(ANSWER_S + wait, connect=CONNECT_S)
         try:
             with self._http.stream(method, target, content=body, headers=headers, timeout=timeout) as response:
-                content = self._read(response)
+                content = self._read(response, time.monotonic() + ANSWER_S + wait)
         except httpx2.HTTPError as error:
             raise Unavailable(
                 f"The portal at {self._url} does not answer: {error or type(error).__name__}.",
@@ -97,10 +98,13 @@ class HttpPortal:
                 way_out="Compare the versions of portal and gpuaasd.",
             ) from None
 
-    def _read(self, response: httpx2.Response) -> bytes:
+    def _read(self, response: httpx2.Response, deadline: float) -> bytes:
+        """The client's own time limit is for each piece."""
         content = bytearray()
         for piece in response.iter_bytes():
             content += piece
+            if time.monotonic() > deadline:
+                raise Unavailable("The portal's answer does not come to an end.")
             if len(content) > MAX_ANSWER_BYTES:
                 raise Unavailable(f"The portal's answer is larger than {MAX_ANSWER_BYTES} bytes.")
         return bytes(content)

@@ -26,7 +26,7 @@ LEAST_UID: Final = 1_000
 """Below are the system's users (login.defs, Debian's policy 9.2.2)."""
 EXPIRED: Final = "1"
 """Day of 1970 on which a disabled login ended; an empty one never ends."""
-USERADD_S: Final = 30
+PROGRAM_S: Final = 30
 
 Run = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
 
@@ -35,7 +35,7 @@ def run(argv: Sequence[str]) -> subprocess.CompletedProcess[str]:
     """Without a shell, and with an environment of our own."""
     environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"}
     return subprocess.run(
-        argv, check=False, capture_output=True, text=True, timeout=USERADD_S, env=environment, stdin=subprocess.DEVNULL
+        argv, check=False, capture_output=True, text=True, timeout=PROGRAM_S, env=environment, stdin=subprocess.DEVNULL
     )
 
 
@@ -171,7 +171,10 @@ class LocalUsers:
             return (SshKey.as_slurm_says("unreadable"),)
 
     def _do(self, *argv: str) -> None:
-        done = self._run(argv)
+        try:
+            done = self._run(argv)
+        except subprocess.TimeoutExpired:
+            raise NotDone(f"{argv[0]} of {argv[-1]} did not end within {PROGRAM_S} s.") from None
         if done.returncode != 0:
             said = " ".join(done.stderr.split())[:300]
             raise NotDone(f"{argv[0]} of {argv[-1]} failed: {said or f'exit status {done.returncode}'}.")
@@ -196,7 +199,7 @@ def check_folder(folder: Path) -> None:
     Raises:
         InvalidInput: it is somebody's who could put other keys there.
     """
-    folder.mkdir(mode=0o755, exist_ok=True)
+    folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     for part in (folder, *folder.parents):
         found = os.lstat(part)
         loose = found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)

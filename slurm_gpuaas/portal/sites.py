@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 
 from slurm_gpuaas.api.pool_sites import (
     LONGEST_WAIT_S,
-    MOST_NUMBER,
+    MOST_REVISION,
     SITES_PATH,
     ReportTaken,
     SiteDocuments,
@@ -134,7 +134,7 @@ def site_routes(
     @router.get("/{site}/documents")
     async def documents(
         site: Signed,
-        revision: Annotated[int, Query(ge=0, lt=MOST_NUMBER, description="The one that the site has.")] = 0,
+        revision: Annotated[int, Query(ge=0, le=MOST_REVISION, description="The one that the site has.")] = 0,
         wait: Annotated[int, Query(ge=0, le=LONGEST_WAIT_S, description="Seconds to wait for a newer one.")] = 0,
     ) -> SiteDocuments:
         """The newest documents for the site, or that it has them."""

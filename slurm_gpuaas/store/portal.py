@@ -22,13 +22,22 @@ class PortalSets:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
+        self._read: PortalSet | None = None
 
     def newest(self) -> PortalSet | None:
         """None until the portal was first heard."""
+        stamp = (col(PortalSetRow.revision), col(PortalSetRow.received_at), col(PortalSetRow.as_of))
         with self._sessions.reading() as session:
-            row = session.exec(select(PortalSetRow)).first()
-        if row is None:
-            return None
+            found = session.exec(select(*stamp)).first()
+            if found is None:
+                return None
+            known = self._read
+            if known is None or (known.revision, known.received_at, known.as_of) != tuple(found):
+                self._read = known = self._whole(session.exec(select(PortalSetRow)).one())
+            return known
+
+    def _whole(self, row: PortalSetRow) -> PortalSet:
+        """To read thousands of documents takes a while, so it is done once."""
         return PortalSet(
             revision=row.revision,
             received_at=row.received_at,

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from slurm_gpuaas.api.people import PeopleState, PersonFinding, WantedPeople
 from slurm_gpuaas.api.pool_sites import Finding, ReportTaken, SiteDocuments, SiteReport, UsagePush, UsageTaken
-from slurm_gpuaas.daemon.pool_site import PoolSite, read_set
+from slurm_gpuaas.daemon.pool_site import MOST_PUSHES, PoolSite, read_set
 from slurm_gpuaas.domain.errors import Conflict, Unavailable
 from slurm_gpuaas.domain.from_portal import Terms
 from slurm_gpuaas.domain.jobs import JobId
@@ -374,6 +374,20 @@ class TestUsage:
         world.network.push = lambda usage: UsageTaken(acknowledged=usage.after)  # type: ignore[method-assign]
         with pytest.raises(Conflict, match="does not acknowledge"):
             world.site.push()
+
+    def test_a_portal_that_takes_back_what_it_acknowledged_does_not_keep_the_site_busy_for_ever(
+        self, world: World
+    ) -> None:
+        world.meter((1, 8), (2, 8))
+        answers = iter(range(10**9))
+
+        def forgetful(usage: UsagePush) -> UsageTaken:
+            return UsageTaken(acknowledged=usage.rows[0].number if next(answers) % 2 == 0 else 0)
+
+        world.network.push = forgetful  # type: ignore[method-assign]
+        world.site.push()
+        assert next(answers) == MOST_PUSHES
+        assert world.network.reports, "and it tells how it is all the same"
 
     def test_a_clock_that_steps_back_makes_no_number_smaller(self, world: World) -> None:
         world.meter((1, 8))

@@ -182,6 +182,11 @@ class TestDocuments:
         got = portal.now("GET", documents_path(NAVER, revision=7, wait=0)).json()
         assert (got["revision"], got["changed"], len(got["documents"])) == (8, True, 1)
 
+    def test_a_site_cannot_push_the_revision_to_its_end(self, portal: Portal) -> None:
+        portal.store.sites.set_documents(NAVER, [KAIST], [], at=EPOCH)
+        assert portal.now("GET", documents_path(NAVER, revision=2**52, wait=0)).status_code == 422
+        assert portal.store.sites.revision(NAVER) == 1
+
     def test_a_portal_that_knows_nothing_takes_nothing_away(self, portal: Portal) -> None:
         got = portal.now("GET", documents_path(NAVER, revision=7, wait=0)).json()
         assert got["revision"] == 0

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import CheckConstraint, inspect, text
+from sqlalchemy import CheckConstraint, bindparam, inspect, text
 
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, Unavailable
 from slurm_gpuaas.store import Store
+from slurm_gpuaas.store.columns import UtcDateTime
 from slurm_gpuaas.store.engine import migrations, open_engine, upgrade
 from slurm_gpuaas.store.tables import Table
 
@@ -55,14 +57,13 @@ def test_the_last_revision_can_be_taken_back_and_made_again(url: str) -> None:
 def test_usage_that_is_there_already_is_numbered_each_run_once(url: str) -> None:
     engine = open_engine(url)
     command.upgrade(migrations(engine), "0011")
+    run = text(
+        'INSERT INTO usage_record (cluster, job_id, started, "user", account, qos, partition, gpus, gpu_seconds, '
+        "state) VALUES ('mini', :job, :started, 'a', 'a', 'q', 'p', 1, 1, '')"
+    ).bindparams(bindparam("started", type_=UtcDateTime()))
     with engine.begin() as connection:
         for job, hour in ((2, 9), (1, 10), (3, 9)):
-            connection.execute(
-                text(
-                    'INSERT INTO usage_record (cluster, job_id, started, "user", account, qos, partition, gpus, '
-                    f"gpu_seconds, state) VALUES ('mini', {job}, '2027-01-04 {hour:02}:00:00', 'a', 'a', 'q', 'p', 1, 1, '')"
-                )
-            )
+            connection.execute(run, {"job": job, "started": datetime(2027, 1, 4, hour, tzinfo=UTC)})
     upgrade(engine)
     with engine.connect() as connection:
         numbered = connection.execute(text("SELECT job_id, change FROM usage_record ORDER BY change")).all()
