@@ -33,6 +33,7 @@ from slurm_gpuaas.domain.from_portal import PORTAL_DOCUMENT, LeftOut, PortalSet
 from slurm_gpuaas.domain.logins import Login
 from slurm_gpuaas.domain.names import SiteName
 from slurm_gpuaas.domain.policy import KST, Grant, Member, Organisation, Project
+from slurm_gpuaas.domain.words import printable
 from slurm_gpuaas.quota.controller import Failpoint, no_failpoint
 from slurm_gpuaas.slurm.files import read_dropped, write_atomically
 from slurm_gpuaas.store import Store
@@ -191,7 +192,7 @@ class PoolSite:
             self._published = wanted
 
     def _people(self) -> PeopleState:
-        """What `gpuaas-people` did last; a state that cannot be read says so as a finding of nobody's."""
+        """What `gpuaas-people` did last; nothing while that cannot be read."""
         nothing = PeopleState(at=datetime.min.replace(tzinfo=KST), done=(), findings=())
         if self._people_state is None:
             return nothing
@@ -251,9 +252,9 @@ def _unreadable(one: Mapping[str, JsonValue], kind: str, name: str, error: Valid
     fault = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(map(str, fault["loc"])) or "kind"
     return LeftOut(
-        kind=str(one.get(kind, "?"))[:40],
-        name=str(one.get(name, "?"))[:100],
-        why=f"It cannot be taken from the portal: {where}: {fault['msg']}"[:500],
+        kind=printable(str(one.get(kind, "?")), 40),
+        name=printable(str(one.get(name, "?")), 100),
+        why=printable(f"It cannot be taken from the portal: {where}: {fault['msg']}", 500),
     )
 
 

@@ -26,6 +26,7 @@ from slurm_gpuaas.api.signing import SITES, sign
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Refused, Unavailable
 from slurm_gpuaas.domain.names import SiteName
+from slurm_gpuaas.domain.words import printable
 
 ANSWER_S: Final = 30.0
 """Longest wait for an answer, beyond what the portal was asked to wait."""
@@ -115,4 +116,4 @@ class HttpPortal:
         except ValidationError:
             return Unavailable(f"The portal at {self._url} answered with HTTP {status}.")
         kind = Unavailable if status >= 500 else Refused
-        return kind(f"The portal says: {problem.detail[:500]}", way_out=problem.way_out[:500])
+        return kind(f"The portal says: {printable(problem.detail, 500)}", way_out=printable(problem.way_out, 500))

@@ -20,12 +20,13 @@ class NotDone(GpuaasError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OurLogin:
-    """A login that we made. `enabled`: it opens the cluster."""
+    """A login that we made. `enabled`: it opens the cluster; `held`: a person closed it by hand, which is left so."""
 
     user: UserName
     name: str
     keys: tuple[SshKey, ...]
     enabled: bool
+    held: bool = False
 
 
 class Directory(Protocol):
@@ -85,6 +86,10 @@ def _give(directory: Directory, wanted: Login, there: OurLogin | None) -> None:
     if there is None:
         directory.create(wanted)
         there = OurLogin(user=wanted.user, name=wanted.name, keys=(), enabled=True)
+    if there.held:
+        raise NotDone(
+            f"Somebody closed the login of {wanted.user} by hand.", way_out="It stays so until it is opened by hand."
+        )
     if there.name != wanted.name:
         directory.rename(wanted.user, wanted.name)
     if there.keys != wanted.keys:
@@ -96,5 +101,5 @@ def _give(directory: Directory, wanted: Login, there: OurLogin | None) -> None:
 def _take_back(directory: Directory, there: OurLogin) -> None:
     if there.keys:
         directory.put_keys(there.user, ())
-    if there.enabled:
+    if there.enabled and not there.held:
         directory.disable(there.user)

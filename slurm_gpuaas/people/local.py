@@ -25,7 +25,7 @@ MARK: Final = "gpuaas"
 LEAST_UID: Final = 1_000
 """Below are the system's users (login.defs, Debian's policy 9.2.2)."""
 EXPIRED: Final = "1"
-"""Day of 1970 on which a disabled login ended; an empty one never ends."""
+"""Day of 1970 on which a login that we closed ended. An empty one never ends; any other was set by a person."""
 PROGRAM_S: Final = 30
 
 Run = Callable[[Sequence[str]], "subprocess.CompletedProcess[str]"]
@@ -90,13 +90,14 @@ class LocalUsers:
         self._etc = etc
 
     def ours(self) -> Mapping[UserName, OurLogin]:
-        ended = dict(self._ends())
+        ends = dict(self._ends())
         return {
             UserName(entry.user): OurLogin(
                 user=UserName(entry.user),
                 name=entry.name,
                 keys=self._keys_of(entry.user),
-                enabled=not ended.get(entry.user),
+                enabled=ends.get(entry.user, "") != EXPIRED,
+                held=ends.get(entry.user, "") not in {"", EXPIRED},
             )
             for entry in self._entries()
             if self._is_ours(entry)

@@ -256,6 +256,7 @@ class TestDocuments:
                 *(one.model_dump(mode="json") for one in (*VISION, own_pool)),
                 {"kind": "Grant", "name": "g", "gpus": "all"},
                 {"kind": "Rate"},
+                {"kind": "\x1b[2J", "name": "\x1b]0;owned\x07"},
             ],
             [
                 {"user": "bob", "keys": [KEY]},
@@ -269,8 +270,10 @@ class TestDocuments:
             ("Pool", "evil"),
             ("Grant", "g"),
             ("Rate", "?"),
+            ("?[2J", "?]0;owned?"),
             ("Person", "eve"),
         ]
+        assert all(one.why.isprintable() for one in unreadable), "a terminal obeys nothing of it"
 
     def test_left_out_documents_are_in_status_and_report(self, world: World) -> None:
         world.say(*VISION, doc("Project", name="lost", organisation="nobody"))

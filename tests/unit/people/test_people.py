@@ -139,6 +139,16 @@ class TestLocalUsers:
         assert host.lines["gpu-bob"] == ["200000", "Bob B,,,,gpuaas", ""]
         assert host.keys() == {"gpu-bob": f"{KEY}\n"}
 
+    def test_a_login_that_a_person_closed_by_hand_stays_closed(self, host: Host) -> None:
+        bring(host.users, [login("gpu-bob", KEY)], now=EPOCH)
+        host.lines["gpu-bob"][2] = "20000"
+        host.write()
+        host.ran.clear()
+        done = bring(host.users, [login("gpu-bob", KEY, name="Other")], now=EPOCH)
+        assert "by hand" in done.findings[0].why
+        bring(host.users, [], now=EPOCH)
+        assert (host.ran, host.lines["gpu-bob"][2], host.keys()) == ([], "20000", {})
+
     @pytest.mark.parametrize("user", ["root", "kim"])
     def test_a_user_that_is_not_ours_is_never_touched(self, host: Host, user: str) -> None:
         before = dict(host.lines)
