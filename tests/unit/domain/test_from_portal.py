@@ -197,6 +197,39 @@ WIDE = Policy.of(
 """Two shares whose organisations' accounts may be named alike: government + c-x, government-c + x."""
 
 
+@pytest.mark.parametrize(
+    ("documents", "left_out"),
+    [
+        (
+            [
+                doc("Organisation", name="c-x"),
+                doc("Organisation", name="x"),
+                doc("Project", name="one", organisation="c-x"),
+                doc("Project", name="two", organisation="x"),
+                grant("g-1", "one", 8),
+                grant("g-2", "two", 8, share="government-c"),
+            ],
+            "g-2",
+        ),
+        (
+            [
+                doc("Organisation", name="c"),
+                doc("Project", name="one", organisation="c"),
+                grant("g-1", "one", 8),
+            ],
+            "g-1",
+        ),
+    ],
+    ids=["two organisations", "an organisation and a share"],
+)
+def test_two_things_that_need_one_account_are_not_both_taken(documents: list[Any], left_out: str) -> None:
+    terms = Terms(cluster=CLUSTER, shares=frozenset(map(ShareName, ("government", "government-c"))))
+    found = merged(WIDE, documents, terms, TODAY)
+    (left,) = found.left_out
+    assert (left.name, "for something else" in left.why) == (left_out, True)
+    wanted(found.policy, CLUSTER, NOW)
+
+
 @given(st.lists(hostile(), max_size=25))
 def test_whatever_the_portal_sends_the_sites_own_stands_and_slurm_can_hold_the_rest(documents: list[Any]) -> None:
     terms = Terms(cluster=CLUSTER, shares=frozenset(map(ShareName, ("government", "government-c"))))
