@@ -7,8 +7,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
 
-from sqlalchemy import event
+from sqlalchemy import Engine, event
 
+from slurm_gpuaas.domain.from_portal import Terms
 from slurm_gpuaas.store import Store
 from slurm_gpuaas.store.engine import open_engine
 from slurm_gpuaas.store.pool import PoolStore
@@ -34,15 +35,19 @@ def _empty_pool() -> bytes:
 
 def opened(kind: type[S], file: Path) -> S:
     """The store in a file that is there. What is written need not survive the machine."""
+    return kind(_fast(file))
+
+
+def _fast(file: Path) -> Engine:
     engine = open_engine(f"sqlite:///{file}")
     event.listen(engine, "connect", lambda connection, _record: connection.execute("PRAGMA synchronous=OFF"))
-    return kind(engine)
+    return engine
 
 
-def new_store(file: Path) -> Store:
+def new_store(file: Path, *, terms: Terms | None = None) -> Store:
     """A store in a file that is not there yet, with all tables and nothing in them. It need not survive the machine."""
     file.write_bytes(_empty_site())
-    return opened(Store, file)
+    return Store(_fast(file), terms=terms)
 
 
 def new_pool_store(file: Path) -> PoolStore:

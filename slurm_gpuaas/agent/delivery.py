@@ -22,7 +22,7 @@ import structlog
 from slurm_gpuaas.agent.node import NodeAgent
 from slurm_gpuaas.api.node_events import MAX_BATCH, NODE_EVENTS_PATH, NodeEventBatch
 from slurm_gpuaas.api.node_samples import NODE_SAMPLES_PATH
-from slurm_gpuaas.api.signing import sign
+from slurm_gpuaas.api.signing import NODES, sign
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.telemetry import SampleBatch
 
@@ -77,7 +77,7 @@ class DaemonClient:
         """
         path = NODE_SAMPLES_PATH if isinstance(batch, SampleBatch) else NODE_EVENTS_PATH
         body = batch.model_dump_json().encode()
-        headers = sign(key, method="POST", path=path, node=batch.node, body=body, now=self._clock.now())
+        headers = sign(NODES, key, method="POST", target=path, sender=batch.node, body=body, now=self._clock.now())
         headers["Content-Type"] = "application/json"
         used = self._connection is not None
         try:

@@ -24,6 +24,7 @@ from slurm_gpuaas.domain.names import (
     PoolName,
     ProjectName,
     ShareName,
+    SiteName,
     UserName,
 )
 from slurm_gpuaas.domain.policy import PolicyDocument, Role
@@ -101,6 +102,20 @@ class DriverStatus(Answer):
     reason: str = Field(description="Why the fallback serves; empty when none does.")
 
 
+class PortalStatus(Answer):
+    """The portal as this site knows it. What it said last holds, however long ago that was."""
+
+    url: str
+    site: SiteName
+    heard_at: datetime | None = Field(description="When it last answered; null = never.")
+    skew_seconds: float = Field(description="How far its clock is ahead of this host's.")
+    revision: int = Field(description="Of its documents that are here; 0 = none yet.")
+    received_at: datetime | None
+    taken: int = Field(description="Documents of it that are in force.")
+    left_out: tuple[str, ...] = Field(description="What of it is not, and why; for administrators.")
+    usage_waits: bool = Field(description="There is usage that it has not acknowledged.")
+
+
 class Status(Answer):
     version: str
     cluster: str
@@ -111,6 +126,7 @@ class Status(Answer):
     read_at: datetime | None = Field(description="When nodes were last read from Slurm.")
     controllers: tuple[ControllerStatus, ...]
     agents: tuple[AgentStatus, ...]
+    portal: PortalStatus | None = Field(default=None, description="null = this cluster is no site of a pool.")
 
 
 # -- Policy ------------------------------------------------------------------------------------------------------------
@@ -131,7 +147,9 @@ class Policy(Answer):
     revision: int
     applied_at: datetime | None
     actor: str
-    documents: tuple[PolicyDocument, ...]
+    documents: tuple[PolicyDocument, ...] = Field(description="The site's own.")
+    from_portal: tuple[PolicyDocument, ...] = Field(default=(), description="In force beside them.")
+    left_out: tuple[str, ...] = Field(default=(), description="What of the portal's is not in force, and why.")
 
 
 class PlanRequest(Request):
@@ -161,6 +179,7 @@ class Change(Answer):
     fields: tuple[FieldChange, ...] = ()
     changed_by: str = Field(default="", description="Who made Slurm differ by hand, where Slurm's transactions tell.")
     changed_at: datetime | None = Field(default=None, description="When that was.")
+    from_portal: bool = Field(default=False, description="A document of the portal's, not of the site's own.")
 
 
 class PolicyPlan(Answer):

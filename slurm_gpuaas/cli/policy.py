@@ -13,8 +13,9 @@ import click
 from slurm_gpuaas.api.models import Action, Change, Policy, PolicyPlan
 from slurm_gpuaas.cli.context import Session, as_json, pass_session
 from slurm_gpuaas.cli.documents import read_documents
-from slurm_gpuaas.cli.output import print_json
+from slurm_gpuaas.cli.output import print_json, print_table
 from slurm_gpuaas.domain.errors import ExitCode, InvalidInput
+from slurm_gpuaas.domain.from_portal import title
 
 SIGNS = {Action.CREATE: ("+", "green"), Action.CHANGE: ("~", "yellow"), Action.DELETE: ("-", "red")}
 
@@ -117,7 +118,7 @@ def apply(ctx: click.Context, files: Sequence[IO[str]], dry_run: bool, yes: bool
 @as_json
 @pass_session
 def export(session: Session, form: str, as_json: bool) -> None:
-    """Print the policy that holds now, ready to be applied again.
+    """Print the site's own documents that hold now, ready to be applied again. The portal's are not among them.
 
     \b
     Examples:
@@ -132,6 +133,28 @@ def export(session: Session, form: str, as_json: bool) -> None:
         click.echo(policy_yaml(policy), nl=False)
 
 
+@group.command()
+@as_json
+@pass_session
+def show(session: Session, as_json: bool) -> None:
+    """Show all documents in force, the portal's too, and what of the portal's is left out and why.
+
+    \b
+    Examples:
+      gpuaas policy show
+      gpuaas policy show --json | jq .left_out
+    """
+    with session.connect() as client:
+        policy = client.policy()
+    if as_json:
+        print_json(policy)
+        return
+    rows = [(*title(one), "site") for one in policy.documents] + [(*title(one), "portal") for one in policy.from_portal]
+    print_table(("kind", "name", "from"), rows, empty="No policy was applied yet.")
+    for sentence in policy.left_out:
+        click.secho(f"Left out: {sentence}", fg="yellow")
+
+
 def policy_yaml(policy: Policy) -> str:
     import yaml
 
@@ -144,9 +167,9 @@ def policy_yaml(policy: Policy) -> str:
 
 def print_plan(plan: PolicyPlan, *, done: bool = False, err: bool = False) -> None:
     """`done`: it was carried out. `err`: on standard error, where standard output is for a program."""
-    for title, changes in (("Policy", plan.policy), ("Slurm", plan.slurm)):
+    for heading, changes in (("Policy", plan.policy), ("Slurm", plan.slurm)):
         if changes:
-            click.secho(title, bold=True, err=err)
+            click.secho(heading, bold=True, err=err)
             for change in changes:
                 _print_change(change, err)
     for label, colour, sentences in (
@@ -170,7 +193,8 @@ def print_plan(plan: PolicyPlan, *, done: bool = False, err: bool = False) -> No
 def _print_change(change: Change, err: bool) -> None:
     sign, colour = SIGNS[change.action]
     by = f"  (by {change.changed_by} at {change.changed_at:%Y-%m-%d %H:%M:%S} UTC)" if change.changed_at else ""
-    click.secho(f"  {sign} {change.kind} {change.name}{by}", fg=colour, err=err)
+    origin = "  (of the portal's)" if change.from_portal else ""
+    click.secho(f"  {sign} {change.kind} {change.name}{origin}{by}", fg=colour, err=err)
     if change.action is Action.DELETE:
         return
     widest = max((len(field.field) for field in change.fields), default=0)

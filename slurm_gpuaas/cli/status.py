@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from slurm_gpuaas.api.models import PortalStatus
 from slurm_gpuaas.cli.context import Session, as_json, pass_session
 from slurm_gpuaas.cli.output import print_facts, print_json, print_table, shown
 
@@ -35,6 +36,8 @@ def status(session: Session, as_json: bool) -> None:
             ("agents", f"{len(found.agents)} known, {len(silent)} silent{': ' if silent else ''}{', '.join(silent)}"),
         )
     )
+    if found.portal is not None:
+        _print_portal(found.portal)
     click.echo()
     print_table(
         ("controller", "last tick", "#seconds", "#ticks", "#errors", "last error"),
@@ -44,3 +47,19 @@ def status(session: Session, as_json: bool) -> None:
         ),
         empty="No controller runs.",
     )
+
+
+def _print_portal(portal: PortalStatus) -> None:
+    click.echo()
+    print_facts(
+        (
+            ("portal", f"{portal.url}, this is site {portal.site}"),
+            ("last heard", portal.heard_at or "never"),
+            ("clock", f"{portal.skew_seconds:+.1f} s against this host's"),
+            ("documents", f"revision {portal.revision}, {portal.taken} in force, {len(portal.left_out)} left out"),
+            ("received", portal.received_at),
+            ("usage", "waits to be told" if portal.usage_waits else "told"),
+        )
+    )
+    for sentence in portal.left_out:
+        click.secho(f"Left out: {sentence}", fg="yellow")

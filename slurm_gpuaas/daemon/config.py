@@ -30,9 +30,10 @@ from pydantic import (
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from slurm_gpuaas.api.node_events import is_loopback
+from slurm_gpuaas.api.pool_sites import LONGEST_WAIT_S
 from slurm_gpuaas.domain.clock import Span
 from slurm_gpuaas.domain.errors import InvalidInput
-from slurm_gpuaas.domain.names import ClusterName, PartitionName, UserName
+from slurm_gpuaas.domain.names import ClusterName, PartitionName, ShareName, SiteName, UserName
 from slurm_gpuaas.health.overrides import Override
 
 DEFAULT_CONFIG = Path("/etc/gpuaas/gpuaasd.yaml")
@@ -454,6 +455,43 @@ class MeteringConfig(Section):
     )
 
 
+class PoolConfig(Section):
+    """This cluster as a site of a pool: documents come from the portal, usage and reports go to it."""
+
+    url: str = Field(
+        pattern=r"^https?://[^\s@/]+/?$", max_length=300, description="The portal, e.g. `https://portal.example.org`."
+    )
+    site: SiteName = Field(description="This site's name at the portal.")
+    key_file: Path = Field(
+        default=Path("/etc/gpuaas/site.key"),
+        description="File (0600) with the site's key, as `gpuaas-portal site add` wrote it.",
+    )
+    ca_file: FilePath | None = Field(
+        default=None,
+        description="PEM file of who may sign the portal's certificate. Absent = the system's authorities.",
+    )
+    shares: tuple[ShareName, ...] = Field(
+        min_length=1, description="Shares of this cluster's pools into which the portal's grants may go; no other may."
+    )
+    reserved_users: tuple[UserName, ...] = Field(
+        default=(),
+        description="Users whom the portal may not name, besides root, SlurmUser, the daemon's own and administrators.",
+    )
+    wait: int = Field(default=50, ge=1, le=LONGEST_WAIT_S, description="Seconds that the portal may keep a poll.")
+    interval: Span = Field(default=timedelta(minutes=1), description="Time between two reports.")
+    people_file: Path | None = Field(
+        default=None, description="Where wanted logins go for `gpuaas-people`. Absent = somebody else keeps logins."
+    )
+    people_state: Path | None = Field(default=None, description="Where `gpuaas-people` says what it did.")
+
+    @model_validator(mode="after")
+    def _nothing_in_the_clear(self) -> PoolConfig:
+        to = urlsplit(self.url)
+        if to.scheme == "http" and not is_loopback(to.hostname or ""):
+            raise ValueError(f"usage and names of users would go to {to.hostname} in the clear: use https")
+        return self
+
+
 class TelemetryConfig(Section):
     """Samples of GPUs, kept in `state_dir`/telemetry."""
 
@@ -510,6 +548,7 @@ class Config(BaseSettings):
     alerts: AlertsConfig = AlertsConfig()
     metering: MeteringConfig = MeteringConfig()
     telemetry: TelemetryConfig = TelemetryConfig()
+    pool: PoolConfig | None = Field(default=None, description="Absent = this cluster stands alone.")
     log: LogConfig = LogConfig()
 
     @classmethod

@@ -37,6 +37,10 @@ class Outcome:
     errors: int = 0
 
 
+def steady(span: timedelta) -> timedelta:
+    return span
+
+
 def delay_after(interval: timedelta, failures: int) -> timedelta:
     """Wait before the next tick: the interval, doubled for every failure in a row up to a minute."""
     doubled: int = 2 ** min(failures, 10)
@@ -45,17 +49,23 @@ def delay_after(interval: timedelta, failures: int) -> timedelta:
 
 @dataclass(slots=True)
 class Scheduled:
-    """A controller's tick (safe to run again at any time), its interval, and an event that wakes it sooner."""
+    """A controller's tick (safe to run again at any time), its interval, and an event that wakes it sooner.
+
+    `waits`: most of a tick is waiting for another machine's answer, which may take its time: neither the end of the
+    loop nor the watchdog minds.
+    """
 
     name: str
     tick: Callable[[], object]
     interval: timedelta
     wake: threading.Event = field(default_factory=threading.Event)
+    waits: bool = False
 
 
 class ControllerLoop:
     """Args:
     observe: called after every tick with the controller's name, seconds and the error (None when it went well).
+    jitter: of the wait after a failure, so that many daemons do not all come back at once.
     """
 
     def __init__(
@@ -64,8 +74,11 @@ class ControllerLoop:
         *,
         clock: Clock,
         observe: Callable[[str, float, Exception | None], None] = lambda name, seconds, error: None,
+        jitter: Callable[[timedelta], timedelta] = steady,
     ) -> None:
+        self._jitter = jitter
         self.scheduled = tuple(scheduled)
+        self._waiting = {one.name for one in self.scheduled if one.waits}
         self._clock = clock
         self._observe = observe
         self._stop = threading.Event()
@@ -78,9 +91,10 @@ class ControllerLoop:
         return tuple(self._outcomes.values())
 
     def longest_running(self) -> timedelta:
-        """How long the slowest tick under way has run."""
+        """How long the slowest tick under way has run, those that wait for another machine left out."""
         now = time.monotonic()
-        return timedelta(seconds=max((now - since for since in list(self._busy_since.values())), default=0.0))
+        busy = (now - since for name, since in list(self._busy_since.items()) if name not in self._waiting)
+        return timedelta(seconds=max(busy, default=0.0))
 
     def start(self) -> None:
         self._threads = [
@@ -97,9 +111,10 @@ class ControllerLoop:
         for scheduled in self.scheduled:
             scheduled.wake.set()
         deadline = time.monotonic() + within.total_seconds()
-        for thread in self._threads:
+        ending = [thread for thread in self._threads if thread.name not in self._waiting]
+        for thread in ending:
             thread.join(max(0.0, deadline - time.monotonic()))
-        return tuple(thread.name for thread in self._threads if thread.is_alive())
+        return tuple(thread.name for thread in ending if thread.is_alive())
 
     def _run(self, scheduled: Scheduled) -> None:
         while not self._stop.is_set():
@@ -109,7 +124,8 @@ class ControllerLoop:
                 return
             outcome = self.tick(scheduled)
             due = time.monotonic() + max(GATHER_S, min(outcome.last_seconds, scheduled.interval.total_seconds()))
-            if scheduled.wake.wait(delay_after(scheduled.interval, outcome.failures).total_seconds()):
+            delay = delay_after(scheduled.interval, outcome.failures)
+            if scheduled.wake.wait((self._jitter(delay) if outcome.failures else delay).total_seconds()):
                 # One call is answered at once; of many, those that come in the meantime share a tick.
                 self._stop.wait(max(0.0, due - time.monotonic()))
 

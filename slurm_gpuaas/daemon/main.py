@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import pwd
+import random
 import signal
 import sys
 import threading
@@ -26,10 +28,13 @@ from slurm_gpuaas.daemon.leader import Leadership, leadership_for
 from slurm_gpuaas.daemon.metrics import Metrics
 from slurm_gpuaas.daemon.notify import Notifier
 from slurm_gpuaas.daemon.operations import Operations
+from slurm_gpuaas.daemon.portal_client import HttpPortal
 from slurm_gpuaas.daemon.runtime import Runtime, compose
 from slurm_gpuaas.daemon.server import Server, bind_tcp, bind_unix
 from slurm_gpuaas.domain.clock import Clock, SystemClock
 from slurm_gpuaas.domain.errors import ExitCode, GpuaasError, Unavailable
+from slurm_gpuaas.domain.from_portal import Terms
+from slurm_gpuaas.domain.names import UserName
 from slurm_gpuaas.quota.controller import Failpoint, no_failpoint
 from slurm_gpuaas.slurm.connect import Door, DoorSettings, connect
 from slurm_gpuaas.slurm.failover import FailoverController
@@ -154,9 +159,16 @@ class Daemon:
             clock=self._clock,
             on_change=lambda now: log.warning("slurm.driver", driver=now.driver, why=now.why),
         )
+        portal = self._portal()
+
+        def close() -> None:
+            door.close()
+            if portal is not None:
+                portal.close()
+
         return compose(
             self._config,
-            store=Store.open(self._config.store.url),
+            store=Store.open(self._config.store.url, terms=terms(self._config)),
             controller=door.controller,
             accounting=door.accounting,
             partitions=door.partitions,
@@ -166,8 +178,19 @@ class Daemon:
             clock=self._clock,
             observe=self._metrics.observe_tick,
             failpoint=self._failpoint,
-            close=door.close,
+            close=close,
+            portal=portal,
+            jitter=lambda span: span * random.uniform(0.5, 1.0),  # noqa: S311
         )
+
+    def _portal(self) -> HttpPortal | None:
+        pool = self._config.pool
+        if pool is None:
+            return None
+        key = read_key(
+            pool.key_file, missing="`gpuaas-portal site key NAME --out FILE` on the portal's host writes one."
+        )
+        return HttpPortal(pool.url, site=pool.site, key=key, ca_file=pool.ca_file, clock=self._clock)
 
     async def _stops_within(self, seconds: float) -> bool:
         try:
@@ -198,6 +221,18 @@ class Daemon:
         if read_at is None or self._clock.now() - read_at > STALE:
             return ["Slurm's nodes were not read within the last minute."]
         return []
+
+
+def terms(config: Config) -> Terms | None:
+    """What is taken from the portal."""
+    if config.pool is None:
+        return None
+    services = (UserName("root"), UserName(config.slurm.user), UserName(pwd.getpwuid(os.getuid()).pw_name))
+    return Terms(
+        cluster=config.cluster,
+        shares=frozenset(config.pool.shares),
+        reserved=frozenset((*services, *config.administrators.users, *config.pool.reserved_users)),
+    )
 
 
 def driver_status(door: Door) -> DriverStatus:

@@ -42,6 +42,7 @@ from slurm_gpuaas.api.models import (
     NodeView,
     PlacementView,
     PolicyPlan,
+    PortalStatus,
     ProjectView,
     QuotaExplanation,
     QuotaFinding,
@@ -70,6 +71,7 @@ from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.budgets import Amount, Budget, pace_window, runs_dry
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound, Refused, Unavailable
+from slurm_gpuaas.domain.from_portal import Merged, title
 from slurm_gpuaas.domain.incidents import OPEN_STATES, Incident, IncidentState
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState, ServiceClass
 from slurm_gpuaas.domain.money import whole_won
@@ -84,7 +86,7 @@ from slurm_gpuaas.domain.names import (
     UserName,
 )
 from slurm_gpuaas.domain.nodes import OWNER_MARK, Node
-from slurm_gpuaas.domain.policy import KST, Member, Policy, PolicyDocument, fold_nodes
+from slurm_gpuaas.domain.policy import KST, Policy, PolicyDocument, fold_nodes
 from slurm_gpuaas.domain.usage import Window, service_class
 from slurm_gpuaas.health.controller import HealthController
 from slurm_gpuaas.health.incidents import is_reason_of
@@ -139,6 +141,7 @@ class Operations:
     driver: which way to slurmctld serves.
     applied: called after a policy was applied.
     hook_written: when the hook's snapshot was last written; None before the first time.
+    portal: how the portal is; None when this cluster is no site of a pool.
     """
 
     cluster: ClusterName
@@ -167,6 +170,7 @@ class Operations:
     telemetry: Telemetry
     gpu_usages: GpuUsages
     replacement: Replacement
+    portal: Callable[[], PortalStatus | None]
 
     # -- Who and how
 
@@ -210,36 +214,48 @@ class Operations:
                 AgentStatus(node=node, seen_at=at, silent=now - at > self.agents_silent_after)
                 for node, at in self.agents.all()
             ),
+            portal=self._portal_status(who),
         )
+
+    def _portal_status(self, who: Identity) -> PortalStatus | None:
+        found = self.portal()
+        if found is None or who.administrator:
+            return found
+        return found.model_copy(update={"left_out": ()})  # it names projects and people of others
 
     # -- Policy
 
     def policy(self, who: Identity) -> api.Policy:
         administrators_only(who, "read the policy")
-        policy, revision = self.store.policy_and_revision()
+        found, revision = self.store.in_force_and_revision()
         return api.Policy(
             revision=revision.revision,
             applied_at=revision.applied_at,
             actor=revision.actor,
-            documents=policy.documents,
+            documents=found.own.documents,
+            from_portal=found.taken,
+            left_out=tuple(f"{one.kind} {one.name}: {one.why}" for one in found.left_out),
         )
 
     def plan(self, who: Identity, documents: Sequence[PolicyDocument] | None) -> PolicyPlan:
         """What applying the documents would change; None = the policy that holds, so what is shown is drift."""
         administrators_only(who, "plan policy")
-        before, revision = self.store.policy_and_revision()
-        after = before if documents is None else Policy.of(documents)
-        return self._plan_view(before, after, self.policies.plan(after), revision.revision)
+        before, revision = self.store.in_force_and_revision()
+        after, plan = self.policies.preview(None if documents is None else Policy.of(documents))
+        return self._plan_view(before, after, plan, revision.revision)
 
     def apply(self, who: Identity, documents: Sequence[PolicyDocument], expected_revision: int | None) -> PolicyPlan:
         administrators_only(who, "apply policy")
-        before = self.store.policy()
-        after = Policy.of(documents)
-        done = self.policies.apply(after, actor=who.user, expected_revision=expected_revision)
+        before = self.store.in_force()
+        done = self.policies.apply(Policy.of(documents), actor=who.user, expected_revision=expected_revision)
         self.applied()
-        return self._plan_view(before, after, done.plan, done.revision.revision)
+        return self._plan_view(before, self.store.in_force(), done.plan, done.revision.revision)
 
-    def _plan_view(self, before: Policy, after: Policy, plan: Plan, revision: int) -> PolicyPlan:
+    def _plan_view(self, before: Merged, after: Merged, plan: Plan, revision: int) -> PolicyPlan:
+        known = set(before.left_out)
+        dropped = (
+            f"The portal's {one.kind} {one.name} is left out: {one.why}" for one in after.left_out if one not in known
+        )
         return PolicyPlan(
             policy=document_changes(before, after),
             slurm=tuple(
@@ -258,7 +274,7 @@ class Operations:
             ),
             conflicts=plan.conflicts,
             deferred=plan.deferred,
-            warnings=after.overcommitted(self.clock.now()),
+            warnings=(*after.policy.overcommitted(self.clock.now()), *dropped),
             revision=revision,
         )
 
@@ -726,25 +742,21 @@ def administrators_only(who: Identity, what: str) -> None:
 # -- Documents that differ ---------------------------------------------------------------------------------------------
 
 
-def document_changes(before: Policy, after: Policy) -> tuple[Change, ...]:
-    """The difference of two policies, document by document."""
-    old = {_title(document): document for document in before.documents}
-    new = {_title(document): document for document in after.documents}
-    changes = [
-        _document_change(*title, old.get(title), document)
-        for title, document in new.items()
-        if old.get(title) != document
-    ]
-    gone = [_document_change(*title, document, None) for title, document in old.items() if title not in new]
-    return (*changes, *gone)
+def document_changes(before: Merged, after: Merged) -> tuple[Change, ...]:
+    """The difference of two policies in force, document by document."""
+    old = {title(document): document for document in before.policy.documents}
+    new = {title(document): document for document in after.policy.documents}
+    theirs = {title(document) for document in (*before.taken, *after.taken)}
+    return tuple(
+        _document_change(*name, old.get(name), new.get(name), from_portal=name in theirs)
+        for name in (*new, *(name for name in old if name not in new))
+        if old.get(name) != new.get(name)
+    )
 
 
-def _title(document: PolicyDocument) -> tuple[str, str]:
-    name = f"{document.user} in {document.project}" if isinstance(document, Member) else str(document.name)
-    return document.kind, name
-
-
-def _document_change(kind: str, name: str, before: PolicyDocument | None, after: PolicyDocument | None) -> Change:
+def _document_change(
+    kind: str, name: str, before: PolicyDocument | None, after: PolicyDocument | None, *, from_portal: bool
+) -> Change:
     old = {} if before is None else before.model_dump(mode="json", exclude={"kind", "name"})
     new = {} if after is None else after.model_dump(mode="json", exclude={"kind", "name"})
     return Change(
@@ -756,6 +768,7 @@ def _document_change(kind: str, name: str, before: PolicyDocument | None, after:
             for field in (new or old)
             if old.get(field) != new.get(field)
         ),
+        from_portal=from_portal,
     )
 
 

@@ -10,6 +10,7 @@ from datetime import timedelta
 import structlog
 
 from slurm_gpuaas.api.models import DriverStatus
+from slurm_gpuaas.api.pool_sites import Finding, SiteReport
 from slurm_gpuaas.daemon.alerting import Alerting, channels
 from slurm_gpuaas.daemon.capacities import Capacities
 from slurm_gpuaas.daemon.config import Config, OnChange, OnDrift
@@ -17,12 +18,15 @@ from slurm_gpuaas.daemon.defragmentation import Defragmenter
 from slurm_gpuaas.daemon.fabric_file import FabricFile
 from slurm_gpuaas.daemon.gpu_usages import GpuUsages
 from slurm_gpuaas.daemon.identity import uid_of
-from slurm_gpuaas.daemon.loop import ControllerLoop, Scheduled
+from slurm_gpuaas.daemon.loop import ControllerLoop, Scheduled, steady
 from slurm_gpuaas.daemon.node_life import compose_node_life
 from slurm_gpuaas.daemon.operations import Agents, Operations, nodes_by_partition
+from slurm_gpuaas.daemon.pool_site import PoolSite
+from slurm_gpuaas.daemon.portal_client import Portal
 from slurm_gpuaas.daemon.replacement import Replacement, places, spare_partitions
 from slurm_gpuaas.daemon.risks import FailureRisks
 from slurm_gpuaas.daemon.shared import SharedController
+from slurm_gpuaas.daemon.site_report import site_report
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.jobs import JobId
 from slurm_gpuaas.domain.names import NodeName, PartitionName, UserName
@@ -60,6 +64,8 @@ from slurm_gpuaas.topology.controller import TopologyController
 from slurm_gpuaas.topology.follower import FabricFollower, FollowSettings
 
 RMA_EVERY = timedelta(seconds=30)
+PULL_EVERY = timedelta(seconds=0.2)
+"""From the answer to a poll to the next one."""
 
 log = structlog.get_logger(__name__)
 
@@ -94,6 +100,8 @@ def compose(
     observe: Callable[[str, float, Exception | None], None] = lambda name, seconds, error: None,
     failpoint: Failpoint = no_failpoint,
     close: Callable[[], None] = lambda: None,
+    portal: Portal | None = None,
+    jitter: Callable[[timedelta], timedelta] = steady,
 ) -> Runtime:
     """Wire the controllers; nothing runs yet.
 
@@ -101,6 +109,8 @@ def compose(
         driver: which way to slurmctld serves now.
         close: ends the way to Slurm.
         observe: see `ControllerLoop`.
+        portal: given when `config.pool` is.
+        jitter: see `ControllerLoop`.
     """
 
     def limits_of_nodes() -> Mapping[NodeName, int]:
@@ -111,6 +121,7 @@ def compose(
     agents = Agents()
     wake_health, wake_hook, wake_gate = threading.Event(), threading.Event(), threading.Event()
     wake_recovery, wake_spares = threading.Event(), threading.Event()
+    wake_policy, wake_people = threading.Event(), threading.Event()
     policies = PolicyController(
         cluster=config.cluster,
         store=store,
@@ -286,6 +297,48 @@ def compose(
         )
         knowing.append(Scheduled("alerts", alerting.tick, config.alerts.interval))
 
+    def reconcile() -> None:
+        policies.reconcile()
+        wake_people.set()  # who is in force may have changed
+
+    def took_documents() -> None:
+        wake_policy.set()
+        wake_hook.set()
+        wake_people.set()
+
+    def how_we_are(findings: tuple[Finding, ...]) -> SiteReport:
+        return site_report(
+            store,
+            config.cluster,
+            now=clock.now(),
+            slurm_version=shared.version(),
+            nodes=shared.nodes(),
+            jobs=shared.jobs(),
+            findings=findings,
+        )
+
+    pool_site: PoolSite | None = None
+    with_portal = []
+    if config.pool is not None and portal is not None:
+        pool_site = PoolSite(
+            portal,
+            site=config.pool.site,
+            url=config.pool.url,
+            store=store,
+            clock=clock,
+            wait=config.pool.wait,
+            report=how_we_are,
+            took=took_documents,
+            people_file=config.pool.people_file,
+            people_state=config.pool.people_state,
+            failpoint=failpoint,
+        )
+        with_portal = [
+            Scheduled("pool-pull", pool_site.pull, PULL_EVERY, waits=True),
+            Scheduled("pool-push", pool_site.push, config.pool.interval, waits=True),
+            Scheduled("people", pool_site.publish, config.policy.interval, wake_people),
+        ]
+
     def read() -> None:
         store.put_nodes(shared.nodes(), at=clock.now())
         observer.tick(shared.nodes(), shared.jobs())
@@ -293,7 +346,7 @@ def compose(
     loop = ControllerLoop(
         [
             Scheduled("reading", read, config.slurm.read_every),
-            Scheduled("policy", policies.reconcile, config.policy.interval),
+            Scheduled("policy", reconcile, config.policy.interval, wake_policy),
             Scheduled("hook", publisher.tick, config.hook.interval, wake_hook),
             Scheduled("estimates", estimates.tick, config.estimates.interval),
             Scheduled("health", health.tick, config.health.interval, wake_health),
@@ -307,9 +360,11 @@ def compose(
             *([] if config.health.shadow else keeping),
             *following,
             *knowing,
+            *with_portal,
         ],
         clock=clock,
         observe=observe,
+        jitter=jitter,
     )
     operations = Operations(
         cluster=config.cluster,
@@ -346,6 +401,7 @@ def compose(
         telemetry=telemetry,
         gpu_usages=GpuUsages(cluster=config.cluster, store=store, telemetry=telemetry, shared=shared, clock=clock),
         replacement=Replacement(spares=spares, store=store, clock=clock),
+        portal=lambda: None if pool_site is None else pool_site.status(),
     )
 
     def end() -> None:

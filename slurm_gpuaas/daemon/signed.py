@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from starlette.requests import Request
 
-from slurm_gpuaas.api.signing import Nonces, verify
+from slurm_gpuaas.api.signing import NODES, Nonces, node_key, verify
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Refused
 from slurm_gpuaas.domain.names import NodeName
@@ -26,10 +26,12 @@ class Signed:
         """Runs on the event loop, one at a time: nonces need no lock."""
         if self._master_key is None:
             raise Refused("This gpuaasd takes no node events.", way_out="Make the file agents.master_key.")
+        master = self._master_key
         return verify(
-            self._master_key,
+            NODES,
+            lambda node: node_key(master, node),
             method=request.method,
-            path=request.url.path,
+            target=request.url.path,
             headers=request.headers,
             body=await request.body(),
             now=self._clock.now(),

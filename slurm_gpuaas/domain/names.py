@@ -136,6 +136,12 @@ class ProviderName(Name):
     what = "provider name"
 
 
+class SiteName(Name):
+    """A cluster of the pool with its gpuaasd, as the portal knows it: naver-h200."""
+
+    what = "site name"
+
+
 class ProgrammeName(Name):
     what = "programme name"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import StrEnum
@@ -494,47 +494,41 @@ class Policy(BaseModel):
                     if other != pool.name:
                         faults.append(f"Node {node} of cluster {pool.cluster} is in pools {other} and {pool.name}.")
         faults += [
-            f"Grants {one.name} and {two.name} give project {project.name} two shares of cluster {cluster} at once; "
-            "its Slurm account can stand under one share only."
-            for project in self.projects
-            for one, two in combinations(self.grants_of(project.name), 2)
-            if (cluster := self._cluster_of(one)) is not None
-            and cluster == self._cluster_of(two)
-            and (one.pool, one.share) != (two.pool, two.share)
-            and one.overlaps(two)
-        ]
-        return [*faults, *self._budget_conflicts()]
-
-    def _budget_conflicts(self) -> list[str]:
-        """One project is charged at one price and under one set of rules at a time, and a model has one rate."""
-        faults = [
             f"Rates {one.name} and {two.name} of model {model} both start on {one.starts}."
             for model, rates in sorted(self._rates_by_model.items())
             for one, two in pairwise(rates)
             if one.starts == two.starts
         ]
         faults += [
-            f"Grants {one.name} and {two.name} of project {project.name} overlap and differ in price_percent."
-            for project, one, two in self._overlapping()
-            if one.price_percent != two.price_percent
-        ]
-        faults += [
-            f"Grants {one.name} and {two.name} of project {project.name} overlap and differ in budget_period, "
-            "carry_over or grace; their budgets are one."
-            for project, one, two in self._overlapping()
-            if one.has_budget and two.has_budget and one.budget_rules != two.budget_rules
+            fault
+            for project in self.projects
+            for one, two in combinations(self.grants_of(project.name), 2)
+            for fault in self.clashes(one, two)
         ]
         return faults
 
-    def _overlapping(self) -> Iterator[tuple[Project, Grant, Grant]]:
-        for project in self.projects:
-            for one, two in combinations(self.grants_of(project.name), 2):
-                if (
-                    one.overlaps(two)
-                    and self._cluster_of(one) is not None
-                    and self._cluster_of(one) == self._cluster_of(two)
-                ):
-                    yield project, one, two
+    def clashes(self, one: Grant, two: Grant) -> list[str]:
+        """Why two grants of one project cannot stand side by side: its Slurm account stands under one share, and it is
+        charged at one price and under one set of rules at a time. Empty = they can."""
+        cluster = self._cluster_of(one)
+        if cluster is None or cluster != self._cluster_of(two) or not one.overlaps(two):
+            return []
+        faults = []
+        if (one.pool, one.share) != (two.pool, two.share):
+            faults.append(
+                f"Grants {one.name} and {two.name} give project {one.project} two shares of cluster {cluster} at once; "
+                "its Slurm account can stand under one share only."
+            )
+        if one.price_percent != two.price_percent:
+            faults.append(
+                f"Grants {one.name} and {two.name} of project {one.project} overlap and differ in price_percent."
+            )
+        if one.has_budget and two.has_budget and one.budget_rules != two.budget_rules:
+            faults.append(
+                f"Grants {one.name} and {two.name} of project {one.project} overlap and differ in budget_period, "
+                "carry_over or grace; their budgets are one."
+            )
+        return faults
 
     def _cluster_of(self, grant: Grant) -> ClusterName | None:
         pool = self.pool_by_name.get(grant.pool)

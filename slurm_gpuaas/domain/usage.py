@@ -63,6 +63,14 @@ def key_of(record: UsageRecord) -> RunKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UsageChange:
+    """A record as it is since the change of that number; a later change of any record has a greater one."""
+
+    number: int
+    record: UsageRecord
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UsageSum:
     """GPU-seconds of the runs of one account, model and QOS that started in one stretch of time.
 

@@ -42,8 +42,8 @@ class AccountingReader(Protocol):
 class UsageStore(Protocol):
     """Where usage is kept; `store.repository.Store` has it."""
 
-    def put_usage(self, records: Iterable[UsageRecord]) -> None:
-        """Insert or replace the records under (cluster, job id, started), in one transaction."""
+    def put_usage(self, records: Iterable[UsageRecord], *, at: datetime) -> None:
+        """Insert or replace the records under (cluster, job id, started), in one transaction at that moment."""
         ...
 
     def usage(
@@ -112,7 +112,7 @@ class MeteringController:
             records |= {key: found[key] for key in unseen if key in found}
             vanished = {key: close_vanished(record) for key, record in unseen.items() if key not in found}
         changed = [record for key, record in records.items() if self._written.get(key) != record]
-        self._store.put_usage([*changed, *vanished.values()])
+        self._store.put_usage([*changed, *vanished.values()], at=now)
         self._written = records
         return MeteringTick(
             records=len(records),

@@ -20,8 +20,9 @@ import structlog
 from slurm_gpuaas.domain.audit import AuditEntry
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput
+from slurm_gpuaas.domain.from_portal import Merged
 from slurm_gpuaas.domain.names import ClusterName, ProjectName
-from slurm_gpuaas.domain.policy import Policy, expand_nodes, fold_nodes
+from slurm_gpuaas.domain.policy import KST, Policy, Project, expand_nodes, fold_nodes
 from slurm_gpuaas.quota.capacity import ShortGuarantee, shorted
 from slurm_gpuaas.quota.desired import ADMINISTRATORS, CLOSED, Wanted, wanted
 from slurm_gpuaas.quota.drift import explained
@@ -44,13 +45,14 @@ from slurm_gpuaas.quota.plan import (
     Step,
     WritePartitions,
     digest,
+    foreign_needs,
     gone_of,
     plan,
 )
 from slurm_gpuaas.slurm import protocols as slurm
 from slurm_gpuaas.slurm.files import no_access, write_atomically
 from slurm_gpuaas.slurm.protocols import Accounting, Controller, SlurmRefused, StillActive
-from slurm_gpuaas.slurm.records import Transaction
+from slurm_gpuaas.slurm.records import AccountingState, Transaction
 from slurm_gpuaas.store import PolicyRevision, Store
 from slurm_gpuaas.store.budgets import read_budgets
 
@@ -181,18 +183,25 @@ class PolicyController:
         self._goal: _Goal | None = None
         self._refused: _Refused | None = None
 
-    def plan(self, policy: Policy | None = None) -> Plan:
-        """What would change in Slurm for this policy (default: the one in force). Writes nothing.
+    def plan(self, own: Policy | None = None) -> Plan:
+        """What would change in Slurm with these documents of the site's own (default: those in force). Writes nothing.
 
         Raises:
             InvalidInput: the policy cannot be put into Slurm.
             SlurmUnavailable: Slurm cannot be read.
         """
-        with self._lock:
-            return self._read(policy or self._store.policy()).plan
+        return self.preview(own)[1]
 
-    def apply(self, policy: Policy, *, actor: str, expected_revision: int | None = None) -> Outcome:
-        """Put a policy in force and bring Slurm to it. Nothing is stored when the plan has a conflict.
+    def preview(self, own: Policy | None = None) -> tuple[Merged, Plan]:
+        """As `plan`, with what would be in force."""
+        with self._lock:
+            actual = self._memory.read(afresh=True)
+            found, _ = self._with_portal(own, actual)
+            return found, self._read(found.policy, actual).plan
+
+    def apply(self, own: Policy, *, actor: str, expected_revision: int | None = None) -> Outcome:
+        """Put the site's own documents in force and bring Slurm to them. Nothing is stored when the plan has a
+        conflict. Documents of the portal's are kept, and never in the way: those that no longer fit are left out.
 
         Raises:
             InvalidInput: the policy cannot be put into Slurm, or promises more GPUs than a share has.
@@ -201,18 +210,21 @@ class PolicyController:
                 is in force and the next run goes on.
         """
         with self._lock:
-            if broken := policy.overcommitted(self._clock.now()):
+            if broken := own.overcommitted(self._clock.now()):
                 raise InvalidInput(
                     " ".join(broken), way_out="Nothing was changed: grant fewer GPUs, or let them start later."
                 )
             self._refused = None  # somebody asks: slurmdbd is asked again too
-            reading = self._read(policy)
+            actual = self._memory.read(afresh=True)
+            found, refused = self._with_portal(own, actual)
+            reading = self._read(found.policy, actual)
             _refuse_conflicts(reading.plan)
             with self._store.transaction():
                 before = self._store.policy_revision()
                 revision = self._store.replace_policy(
-                    policy, actor=actor, at=self._clock.now(), expected_revision=expected_revision
+                    own, actor=actor, at=self._clock.now(), expected_revision=expected_revision
                 )
+                self._keep_refused(refused)
                 if revision != before:
                     self._store.audit.append(
                         AuditEntry(
@@ -220,11 +232,11 @@ class PolicyController:
                             actor=actor,
                             action="policy.apply",
                             subject=f"revision {revision.revision}",
-                            evidence={"documents": len(policy.documents), "changes": len(reading.plan.changes)},
+                            evidence={"documents": len(own.documents), "changes": len(reading.plan.changes)},
                         )
                     )
             self._failpoint("quota.policy-stored")
-            done = self._converge(reading, policy, actor=actor, reason=f"policy revision {revision.revision}")
+            done = self._converge(reading, found.policy, actor=actor, reason=f"policy revision {revision.revision}")
             return Outcome(plan=done, revision=revision, done=True)
 
     def reconcile(self) -> Outcome:
@@ -237,8 +249,12 @@ class PolicyController:
             SlurmUnavailable, SlurmRefused: the next run goes on.
         """
         with self._lock:
-            policy, revision = self._store.policy_and_revision()
-            reading = self._read(policy, afresh=False)
+            actual = self._memory.read(afresh=False)
+            self._look_from_today()
+            found, refused = self._with_portal(None, actual)
+            self._keep_refused(refused)
+            policy, revision = found.policy, self._store.policy_revision()
+            reading = self._read(policy, actual)
             _refuse_conflicts(reading.plan)
             if reading.drifted and self._report_only:
                 self._report(reading.plan)
@@ -248,11 +264,50 @@ class PolicyController:
             done = self._converge(reading, policy, actor=ACTOR, reason=reason)
             return Outcome(plan=done, revision=revision, done=True)
 
+    # -- The portal's documents
+
+    def _look_from_today(self) -> None:
+        _, as_of = self._store.portal.known()
+        today = self._clock.now().astimezone(KST).date()
+        if as_of is not None and as_of != today:
+            self._store.portal.look_from(today)
+
+    def _with_portal(self, own: Policy | None, actual: AccountingState) -> tuple[Merged, Mapping[ProjectName, str]]:
+        """What is in force, or would be with these documents of the site's own; and which projects of the portal's are
+        not, since Slurm has something else under a name that they need."""
+        held, refused = self._store.in_force(), self._store.portal.refused()
+        if own is None and not refused:
+            found = held
+        else:
+            found = self._store.with_portal(held.own if own is None else own, refused={})
+        theirs = {document.name for document in found.taken if isinstance(document, Project)}
+        if not theirs:
+            return found, {}
+        entitled = entitlements(found.policy, self._cluster, self._clock.now())
+        needs = foreign_needs(actual, (one for one in entitled if one.name in theirs))
+        if own is None and needs == refused:
+            return held, refused
+        return (self._store.with_portal(found.own, refused=needs) if needs else found), needs
+
+    def _keep_refused(self, refused: Mapping[ProjectName, str]) -> None:
+        if refused == self._store.portal.refused():
+            return
+        now = self._clock.now()
+        with self._store.transaction():
+            self._store.portal.set_refused(refused)
+            self._store.audit.append(
+                *(
+                    AuditEntry(at=now, actor=ACTOR, action="portal.left-out", subject=project, reason=why)
+                    for project, why in refused.items()
+                )
+            )
+
     # -- Observe and plan
 
-    def _read(self, policy: Policy, *, afresh: bool = True) -> _Reading:
+    def _read(self, policy: Policy, actual: AccountingState | None = None) -> _Reading:
+        """`actual`: what was just read of Slurm's accounting; None = read it now."""
         goal = self._goal_of(policy)
-        actual = self._memory.read(afresh=afresh)
+        actual = actual or self._memory.read(afresh=True)
         parts = self._read_partitions(goal.wanted).fenced(actual.qos.keys())
         found = plan(actual, goal.wanted.accounting, partitions=parts, busy=IDLE)
         if any(

@@ -28,13 +28,12 @@ from slurm_gpuaas.domain.names import (
     UserName,
 )
 from slurm_gpuaas.domain.policy import Policy, fold_nodes
+from slurm_gpuaas.domain.slurm_accounts import ROOT, organisation_account, share_account
 from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
 from slurm_gpuaas.slurm.records import Account, AccountingState, PartitionSpec, Qos, Tres, UserAssociation
 
 OWNED: Final = "gpuaas:"
 """Descriptions of our accounts and QOS start with it. What lacks it belongs to somebody else."""
-ROOT: Final = "root"
-"""Slurm's own top account, and the administrators'."""
 GPU: Final = "gres/gpu"
 MINUTE: Final = timedelta(minutes=1)
 CLOSED: Final = QosName("closed")
@@ -90,7 +89,7 @@ def wanted(
         InvalidInput: two objects would need one Slurm name.
     """
     entitled = entitlements(policy, cluster, moment)
-    if ROOT in {one.name for one in entitled}:
+    if ROOT in {AccountName(one.name) for one in entitled}:
         raise InvalidInput(f"A project is named {ROOT}, which is Slurm's own account.", way_out="Rename it.")
     burst = _burst_qos(entitled)
     guaranteed = [_guaranteed_qos(one, honoured.get(one.name, one.gpus)) for one in entitled]
@@ -119,8 +118,9 @@ def burst_of(one: Entitlement) -> QosName:
 
 def account_chain(one: Entitlement) -> tuple[AccountName, AccountName, AccountName]:
     """Accounts of the project, its organisation in the share, and the share."""
-    share = AccountName(f"{one.pool.name}-{one.share.name}")
-    return AccountName(one.name), AccountName(f"{share}-{one.project.organisation}"), share
+    pool, share = one.pool.name, one.share.name
+    organisation = organisation_account(pool, share, one.project.organisation)
+    return AccountName(one.name), organisation, share_account(pool, share)
 
 
 def default_projects(policy: Policy, entitled: Iterable[Entitlement]) -> Mapping[UserName, ProjectName]:

@@ -17,9 +17,11 @@ from enum import StrEnum
 from typing import Final, TypeVar
 
 from slurm_gpuaas.domain.jobs import Job
-from slurm_gpuaas.domain.names import AccountName, PartitionName, QosName, UserName
+from slurm_gpuaas.domain.names import AccountName, PartitionName, ProjectName, QosName, UserName
+from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.quota import stages
-from slurm_gpuaas.quota.desired import CLOSED, OWNED
+from slurm_gpuaas.quota.desired import CLOSED, OWNED, account_chain, burst_of, guaranteed_qos
+from slurm_gpuaas.quota.entitlement import Entitlement
 from slurm_gpuaas.quota.partitions import Partitions, settings
 from slurm_gpuaas.quota.stages import Stages
 from slurm_gpuaas.slurm.records import Account, AccountingJob, AccountingState, PartitionSpec, Qos, UserAssociation
@@ -290,6 +292,21 @@ def gone_of(step: Step, actual: AccountingState) -> tuple[Change, ...]:
 
 def is_ours(thing: Account | Qos | None) -> bool:
     return thing is not None and thing.description.startswith(OWNED)
+
+
+def foreign_needs(actual: AccountingState, entitled: Iterable[Entitlement]) -> Mapping[ProjectName, str]:
+    """Projects that need an account or a QOS under a name that somebody else's has, and a sentence about it."""
+    accounts = {**actual.accounts_abroad, **actual.accounts}
+    found: dict[ProjectName, str] = {}
+    for one in entitled:
+        needs: list[tuple[str, str, Account | Qos | None]] = [
+            *(("Slurm account", name, accounts.get(name)) for name in account_chain(one)),
+            *(("QOS", name, actual.qos.get(name)) for name in (guaranteed_qos(one.name), burst_of(one))),
+        ]
+        for what, name, there in needs:
+            if there is not None and not is_ours(there):
+                found[one.name] = told("It needs the {what} {name}, which is somebody else's.", what=what, name=name)
+    return found
 
 
 def digest(wanted: AccountingState) -> str:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
-from datetime import datetime, timedelta
+from dataclasses import asdict, dataclass, replace
+from datetime import date, datetime, timedelta
 from itertools import pairwise
 from typing import Any
 
@@ -20,6 +20,7 @@ from sqlmodel import Session, col, select
 
 from slurm_gpuaas.domain.capacity import CapacitySample
 from slurm_gpuaas.domain.errors import Conflict
+from slurm_gpuaas.domain.from_portal import Merged, Terms, merged
 from slurm_gpuaas.domain.gpus import GpuIdentity, GpuStay
 from slurm_gpuaas.domain.incidents import Incident, IncidentState, NodeEvent, Transition
 from slurm_gpuaas.domain.jobs import JobId, JobPlacement, PlacementOutcome
@@ -29,6 +30,7 @@ from slurm_gpuaas.domain.names import (
     GpuModel,
     NodeName,
     PartitionName,
+    ProjectName,
     QosName,
     UserName,
 )
@@ -36,7 +38,7 @@ from slurm_gpuaas.domain.node_life import BreakerTrip, LimitKind, NodeLimit
 from slurm_gpuaas.domain.nodes import Node, out_of_service
 from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Policy, Pool, Project, Rate, Share
 from slurm_gpuaas.domain.recoveries import Recovery, RecoveryState
-from slurm_gpuaas.domain.usage import UsageRecord, UsageSum
+from slurm_gpuaas.domain.usage import UsageChange, UsageRecord, UsageSum
 from slurm_gpuaas.store.alerts import Alerts
 from slurm_gpuaas.store.audit import AuditTrail
 from slurm_gpuaas.store.engine import open_engine, upgrade
@@ -44,6 +46,7 @@ from slurm_gpuaas.store.journal import Journal
 from slurm_gpuaas.store.known_budgets import KnownBudgets
 from slurm_gpuaas.store.known_sums import KnownSums, Stretch
 from slurm_gpuaas.store.observations import Observations
+from slurm_gpuaas.store.portal import PortalSets
 from slurm_gpuaas.store.rma import RmaCases
 from slurm_gpuaas.store.session import Sessions
 from slurm_gpuaas.store.tables import (
@@ -80,24 +83,39 @@ class PolicyRevision:
     actor: str
 
 
+@dataclass(frozen=True, slots=True)
+class _InForce:
+    """All that the policy in force follows from: equal ones mean one policy."""
+
+    digest: str
+    portal: int
+    as_of: date | None
+    refused: Mapping[ProjectName, str]
+
+
 class Store:
     """Open it with `Store.open`; safe to share between threads."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, *, terms: Terms | None = None) -> None:
         self._engine = engine
+        self._terms = terms
         self._sessions = Sessions(engine)
         self.audit = AuditTrail(self._sessions)
         self.journal = Journal(self._sessions)
         self.observations = Observations(self._sessions)
         self.rma = RmaCases(self._sessions)
         self.alerts = Alerts(self._sessions)
+        self.portal = PortalSets(self._sessions)
         self._known_sums = KnownSums()
         self.known_budgets = KnownBudgets()
-        self._read_policy: tuple[str, Policy] | None = None
+        self._known_policy: tuple[_InForce, Merged] | None = None
 
     @classmethod
-    def open(cls, url: str) -> Store:
+    def open(cls, url: str, *, terms: Terms | None = None) -> Store:
         """Open `sqlite:////path/file.db` or `postgresql://...`, creating or upgrading the tables.
+
+        Args:
+            terms: what is taken of the portal's documents; None = nothing.
 
         Raises:
             InvalidInput: the URL is of no database that we know.
@@ -105,7 +123,7 @@ class Store:
         """
         engine = open_engine(url)
         upgrade(engine)
-        return cls(engine)
+        return cls(engine, terms=terms)
 
     def close(self) -> None:
         self._engine.dispose()
@@ -117,28 +135,49 @@ class Store:
     # -- Policy
 
     def policy(self) -> Policy:
-        return self.policy_and_revision()[0]
+        """The policy in force: the site's own documents, and the portal's as far as they go together."""
+        return self.in_force().policy
 
     def policy_and_revision(self) -> tuple[Policy, PolicyRevision]:
-        """The policy in force and its revision, of one moment."""
-        with self._sessions.reading() as session:
-            # Every request and tick asks: 1,000 projects take a quarter of a second to read and check. The digest is of
-            # the whole policy, so the same one means the same policy, whatever was rolled back in between.
-            row = _newest_row(session)
-            digest = "" if row is None else row.digest
-            known = self._read_policy
-            if known is None or known[0] != digest:
-                self._read_policy = known = (digest, _policy(session))
-            return known[1], _newest_revision(session)
+        """The policy in force, and the revision of the site's own documents, of one moment."""
+        found, revision = self.in_force_and_revision()
+        return found.policy, revision
 
     def policy_revision(self) -> PolicyRevision:
         with self._sessions.reading() as session:
             return _newest_revision(session)
 
+    def in_force(self) -> Merged:
+        """The policy in force, and which documents of it come from the portal."""
+        return self.in_force_and_revision()[0]
+
+    def in_force_and_revision(self) -> tuple[Merged, PolicyRevision]:
+        """The policy in force, and the revision of the site's own documents, of one moment."""
+        with self._sessions.reading() as session:
+            # Every request and tick asks: 1,000 projects take a quarter of a second to read and check. The digest is of
+            # the whole policy, so the same one means the same policy, whatever was rolled back in between.
+            row = _newest_row(session)
+            refused = self.portal.refused()
+            key = _InForce("" if row is None else row.digest, *self.portal.known(), refused)
+            known = self._known_policy
+            if known is None or known[0] != key:
+                same = known is not None and known[0].digest == key.digest
+                own = known[1].own if known is not None and same else _policy(session)
+                self._known_policy = known = (key, self.with_portal(own, refused=refused))
+            return known[1], _revision(row)
+
+    def with_portal(self, own: Policy, *, refused: Mapping[ProjectName, str]) -> Merged:
+        """What would be in force with these documents of the site's own and those refusals."""
+        newest = self.portal.newest()
+        if newest is None or self._terms is None:
+            return Merged(policy=own, own=own)
+        found = merged(own, newest.documents, self._terms, newest.as_of, refused=refused)
+        return replace(found, left_out=(*newest.unreadable, *found.left_out))
+
     def replace_policy(
         self, policy: Policy, *, actor: str, at: datetime, expected_revision: int | None = None
     ) -> PolicyRevision:
-        """Put a policy in force, whole. The same policy again makes no new revision.
+        """Put the site's own documents in force, whole. The same ones again make no new revision.
 
         Raises:
             Conflict: `expected_revision` is given and the policy in force is another one.
@@ -462,13 +501,30 @@ class Store:
 
     # -- Usage
 
-    def put_usage(self, records: Iterable[UsageRecord]) -> None:
-        """Keep runs of jobs; a run is known by cluster, job id and start, and its newest record stands."""
+    def put_usage(self, records: Iterable[UsageRecord], *, at: datetime) -> None:
+        """Keep runs of jobs; a run is known by cluster, job id and start, and its newest record stands.
+
+        Each row gets a number above all others: microseconds since 1970, so that a store that was restored from a
+        backup goes on above what it had told before.
+        """
         rows = [asdict(record) for record in records]
         starts = {row["started"] for row in rows}
         with self._sessions.writing() as session:
-            _upsert(session, UsageRow, rows)
+            first = max(_newest_change(session) + 1, int(at.timestamp() * 1_000_000))
+            _upsert(session, UsageRow, [row | {"change": first + place} for place, row in enumerate(rows)])
             event.listen(session, "after_commit", lambda session: self._known_sums.forget(starts), once=True)
+
+    def usage_changes(self, *, after: int, limit: int) -> Sequence[UsageChange]:
+        """Runs whose record changed after the change of that number, oldest change first. gpuaasd alone writes, one
+        transaction after the other, so no smaller number comes later."""
+        newest = select(UsageRow).where(col(UsageRow.change) > after).order_by(col(UsageRow.change)).limit(limit)
+        with self._sessions.reading() as session:
+            return tuple(UsageChange(number=row.change, record=_usage(row)) for row in session.exec(newest))
+
+    def newest_usage_change(self) -> int:
+        """0 when there is no usage."""
+        with self._sessions.reading() as session:
+            return _newest_change(session)
 
     def usage(
         self,
@@ -585,7 +641,10 @@ def _newest_row(session: Session) -> PolicyRevisionRow | None:
 
 
 def _newest_revision(session: Session) -> PolicyRevision:
-    row = _newest_row(session)
+    return _revision(_newest_row(session))
+
+
+def _revision(row: PolicyRevisionRow | None) -> PolicyRevision:
     if row is None:
         return PolicyRevision(revision=0, applied_at=None, actor="")
     return PolicyRevision(revision=row.revision or 0, applied_at=row.applied_at, actor=row.actor)
@@ -710,6 +769,10 @@ def _usage_sums(session: Session, stretch: Stretch) -> Sequence[UsageSum]:
         )
         for account, model, qos, seconds, over in rows
     )
+
+
+def _newest_change(session: Session) -> int:
+    return session.exec(select(func.max(col(UsageRow.change)))).one() or 0
 
 
 def _usage(row: UsageRow) -> UsageRecord:

@@ -419,6 +419,7 @@ class UsageRow(Table, table=True):
         Index(None, "account", "started"),
         Index(None, "started"),
         Index(None, "job_id"),
+        Index(None, "change", unique=True),
     )
 
     cluster: str = Field(primary_key=True, max_length=30)
@@ -434,6 +435,33 @@ class UsageRow(Table, table=True):
     gpu_seconds: int = Field(sa_type=BigInteger)
     state: str = Field(max_length=40)
     nodes: str = Field(default="", sa_column_kwargs={"server_default": ""})
+    change: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
+
+
+# -- The portal --------------------------------------------------------------------------------------------------------
+
+
+class PortalSetRow(Table, table=True):
+    """The newest documents and people of the portal's: one row."""
+
+    __tablename__ = "portal_set"
+    __table_args__ = (at_least("revision", 1),)
+
+    revision: int = Field(sa_column=Column(BigInteger(), primary_key=True, autoincrement=False))
+    received_at: datetime = moment_column()
+    as_of: date
+    documents: list[dict[str, Any]] = json_column()
+    people: list[dict[str, Any]] = json_column()
+    unreadable: list[dict[str, Any]] = json_column()
+
+
+class PortalRefusalRow(Table, table=True):
+    """A project of the portal's that Slurm has no room for."""
+
+    __tablename__ = "portal_refusal"
+
+    project: str = Field(primary_key=True, max_length=30)
+    why: str
 
 
 # -- What was done, by whom, and what is under way ---------------------------------------------------------------------

@@ -9,6 +9,7 @@ from sqlalchemy import Engine
 from slurm_gpuaas.store.engine import POOL, open_engine, upgrade
 from slurm_gpuaas.store.pool.ledger import LedgerStore
 from slurm_gpuaas.store.pool.register import Register
+from slurm_gpuaas.store.pool.sites import Sites
 from slurm_gpuaas.store.session import Sessions
 
 
@@ -21,6 +22,7 @@ class PoolStore:
         self._sessions = Sessions(engine)
         self.register = Register(self._sessions)
         self.ledger = LedgerStore(self._sessions)
+        self.sites = Sites(self._sessions)
 
     @classmethod
     def open(cls, url: str) -> PoolStore:

@@ -13,9 +13,10 @@ import pytest
 
 from slurm_gpuaas.agent.config import Config
 from slurm_gpuaas.agent.main import Agent
+from slurm_gpuaas.api import signing
 from slurm_gpuaas.api.node_events import NODE_EVENTS_PATH, NodeEventBatch
 from slurm_gpuaas.api.node_samples import NODE_SAMPLES_PATH
-from slurm_gpuaas.api.signing import Nonces, verify
+from slurm_gpuaas.api.signing import Nonces, node_key, verify
 from slurm_gpuaas.domain.clock import SystemClock
 from slurm_gpuaas.domain.errors import GpuaasError
 from slurm_gpuaas.domain.incidents import NodeEvent
@@ -60,9 +61,10 @@ class Daemon:
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 try:
                     node = verify(
-                        MASTER,
+                        signing.NODES,
+                        lambda name: node_key(MASTER, name),
                         method="POST",
-                        path=self.path,
+                        target=self.path,
                         headers={key.title(): value for key, value in self.headers.items()},
                         body=body,
                         now=SystemClock().now(),

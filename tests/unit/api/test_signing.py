@@ -4,9 +4,21 @@ from datetime import timedelta
 
 import pytest
 
-from slurm_gpuaas.api.signing import HEADER_NODE, HEADER_TIME, MAX_SKEW, BadSignature, Nonces, node_key, sign, verify
+from slurm_gpuaas.api.signing import (
+    HEADER_NODE,
+    HEADER_SITE,
+    HEADER_TIME,
+    MAX_SKEW,
+    NODES,
+    SITES,
+    BadSignature,
+    Nonces,
+    node_key,
+    sign,
+    verify,
+)
 from slurm_gpuaas.domain.errors import InvalidInput
-from slurm_gpuaas.domain.names import NodeName
+from slurm_gpuaas.domain.names import NodeName, SiteName
 from tests.fakes import EPOCH
 
 MASTER = bytes(range(32))
@@ -14,15 +26,20 @@ NODE, OTHER = NodeName("b200-001"), NodeName("b200-002")
 PATH, BODY = "/api/v1/node-events", b'{"node":"b200-001"}'
 
 
+def key_of(node: NodeName) -> bytes:
+    return node_key(MASTER, node)
+
+
 def signed(node: NodeName = NODE, key: bytes | None = None, nonce: str | None = None) -> dict[str, str]:
     key = key or node_key(MASTER, node)
-    return sign(key, method="POST", path=PATH, node=node, body=BODY, now=EPOCH, nonce=nonce)
+    return sign(NODES, key, method="POST", target=PATH, sender=node, body=BODY, now=EPOCH, nonce=nonce)
 
 
 def check(
     headers: dict[str, str], *, body: bytes = BODY, path: str = PATH, after: timedelta = timedelta(0)
 ) -> NodeName:
-    return verify(MASTER, method="post", path=path, headers=headers, body=body, now=EPOCH + after, nonces=Nonces())
+    now = EPOCH + after
+    return verify(NODES, key_of, method="post", target=path, headers=headers, body=body, now=now, nonces=Nonces())
 
 
 def test_a_signed_request_proves_its_node() -> None:
@@ -72,7 +89,7 @@ def test_a_replay_is_refused_for_as_long_as_its_time_is_acceptable() -> None:
 
     def arrives(after: timedelta) -> NodeName:
         now = EPOCH + after
-        return verify(MASTER, method="POST", path=PATH, headers=headers, body=BODY, now=now, nonces=nonces)
+        return verify(NODES, key_of, method="POST", target=PATH, headers=headers, body=BODY, now=now, nonces=nonces)
 
     nonces.use(OTHER, "first", EPOCH - MAX_SKEW - timedelta(minutes=4))
     assert arrives(-MAX_SKEW) == NODE
@@ -86,3 +103,27 @@ def test_nonces_are_forgotten_when_they_can_no_longer_be_replayed() -> None:
     for minute in range(120):
         assert nonces.use(NODE, str(minute), EPOCH + timedelta(minutes=minute))
     assert nonces.use(NODE, "0", EPOCH + timedelta(minutes=120))
+
+
+def site_arrives(headers: dict[str, str], keys: dict[str, bytes], target: str = PATH) -> SiteName:
+    return verify(SITES, keys.get, method="GET", target=target, headers=headers, body=b"", now=EPOCH, nonces=Nonces())
+
+
+def test_a_site_speaks_for_itself_alone_and_its_query_is_signed_too() -> None:
+    keys = {"naver": b"n" * 32, "kakao": b"k" * 32}
+    headers = sign(
+        SITES, keys["naver"], method="GET", target=f"{PATH}?a=1", sender=SiteName("naver"), body=b"", now=EPOCH
+    )
+    assert site_arrives(headers, keys, f"{PATH}?a=1") == "naver"
+    with pytest.raises(BadSignature, match="site naver is wrong"):
+        site_arrives(headers, keys, f"{PATH}?a=2")
+    with pytest.raises(BadSignature, match="site kakao is wrong"):
+        site_arrives({**headers, HEADER_SITE: "kakao"}, keys, f"{PATH}?a=1")
+    with pytest.raises(BadSignature, match="site nhn is wrong"):
+        site_arrives({**headers, HEADER_SITE: "nhn"}, keys, f"{PATH}?a=1")
+
+
+def test_a_node_with_a_sites_key_is_no_site() -> None:
+    headers = sign(NODES, b"n" * 32, method="GET", target=PATH, sender=NodeName("naver"), body=b"", now=EPOCH)
+    with pytest.raises(BadSignature, match="is wrong"):
+        site_arrives({**headers, HEADER_SITE: "naver"}, {"naver": b"n" * 32})

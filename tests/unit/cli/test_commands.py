@@ -307,7 +307,8 @@ def run_of_an_hour(site: Site) -> None:
                 gpu_seconds=8 * 3600,
                 state="COMPLETED",
             )
-        ]
+        ],
+        at=site.clock.now(),
     )
 
 

@@ -20,7 +20,9 @@ from slurm_gpuaas.daemon.app import Wiring, make_agents_api, make_api
 from slurm_gpuaas.daemon.config import AdministratorsConfig, Config
 from slurm_gpuaas.daemon.identity import Identities
 from slurm_gpuaas.daemon.loop import Scheduled
+from slurm_gpuaas.daemon.main import terms
 from slurm_gpuaas.daemon.metrics import Metrics
+from slurm_gpuaas.daemon.portal_client import Portal
 from slurm_gpuaas.daemon.runtime import Runtime, compose
 from slurm_gpuaas.daemon.server import Server, as_peer, bind_unix
 from slurm_gpuaas.domain.names import AccountName
@@ -87,6 +89,8 @@ class Site:
     ready: list[str] = field(default_factory=list)
     more: dict[str, object] = field(default_factory=dict)
     """Sections of the configuration."""
+    portal: Portal | None = None
+    """With a section `pool`."""
 
     def __post_init__(self) -> None:
         names = [f"b200-00{number}" for number in range(1, 5)]
@@ -110,7 +114,7 @@ class Site:
                 **self.more,
             }
         )
-        self.store = new_store(Path(self.folder, "gpuaas.db"))
+        self.store = new_store(Path(self.folder, "gpuaas.db"), terms=terms(config))
         self.metrics = Metrics(lambda: self.runtime.operations)
         self.runtime: Runtime = compose(
             config,
@@ -123,6 +127,7 @@ class Site:
             driver=lambda: DriverStatus(name="fake", fallback=False, reason=""),
             clock=self.clock,
             observe=self.metrics.observe_tick,
+            portal=self.portal,
         )
         self.wiring = Wiring(
             operations=lambda: self.runtime.operations,

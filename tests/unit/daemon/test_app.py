@@ -15,7 +15,7 @@ from httpx2 import Response
 from starlette.testclient import TestClient
 
 from slurm_gpuaas.api.node_events import NODE_EVENTS_PATH, NodeEventBatch
-from slurm_gpuaas.api.signing import node_key, sign
+from slurm_gpuaas.api.signing import NODES, node_key, sign
 from slurm_gpuaas.daemon.app import make_api
 from slurm_gpuaas.daemon.server import BodyLimit, as_peer
 from slurm_gpuaas.domain.incidents import EventKind, EventSource, NodeEvent
@@ -55,9 +55,8 @@ def xid_79(site: Site, node: NodeName = NODE, event_id: str = "boot:kmsg:1") -> 
 def report(site: Site, event: NodeEvent, *, signed_by: NodeName | None = None, key: bytes = MASTER_KEY) -> Response:
     body = NodeEventBatch(node=event.node, events=(event,)).model_dump_json().encode()
     node = signed_by or event.node
-    headers = sign(
-        node_key(key, node), method="POST", path=NODE_EVENTS_PATH, node=node, body=body, now=site.clock.now()
-    )
+    now = site.clock.now()
+    headers = sign(NODES, node_key(key, node), method="POST", target=NODE_EVENTS_PATH, sender=node, body=body, now=now)
     return site.agents_http().post(
         NODE_EVENTS_PATH, content=body, headers={**headers, "Content-Type": "application/json"}
     )
@@ -337,8 +336,9 @@ def test_a_report_that_its_node_did_not_sign_is_refused(site: Site, tamper: dict
 def test_a_replayed_report_is_refused_and_a_repeated_one_counts_once(site: Site) -> None:
     event = xid_79(site)
     body = NodeEventBatch(node=NODE, events=(event,)).model_dump_json().encode()
+    now = site.clock.now()
     headers = sign(
-        node_key(MASTER_KEY, NODE), method="POST", path=NODE_EVENTS_PATH, node=NODE, body=body, now=site.clock.now()
+        NODES, node_key(MASTER_KEY, NODE), method="POST", target=NODE_EVENTS_PATH, sender=NODE, body=body, now=now
     )
     headers["Content-Type"] = "application/json"
     agents = site.agents_http()

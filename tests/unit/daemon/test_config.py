@@ -46,8 +46,27 @@ def test_the_environment_stands_above_the_file(tmp_path: Path, monkeypatch: pyte
         ("cluster: haein\npolicy: {interval: 0}\n", "policy.interval: Input should be greater than"),
         ("cluster: haein\nstop_within: -1\n", "stop_within: Input should be greater than"),
         ("cluster: haein\nagents: {listener: {host: 10.0.0.1}}\n", "agents.listener: Value error, host is 10.0.0.1"),
+        ("cluster: haein\npool: {url: 'http://portal.kr', site: a, shares: [b]}\n", "go to portal.kr in the clear"),
+        ("cluster: haein\npool: {url: 'https://portal.kr', site: a, shares: []}\n", "pool.shares: Tuple should have"),
+        (
+            "cluster: haein\npool: {url: 'https://k:p@portal.kr', site: a, shares: [b]}\n",
+            "pool.url: String should match",
+        ),
     ],
-    ids=["missing", "misspelt-nested", "misspelt", "bad-name", "no-yaml", "list", "zero", "negative", "no-tls"],
+    ids=[
+        "missing",
+        "misspelt-nested",
+        "misspelt",
+        "bad-name",
+        "no-yaml",
+        "list",
+        "zero",
+        "negative",
+        "no-tls",
+        "portal-without-tls",
+        "no-shares",
+        "password-in-url",
+    ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(InvalidInput) as caught:

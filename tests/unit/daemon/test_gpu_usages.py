@@ -12,7 +12,7 @@ from httpx2 import Response
 
 from slurm_gpuaas.api.node_events import NODE_EVENTS_PATH
 from slurm_gpuaas.api.node_samples import NODE_SAMPLES_PATH
-from slurm_gpuaas.api.signing import node_key, sign
+from slurm_gpuaas.api.signing import NODES, node_key, sign
 from slurm_gpuaas.domain.errors import InvalidInput, NotFound, Refused
 from slurm_gpuaas.domain.names import AccountName, NodeName
 from slurm_gpuaas.domain.telemetry import SampleBatch
@@ -35,7 +35,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 def send(site: Site, told: SampleBatch, *, key: NodeName = NODE, path: str = NODE_SAMPLES_PATH) -> Response:
     body = told.model_dump_json().encode()
-    headers = sign(node_key(MASTER_KEY, key), method="POST", path=path, node=key, body=body, now=site.clock.now())
+    now = site.clock.now()
+    headers = sign(NODES, node_key(MASTER_KEY, key), method="POST", target=path, sender=key, body=body, now=now)
     answer: Response = site.agents_http().post(
         path, content=body, headers={**headers, "Content-Type": "application/json"}
     )
@@ -90,7 +91,7 @@ def test_a_job_and_a_project_are_told_by_the_nodes_they_had(site: Site) -> None:
     shared = run(gpus=1, job=8, started=begin, nodes="b200-001")
     placeless = run(gpus=4, job=9, started=begin, nodes="")
     other = replace(run(gpus=8, job=10, started=begin), account=AccountName("speech"))
-    site.store.put_usage([whole, shared, placeless, other])
+    site.store.put_usage([whole, shared, placeless, other], at=site.clock.now())
     with site.client(RESEARCHER) as client:
         job = client.gpu_usage(job=7)
         project = client.gpu_usage(project="vision")

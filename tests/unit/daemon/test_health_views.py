@@ -198,7 +198,7 @@ def test_a_node_that_keeps_ending_jobs_that_it_runs_alone_is_a_lemon_and_is_limi
         site.controller.node_by_name[name] = replace(site.controller.node_by_name[NODE], name=name)
     site.tick("reading")
     for number in (1, 2, 3):
-        site.store.put_usage([used(number, "vision", started=-2 * HOUR, ended=timedelta(0))])
+        site.store.put_usage([used(number, "vision", started=-2 * HOUR, ended=timedelta(0))], at=site.clock.now())
         site.store.put_incident(incident_of(site, number, (number,)))
     (lemon,) = ask(site, "/health/lemons")
     assert (lemon["node"], lemon["lemon"], lemon["single_node_node_fails"]) == (NODE, True, 3)
@@ -220,7 +220,7 @@ def test_the_report_gives_researchers_their_own_losses_and_not_the_fleet(site: S
             used(job, account, started=-HOUR, ended=timedelta(minutes=1)),
             used(job, account, started=timedelta(minutes=2), ended=HOUR),
         ]
-        site.store.put_usage(runs)
+        site.store.put_usage(runs, at=site.clock.now())
     site.store.put_incident(incident_of(site, 1, (1, 2)))
     site.clock.forward(2 * HOUR)
     whole = ask(site, "/health/report")

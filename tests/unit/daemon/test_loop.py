@@ -85,3 +85,33 @@ def test_a_tick_that_hangs_is_named_when_the_stop_deadline_passes() -> None:
     assert loop.longest_running() > timedelta(0)
     assert loop.stop(within=timedelta(milliseconds=10)) == ("stuck",)
     hang.set()
+
+
+def test_a_tick_that_waits_for_another_machine_holds_up_neither_the_end_nor_the_watchdog() -> None:
+    answer, asked = threading.Event(), threading.Event()
+
+    def tick() -> None:
+        asked.set()
+        answer.wait(30)
+
+    loop = ControllerLoop([Scheduled("poll", tick, HOUR, waits=True)], clock=FakeClock())
+    loop.start()
+    assert asked.wait(5)
+    assert loop.longest_running() == timedelta(0)
+    assert loop.stop(within=5 * SECOND) == ()
+    answer.set()
+
+
+def test_only_the_wait_after_a_failure_is_jittered() -> None:
+    jittered: list[timedelta] = []
+
+    def jitter(span: timedelta) -> timedelta:
+        jittered.append(span)
+        return timedelta(0)
+
+    ticker = Ticker(Unavailable("The portal is away."))
+    loop = ControllerLoop([Scheduled("one", ticker.tick, HOUR)], clock=FakeClock(), jitter=jitter)
+    loop.start()
+    assert ticker.wait(2), "it came back at once, as the jitter said"
+    assert loop.stop(within=5 * SECOND) == ()
+    assert jittered == [HOUR]

@@ -164,7 +164,7 @@ def test_whose_the_earlier_job_was_is_known_after_a_restart(daemon: Daemon) -> N
         gpu_seconds=8, state="FAILED",
     )  # fmt: skip
     daemon.report(xid(31))
-    daemon.store.put_usage([run])
+    daemon.store.put_usage([run], at=daemon.clock.now())
     daemon.restart()
     daemon.jobs = (8,)
     daemon.report(xid(31, after(hours=2)))

@@ -73,7 +73,7 @@ class MemoryStore:
 
     records: dict[RunKey, UsageRecord] = field(default_factory=dict)
 
-    def put_usage(self, records: Iterable[UsageRecord]) -> None:
+    def put_usage(self, records: Iterable[UsageRecord], *, at: datetime) -> None:
         self.records |= {key_of(record): record for record in records}
 
     def usage(

@@ -50,7 +50,8 @@ class World:
                     gpu_seconds=hours * 3600,
                     state="RUNNING",
                 )
-            ]
+            ],
+            at=self.clock.now(),
         )
 
     @property

@@ -1,4 +1,4 @@
-"""Every command of `gpuaas` and `gpuaas-agent` explains itself: what it does, each option, and an example."""
+"""Every command of every program explains itself: what it does, each option, and an example."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import pytest
 
 from slurm_gpuaas.agent.main import command as agent
 from slurm_gpuaas.cli.main import cli
+from slurm_gpuaas.people.main import command as people
+from slurm_gpuaas.portal.site_commands import group as sites
 
 
 def leaves(context: click.Context) -> Iterator[click.Context]:
@@ -23,7 +25,12 @@ def leaves(context: click.Context) -> Iterator[click.Context]:
             yield from leaves(click.Context(found, parent=context, info_name=name))
 
 
-PROGRAMS = (click.Context(cli, info_name="gpuaas"), click.Context(agent, info_name="gpuaas-agent"))
+PROGRAMS = (
+    click.Context(cli, info_name="gpuaas"),
+    click.Context(agent, info_name="gpuaas-agent"),
+    click.Context(people, info_name="gpuaas-people"),
+    click.Context(sites, info_name="gpuaas-portal site"),
+)
 
 
 @pytest.mark.parametrize(

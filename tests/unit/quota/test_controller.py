@@ -438,7 +438,8 @@ class TestBudget:
                 _run(1, start - timedelta(days=9), start - timedelta(days=8), 6_000),
                 _run(2, start - timedelta(hours=1), None, 60_000),
                 _run(3, start + timedelta(hours=1), None, 120),
-            ]
+            ],
+            at=world.clock.now(),
         )
         world.policies().apply(
             policy(project(), member(), grant(starts="2027-01-01", budget_gpu_hours=10)), actor="root"
@@ -455,10 +456,10 @@ class TestBudget:
         world.controller.start(7, ["b200-01"])
         assert "\t360\t" in _body_after(world), "600 minutes less 8 GPUs for 30"
         world.clock.forward(timedelta(minutes=10))
-        world.store.put_usage([_run(7, EPOCH, None, 8 * 600)])
+        world.store.put_usage([_run(7, EPOCH, None, 8 * 600)], at=world.clock.now())
         assert "\t360\t" in _body_after(world), "what it has used is a part of what it has taken"
         world.controller.finish(7)
-        world.store.put_usage([_run(7, EPOCH, EPOCH + timedelta(minutes=10), 8 * 600)])
+        world.store.put_usage([_run(7, EPOCH, EPOCH + timedelta(minutes=10), 8 * 600)], at=world.clock.now())
         assert "\t520\t" in _body_after(world), "it ended early and gives 160 minutes back"
 
     def test_without_slurms_answer_the_snapshot_is_kept_fresh_all_the_same(self, world: World) -> None:
@@ -470,7 +471,7 @@ class TestBudget:
         monthly = grant(budget_gpu_hours=10, budget_period="month", carry_over=50, grace=20)
         world.policies().apply(policy(project(), member(), monthly), actor="root")
         for minutes in (1, 2, 3):
-            world.store.put_usage([_run(7, EPOCH, None, minutes * 480)])
+            world.store.put_usage([_run(7, EPOCH, None, minutes * 480)], at=world.clock.now())
             world.clock.forward(timedelta(minutes=1))
             assert world.policies().reconcile().plan.steps == ()
 

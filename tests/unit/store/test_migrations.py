@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
-from sqlalchemy import CheckConstraint, inspect, text
+from sqlalchemy import CheckConstraint, bindparam, inspect, text
 
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, Unavailable
 from slurm_gpuaas.store import Store
+from slurm_gpuaas.store.columns import UtcDateTime
 from slurm_gpuaas.store.engine import migrations, open_engine, upgrade
 from slurm_gpuaas.store.tables import Table
 
@@ -50,6 +52,23 @@ def test_the_last_revision_can_be_taken_back_and_made_again(url: str) -> None:
     command.downgrade(migrations(engine), "-1")
     command.upgrade(migrations(engine), "head")
     assert set(inspect(engine).get_table_names()) == {*Table.metadata.tables, "alembic_version"}
+
+
+def test_usage_that_is_there_already_is_numbered_each_run_once(url: str) -> None:
+    engine = open_engine(url)
+    command.upgrade(migrations(engine), "0011")
+    run = text(
+        'INSERT INTO usage_record (cluster, job_id, started, "user", account, qos, partition, gpus, gpu_seconds, '
+        "state) VALUES ('mini', :job, :started, 'a', 'a', 'q', 'p', 1, 1, '')"
+    ).bindparams(bindparam("started", type_=UtcDateTime()))
+    with engine.begin() as connection:
+        for job, hour in ((2, 9), (1, 10), (3, 9)):
+            connection.execute(run, {"job": job, "started": datetime(2027, 1, 4, hour, tzinfo=UTC)})
+    upgrade(engine)
+    with engine.connect() as connection:
+        numbered = connection.execute(text("SELECT job_id, change FROM usage_record ORDER BY change")).all()
+    assert [tuple(row) for row in numbered] == [(2, 1), (3, 2), (1, 3)]
+    engine.dispose()
 
 
 def test_a_store_of_a_newer_program_is_left_alone(url: str) -> None:

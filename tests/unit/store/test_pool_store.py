@@ -30,7 +30,7 @@ def test_neither_store_is_opened_as_the_other(tmp_path_factory: pytest.TempPathF
     site, pool = (f"sqlite:///{tmp_path_factory.mktemp('store')}/{name}.db" for name in ("site", "pool"))
     Store.open(site).close()
     PoolStore.open(pool).close()
-    with pytest.raises(Conflict, match="0011"):
+    with pytest.raises(Conflict, match="0012"):
         PoolStore.open(site)
     with pytest.raises(Conflict, match="pool_0004"):
         Store.open(pool)

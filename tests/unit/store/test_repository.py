@@ -228,13 +228,13 @@ class TestCapacity:
 
 class TestUsage:
     def test_a_run_read_again_replaces_its_record(self, store: Store) -> None:
-        store.put_usage([run_of(seconds=60)])
+        store.put_usage([run_of(seconds=60)], at=NOW)
         ended = run_of(ended=NOW + timedelta(seconds=20), seconds=160)
-        store.put_usage([ended])
+        store.put_usage([ended], at=NOW)
         assert store.usage() == (ended,)
 
     def test_a_requeued_job_has_a_record_for_each_run(self, store: Store) -> None:
-        store.put_usage([run_of(), run_of(started=NOW + timedelta(hours=1))])
+        store.put_usage([run_of(), run_of(started=NOW + timedelta(hours=1))], at=NOW)
         assert len(store.usage()) == 2
 
     def test_a_window_takes_what_overlaps_it(self, store: Store) -> None:
@@ -244,7 +244,8 @@ class TestUsage:
                 run_of(1, started=NOW, ended=NOW + hour),
                 run_of(2, started=NOW + hour, ended=NOW + 2 * hour),
                 run_of(3, started=NOW + 2 * hour),
-            ]
+            ],
+            at=NOW,
         )
 
         def jobs(since: datetime, until: datetime) -> list[int]:
@@ -263,7 +264,8 @@ class TestUsage:
                 run_of(2, seconds=2),
                 run_of(3, started=NOW - hour, ended=NOW + hour, seconds=7),
                 run_of(4, started=NOW + hour, seconds=9),
-            ]
+            ],
+            at=NOW,
         )
 
         def sums(*cuts: datetime) -> list[tuple[datetime | None, int, int]]:
@@ -279,22 +281,22 @@ class TestUsage:
         def sums() -> list[int]:
             return [one.gpu_seconds for one in store.usage_sums(mini, [cut])]
 
-        store.put_usage([run_of(1, seconds=1), run_of(2, started=cut, seconds=10)])
+        store.put_usage([run_of(1, seconds=1), run_of(2, started=cut, seconds=10)], at=NOW)
         assert (sums(), sums()) == ([1, 10], [1, 10])
-        store.put_usage([run_of(1, seconds=2)])
+        store.put_usage([run_of(1, seconds=2)], at=NOW)
         assert sums() == [2, 10]
         with pytest.raises(ZeroDivisionError), store.transaction():
-            store.put_usage([run_of(2, started=cut, seconds=20)])
+            store.put_usage([run_of(2, started=cut, seconds=20)], at=NOW)
             assert sums() == [2, 20], "one's own writes are seen"
             raise ZeroDivisionError
         assert sums() == [2, 10]
         with store.transaction():
-            store.put_usage([run_of(2, started=cut, seconds=30)])
+            store.put_usage([run_of(2, started=cut, seconds=30)], at=NOW)
         assert sums() == [2, 30]
 
     def test_the_database_refuses_what_no_rule_could_have_made(self, store: Store) -> None:
         with pytest.raises(IntegrityError):
-            store.put_usage([run_of(seconds=-1)])
+            store.put_usage([run_of(seconds=-1)], at=NOW)
         assert store.usage() == ()
 
 

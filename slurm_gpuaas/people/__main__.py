@@ -1,0 +1,3 @@
+from slurm_gpuaas.people.main import main
+
+main()

@@ -1,0 +1,177 @@
+"""`gpuaas-people`: reads who should have a login, brings this host to it, says what it did. As root, beside gpuaasd."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import click
+import structlog
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from slurm_gpuaas import __version__
+from slurm_gpuaas.api.people import MAX_FILE_BYTES, PeopleState, WantedPeople
+from slurm_gpuaas.domain.clock import Clock, SystemClock
+from slurm_gpuaas.domain.errors import ExitCode, GpuaasError, InvalidInput
+from slurm_gpuaas.people.directory import Directory, bring
+from slurm_gpuaas.people.local import LEAST_UID, LocalSettings, LocalUsers
+from slurm_gpuaas.slurm.files import read_dropped, write_atomically
+
+DEFAULT_CONFIG: Final = Path("/etc/gpuaas-people.yaml")
+LOOK_S: Final = 0.5
+"""Between two looks whether the file of wanted people is another one."""
+AGAIN_S: Final = 60.0
+"""What was not done, or undone by hand, is tried again after this."""
+
+log = structlog.get_logger(__name__)
+
+
+class Config(BaseModel):
+    """What gpuaas-people can be told. The file must be root's: it says who may become a user of this host."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    wanted: Path = Field(default=Path("/var/lib/gpuaas/people.json"), description="Who should have a login; gpuaasd's.")
+    state: Path = Field(default=Path("/run/gpuaas-people/state.json"), description="What was done; gpuaasd reads it.")
+    least_uid: int = Field(default=200_000, ge=LEAST_UID, lt=2**31, description="First id of people's logins.")
+    most_uid: int = Field(default=299_999, ge=LEAST_UID, lt=2**31, description="Last one.")
+    keys: Path = Field(
+        default=Path("/etc/ssh/gpuaas-keys"), description="`AuthorizedKeysFile FOLDER/%u` in sshd_config."
+    )
+    shell: str = Field(default="/bin/bash", pattern=r"^/[A-Za-z0-9/._-]+$", description="Login shell.")
+    homes: Path | None = Field(default=None, description="Folder of home folders. Absent = they are not made here.")
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> Config:
+        if self.most_uid < self.least_uid:
+            raise ValueError("most_uid is below least_uid")
+        return self
+
+    @classmethod
+    def load(cls, path: Path) -> Config:
+        """Raises:
+        InvalidInput: the file is somebody else's, cannot be read, or a field of it is wrong.
+        """
+        try:
+            owner = path.stat()
+            content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"Configuration {path} cannot be read: {error}.") from None
+        if owner.st_uid not in {0, os.geteuid()} or owner.st_mode & 0o022:
+            raise InvalidInput(
+                f"Configuration {path} is not root's, or others may write it.",
+                way_out=f"chown root {path}; chmod 644 {path}",
+            )
+        try:
+            return cls.model_validate(content)
+        except ValidationError as error:
+            faults = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+            raise InvalidInput(f"Configuration {path}: {faults}.") from None
+
+
+class Keeper:
+    """Brings the directory to the newest file of wanted people."""
+
+    def __init__(self, config: Config, directory: Directory, clock: Clock) -> None:
+        self._config = config
+        self._directory = directory
+        self._clock = clock
+
+    def stamp(self) -> tuple[int, int] | None:
+        """Names the file as it is now; None = there is none."""
+        try:
+            found = self._config.wanted.stat()
+        except FileNotFoundError:
+            return None
+        return found.st_ino, found.st_mtime_ns
+
+    def once(self) -> PeopleState | None:
+        """One run; None when nobody has said yet who is wanted.
+
+        Raises:
+            InvalidInput: the file is not one that gpuaasd writes. Nothing is changed then.
+        """
+        try:
+            text = read_dropped(self._config.wanted, longest=MAX_FILE_BYTES).text
+        except FileNotFoundError:
+            return None
+        try:
+            wanted = WantedPeople.model_validate_json(text)
+        except ValidationError as error:
+            raise InvalidInput(
+                f"{self._config.wanted} is not what gpuaasd writes: {error.error_count()} faults.",
+                way_out="Compare the versions of gpuaasd and gpuaas-people.",
+            ) from None
+        state = bring(self._directory, wanted.people, now=self._clock.now())
+        write_atomically(self._config.state, state.model_dump_json(), mode=0o644)
+        return state
+
+    def run(self, stopped: Callable[[float], bool]) -> None:
+        """Until stopped. `stopped` waits for so many seconds and tells whether it is the end."""
+        seen: tuple[int, int] | None = None
+        age = AGAIN_S
+        while True:
+            now = self.stamp()
+            if now != seen or age >= AGAIN_S:
+                seen, age = now, 0.0
+                try:
+                    state = self.once()
+                except GpuaasError as error:
+                    log.warning("people.failed", error=error.message, way_out=error.way_out)
+                else:
+                    for one in state.findings if state else ():
+                        log.warning("people.not-done", user=one.user, why=one.why)
+            if stopped(LOOK_S):
+                return
+            age += LOOK_S
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="gpuaas-people")
+@click.option(
+    "--config",
+    "path",
+    type=click.Path(path_type=Path),
+    default=DEFAULT_CONFIG,
+    show_default=True,
+    help="Configuration file, which must be root's.",
+)
+@click.option("--once", is_flag=True, help="Bring the host to what is wanted now, and end.")
+def command(path: Path, once: bool) -> None:
+    """Give the people of projects a login on this host, and take it back.
+
+    \b
+    Examples:
+      gpuaas-people
+      gpuaas-people --once
+    """
+    config = Config.load(path)
+    uids = range(config.least_uid, config.most_uid + 1)
+    config.state.parent.mkdir(mode=0o755, exist_ok=True)
+    directory = LocalUsers(LocalSettings(uids=uids, keys=config.keys, shell=config.shell, homes=config.homes))
+    keeper = Keeper(config, directory, SystemClock())
+    if once:
+        keeper.once()
+        return
+    end = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: end.set())
+    keeper.run(end.wait)
+
+
+def main() -> None:
+    """Entry point: failures become one sentence on stderr and a documented exit code."""
+    try:
+        command.main(prog_name="gpuaas-people", standalone_mode=False)
+    except GpuaasError as error:
+        click.echo(f"gpuaas-people: {error}", err=True)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.INVALID)
