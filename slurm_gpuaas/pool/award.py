@@ -5,7 +5,7 @@ Rules, the first that tells two choices apart decides:
 1. the larger sum of score times GPUs awarded;
 2. the fewer partial awards;
 3. more GPUs for the application with the earlier id, then for the next, and so on;
-4. the earlier pool, by name, for the application with the earlier id, then for the next, and so on.
+4. the earlier pool, by name, for the larger award, of equal ones that with the earlier id, then for the next.
 
 An application gets all it asked for, or whole servers of 8 below that but not under its minimum, or nothing; from one
 pool; within the caps. Pure: the same scenario gives the same award whatever the order of its rows, and nothing is read
@@ -230,6 +230,7 @@ def _places(
 ) -> dict[str, int] | None:
     """Number of the pool of each award; None: the pools cannot hold what was chosen for them together."""
     awards = [(one, gpus) for one, gpus in zip(applications, chosen.gpus, strict=True) if gpus]
+    awards.sort(key=lambda award: -award[1])  # equal ones stay in the order of ids
     parcels = [
         Parcel(gpus, tuple(at for at, pool in enumerate(pools) if one.model in (ANY, pool.model)))
         for one, gpus in awards

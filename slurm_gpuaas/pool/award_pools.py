@@ -1,15 +1,19 @@
 """Which pool each award is in, when how much everybody gets is settled.
 
-The rule: each award in turn goes into the first pool where it may be and with which all later awards still find a place.
+The rule: the larger award first, of equal ones that with the earlier id, goes into the first pool by name where it may be
+and with which all others still find a place.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
 
 from slurm_gpuaas.pool.integer_program import Infeasible, IntegerProgram
+
+SERVER: Final = 8
 
 
 class Parcel(NamedTuple):
@@ -25,34 +29,88 @@ def divide(
     """The pool of each parcel; None where the pools cannot hold them all.
 
     Args:
-        parcels: who chooses before whom first.
-        capacities: GPUs of each pool, the preferred pool first.
+        parcels: in the order of the rule.
+        capacities: GPUs of each pool, in the order of names.
 
     Raises:
         NotProven: at the deadline.
     """
-    left, waiting = list(capacities), Counter(parcels)
-
-    def fits() -> bool:
-        return _packs(waiting, left) or _can_pack(waiting, left, deadline, clock)
-
-    if not fits():
+    packing = _Packing(list(capacities), Counter(parcels), deadline, clock)
+    if not packing.fits():
         return None
     places: list[int] = []
+    first: dict[Parcel, int] = {}  # where the last one of its kind is: what was too early for it is so for the next
     for parcel in parcels:
-        waiting[parcel] -= 1
-        possible = [pool for pool in sorted(parcel.pools) if left[pool] >= parcel.gpus]
+        packing.waiting[parcel] -= 1
+        possible = [pool for pool in parcel.pools if pool >= first.get(parcel, 0) and packing.left[pool] >= parcel.gpus]
         for pool in possible:
-            left[pool] -= parcel.gpus
-            if pool == possible[-1] or fits():  # it is in one of them, so in the last if in no other
+            packing.left[pool] -= parcel.gpus
+            if packing.fits():
                 places.append(pool)
+                first[parcel] = pool
                 break
-            left[pool] += parcel.gpus
+            packing.left[pool] += parcel.gpus
+        else:
+            raise AssertionError(f"{parcel.gpus} GPUs that fitted with all others fit nowhere.")
     return places
 
 
+@dataclass(slots=True)
+class _Packing:
+    """`waiting`: how many of each kind have no place yet; `left`: GPUs of each pool without those that have one."""
+
+    left: list[int]
+    waiting: Counter[Parcel]
+    deadline: float
+    clock: Callable[[], float]
+    odd: dict[Parcel, Counter[int]] = field(default_factory=dict)
+    """Where the last program put those that are not whole servers, the hard part of filling pools to the last GPU."""
+
+    def fits(self) -> bool:
+        """Whether all that wait find a place: tried the quick ways first."""
+        return self._packs_beside_odd() or _packs(self.waiting, self.left) or self._can_pack()
+
+    def _packs_beside_odd(self) -> bool:
+        if any(self.waiting[parcel] != placed.total() for parcel, placed in self.odd.items()):
+            return False
+        room = list(self.left)
+        for parcel, placed in self.odd.items():
+            for pool, count in placed.items():
+                room[pool] -= parcel.gpus * count
+        rest = {parcel: count for parcel, count in self.waiting.items() if parcel not in self.odd}
+        return min(room, default=0) >= 0 and _packs(rest, room)
+
+    def _can_pack(self) -> bool:
+        waiting = {parcel: count for parcel, count in self.waiting.items() if count}
+        program = IntegerProgram(self.deadline, self.clock)
+        columns: dict[tuple[Parcel, int], int] = {}
+        for parcel, count in waiting.items():
+            there = [pool for pool in parcel.pools if self.left[pool] >= parcel.gpus]
+            for pool in there:
+                columns[parcel, pool] = program.column(min(count, self.left[pool] // parcel.gpus))
+            if not there:
+                return False
+            program.row([(columns[parcel, pool], 1) for pool in there], low=count, high=count)
+        sizes = {1, 2, 4, SERVER, *(parcel.gpus for parcel in waiting)}
+        for pool, room in enumerate(self.left):
+            inside = [(column, parcel.gpus) for (parcel, there), column in columns.items() if there == pool]
+            for size in sizes:  # in units of each: a search does not see by itself that 12 GPUs hold one server
+                if inside and (size == 1 or room % size):
+                    program.row([(column, gpus // size) for column, gpus in inside if gpus >= size], high=room // size)
+        try:
+            found = program.maximise([])
+        except Infeasible:
+            return False
+        self.odd = {parcel: Counter() for parcel in waiting if parcel.gpus % SERVER}
+        for (parcel, pool), column in columns.items():
+            if parcel in self.odd:
+                self.odd[parcel][pool] = found[column]
+        return True
+
+
 def _packs(waiting: Mapping[Parcel, int], left: Sequence[int]) -> bool:
-    """Whether the largest first, each into the fullest pool that holds it, places all. If not, another way may."""
+    """Whether the largest first, each into the fullest pool that holds it, finds a place for all. If not, another way
+    may."""
     room = list(left)
     for parcel, count in sorted(waiting.items(), key=lambda one: (-one[0].gpus, len(one[0].pools))):
         for pool in sorted(parcel.pools, key=lambda pool: room[pool]):
@@ -61,31 +119,4 @@ def _packs(waiting: Mapping[Parcel, int], left: Sequence[int]) -> bool:
             count -= placed
         if count:
             return False
-    return True
-
-
-def _can_pack(
-    waiting: Mapping[Parcel, int], left: Sequence[int], deadline: float, clock: Callable[[], float]
-) -> bool:
-    program = IntegerProgram(deadline, clock)
-    inside: list[list[tuple[int, int]]] = [[] for _ in left]
-    for parcel, count in waiting.items():
-        if not count:
-            continue
-        columns = []
-        for pool in parcel.pools:
-            if left[pool] >= parcel.gpus:
-                column = program.column(min(count, left[pool] // parcel.gpus))
-                columns.append((column, 1))
-                inside[pool].append((column, parcel.gpus))
-        if not columns:
-            return False
-        program.row(columns, low=count, high=count)
-    for terms, room in zip(inside, left, strict=True):
-        if terms:
-            program.row(terms, high=room)
-    try:
-        program.maximise([])
-    except Infeasible:
-        return False
     return True

@@ -42,6 +42,9 @@ Capacity = Annotated[int, Field(ge=0, le=MOST_GPUS, strict=True)]
 Gpus = Annotated[int, Field(ge=1, le=MOST_GPUS, strict=True)]
 Score = Annotated[Decimal, Field(ge=0, le=MOST_SCORE, allow_inf_nan=False), AfterValidator(_to_step)]
 
+Period = Text | tuple[Text, Text] | Annotated[dict[Text, Text], Field(max_length=2)]
+"""As the call writes it: 6, 2027-03 to 2027-08, [2027-03-01, 2027-08-31], {from: ..., to: ...}."""
+
 
 def order_of(name: str) -> tuple[tuple[str | int, ...], str]:
     """Key of the order in which ids and names go: runs of digits count as numbers, so a2 is before a10."""
@@ -74,7 +77,7 @@ class Application(Document):
     gpus: Gpus
     min_gpus: Capacity
     score: Score
-    period: Text | tuple[Text, Text] | dict[Text, Text] | None = Field(default=None, max_length=10)
+    period: Period | None = None
 
     @model_validator(mode="after")
     def _asks_for_enough(self) -> Self:

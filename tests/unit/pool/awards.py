@@ -50,7 +50,7 @@ def best_by_trying(known: Scenario, must: frozenset[str] = frozenset()) -> dict[
             sum((one.score * place[1] for one, place in zip(applications, held, strict=True) if place), Decimal(0)),
             -sum(1 for one, place in zip(applications, held, strict=True) if place and place[1] < one.gpus),
             [place[1] if place else 0 for place in held],
-            [-pools.index(place[0]) if place else 0 for place in held],
+            [-pools.index(place[0]) for place in sorted(filter(None, held), key=lambda place: -place[1])],
         )
 
     every = (places for places in _possible(known, applications) if must <= places.keys())

@@ -140,11 +140,11 @@ RULES = {
         {},
         {"a1": ("z", 8), "a2": ("h", 8)},
     ),
-    "the earlier pool by name, if all others still fit": (
-        [{"gpus": 8}, {"gpus": 16}, {"gpus": 8}],
-        {"p10": ("b200", 32), "p9": ("b200", 16)},
+    "the larger award in the earlier pool by name, if all others still fit": (
+        [{"gpus": 8}, {"gpus": 16}, {"gpus": 8}, {"gpus": 32}],
+        {"p10": ("b200", 36), "p9": ("b200", 32)},
         {},
-        {"a1": ("p9", 8), "a2": ("p10", 16), "a3": ("p9", 8)},
+        {"a1": ("p10", 8), "a2": ("p10", 16), "a3": ("p10", 8), "a4": ("p9", 32)},
     ),
     "an organisation's cap leaves room for others": (
         [{"gpus": 32, "score": 99}, {"gpus": 32, "score": 98}, {"gpus": 32, "score": 10, "organisation": "kaist"}],
