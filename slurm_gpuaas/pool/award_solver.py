@@ -112,6 +112,8 @@ class _Kind(Enum):
     PARTIAL = auto()
     SERVERS = auto()
     """How many of them: the column after its PARTIAL."""
+    IN_POOL = auto()
+    """Servers that a pool keeps for awards of whole servers; of no candidate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,9 @@ class _Column:
     candidate: int
     bin: int
     gpus: int
-    """That one unit stands for."""
+    """That one unit awards."""
+    pool: int | None = None
+    """Of the bin, where it matters: of IN_POOL, and of awards that are not whole servers."""
 
 
 @dataclass(slots=True)
@@ -160,9 +164,12 @@ class _Choice:
             self._add_room(bin_, capacities)
 
     def _add_awards(self, number: int, candidate: Candidate, bin_: int) -> None:
-        largest = max(self.problem.bins[bin_])
-        if 0 < candidate.full <= largest:
-            self._add(_Column(_Kind.FULL, number, bin_, candidate.full), 1)
+        capacities = self.problem.bins[bin_]
+        largest = max(capacities)
+        pools = range(len(capacities)) if candidate.full % SERVER else (None,)
+        for pool in pools:
+            if 0 < candidate.full <= (largest if pool is None else capacities[pool]):
+                self._add(_Column(_Kind.FULL, number, bin_, candidate.full, pool), 1)
         high = min(candidate.high, largest // SERVER)
         if candidate.low <= high:
             partial = self._add(_Column(_Kind.PARTIAL, number, bin_, 0), 1)
@@ -173,16 +180,21 @@ class _Choice:
     def _add(self, column: _Column, most: int) -> int:
         self.columns.append(column)
         at = self.program.column(most)
-        self.of[column.candidate].append(at)
+        if column.kind is not _Kind.IN_POOL:
+            self.of[column.candidate].append(at)
         return at
 
     def _add_limits(self) -> None:
-        members: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        members: dict[int, list[int]] = defaultdict(list)
         for candidate, columns in zip(self.problem.candidates, self.of, strict=True):
             for group in candidate.groups:
-                members[group] += self._gpus(columns)
-        for group, terms in members.items():
-            self.shared.append(self.program.row(terms, high=self.problem.limits[group]))
+                members[group] += columns
+        for group, columns in members.items():
+            limit = self.problem.limits[group]
+            self.shared.append(self.program.row(self._gpus(columns), high=limit))
+            for size in sorted({SERVER, limit // 2 + 1}):  # whole servers; of awards above half the limit only one
+                if limit % size and (terms := list(self._in_units(columns, size))):
+                    self.shared.append(self.program.row(terms, high=limit // size * size))
 
     def _add_room(self, bin_: int, capacities: Sequence[int]) -> None:
         """A bin's room in GPUs and, for awards of some sizes, in units of that size: pools of 12 and 12 GPUs hold two
@@ -193,10 +205,25 @@ class _Choice:
         """
         inside = [at for at, column in enumerate(self.columns) if column.bin == bin_]
         self.shared.append(self.program.row(self._gpus(inside), high=sum(capacities)))
+        if len(capacities) > 1 and any(self.columns[at].pool is not None for at in inside):
+            self._add_pools(bin_, inside)
         for size in self._sizes(inside):
             room = sum(capacity // size * size for capacity in capacities)
             if room < sum(capacities):
                 self.shared.append(self.program.row(list(self._in_units(inside, size)), high=room))
+
+    def _add_pools(self, bin_: int, inside: Sequence[int]) -> None:
+        """Awards that are not whole servers are in a pool, not just in a bin: beside them each pool keeps whole servers, and
+        those of all pools are enough for the other awards of the bin. Together the others could fill the bin to a last GPU
+        that lies in the wrong pool."""
+        kept: list[tuple[int, int]] = []
+        for pool, capacity in enumerate(self.problem.bins[bin_]):
+            servers = self._add(_Column(_Kind.IN_POOL, -1, bin_, 0, pool), capacity // SERVER)
+            kept.append((servers, -SERVER))
+            odd = [(at, self.columns[at].gpus) for at in inside if self.columns[at].pool == pool]
+            self.shared.append(self.program.row([*odd, (servers, SERVER)], high=capacity))
+        whole = self._gpus(at for at in inside if self.columns[at].pool is None)
+        self.shared.append(self.program.row([*whole, *kept], high=0))
 
     def _sizes(self, inside: Iterable[int]) -> list[int]:
         columns = [self.columns[at] for at in inside]
@@ -323,6 +350,9 @@ class _Choice:
                 margin[at] -= price * coefficient
         gains = [dict(self._gains(number, margin)) for number in range(len(self.of))]
         spare += sum(max(gain.values()) for gain in gains)
+        for at, column in enumerate(self.columns):
+            if column.kind is _Kind.IN_POOL:
+                spare += max(0, margin[at]) * self.program.most[at]
         if spare < 0:
             raise WrongAnswer("the largest worth is above its own bound")
         for gain in gains:

@@ -206,3 +206,111 @@ def test_rule(rule: str) -> None:
 def test_the_objective_is_exact() -> None:
     found = award(scenario([{"gpus": 3, "score": 0.1}, {"gpus": 1, "score": "86.333333"}], B200))
     assert found.objective == Decimal("86.633333")
+
+
+def test_every_limit_is_named_with_its_numbers_and_who_holds_it() -> None:
+    known = scenario(
+        [
+            {"gpus": 16, "score": 90},
+            {"gpus": 8, "score": 70, "organisation": "kaist"},
+            {"gpus": 16, "score": 60, "min_gpus": 1},
+            {"gpus": 8, "score": 50, "organisation": "kaist", "model": "h200"},
+            {"gpus": 64, "score": 40, "min_gpus": 40, "organisation": "unist"},
+            {"gpus": 8, "score": 30, "organisation": "unist"},
+        ],
+        {"p": ("b200", 24)},
+        organisation=32,
+        region=64,
+    )
+    found = award(known)
+    by_id = {one.id: one for one in known.applications}
+    assert places_of(found) == {"a1": ("p", 16), "a2": ("p", 8)}
+    limits = {id_: [reason.limit for reason in reasons(found, by_id[id_])] for id_ in ("a3", "a4", "a5", "a6")}
+    assert limits == {"a3": [Limit.CAPACITY], "a4": [Limit.NO_POOL], "a5": [Limit.CAP], "a6": [Limit.CAPACITY]}
+    assert why(found, by_id["a6"]) == (
+        "An award of 8 GPUs fits no pool (p): the most that one has left for it is 0 GPUs; held by a2 (score 70, 8 GPUs), "
+        "a1 (score 90, 16 GPUs)."
+    )
+    assert "a5" not in found.awarded
+    assert "needs 40 at least; the cap organisation allows 32" in why(found, by_id["a5"])
+
+
+def test_a_cap_that_others_use_up_is_told_with_them() -> None:
+    known = scenario([{"gpus": 16, "score": 90}, {"gpus": 16, "score": 80}], {"p": ("b200", 64)}, organisation=24)
+    assert why(award(known), known.applications[1]) == (
+        "Organisation snu may have 24 GPUs: 16 awarded and 16 more pass it; held by a1 (score 90, 16 GPUs)."
+    )
+
+
+def test_a_lower_score_that_holds_gpus_is_said() -> None:
+    known = scenario([{"gpus": 24, "score": 90}, {"gpus": 32, "score": 80}], {"p": ("b200", 32)})
+    assert "1 of them have scores below 90" in why(award(known), known.applications[0])
+
+
+@pytest.mark.parametrize(
+    ("change", "place", "fault"),
+    [
+        ({"gpus": 0}, ("applications", 0, "gpus"), "greater than or equal to 1"),
+        ({"gpus": 8, "min_gpus": 9}, ("applications", 0), "asks for 8 GPUs and needs 9"),
+        ({"gpus": 8, "score": -1}, ("applications", 0, "score"), "greater than or equal to 0"),
+        ({"gpus": 8, "score": "nan"}, ("applications", 0, "score"), "finite"),
+        ({"gpus": 8, "score": 1e300}, ("applications", 0, "score"), "less than or equal to 1000000"),
+        ({"gpus": 8.5}, ("applications", 0, "gpus"), "valid integer"),
+        ({"gpus": 8, "colour": "red"}, ("applications", 0, "colour"), "Extra inputs"),
+        ({"gpus": 8, "id": "a\n1"}, ("applications", 0, "id"), "cannot be printed"),
+    ],
+)
+def test_a_fault_has_its_place(change: dict[str, Any], place: tuple[Any, ...], fault: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        scenario([change], B200)
+    found = caught.value.errors()[0]
+    assert found["loc"] == place
+    assert fault in found["msg"]
+
+
+def test_names_are_unique_and_a_pool_names_its_model() -> None:
+    with pytest.raises(ValidationError, match="There are 2 applications a1"):
+        scenario([{"id": "a1", "gpus": 8}, {"id": "a1", "gpus": 8}], B200)
+    with pytest.raises(ValidationError, match="names no model"):
+        scenario([], {"p": ("any", 8)})
+
+
+def test_scores_that_cannot_be_added_exactly_are_refused() -> None:
+    with pytest.raises(InvalidInput, match="added exactly"):
+        award(scenario([{"gpus": 900_000, "score": "999999.000001"}, {"gpus": 1}], {"p": ("b200", 1_000_000)}))
+
+
+def test_when_the_time_is_up_there_is_no_award() -> None:
+    now = itertools.count()
+    with pytest.raises(OutOfTime, match="No award was proven to be the best in 0.001 s"):
+        award(call(3), time_limit_s=0.001, clock=lambda: float(next(now)))
+
+
+def test_must_names_applications_that_there_are() -> None:
+    with pytest.raises(InvalidInput, match="There is no application a7"):
+        award(scenario([{"gpus": 8}], B200), must=frozenset({"a7"}))
+
+
+@pytest.mark.parametrize("capped", [False, True])
+def test_a_call_of_some_size_keeps_every_limit_and_its_refusals_hold(capped: bool) -> None:
+    known = call(5, applications=60, capped=capped)
+    found = award(known)
+    _check_limits(known, found)
+    for application in found.refused:
+        assert reasons(found, application)
+
+
+def _check_limits(known: Scenario, found: Award) -> None:
+    for pool in known.pools:
+        assert found.free(pool) >= 0
+    for groups, cap in ((found.by_organisation, known.caps.organisation), (found.by_region, known.caps.region)):
+        assert cap is None or all(sum(one.gpus for one in awards) <= cap for awards in groups.values())
+    for one in found.awarded.values():
+        assert one.pool.model == one.application.model or one.application.model == "any"
+        assert one.gpus == one.application.gpus or (one.gpus % 8 == 0 and one.gpus >= one.application.min_gpus)
+        assert known.caps.per_project is None or one.gpus <= known.caps.per_project
+
+
+def test_ids_go_by_their_numbers() -> None:
+    names = ["a10", "a2", "b1", "a2026-00010", "a2026-00009", "a02", "7"]
+    assert sorted(names, key=order_of) == ["7", "a02", "a2", "a10", "a2026-00009", "a2026-00010", "b1"]
