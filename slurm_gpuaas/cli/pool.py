@@ -126,9 +126,7 @@ def award(
         if name not in CAPS:
             raise click.UsageError(f"There is no cap {name}; use one of {', '.join(CAPS)}.")
     read = read_one(scenario, Scenario)
-    what_if = WhatIf(
-        without=frozenset(without), must=frozenset(must), caps=dict(caps), capacities=dict(capacities)
-    )
+    what_if = WhatIf(without=frozenset(without), must=frozenset(must), caps=dict(caps), capacities=dict(capacities))
     otherwise = _otherwise(what_if, read)
     base = decide(read, time_limit_s=time_limit_s)
     if not what_if:
@@ -176,7 +174,9 @@ def _print_award(found: AwardAnswer) -> None:
     if found.caps:
         click.echo()
         print_table(
-            ("cap", "of", "#gpus", "#awarded"), ((one.cap, one.name, one.limit, one.awarded) for one in found.caps), empty=""
+            ("cap", "of", "#gpus", "#awarded"),
+            ((one.cap, one.name, one.limit, one.awarded) for one in found.caps),
+            empty="",
         )
     click.echo()
     print_facts(

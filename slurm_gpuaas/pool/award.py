@@ -123,8 +123,8 @@ def award(
 
     Raises:
         OutOfTime: it is not proven in that time.
-        InvalidInput: `must` names an application that there is not; scores times GPUs are too large to be added exactly.
-        Refused: not all of `must` can be awarded.
+        InvalidInput: `must` names an application that there is not; scores times GPUs are too large to be added
+        exactly. Refused: not all of `must` can be awarded.
     """
     applications = sorted(scenario.applications, key=lambda one: order_of(one.id))
     unknown = must.difference(one.id for one in applications)
@@ -146,8 +146,8 @@ def award(
         raise _out_of_time(error, time_limit_s) from error
     except Infeasible as error:
         raise Refused(
-            f"Not all of {', '.join(sorted(must, key=order_of))} can be awarded: their least useful sizes do not fit the "
-            "pools and caps together.",
+            f"Not all of {', '.join(sorted(must, key=order_of))} can be awarded: their least useful sizes do "
+            "not fit the pools and caps together.",
             way_out="Raise a capacity or a cap, or ask for fewer.",
         ) from error
     raise AssertionError("Awards chosen pool by pool do not fit their pools.")
@@ -215,8 +215,8 @@ def _asked_by(applications: Sequence[Application], what: str) -> Counter[str]:
 def _check_sums(problem: Problem) -> None:
     if problem.largest_sum > LARGEST_SUM:
         raise InvalidInput(
-            f"Scores times GPUs add up to as much as {problem.largest_sum:.1e} steps of the finest score, more than the "
-            f"{LARGEST_SUM:.1e} that are added exactly.",
+            f"Scores times GPUs add up to as much as {problem.largest_sum:.1e} steps of the finest score, more "
+            f"than the {LARGEST_SUM:.1e} that are added exactly.",
             way_out="Give scores with fewer digits.",
         )
 

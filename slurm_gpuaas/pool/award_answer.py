@@ -83,9 +83,7 @@ class WhatIfAnswer(AwardAnswer):
 
 def answer(award: Award) -> AwardAnswer:
     return AwardAnswer(
-        awards=[
-            AwardRow(id=id_, pool=one.pool.name, gpus=one.gpus) for id_, one in award.awarded.items()
-        ],
+        awards=[AwardRow(id=id_, pool=one.pool.name, gpus=one.gpus) for id_, one in award.awarded.items()],
         refused=[RefusedRow(id=one.id, why=why(award, one)) for one in award.refused],
         objective=number(award.objective),
         partial=[

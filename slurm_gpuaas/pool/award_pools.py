@@ -1,7 +1,7 @@
 """Which pool each award is in, when how much everybody gets is settled.
 
-The rule: the larger award first, of equal ones that with the earlier id, goes into the first pool by name where it may be
-and with which all others still find a place.
+The rule: the larger award first, of equal ones that with the earlier id, goes into the first pool by name where it may
+be and with which all others still find a place.
 """
 
 from __future__ import annotations

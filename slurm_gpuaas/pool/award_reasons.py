@@ -74,9 +74,7 @@ def reasons(award: Award, application: Application) -> tuple[Reason, ...]:
 
 def _no_pool(award: Award, application: Application) -> Reason:
     models = ", ".join(sorted({pool.model for pool in award.scenario.pools})) or "none"
-    sentence = told(
-        "No pool has GPUs of model {model}; there are: {models}.", model=application.model, models=models
-    )
+    sentence = told("No pool has GPUs of model {model}; there are: {models}.", model=application.model, models=models)
     return Reason(Limit.NO_POOL, application.min_gpus, 0, (), (sentence,))
 
 
@@ -85,11 +83,13 @@ def _capped(award: Award, application: Application) -> Reason:
     named = (("per_project", caps.per_project), ("organisation", caps.organisation), ("region", caps.region))
     most, cap = min(((value, name) for name, value in named if value is not None), default=(application.gpus, "gpus"))
     if application.id in award.awarded:
-        sentence = told("It asks for {gpus} GPUs; the cap {cap} allows {most}.", gpus=application.gpus, cap=cap, most=most)
+        sentence = told(
+            "It asks for {gpus} GPUs; the cap {cap} allows {most}.", gpus=application.gpus, cap=cap, most=most
+        )
     else:
         sentence = told(
-            "It asks for {gpus} GPUs and needs {least} at least; the cap {cap} allows {most}, and no number of whole servers of 8 "
-            "GPUs lies between.",
+            "It asks for {gpus} GPUs and needs {least} at least; the cap {cap} allows {most}, and no number of whole "
+            "servers of 8 GPUs lies between.",
             gpus=application.gpus,
             least=application.min_gpus,
             cap=cap,
@@ -115,9 +115,14 @@ def _caps(award: Award, application: Application, needed: int) -> Iterator[Reaso
             "holders": _told_holders(holders),
         }
         sentence = (
-            told("Organisation {name} may have {cap} GPUs: {awarded} awarded and {needed} more pass it; {holders}.", **values)
+            told(
+                "Organisation {name} may have {cap} GPUs: {awarded} awarded and {needed} more pass it; {holders}.",
+                **values,
+            )
             if limit is Limit.ORGANISATION
-            else told("Region {name} may have {cap} GPUs: {awarded} awarded and {needed} more pass it; {holders}.", **values)
+            else told(
+                "Region {name} may have {cap} GPUs: {awarded} awarded and {needed} more pass it; {holders}.", **values
+            )
         )
         yield Reason(limit, needed, cap - gpus_of(holders), holders, (sentence, *_lower(award, application, holders)))
 

@@ -67,8 +67,8 @@ class PoolOffer(Document):
 
 
 class Application(Document):
-    """`min_gpus`: with fewer it would rather have none. `period` is carried along and decides nothing: an award holds its
-    GPUs over the whole call."""
+    """`min_gpus`: with fewer it would rather have none. `period` is carried along and decides nothing: an award holds
+    its GPUs over the whole call."""
 
     id: Text
     organisation: Text

@@ -4,14 +4,14 @@ The objective is lexicographic: worth times GPUs, then fewer partial awards, the
 candidate, then for the second, and so on. Every stage keeps what those before it reached
 (docs/design/0023-the-award.md has the proof).
 
-Pools that serve the same candidates are one bin here. Whether what is chosen for a bin can be divided among its pools is
-for `award_pools` to say; rows that every division keeps make it nearly always so.
+Pools that serve the same candidates are one bin here. Whether what is chosen for a bin can be divided among its pools
+is for `award_pools` to say; rows that every division keeps make it nearly always so.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from math import gcd
@@ -79,7 +79,8 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Chosen:
-    """GPUs of each candidate, 0 for none, and a bin in which it may have them: one of perhaps several that are as good."""
+    """GPUs of each candidate, 0 for none, and a bin in which it may have them: one of perhaps several that are as
+    good."""
 
     gpus: tuple[int, ...]
     bins: tuple[int | None, ...]
@@ -200,8 +201,8 @@ class _Choice:
         """A bin's room in GPUs and, for awards of some sizes, in units of that size: pools of 12 and 12 GPUs hold two
         awards of 8, not three.
 
-        In units of d GPUs a pool has room for capacity // d, and an award takes gpus // d of it at least. For a partial award
-        that is at least (gpus - d + gcd(d, 8)) / d, a straight line. Rows are multiplied by d.
+        In units of d GPUs a pool has room for capacity // d, and an award takes gpus // d of it at least. For a
+        partial award that is at least (gpus - d + gcd(d, 8)) / d, a straight line. Rows are multiplied by d.
         """
         inside = [at for at, column in enumerate(self.columns) if column.bin == bin_]
         self.shared.append(self.program.row(self._gpus(inside), high=sum(capacities)))
@@ -213,9 +214,9 @@ class _Choice:
                 self.shared.append(self.program.row(list(self._in_units(inside, size)), high=room))
 
     def _add_pools(self, bin_: int, inside: Sequence[int]) -> None:
-        """Awards that are not whole servers are in a pool, not just in a bin: beside them each pool keeps whole servers, and
-        those of all pools are enough for the other awards of the bin. Together the others could fill the bin to a last GPU
-        that lies in the wrong pool."""
+        """Awards that are not whole servers are in a pool, not just in a bin: beside them each pool keeps whole
+        servers, and those of all pools are enough for the other awards of the bin. Together the others could fill the
+        bin to a last GPU that lies in the wrong pool."""
         kept: list[tuple[int, int]] = []
         for pool, capacity in enumerate(self.problem.bins[bin_]):
             servers = self._add(_Column(_Kind.IN_POOL, -1, bin_, 0, pool), capacity // SERVER)
@@ -245,7 +246,7 @@ class _Choice:
     def _gpus(self, columns: Iterable[int]) -> list[tuple[int, int]]:
         return [(at, self.columns[at].gpus) for at in columns if self.columns[at].gpus]
 
-    # -- Stages: each returns values of all columns and leaves in the program what it reached ------------------------------
+    # -- Stages: each returns values of all columns and leaves in the program what it reached --------------------------
 
     def most_worth(self) -> list[int]:
         worth = [
@@ -260,19 +261,24 @@ class _Choice:
         return best
 
     def has_rival(self, best: list[int]) -> bool:
-        """Whether another choice may be better at the later stages: one that is worth as much and gives somebody more."""
+        """Whether another choice may be better at the later stages: one that is worth as much and gives somebody
+        more."""
         gains: list[tuple[int, int]] = []
         rows = len(self.program.rows)
         for number in range(len(self.of)):
             rank = self._rank(number, best)
             if rank >= self._highest_rank(number):
                 continue
-            awards = [at for at in self.of[number] if self.columns[at].kind is not _Kind.SERVERS and self.program.most[at]]
+            awards = [
+                at for at in self.of[number] if self.columns[at].kind is not _Kind.SERVERS and self.program.most[at]
+            ]
             if rank == 0:
                 gains += ((at, 1) for at in awards)
             else:
                 more = self.program.column(1)
-                self.program.row([*((at, r) for at, r in self._ranks(number) if self.program.most[at]), (more, -rank - 1)], low=0)
+                self.program.row(
+                    [*((at, r) for at, r in self._ranks(number) if self.program.most[at]), (more, -rank - 1)], low=0
+                )
                 gains.append((more, 1))
         if not gains:
             return False
@@ -285,7 +291,7 @@ class _Choice:
             return True
         finally:
             del self.program.rows[rows:]
-            del self.program.most[len(self.columns):]
+            del self.program.most[len(self.columns) :]
 
     def fewest_partial(self, best: list[int]) -> list[int]:
         partial = [(at, -1) for at, column in enumerate(self.columns) if column.kind is _Kind.PARTIAL]
@@ -298,8 +304,8 @@ class _Choice:
     def earlier_first(self, best: list[int]) -> list[int]:
         """As much as can be for each candidate in turn, without loss to those before it.
 
-        Where many choices tie, the guess that the next candidates all get the most that there is room for is mostly right,
-        and quickly tried; where it is wrong, they are settled by weights.
+        Where many choices tie, the guess that the next candidates all get the most that there is room for is mostly
+        right, and quickly tried; where it is wrong, they are settled by weights.
         """
         settled, width = 0, FIRST_GUESS
         while settled < len(self.of):
@@ -328,15 +334,15 @@ class _Choice:
         )
         return Chosen(gpus, bins)
 
-    # -- Before the second stage -------------------------------------------------------------------------------------------
+    # -- Before the second stage ---------------------------------------------------------------------------------------
 
     def _rule_out(self, worth: Terms, reached: int) -> None:
         """Close what no best choice can hold, so that the later stages have little left to search.
 
-        With any prices on the shared rows, a choice is worth at most their room at these prices and, of each candidate, what
-        its award makes beyond its price (Lagrange). The prices are the relaxed program's, rounded; the bound is added up in
-        whole numbers. An award that makes less than its candidate's best one by more than bound - reached is in no best
-        choice, and neither is going without, likewise.
+        With any prices on the shared rows, a choice is worth at most their room at these prices and, of each
+        candidate, what its award makes beyond its price (Lagrange). The prices are the relaxed program's, rounded; the
+        bound is added up in whole numbers. An award that makes less than its candidate's best one by more than bound -
+        reached is in no best choice, and neither is going without, likewise.
         """
         prices = self.program.prices(worth)
         margin = [0] * len(self.columns)
@@ -415,8 +421,8 @@ class _Choice:
             self.room, self.limits, self.twin_rank, self.partials = room, limits, twins, partials
 
     def _block(self, first: int) -> tuple[list[int], Terms]:
-        """Candidates from the first on, and weights by which one step of an earlier one outweighs all that later ones can
-        get."""
+        """Candidates from the first on, and weights by which one step of an earlier one outweighs all that later ones
+        can get."""
         block: list[int] = []
         product = 1
         for number in range(first, len(self.of)):
@@ -476,7 +482,9 @@ class _Choice:
         if len(candidate.bins) == 1:
             self.room[candidate.bins[0]] -= gpus
         if gpus:
-            self.program.row([(at, step) for at, step in self._ranks(number) if self.program.most[at]], low=rank, high=rank)
+            self.program.row(
+                [(at, step) for at, step in self._ranks(number) if self.program.most[at]], low=rank, high=rank
+            )
         for at in self.of[number]:
             if not gpus or (self.columns[at].kind is _Kind.FULL) != full:
                 self.program.most[at] = 0

@@ -1,9 +1,9 @@
 """Integer programs in whole numbers: HiGHS searches in floating point, Python's integers check what it found.
 
-Every coefficient is a whole number, so at a whole point every row and the objective are exact in doubles while their sums
-stay below 2**53, and two different values of the objective are at least 1 apart: far more than the solver's tolerances as
-long as its sums stay below `LARGEST_SUM`. What it answers is rounded, held against every row, and its objective counted
-again, here.
+Every coefficient is a whole number, so at a whole point every row and the objective are exact in doubles while their
+sums stay below 2**53, and two different values of the objective are at least 1 apart: far more than the solver's
+tolerances as long as its sums stay below `LARGEST_SUM`. What it answers is rounded, held against every row, and its
+objective counted again, here.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ class IntegerProgram:
         found = [round(value) for value in solver.getSolution().col_value]
         info = solver.getInfo()
         if status == HighsModelStatus.kTimeLimit:
-            usable = info.primal_solution_status == SolutionStatus.kSolutionStatusFeasible and self._broken(found) is None
+            usable = (
+                info.primal_solution_status == SolutionStatus.kSolutionStatusFeasible and self._broken(found) is None
+            )
             raise NotProven(value_of(objective, found) if usable else None, info.mip_dual_bound)
         if status != HighsModelStatus.kOptimal:
             raise WrongAnswer(f"the solver ended with {solver.modelStatusToString(status)}")

@@ -15,9 +15,7 @@ Place = tuple[str, int]
 """Pool and GPUs."""
 
 
-def scenario(
-    applications: list[dict[str, Any]], pools: dict[str, tuple[str, int]], **caps: int | None
-) -> Scenario:
+def scenario(applications: list[dict[str, Any]], pools: dict[str, tuple[str, int]], **caps: int | None) -> Scenario:
     """`pools`: model and capacity by name. Applications: what is left out is unimportant."""
     usual = {"organisation": "snu", "region": "seoul", "model": "b200", "score": 80}
     return Scenario.model_validate(
@@ -46,11 +44,12 @@ def best_by_trying(known: Scenario, must: frozenset[str] = frozenset()) -> dict[
 
     def key(places: dict[str, Place]) -> tuple[Any, ...]:
         held = [places.get(one.id) for one in applications]
+        by_size = sorted((place for place in held if place), key=lambda place: -place[1])
         return (
             sum((one.score * place[1] for one, place in zip(applications, held, strict=True) if place), Decimal(0)),
             -sum(1 for one, place in zip(applications, held, strict=True) if place and place[1] < one.gpus),
             [place[1] if place else 0 for place in held],
-            [-pools.index(place[0]) for place in sorted(filter(None, held), key=lambda place: -place[1])],
+            [-pools.index(pool) for pool, _ in by_size],
         )
 
     every = (places for places in _possible(known, applications) if must <= places.keys())
@@ -112,7 +111,7 @@ def call(
         scores: that occur; absent: any from 50 to 100.
     """
     chance = random.Random(seed)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number in range(applications):
         gpus = chance.randint(1, 7) if chance.random() < small else chance.choice(sizes)
         organisation = chance.randrange(120)
@@ -139,5 +138,7 @@ def call(
     there = sum(row["gpus"] for row in rows) / asked
     whole = sum(gpus for _, gpus in shares.values())
     pools = {name: (model, int(gpus * there / whole)) for name, (model, gpus) in shares.items()}
-    caps = {"organisation": max(8, int(there / 40)), "region": max(8, int(there / 9)), "per_project": 96} if capped else {}
+    caps: dict[str, int | None] = (
+        {"organisation": max(8, int(there / 40)), "region": max(8, int(there / 9)), "per_project": 96} if capped else {}
+    )
     return scenario(rows, pools, **caps)

@@ -16,7 +16,7 @@ from slurm_gpuaas.domain.errors import InvalidInput, Refused
 from slurm_gpuaas.pool.award import Award, OutOfTime, award
 from slurm_gpuaas.pool.award_reasons import Limit, reasons, why
 from slurm_gpuaas.pool.award_scenario import Scenario, order_of
-from tests.unit.pool.awards import best_by_trying, call, places_of, scenario
+from tests.unit.pool.awards import Place, best_by_trying, call, places_of, scenario
 
 B200 = {"p1": ("b200", 64)}
 
@@ -44,7 +44,11 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     pools = {name: (draw(st.sampled_from(["b200", "b200", "h200"])), draw(capacity)) for name in names}
     cap = st.none() | st.sampled_from([0, 8, 12, 16, 24, 40])
     return scenario(
-        applications, pools, organisation=draw(cap), region=draw(cap), per_project=draw(st.none() | st.sampled_from([8, 16]))
+        applications,
+        pools,
+        organisation=draw(cap),
+        region=draw(cap),
+        per_project=draw(st.none() | st.sampled_from([8, 16])),
     )
 
 
@@ -97,7 +101,7 @@ def test_every_refusal_and_every_partial_award_has_a_reason_that_its_numbers_bea
                 assert application.score == 0
 
 
-RULES = {
+RULES: dict[str, tuple[list[dict[str, Any]], dict[str, tuple[str, int]], dict[str, int | None], dict[str, Place]]] = {
     "a larger sum goes before a higher score": (
         [{"gpus": 8, "score": 99}, {"gpus": 64, "score": 50}],
         {"p": ("b200", 64)},
@@ -228,8 +232,8 @@ def test_every_limit_is_named_with_its_numbers_and_who_holds_it() -> None:
     limits = {id_: [reason.limit for reason in reasons(found, by_id[id_])] for id_ in ("a3", "a4", "a5", "a6")}
     assert limits == {"a3": [Limit.CAPACITY], "a4": [Limit.NO_POOL], "a5": [Limit.CAP], "a6": [Limit.CAPACITY]}
     assert why(found, by_id["a6"]) == (
-        "An award of 8 GPUs fits no pool (p): the most that one has left for it is 0 GPUs; held by a2 (score 70, 8 GPUs), "
-        "a1 (score 90, 16 GPUs)."
+        "An award of 8 GPUs fits no pool (p): the most that one has left for it is 0 GPUs; held by a2 (score 70, "
+        "8 GPUs), a1 (score 90, 16 GPUs)."
     )
     assert "a5" not in found.awarded
     assert "needs 40 at least; the cap organisation allows 32" in why(found, by_id["a5"])
@@ -282,7 +286,7 @@ def test_scores_that_cannot_be_added_exactly_are_refused() -> None:
 
 def test_when_the_time_is_up_there_is_no_award() -> None:
     now = itertools.count()
-    with pytest.raises(OutOfTime, match="No award was proven to be the best in 0.001 s"):
+    with pytest.raises(OutOfTime, match=r"No award was proven to be the best in 0\.001 s"):
         award(call(3), time_limit_s=0.001, clock=lambda: float(next(now)))
 
 
