@@ -81,7 +81,7 @@ class Setting(click.ParamType[tuple[str, int | None]]):
     "--time-limit",
     "time_limit_s",
     type=click.IntRange(1, 86_400),
-    default=60,
+    default=300,
     show_default=True,
     help="Seconds; what is not proven by then is an error.",
 )

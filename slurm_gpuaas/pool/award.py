@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import cached_property
-from math import gcd
+from math import gcd, isfinite
 from typing import Final
 
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput, Refused
@@ -30,7 +30,7 @@ from slurm_gpuaas.pool.award_scenario import ANY, SCORE_STEP, Application, PoolO
 from slurm_gpuaas.pool.award_solver import SERVER, Candidate, Chosen, Problem, solve
 from slurm_gpuaas.pool.integer_program import LARGEST_SUM, Infeasible, NotProven
 
-TIME_LIMIT_S: Final = 60.0
+TIME_LIMIT_S: Final = 300.0
 
 
 class OutOfTime(GpuaasError):
@@ -259,7 +259,7 @@ def _award(
 
 
 def _out_of_time(error: NotProven, time_limit_s: float) -> OutOfTime:
-    if error.best and error.bound is not None:
+    if error.best and error.bound is not None and isfinite(error.bound):
         gap = max(0.0, (error.bound - error.best) / error.best)
         known = told("the best found so far may be {gap:.4%} below the best there is", gap=gap)
     else:
