@@ -38,7 +38,7 @@ GROUPS: Final[dict[str, tuple[str, str]]] = {
         "slurm_gpuaas.cli.policy:group",
         "Plan, apply and export the policy: organisations to grants.",
     ),
-    "pool": ("slurm_gpuaas.cli.pool:group", "The pool: what to award, what lies idle."),
+    "pool": ("slurm_gpuaas.cli.pool:group", "The pool: what to award and why, what lies idle."),
     "project": ("slurm_gpuaas.cli.project:group", "Projects: limits, use and budget."),
     "quota": ("slurm_gpuaas.cli.quota:group", "Quotas: what they allow, why, and what would happen."),
     "rma": ("slurm_gpuaas.cli.rma:group", "Parts on their way to the manufacturer and back."),

@@ -1,0 +1,493 @@
+"""Which applications get how many GPUs: the best choice, stage by stage, each an integer program.
+
+The objective is lexicographic: worth times GPUs, then fewer partial awards, then as much as can be for the first
+candidate, then for the second, and so on. Every stage keeps what those before it reached
+(docs/design/0023-the-award.md has the proof).
+
+Pools that serve the same candidates are one bin here. Whether what is chosen for a bin can be divided among its pools
+is for `award_pools` to say; rows that every division keeps make it nearly always so.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from enum import Enum, auto
+from math import gcd
+from typing import Final
+
+from slurm_gpuaas.pool.integer_program import Infeasible, IntegerProgram, NotProven, Terms, WrongAnswer, value_of
+
+SERVER: Final = 8
+"""GPUs of a whole server: partial awards are multiples of it."""
+MOST_SIZES: Final = 12
+"""Sizes that a bin has rows for; more only slow the solver."""
+PRICE_SCALE: Final = 2**20
+"""Prices count in fractions of this. Any prices give a right bound; finer ones give a tighter one."""
+FIRST_GUESS: Final = 64
+"""Candidates that are first guessed at together."""
+WIDEST_BLOCK: Final = 2**30
+"""Largest sum of weights when several candidates are settled by one program."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """An application as the solver sees it.
+
+    Attributes:
+        worth: of one GPU.
+        full: GPUs of a full award; 0 where it cannot have one.
+        low, high: servers of a partial award, each below `full` if that is not 0; low > high: it cannot have one.
+        bins: that it may be in.
+        groups: whose limits its GPUs count against.
+        must: it has to be awarded.
+    """
+
+    worth: int
+    full: int
+    low: int
+    high: int
+    bins: tuple[int, ...]
+    groups: tuple[int, ...] = ()
+    must: bool = False
+
+    @property
+    def most(self) -> int:
+        """GPUs of its largest award."""
+        return max(self.full, SERVER * self.high if self.low <= self.high else 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """Candidates, who goes before whom first; `bins`: the capacities of each one's pools; `limits`: those of groups. In
+    GPUs."""
+
+    candidates: tuple[Candidate, ...]
+    bins: tuple[tuple[int, ...], ...]
+    limits: tuple[int, ...] = ()
+
+    @property
+    def largest_sum(self) -> int:
+        """No choice is worth more. Has to be at most `integer_program.LARGEST_SUM`."""
+        room, total = sum(map(sum, self.bins)), 0
+        for worth, most in sorted(((one.worth, one.most) for one in self.candidates), reverse=True):
+            taken = min(most, room)
+            total, room = total + worth * taken, room - taken
+        return total
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """GPUs of each candidate, 0 for none, and a bin in which it may have them: one of perhaps several that are as
+    good."""
+
+    gpus: tuple[int, ...]
+    bins: tuple[int | None, ...]
+
+
+def solve(problem: Problem, *, deadline: float, clock: Callable[[], float]) -> Chosen:
+    """The best choice.
+
+    Args:
+        deadline: on `clock`, in seconds.
+
+    Raises:
+        NotProven: at the deadline; with numbers where not even the largest worth is proven.
+        Infeasible: not all that must be awarded can be.
+        WrongAnswer: the solver is at fault.
+    """
+    choice = _Choice(problem, IntegerProgram(deadline, clock))
+    best = choice.most_worth()
+    try:
+        if choice.has_rival(best):
+            best = choice.fewest_partial(best)
+            best = choice.earlier_first(best)
+    except NotProven as error:
+        raise NotProven(None, None) from error  # what it knows is of a later stage
+    return choice.chosen(best)
+
+
+class _Kind(Enum):
+    FULL = auto()
+    PARTIAL = auto()
+    SERVERS = auto()
+    """How many of them: the column after its PARTIAL."""
+    IN_POOL = auto()
+    """Servers that a pool keeps for awards of whole servers; of no candidate."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Column:
+    kind: _Kind
+    candidate: int
+    bin: int
+    gpus: int
+    """That one unit awards."""
+    pool: int | None = None
+    """Of the bin, where it matters: of IN_POOL, and of awards that are not whole servers."""
+
+
+@dataclass(slots=True)
+class _Choice:
+    """The program of a problem. A FULL or PARTIAL column is 1 where its candidate has that award in that bin."""
+
+    problem: Problem
+    program: IntegerProgram
+    columns: list[_Column] = field(default_factory=list)
+    of: list[list[int]] = field(default_factory=list)
+    """Columns of each candidate."""
+    shared: list[int] = field(default_factory=list)
+    """Rows that candidates compete in."""
+    room: list[int] = field(default_factory=list)
+    """GPUs of each bin that settled candidates leave."""
+    limits: list[int] = field(default_factory=list)
+    """GPUs of each group that settled candidates leave."""
+    partials: int = 0
+    """Partial awards that settled candidates leave."""
+    twin_rank: dict[Candidate, int] = field(default_factory=dict)
+    """Of the last settled candidate of its kind: a later twin cannot do better."""
+
+    def __post_init__(self) -> None:
+        for number, candidate in enumerate(self.problem.candidates):
+            self.of.append([])
+            for bin_ in candidate.bins:
+                self._add_awards(number, candidate, bin_)
+            awards = [(at, 1) for at in self.of[number] if self.columns[at].kind is not _Kind.SERVERS]
+            if candidate.must and not awards:
+                raise Infeasible
+            if awards:
+                self.program.row(awards, low=int(candidate.must), high=1)
+        self.partials = len(self.of)
+        self.room, self.limits = [sum(capacities) for capacities in self.problem.bins], list(self.problem.limits)
+        self._add_limits()
+        for bin_, capacities in enumerate(self.problem.bins):
+            self._add_room(bin_, capacities)
+
+    def _add_awards(self, number: int, candidate: Candidate, bin_: int) -> None:
+        capacities = self.problem.bins[bin_]
+        largest = max(capacities)
+        pools = range(len(capacities)) if candidate.full % SERVER else (None,)
+        for pool in pools:
+            if 0 < candidate.full <= (largest if pool is None else capacities[pool]):
+                self._add(_Column(_Kind.FULL, number, bin_, candidate.full, pool), 1)
+        high = min(candidate.high, largest // SERVER)
+        if candidate.low <= high:
+            partial = self._add(_Column(_Kind.PARTIAL, number, bin_, 0), 1)
+            servers = self._add(_Column(_Kind.SERVERS, number, bin_, SERVER), high)
+            self.program.row([(servers, 1), (partial, -candidate.low)], low=0)
+            self.program.row([(servers, 1), (partial, -high)], high=0)
+
+    def _add(self, column: _Column, most: int) -> int:
+        self.columns.append(column)
+        at = self.program.column(most)
+        if column.kind is not _Kind.IN_POOL:
+            self.of[column.candidate].append(at)
+        return at
+
+    def _add_limits(self) -> None:
+        members: dict[int, list[int]] = defaultdict(list)
+        for candidate, columns in zip(self.problem.candidates, self.of, strict=True):
+            for group in candidate.groups:
+                members[group] += columns
+        for group, columns in members.items():
+            limit = self.problem.limits[group]
+            self.shared.append(self.program.row(self._gpus(columns), high=limit))
+            for size in sorted({SERVER, limit // 2 + 1}):  # whole servers; of awards above half the limit only one
+                if limit % size and (terms := list(self._in_units(columns, size))):
+                    self.shared.append(self.program.row(terms, high=limit // size * size))
+
+    def _add_room(self, bin_: int, capacities: Sequence[int]) -> None:
+        """A bin's room in GPUs and, for awards of some sizes, in units of that size: pools of 12 and 12 GPUs hold two
+        awards of 8, not three.
+
+        In units of d GPUs a pool has room for capacity // d, and an award takes gpus // d of it at least. For a
+        partial award that is at least (gpus - d + gcd(d, 8)) / d, a straight line. Rows are multiplied by d.
+        """
+        inside = [at for at, column in enumerate(self.columns) if column.bin == bin_]
+        self.shared.append(self.program.row(self._gpus(inside), high=sum(capacities)))
+        if len(capacities) > 1 and any(self.columns[at].pool is not None for at in inside):
+            self._add_pools(bin_, inside)
+        for size in self._sizes(inside):
+            room = sum(capacity // size * size for capacity in capacities)
+            if room < sum(capacities):
+                self.shared.append(self.program.row(list(self._in_units(inside, size)), high=room))
+
+    def _add_pools(self, bin_: int, inside: Sequence[int]) -> None:
+        """Awards that are not whole servers are in a pool, not just in a bin: beside them each pool keeps whole
+        servers, and those of all pools are enough for the other awards of the bin. Together the others could fill the
+        bin to a last GPU that lies in the wrong pool."""
+        kept: list[tuple[int, int]] = []
+        for pool, capacity in enumerate(self.problem.bins[bin_]):
+            servers = self._add(_Column(_Kind.IN_POOL, -1, bin_, 0, pool), capacity // SERVER)
+            kept.append((servers, -SERVER))
+            odd = [(at, self.columns[at].gpus) for at in inside if self.columns[at].pool == pool]
+            self.shared.append(self.program.row([*odd, (servers, SERVER)], high=capacity))
+        whole = self._gpus(at for at in inside if self.columns[at].pool is None)
+        self.shared.append(self.program.row([*whole, *kept], high=0))
+
+    def _sizes(self, inside: Iterable[int]) -> list[int]:
+        columns = [self.columns[at] for at in inside]
+        sizes = {column.gpus for column in columns if column.kind is _Kind.FULL and column.gpus > SERVER}
+        if len(sizes) > MOST_SIZES:
+            sizes = {SERVER << power for power in range(MOST_SIZES) if SERVER << power <= max(sizes)}
+        return sorted({SERVER, *sizes})
+
+    def _in_units(self, inside: Iterable[int], size: int) -> Iterator[tuple[int, int]]:
+        for at in inside:
+            column = self.columns[at]
+            if column.kind is _Kind.FULL and column.gpus >= size:
+                yield at, column.gpus // size * size
+            elif column.kind is _Kind.SERVERS and SERVER * self.program.most[at] >= size:
+                yield at, SERVER
+                if size > gcd(size, SERVER):
+                    yield at - 1, gcd(size, SERVER) - size
+
+    def _gpus(self, columns: Iterable[int]) -> list[tuple[int, int]]:
+        return [(at, self.columns[at].gpus) for at in columns if self.columns[at].gpus]
+
+    # -- Stages: each returns values of all columns and leaves in the program what it reached --------------------------
+
+    def most_worth(self) -> list[int]:
+        worth = [
+            (at, self.problem.candidates[column.candidate].worth * column.gpus)
+            for at, column in enumerate(self.columns)
+            if column.gpus
+        ]
+        best = self.program.maximise(worth)
+        reached = value_of(worth, best)
+        self._rule_out(worth, reached)
+        self.program.row(worth, low=reached)
+        return best
+
+    def has_rival(self, best: list[int]) -> bool:
+        """Whether another choice may be better at the later stages: one that is worth as much and gives somebody
+        more."""
+        gains: list[tuple[int, int]] = []
+        rows = len(self.program.rows)
+        for number in range(len(self.of)):
+            rank = self._rank(number, best)
+            if rank >= self._highest_rank(number):
+                continue
+            awards = [
+                at for at in self.of[number] if self.columns[at].kind is not _Kind.SERVERS and self.program.most[at]
+            ]
+            if rank == 0:
+                gains += ((at, 1) for at in awards)
+            else:
+                more = self.program.column(1)
+                self.program.row(
+                    [*((at, r) for at, r in self._ranks(number) if self.program.most[at]), (more, -rank - 1)], low=0
+                )
+                gains.append((more, 1))
+        if not gains:
+            return False
+        self.program.row(gains, low=1)
+        try:
+            self.program.maximise([])
+        except Infeasible:
+            return False
+        else:
+            return True
+        finally:
+            del self.program.rows[rows:]
+            del self.program.most[len(self.columns) :]
+
+    def fewest_partial(self, best: list[int]) -> list[int]:
+        partial = [(at, -1) for at, column in enumerate(self.columns) if column.kind is _Kind.PARTIAL]
+        if value_of(partial, best):
+            best = self.program.maximise(partial, best)
+        self.partials = -value_of(partial, best)
+        self.program.row(partial, low=-self.partials)
+        return best
+
+    def earlier_first(self, best: list[int]) -> list[int]:
+        """As much as can be for each candidate in turn, without loss to those before it.
+
+        Where many choices tie, the guess that the next candidates all get the most that there is room for is mostly
+        right, and quickly tried; where it is wrong, they are settled by weights.
+        """
+        settled, width = 0, FIRST_GUESS
+        while settled < len(self.of):
+            best = self._earlier_twins_more(best)
+            block = [settled]
+            if self._rank(settled, best) < self._highest_rank(settled):
+                guessed = self._guess(settled, width) if width else None
+                if guessed:
+                    block, best = guessed
+                    width *= 2
+                else:
+                    width //= 4
+                    block, weights = self._block(settled)
+                    best = self.program.maximise(weights, best)
+                best = self._earlier_twins_more(best)
+            for number in block:
+                self._keep(number, best)
+            settled += len(block)
+        return best
+
+    def chosen(self, best: Sequence[int]) -> Chosen:
+        gpus = tuple(self._gpus_of(number, best) for number in range(len(self.of)))
+        bins = tuple(
+            next((self.columns[at].bin for at in columns if best[at] and self.columns[at].gpus), None)
+            for columns in self.of
+        )
+        return Chosen(gpus, bins)
+
+    # -- Before the second stage ---------------------------------------------------------------------------------------
+
+    def _rule_out(self, worth: Terms, reached: int) -> None:
+        """Close what no best choice can hold, so that the later stages have little left to search.
+
+        With any prices on the shared rows, a choice is worth at most their room at these prices and, of each
+        candidate, what its award makes beyond its price (Lagrange). The prices are the relaxed program's, rounded; the
+        bound is added up in whole numbers. An award that makes less than its candidate's best one by more than bound -
+        reached is in no best choice, and neither is going without, likewise.
+        """
+        prices = self.program.prices(worth)
+        margin = [0] * len(self.columns)
+        for at, value in worth:
+            margin[at] += value * PRICE_SCALE
+        spare = -reached * PRICE_SCALE
+        for row in self.shared:
+            price = round(prices[row] * PRICE_SCALE)
+            spare += price * (self.program.rows[row].high or 0)
+            for at, coefficient in self.program.rows[row].terms:
+                margin[at] -= price * coefficient
+        gains = [dict(self._gains(number, margin)) for number in range(len(self.of))]
+        spare += sum(max(gain.values()) for gain in gains)
+        for at, column in enumerate(self.columns):
+            if column.kind is _Kind.IN_POOL:
+                spare += max(0, margin[at]) * self.program.most[at]
+        if spare < 0:
+            raise WrongAnswer("the largest worth is above its own bound")
+        for gain in gains:
+            for award, value in gain.items():
+                if max(gain.values()) - value <= spare:
+                    continue
+                if award is None:
+                    self.program.row([(at, 1) for at in gain if at is not None], low=1)
+                else:
+                    self._close(award)
+
+    def _gains(self, number: int, margin: Sequence[int]) -> Iterator[tuple[int | None, int]]:
+        """The most that each award of a candidate makes beyond its price; None: going without."""
+        candidate = self.problem.candidates[number]
+        if not candidate.must:
+            yield None, 0
+        for at in self.of[number]:
+            kind = self.columns[at].kind
+            if kind is _Kind.FULL:
+                yield at, margin[at]
+            elif kind is _Kind.PARTIAL:
+                ends = candidate.low, self.program.most[at + 1]
+                yield at, margin[at] + max(servers * margin[at + 1] for servers in ends)
+
+    def _close(self, award: int) -> None:
+        self.program.most[award] = 0
+        if self.columns[award].kind is _Kind.PARTIAL:
+            self.program.most[award + 1] = 0
+
+    # -- The third stage -----------------------------------------------------------------------------------------------
+
+    def _earlier_twins_more(self, best: list[int]) -> list[int]:
+        """Twins, candidates that differ in nothing, swap awards until the earlier has the larger one."""
+        twins: dict[Candidate, list[int]] = defaultdict(list)
+        for number, candidate in enumerate(self.problem.candidates):
+            twins[candidate].append(number)
+        swapped = list(best)
+        for alike in twins.values():
+            order = sorted(alike, key=lambda number: -self._gpus_of(number, best))
+            for number, other in zip(alike, order, strict=True):
+                for at, there in zip(self.of[number], self.of[other], strict=True):
+                    swapped[at] = best[there]
+        return swapped
+
+    def _guess(self, first: int, width: int) -> tuple[list[int], list[int]] | None:
+        """Candidates from the first on and a choice where each has its highest rank after those before; None: there is
+        none."""
+        rows, most = len(self.program.rows), list(self.program.most)
+        room, limits, twins, partials = list(self.room), list(self.limits), dict(self.twin_rank), self.partials
+        block = list(range(first, min(first + width, len(self.of))))
+        try:
+            for number in block:
+                self._settle(number, self._highest_rank(number))
+            return block, self.program.maximise([])
+        except Infeasible:
+            return None
+        finally:
+            del self.program.rows[rows:]
+            self.program.most[:] = most
+            self.room, self.limits, self.twin_rank, self.partials = room, limits, twins, partials
+
+    def _block(self, first: int) -> tuple[list[int], Terms]:
+        """Candidates from the first on, and weights by which one step of an earlier one outweighs all that later ones
+        can get."""
+        block: list[int] = []
+        product = 1
+        for number in range(first, len(self.of)):
+            steps = self._highest_rank(number) + 1
+            if block and product * steps > WIDEST_BLOCK:
+                break
+            product *= steps
+            block.append(number)
+        weights: list[tuple[int, int]] = []
+        weight = 1
+        for number in reversed(block):
+            weights += ((at, weight * rank) for at, rank in self._ranks(number) if self.program.most[at])
+            weight *= self._highest_rank(number) + 1
+        return block, weights
+
+    def _ranks(self, number: int) -> list[tuple[int, int]]:
+        """Columns and what a unit of each counts: a server of a partial award 1, a full award more than all of them."""
+        servers = self._most_servers(number)
+        return [
+            (at, 1 if kind is _Kind.SERVERS else servers + 1)
+            for at in self.of[number]
+            if (kind := self.columns[at].kind) is not _Kind.PARTIAL
+        ]
+
+    def _most_servers(self, number: int) -> int:
+        of_kind = (at for at in self.of[number] if self.columns[at].kind is _Kind.SERVERS)
+        return max((self.program.most[at] for at in of_kind), default=0)
+
+    def _rank(self, number: int, best: Sequence[int]) -> int:
+        return value_of(self._ranks(number), best)
+
+    def _highest_rank(self, number: int) -> int:
+        """No award of the candidate ranks higher, after what is settled."""
+        candidate, servers = self.problem.candidates[number], self._most_servers(number)
+        room = max((self.room[bin_] for bin_ in candidate.bins), default=0)
+        room = min(room, *(self.limits[group] for group in candidate.groups), candidate.most)
+        full = any(self.columns[at].kind is _Kind.FULL and self.program.most[at] for at in self.of[number])
+        if full and candidate.full <= room:
+            highest = servers + 1
+        else:
+            highest = min(servers, room // SERVER) if self.partials else 0
+            highest = highest if highest >= candidate.low else 0
+        return min(highest, self.twin_rank.get(candidate, highest))
+
+    def _keep(self, number: int, best: Sequence[int]) -> None:
+        self._settle(number, self._rank(number, best))
+
+    def _settle(self, number: int, rank: int) -> None:
+        """Leave the candidate this award and no other. In which bin stays open."""
+        candidate, servers = self.problem.candidates[number], self._most_servers(number)
+        full = rank > servers
+        gpus = candidate.full if full else SERVER * rank
+        self.twin_rank[candidate] = rank
+        self.partials -= bool(gpus and not full)
+        for group in candidate.groups:
+            self.limits[group] -= gpus
+        if len(candidate.bins) == 1:
+            self.room[candidate.bins[0]] -= gpus
+        if gpus:
+            self.program.row(
+                [(at, step) for at, step in self._ranks(number) if self.program.most[at]], low=rank, high=rank
+            )
+        for at in self.of[number]:
+            if not gpus or (self.columns[at].kind is _Kind.FULL) != full:
+                self.program.most[at] = 0
+
+    def _gpus_of(self, number: int, best: Sequence[int]) -> int:
+        return value_of(self._gpus(self.of[number]), best)
