@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from sqlalchemy import Engine
 
 from slurm_gpuaas.store.engine import POOL, open_engine, upgrade
+from slurm_gpuaas.store.pool.audit import PoolAudit
+from slurm_gpuaas.store.pool.people import People
 from slurm_gpuaas.store.session import Sessions
 
 
@@ -17,6 +19,8 @@ class PoolStore:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._sessions = Sessions(engine)
+        self.people = People(self._sessions)
+        self.audit = PoolAudit(self._sessions)
 
     @classmethod
     def open(cls, url: str) -> PoolStore:
