@@ -165,7 +165,7 @@ class Config(BaseSettings):
     )
 
     public_url: Annotated[str, AfterValidator(_origin)] = Field(
-        description="What browsers have in their address bar: scheme, host and port. Requests from elsewhere are refused."
+        description="What browsers have in their address bar: scheme, host and port. Forms from elsewhere are refused."
     )
     name: str = Field(default="GPU Pool", max_length=60, description="Name of the service, on every page.")
     name_ko: str = Field(default="", max_length=60, description="The same in Korean; absent = `name`.")

@@ -8,12 +8,11 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 
 from slurm_gpuaas.domain.accounts import MOST_SSH_KEYS, ApiToken, Language, ssh_key
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
-from slurm_gpuaas.domain.names import UserName
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.portal.feature import Card, Feature, NavEntry, Portal, go
 from slurm_gpuaas.portal.http import API, NOT_MODIFIED, PROBLEMS, Answer, with_etag
 from slurm_gpuaas.portal.rights import RIGHTS, Action
-from slurm_gpuaas.portal.routes.fields import Faults, LongText, Password, Text, line
+from slurm_gpuaas.portal.routes.fields import Faults, LongText, Password, Text, line, unix_name
 from slurm_gpuaas.portal.visit import Needs, Visit
 from slurm_gpuaas.portal.words import noted
 
@@ -82,7 +81,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
     ) -> Response:
         faults = Faults()
         shown = faults.read("name", line(200), name)
-        user = faults.read("unix_user", lambda text: UserName(text) if text else None, unix_user)
+        user = faults.read("unix_user", lambda text: unix_name(text) if text else None, unix_user)
         keys = faults.read("ssh_keys", _keys, ssh_keys)
         chosen = Language(language) if language in set(Language) else None
         fault = ""

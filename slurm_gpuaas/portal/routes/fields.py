@@ -9,10 +9,12 @@ from typing import Annotated, Final, TypeVar
 
 from fastapi import Form
 
-from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
+from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput, NotFound
+from slurm_gpuaas.domain.names import Name, PersonId, UserName
 from slurm_gpuaas.domain.told import told
 
 T = TypeVar("T")
+N = TypeVar("N", bound=Name)
 
 Text = Annotated[str, Form(max_length=500)]
 """One line."""
@@ -54,3 +56,36 @@ def email(text: str) -> str:
     if len(text) > 254 or not _ADDRESS.fullmatch(text):
         raise InvalidInput(told("Write an e-mail address, as in name@example.org."))
     return text.lower()
+
+
+def unix_name(text: str) -> UserName:
+    try:
+        return UserName(text.lower())
+    except InvalidInput:
+        raise InvalidInput(
+            told("Write lower-case letters, digits, '-', '_' or '.', a letter first, at most 32 characters.")
+        ) from None
+
+
+def short_name(kind: type[N], text: str) -> N:
+    """Raises:
+    InvalidInput: in words that can be told in Korean.
+    """
+    try:
+        return kind(text.strip())
+    except InvalidInput:
+        raise InvalidInput(
+            told("Write a short name of lower-case letters, digits and '-', a letter first, at most 30 characters.")
+        ) from None
+
+
+def person_number(text: str) -> PersonId:
+    """From an address, where anything may stand.
+
+    Raises:
+        NotFound: nobody can have this number.
+    """
+    try:
+        return PersonId(text)
+    except InvalidInput:
+        raise NotFound(told("There is no such person.")) from None

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 
 from slurm_gpuaas.domain.accounts import ORGANISATION_ROLES, PROVIDER_ROLES, Office, Person
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
-from slurm_gpuaas.domain.names import OrganisationName, PersonId, ProviderName
+from slurm_gpuaas.domain.names import OrganisationName, ProviderName
 from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.portal.accounts import owned
@@ -25,7 +25,7 @@ from slurm_gpuaas.portal.http import (
     with_etag,
 )
 from slurm_gpuaas.portal.rights import Action, Scope, allows
-from slurm_gpuaas.portal.routes.fields import Faults, Text, email, line
+from slurm_gpuaas.portal.routes.fields import Faults, Text, email, line, person_number, short_name
 from slurm_gpuaas.portal.visit import Needs, Visit
 from slurm_gpuaas.portal.words import noted
 
@@ -151,7 +151,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
 
     @pages.get("/people/{number}")
     def person(request: Request, visit: Reader, number: str) -> Response:
-        found = portal.store.people.person(PersonId(number))
+        found = portal.store.people.person(person_number(number))
         visit.require(Action.PEOPLE_READ, owned(found.office, found.id))
         may = allows(visit.actor, Action.PEOPLE_CHANGE, owned(found.office, found.id)) and found.id != visit.person.id
         return portal.page(
@@ -171,7 +171,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
     ) -> Response:
         holds = portal.accounts.change_office(
             visit.person,
-            PersonId(number),
+            person_number(number),
             _office(visit, role, organisation, provider),
             reason=line(500)(reason.strip()),
             source=visit.source,
@@ -181,14 +181,14 @@ def _routes(portal: Portal) -> list[APIRouter]:
     @pages.post("/people/{number}/suspend")
     def suspend(visit: Changer, number: str, reason: Text) -> Response:
         portal.accounts.suspend(
-            visit.person, PersonId(number), active=False, reason=line(500)(reason.strip()), source=visit.source
+            visit.person, person_number(number), active=False, reason=line(500)(reason.strip()), source=visit.source
         )
         return go(f"/people/{number}", "suspended")
 
     @pages.post("/people/{number}/resume")
     def resume(visit: Changer, number: str, reason: Text) -> Response:
         portal.accounts.suspend(
-            visit.person, PersonId(number), active=True, reason=line(500)(reason.strip()), source=visit.source
+            visit.person, person_number(number), active=True, reason=line(500)(reason.strip()), source=visit.source
         )
         return go(f"/people/{number}", "resumed")
 
@@ -215,7 +215,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
     @api.get("/people/{number}", response_model=PersonView, responses=NOT_MODIFIED)
     def one_person(request: Request, visit: Reader, number: str) -> Response:
         """A person that you may see."""
-        found = portal.store.people.person(PersonId(number))
+        found = portal.store.people.person(person_number(number))
         visit.require(Action.PEOPLE_READ, owned(found.office, found.id))
         return with_etag(request, _view(found))
 
@@ -250,8 +250,8 @@ def _office(visit: Visit, role: str, organisation: str, provider: str) -> Office
         raise InvalidInput(told("This role needs a provider."), way_out=told("Write the provider's short name."))
     return Office(
         role=which,
-        organisation=OrganisationName(here) if which in ORGANISATION_ROLES else None,
-        provider=ProviderName(provider.strip()) if which in PROVIDER_ROLES else None,
+        organisation=short_name(OrganisationName, here) if which in ORGANISATION_ROLES else None,
+        provider=short_name(ProviderName, provider) if which in PROVIDER_ROLES else None,
     )
 
 

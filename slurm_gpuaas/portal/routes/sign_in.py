@@ -7,13 +7,12 @@ from fastapi.responses import JSONResponse
 
 from slurm_gpuaas.domain.accounts import Language
 from slurm_gpuaas.domain.errors import GpuaasError, NotFound
-from slurm_gpuaas.domain.names import UserName
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.portal.accounts import Source, WrongPassword
 from slurm_gpuaas.portal.feature import Feature, Portal, go
 from slurm_gpuaas.portal.oidc import Oidc, SignInFailed
 from slurm_gpuaas.portal.rights import Action
-from slurm_gpuaas.portal.routes.fields import Faults, Password, Text, line
+from slurm_gpuaas.portal.routes.fields import Faults, Password, Text, line, unix_name
 from slurm_gpuaas.portal.secret import digest
 from slurm_gpuaas.portal.visit import Anybody, Guest, Machine, Needs, Visit, identify
 from slurm_gpuaas.portal.words import noted
@@ -141,7 +140,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
         person = portal.accounts.invitation(secret[:100])
         faults = Faults()
         shown = faults.read("name", line(200), name)
-        user = faults.read("login", _login, login)
+        user = faults.read("login", unix_name, login)
         if password != again:
             faults.told["again"] = told("The two passwords differ.")
         fault = ""
@@ -176,10 +175,6 @@ def _routes(portal: Portal) -> list[APIRouter]:
         return answer
 
     return [router]
-
-
-def _login(text: str) -> UserName:
-    return UserName(text.lower())
 
 
 SIGN_IN: Final = Feature(
