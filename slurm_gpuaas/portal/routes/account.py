@@ -77,7 +77,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
 
     @pages.post("/profile")
     def save(
-        request: Request, visit: Owner, name: Text, language: Text = "", unix_user: Text = "", ssh_keys: LongText = ""
+        request: Request, visit: Owner, name: Text = "", language: Text = "", unix_user: Text = "", ssh_keys: LongText = ""
     ) -> Response:
         faults = Faults()
         shown = faults.read("name", line(200), name)
@@ -109,7 +109,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
         )
 
     @pages.post("/profile/password")
-    def password(request: Request, visit: Owner, old: Password, new: Password, again: Password) -> Response:
+    def password(request: Request, visit: Owner, old: Password = "", new: Password = "", again: Password = "") -> Response:
         portal.limits.sign_in.take(visit.source.address)
         try:
             if new != again:
@@ -165,8 +165,8 @@ def _routes(portal: Portal) -> list[APIRouter]:
     def make(
         request: Request,
         visit: Tokener,
-        name: Text,
-        days: Annotated[int, Form(ge=1, le=100_000)],
+        name: Text = "",
+        days: Annotated[int, Form(ge=1, le=100_000)] = DAYS_OFFERED[0],
         scopes: Annotated[list[Action] | None, Form(max_length=100)] = None,
     ) -> Response:
         faults = Faults()

@@ -114,9 +114,9 @@ def _routes(portal: Portal) -> list[APIRouter]:
     def invite(
         request: Request,
         visit: Inviter,
-        name: Text,
-        address: Annotated[str, Form(alias="email", max_length=500)],
-        role: Text,
+        name: Text = "",
+        address: Annotated[str, Form(alias="email", max_length=500)] = "",
+        role: Text = "",
         organisation: Text = "",
         provider: Text = "",
         reason: Text = "",
@@ -167,7 +167,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
 
     @pages.post("/people/{number}/role")
     def change(
-        visit: Changer, number: str, role: Text, organisation: Text = "", provider: Text = "", reason: Text = ""
+        visit: Changer, number: str, role: Text = "", organisation: Text = "", provider: Text = "", reason: Text = ""
     ) -> Response:
         holds = portal.accounts.change_office(
             visit.person,
@@ -179,14 +179,14 @@ def _routes(portal: Portal) -> list[APIRouter]:
         return go(f"/people/{number}", "role-changed" if holds else "role-asked")
 
     @pages.post("/people/{number}/suspend")
-    def suspend(visit: Changer, number: str, reason: Text) -> Response:
+    def suspend(visit: Changer, number: str, reason: Text = "") -> Response:
         portal.accounts.suspend(
             visit.person, person_number(number), active=False, reason=line(500)(reason.strip()), source=visit.source
         )
         return go(f"/people/{number}", "suspended")
 
     @pages.post("/people/{number}/resume")
-    def resume(visit: Changer, number: str, reason: Text) -> Response:
+    def resume(visit: Changer, number: str, reason: Text = "") -> Response:
         portal.accounts.suspend(
             visit.person, person_number(number), active=True, reason=line(500)(reason.strip()), source=visit.source
         )

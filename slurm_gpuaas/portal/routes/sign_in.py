@@ -58,7 +58,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
         return form(request, guest, local_path(back))
 
     @router.post("/sign-in")
-    def sign_in(request: Request, guest: Who, login: Text, password: Password, back: Text = "/") -> Response:
+    def sign_in(request: Request, guest: Who, login: Text = "", password: Password = "", back: Text = "/") -> Response:
         portal.limits.sign_in.take(guest.source.address)
         try:
             secret = portal.accounts.sign_in(login.strip(), password, guest.source)
@@ -134,7 +134,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
 
     @router.post("/invitations/{secret}")
     def accept(
-        request: Request, guest: Who, secret: str, name: Text, login: Text, password: Password, again: Password
+        request: Request, guest: Who, secret: str, name: Text = "", login: Text = "", password: Password = "", again: Password = ""
     ) -> Response:
         portal.limits.sign_in.take(guest.source.address)
         person = portal.accounts.invitation(secret[:100])

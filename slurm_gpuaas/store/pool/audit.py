@@ -128,8 +128,7 @@ class PoolAudit:
 
     @staticmethod
     def _raw(session: Session) -> Iterator[tuple[str | int, ...]]:
-        connection = session.connection(execution_options={"yield_per": AT_A_TIME})
-        names = ", ".join(Entry._fields)
         # Text, not the mapped columns: no type of a database changes a value on the way.
-        for part in connection.execute(text(f"SELECT {names} FROM audit_entry ORDER BY seq")).partitions():  # noqa: S608
+        query = text(f"SELECT {', '.join(Entry._fields)} FROM audit_entry ORDER BY seq")  # noqa: S608
+        for part in session.connection().execute(query, execution_options={"yield_per": AT_A_TIME}).partitions():
             yield from (tuple(row) for row in part)

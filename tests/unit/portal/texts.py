@@ -6,6 +6,7 @@ python -m tests.unit.portal.texts
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from babel.messages.extract import extract_from_dir
@@ -18,8 +19,13 @@ KEYWORDS = {"told": None, "t": None, "say": None, "noted": None}
 METHODS = [("**.py", "python"), ("**/templates/**.html", "jinja2.ext:babel_extract")]
 
 
-def texts() -> Iterator[tuple[str, str]]:
+@cache
+def texts() -> tuple[tuple[str, str], ...]:
     """File and text."""
+    return tuple(_texts())
+
+
+def _texts() -> Iterator[tuple[str, str]]:
     for file, _line, message, _comments, _context in extract_from_dir(
         PACKAGE, METHODS, keywords=KEYWORDS, options_map={"**/templates/**.html": {"trimmed": "false", "silent": "false"}}
     ):
