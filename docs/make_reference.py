@@ -18,13 +18,19 @@ from slurm_gpuaas.agent.config import Config as AgentConfig
 from slurm_gpuaas.agent.main import command as agent
 from slurm_gpuaas.cli.main import cli
 from slurm_gpuaas.daemon.config import Config as DaemonConfig
+from slurm_gpuaas.portal.config import Config as PortalConfig
+from slurm_gpuaas.portal.main import command as portal
 
 FOLDER = Path(__file__).with_name("reference") / "generated"
 
 
 def commands() -> str:
     parts = ["# Commands\n\nEvery command says the same under `--help`.\n"]
-    programs = (click.Context(cli, info_name="gpuaas"), click.Context(agent, info_name="gpuaas-agent"))
+    programs = (
+        click.Context(cli, info_name="gpuaas"),
+        click.Context(agent, info_name="gpuaas-agent"),
+        click.Context(portal, info_name="gpuaas-portal"),
+    )
     for context in (one for program in programs for one in _walk(program)):
         command = context.command
         if not isinstance(command, click.Group) or context.parent is None or command.invoke_without_command:
@@ -80,6 +86,7 @@ def write() -> None:
     for name, text in (
         ("commands", commands()),
         ("gpuaasd", configuration("gpuaasd", "/etc/gpuaas/gpuaasd.yaml", DaemonConfig)),
+        ("gpuaas-portal", configuration("gpuaas-portal", "/etc/gpuaas/gpuaas-portal.yaml", PortalConfig)),
         ("gpuaas-agent", configuration("gpuaas-agent", "/etc/gpuaas/agent.yaml", AgentConfig)),
     ):
         (FOLDER / f"{name}.md").write_text(text, encoding="utf-8")

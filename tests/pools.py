@@ -104,9 +104,8 @@ class Browser:
             self.csrf = found[1]
         return answer
 
-    def post(self, path: str, headers: dict[str, str] | None = None, **fields: Any) -> Response:
-        data = {"csrf": self.csrf} | fields
-        return self.client.post(path, data=data, headers={"Origin": self.origin} | (headers or {}))
+    def post(self, path: str, **fields: Any) -> Response:
+        return self.client.post(path, data={"csrf": self.csrf} | fields, headers={"Origin": self.origin})
 
     def set_cookie(self, name: str, value: str) -> None:
         self.client.cookies.set(name, value, domain=self.origin.removeprefix("https://"), path="/")

@@ -1,4 +1,5 @@
-"""A real Chromium and, for OpenID Connect, a real provider. What is missing fails loudly: `tests/browser/install.sh`."""
+"""A real Chromium and, for OpenID Connect, a real provider. What is missing fails loudly;
+`tests/browser/install.sh` brings it."""
 
 from __future__ import annotations
 

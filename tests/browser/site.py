@@ -52,9 +52,7 @@ def certificate(folder: Path) -> dict[str, str]:
         .not_valid_before(now - dt.timedelta(minutes=5))
         .not_valid_after(now + dt.timedelta(days=1))
         .add_extension(
-            x509.SubjectAlternativeName(
-                [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-            ),
+            x509.SubjectAlternativeName([x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]),
             critical=False,
         )
         .sign(key, hashes.SHA256())
@@ -62,9 +60,7 @@ def certificate(folder: Path) -> dict[str, str]:
     chain, private = folder / "tls.crt", folder / "tls.key"
     chain.write_bytes(made.public_bytes(serialization.Encoding.PEM))
     private.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return {"certificate": str(chain), "key": str(private)}
 
@@ -88,6 +84,6 @@ def running(folder: Path, port: int, *, tls: dict[str, str], **settings: Any) ->
     try:
         yield BrowserSite(url, store, config, people)
     finally:
-        server.should_exit = True
+        server.should_exit = server.force_exit = True  # connections that clients of tests keep are not waited for
         thread.join(STARTS_WITHIN_S)
         store.close()

@@ -1,8 +1,9 @@
-"""Every page in a real browser: as each role, in both languages and colour schemes, at desktop and phone width, with the
-keyboard alone and without JavaScript; axe finds nothing serious on any."""
+"""Every page in a real browser: as each role, in both languages and colour schemes, at desktop and phone width, with
+the keyboard alone and without JavaScript; axe finds nothing serious on any."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -28,7 +29,8 @@ def page_of(chromium: Browser, **settings: object) -> Iterator[Page]:
     page.on("pageerror", lambda error: faults.append(str(error)))
     yield page
     context.close()
-    assert not [fault for fault in faults if "404" not in fault]  # the page of an address that is not there
+    # what a test asks for on purpose: pages that are not there, forms that are wrong
+    assert not [fault for fault in faults if "responded with a status of 4" not in fault]
 
 
 def sign_in(page: Page, site: BrowserSite, role: PortalRole) -> None:
@@ -75,9 +77,15 @@ def test_each_role_walks_all_its_pages(chromium: Browser, site: BrowserSite, rol
         expect(page.get_by_role("status")).to_have_text("로그아웃했습니다.")
 
 
-@pytest.mark.parametrize("language", ["ko-KR", "en-US"])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("viewport", [DESKTOP, PHONE], ids=["desktop", "phone"])
+@pytest.mark.parametrize(
+    ("language", "scheme", "viewport"),
+    [  # every two of them together
+        pytest.param("ko-KR", "light", DESKTOP, id="ko-light-desktop"),
+        pytest.param("ko-KR", "dark", PHONE, id="ko-dark-phone"),
+        pytest.param("en-US", "dark", DESKTOP, id="en-dark-desktop"),
+        pytest.param("en-US", "light", PHONE, id="en-light-phone"),
+    ],
+)
 def test_axe_finds_nothing_serious(
     chromium: Browser, site: BrowserSite, language: str, scheme: str, viewport: dict[str, int]
 ) -> None:
@@ -91,9 +99,9 @@ def test_axe_finds_nothing_serious(
 
         page.goto(f"{site.url}/sign-in")
         look("/sign-in")
-        page.locator("form[action='/sign-in'] button").evaluate("button => button.form.noValidate = true")
-        page.locator("form[action='/sign-in'] button").click()
-        look("/sign-in, refused") if page.locator("#alert").count() else None
+        page.locator("form[action='/sign-in']").evaluate("form => { form.noValidate = true; form.submit(); }")
+        expect(page.locator("#alert")).to_be_visible()
+        look("/sign-in, refused")
         sign_in(page, site, PortalRole.GOVERNMENT)
         for path in (*paths_of(page), f"/people/{site.people[PortalRole.RESEARCHER].id}", "/nowhere"):
             page.goto(site.url + path)
@@ -108,7 +116,6 @@ def test_axe_finds_nothing_serious(
 def test_on_a_phone_the_menu_opens_and_tables_stack(chromium: Browser, site: BrowserSite) -> None:
     with page_of(chromium, locale="en-US", viewport=PHONE, has_touch=True) as page:
         sign_in(page, site, PortalRole.GOVERNMENT)
-        link = page.get_by_role("link", name="People", exact=True).first
         expect(page.locator(".rail nav")).to_be_hidden()
         page.locator("summary", has_text="Menu").tap()
         expect(page.locator(".rail nav")).to_be_visible()
@@ -120,7 +127,6 @@ def test_on_a_phone_the_menu_opens_and_tables_stack(chromium: Browser, site: Bro
         row = page.locator("tbody tr").first
         cells = [box["x"] for cell in row.locator("th, td").all() if (box := cell.bounding_box())]
         assert len(set(cells)) == 1  # one under the other
-        assert link is not None
 
 
 def test_the_keyboard_alone_is_enough(chromium: Browser, site: BrowserSite) -> None:
@@ -175,7 +181,7 @@ def test_the_audit_trail_is_filtered_in_place(chromium: Browser, site: BrowserSi
         page.evaluate("window.kept = true")
         page.locator("#f-action").fill("people")
         page.get_by_role("button", name="Show").click()
-        expect(page).to_have_url(lambda url: "action=people" in url)
+        expect(page).to_have_url(re.compile("action=people"))
         expect(page.locator("tbody tr").first).to_contain_text("people.")
         assert page.evaluate("window.kept")  # the page was not loaded anew
 

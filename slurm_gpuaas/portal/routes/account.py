@@ -77,7 +77,12 @@ def _routes(portal: Portal) -> list[APIRouter]:
 
     @pages.post("/profile")
     def save(
-        request: Request, visit: Owner, name: Text = "", language: Text = "", unix_user: Text = "", ssh_keys: LongText = ""
+        request: Request,
+        visit: Owner,
+        name: Text = "",
+        language: Text = "",
+        unix_user: Text = "",
+        ssh_keys: LongText = "",
     ) -> Response:
         faults = Faults()
         shown = faults.read("name", line(200), name)
@@ -109,7 +114,9 @@ def _routes(portal: Portal) -> list[APIRouter]:
         )
 
     @pages.post("/profile/password")
-    def password(request: Request, visit: Owner, old: Password = "", new: Password = "", again: Password = "") -> Response:
+    def password(
+        request: Request, visit: Owner, old: Password = "", new: Password = "", again: Password = ""
+    ) -> Response:
         portal.limits.sign_in.take(visit.source.address)
         try:
             if new != again:

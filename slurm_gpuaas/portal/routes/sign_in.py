@@ -134,7 +134,13 @@ def _routes(portal: Portal) -> list[APIRouter]:
 
     @router.post("/invitations/{secret}")
     def accept(
-        request: Request, guest: Who, secret: str, name: Text = "", login: Text = "", password: Password = "", again: Password = ""
+        request: Request,
+        guest: Who,
+        secret: str,
+        name: Text = "",
+        login: Text = "",
+        password: Password = "",
+        again: Password = "",
     ) -> Response:
         portal.limits.sign_in.take(guest.source.address)
         person = portal.accounts.invitation(secret[:100])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 import schemathesis
@@ -12,6 +13,7 @@ from fastapi.testclient import TestClient
 from httpx2 import Response
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from schemathesis.core.result import Ok
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.people import PortalRole
@@ -77,9 +79,13 @@ def test_a_token_ends_by_its_day_by_revoking_and_with_its_person(portal: TestPor
     assert ask(portal, "/api/v1/me", tokens[2]).status_code == 401
 
 
-@pytest.mark.parametrize("header", ["Bearer", "Bearer x", "Basic QTpC", "Bearer gpuaas_" + "A" * 43, "Bearer " + "é" * 9, "bearer\tx"])
+@pytest.mark.parametrize(
+    "header", ["Bearer", "Bearer x", "Basic QTpC", "Bearer gpuaas_" + "A" * 43, "Bearer " + "é" * 9, "bearer\tx"]
+)
 def test_what_is_no_token_is_nobody(portal: TestPortal, header: str) -> None:
-    answer = TestClient(portal.app, base_url=ORIGIN).get("/api/v1/me", headers=[(b"authorization", header.encode("latin-1"))])
+    answer = TestClient(portal.app, base_url=ORIGIN).get(
+        "/api/v1/me", headers=[(b"authorization", header.encode("latin-1"))]
+    )
     assert answer.status_code == 401
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
@@ -92,7 +98,13 @@ def test_a_token_opens_no_page(portal: TestPortal) -> None:
 
 def test_a_token_is_not_made_for_what_the_role_may_not(portal: TestPortal) -> None:
     browser = portal.browser(PortalRole.RESEARCHER)
-    for fields in ({"scopes": ["audit.read"]}, {"scopes": []}, {"scopes": ["home.read"], "days": "366"}, {"scopes": ["nonsense"]}):
+    wrong: list[dict[str, Any]] = [
+        {"scopes": ["audit.read"]},
+        {"scopes": []},
+        {"scopes": ["home.read"], "days": "366"},
+        {"scopes": ["nonsense"]},
+    ]
+    for fields in wrong:
         answer = browser.post("/tokens", **{"name": "x", "days": "30"} | fields)
         assert answer.status_code == 422, fields
         assert "gpuaas_" not in answer.text
@@ -229,26 +241,23 @@ def test_the_api_is_described_and_answers_as_described(portal: TestPortal) -> No
     assert described["openapi"].startswith("3.1")
     schema = schemathesis.openapi.from_dict(described)
     client = TestClient(portal.app, base_url=ORIGIN, raise_server_exceptions=False)
-    tried = 0
-    for result in schema.get_all_operations():
-        operation = result.ok()
+    operations = [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
+    assert len(operations) >= 6
+    for operation in operations:
+        declared = operation.definition.raw["responses"]
 
         @settings(max_examples=20)
         @given(case=operation.as_strategy())
-        def answers_as_described(case: schemathesis.Case) -> None:
+        def answers_as_described(case: schemathesis.Case[Any], declared: dict[str, Any] = declared) -> None:
             portal.seconds += 60
             arguments = case.as_transport_kwargs(base_url=ORIGIN)
-            arguments.pop("timeout", None)
-            arguments["headers"] = dict(arguments.get("headers") or {}) | {"Authorization": f"Bearer {token}"}
-            arguments.pop("cookies", None)
-            answer = client.request(**arguments)
-            declared = operation.definition.raw["responses"]
+            sent = {name: arguments[name] for name in ("method", "url", "params", "json", "data") if name in arguments}
+            headers = dict(arguments.get("headers") or {}) | {"Authorization": f"Bearer {token}"}
+            answer = client.request(**sent, headers=headers)
             assert str(answer.status_code) in declared, (case.method, case.path, answer.status_code, answer.text)
             assert answer.status_code < 500
 
         answers_as_described()
-        tried += 1
-    assert tried >= 6
 
 
 GOVERNMENT_ACTIONS = (Action.HOME_READ, Action.PEOPLE_READ, Action.AUDIT_READ, Action.TOKEN_MANAGE)

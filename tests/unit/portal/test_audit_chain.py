@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -33,7 +34,11 @@ AT = datetime(2026, 11, 28, 0, 30, tzinfo=UTC)
 
 def event(number: int) -> AuditEvent:
     return AuditEvent(
-        at=AT + timedelta(seconds=number), actor="p-000001", action="people.invite", subject=f"p-{number:06}", evidence={"n": number}
+        at=AT + timedelta(seconds=number),
+        actor="p-000001",
+        action="people.invite",
+        subject=f"p-{number:06}",
+        evidence={"n": number},
     )
 
 
@@ -110,12 +115,15 @@ def test_any_change_of_any_field_is_noticed(place: int, column: str, data: st.Da
     other = data.draw(
         (st.integers(0, 20) if isinstance(before, int) else st.text(max_size=70)).filter(lambda new: new != before)
     )
-    entries[place] = entries[place]._replace(**{column: other})
+    changed: dict[str, Any] = {column: other}
+    entries[place] = entries[place]._replace(**changed)
     assert verify(entries).faults
 
 
 @given(st.text(), st.dictionaries(st.text(), st.one_of(st.text(), st.integers(), st.booleans(), st.none()), max_size=5))
-def test_whatever_is_written_is_kept_within_its_bounds_and_verifies(anything: str, evidence: dict[str, str | int | bool | None]) -> None:
+def test_whatever_is_written_is_kept_within_its_bounds_and_verifies(
+    anything: str, evidence: dict[str, str | int | bool | None]
+) -> None:
     entry = link(
         AuditEvent(at=AT, actor=anything, action=anything, subject=anything, reason=anything, evidence=evidence),
         Anchor(0, BEGINNING),

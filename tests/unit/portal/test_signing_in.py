@@ -39,7 +39,8 @@ def test_signing_in_never_takes_over_a_session_number_that_was_there(portal: Tes
 
 
 @pytest.mark.parametrize(
-    ("login", "password"), [("government", "wrong password here"), ("nobody", PASSWORD), ("government", "x" * 900), ("", "")]
+    ("login", "password"),
+    [("government", "wrong password here"), ("nobody", PASSWORD), ("government", "x" * 900), ("", "")],
 )
 def test_what_is_wrong_is_not_told(portal: TestPortal, login: str, password: str) -> None:
     browser = portal.browser()
@@ -68,7 +69,9 @@ def test_five_wrong_passwords_lock_the_account_for_a_quarter_of_an_hour(portal: 
     portal.clock.move(timedelta(seconds=1))
     assert portal.browser().sign_in("government").status_code == 303
     refused = portal.store.audit.newest(limit=50, action="session.open", result=AuditResult.REFUSED)
-    assert [entry.reason for entry in refused] == ["locked"] * 2 + ["wrong password, now locked"] + ["wrong password"] * 4
+    assert [entry.reason for entry in refused] == ["locked"] * 2 + ["wrong password, now locked"] + [
+        "wrong password"
+    ] * 4
 
 
 def test_a_right_password_forgets_the_wrong_ones_before(portal: TestPortal) -> None:
@@ -136,7 +139,17 @@ def test_a_new_password_ends_the_other_sessions(portal: TestPortal) -> None:
 
 @pytest.mark.parametrize(
     "back",
-    ["//evil.example", "https://evil.example", "/\\evil.example", "\\\\evil", "javascript:alert(1)", "/a\nb", "evil", "", "/" + "a" * 600],
+    [
+        "//evil.example",
+        "https://evil.example",
+        "/\\evil.example",
+        "\\\\evil",
+        "javascript:alert(1)",
+        "/a\nb",
+        "evil",
+        "",
+        "/" + "a" * 600,
+    ],
 )
 def test_after_signing_in_one_never_lands_on_another_site(portal: TestPortal, back: str) -> None:
     assert local_path(back) == "/"
@@ -152,7 +165,10 @@ def test_one_lands_where_one_wanted_to_go(portal: TestPortal) -> None:
     page = browser.get(asked.headers["location"]).text
     back = re.search(r'name="back" value="([^"]*)"', page)
     assert back is not None
-    assert browser.post("/sign-in", login="auditor", password=PASSWORD, back=back[1]).headers["location"] == "/audit?actor=p-000001"
+    assert (
+        browser.post("/sign-in", login="auditor", password=PASSWORD, back=back[1]).headers["location"]
+        == "/audit?actor=p-000001"
+    )
 
 
 # -- Invitations and roles ---------------------------------------------------------------------------------------------
@@ -244,7 +260,12 @@ def test_nobody_approves_a_role_for_themselves(portal: TestPortal) -> None:
     assert admin.post(path, role="tenant-admin", reason="vacation").headers["location"].endswith("said=role-asked")
     assert portal.store.people.person(researcher.id).office.role is PortalRole.RESEARCHER
     assert admin.post("/people/changes/1/approve").status_code == 403
-    assert admin.post(f"/people/{portal.people[PortalRole.TENANT_ADMIN].id}/role", role="researcher", reason="x").status_code == 403
+    assert (
+        admin.post(
+            f"/people/{portal.people[PortalRole.TENANT_ADMIN].id}/role", role="researcher", reason="x"
+        ).status_code
+        == 403
+    )
     old = portal.browser(PortalRole.RESEARCHER)
     assert portal.browser(GOVERNMENT).post("/people/changes/1/approve").status_code == 303
     assert portal.store.people.person(researcher.id).office.role is PortalRole.TENANT_ADMIN
@@ -292,7 +313,16 @@ def test_a_profile_is_saved_or_says_what_is_wrong(portal: TestPortal) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "ssh-ed25519", "ssh-ed25519 AAAA", "ssh-dss " + KEY.split()[1], "ssh-rsa " + KEY.split()[1], 'command="x" ' + KEY, KEY + "\nx", KEY + " " + "x" * 9_000],
+    [
+        "",
+        "ssh-ed25519",
+        "ssh-ed25519 AAAA",
+        "ssh-dss " + KEY.split()[1],
+        "ssh-rsa " + KEY.split()[1],
+        'command="x" ' + KEY,
+        KEY + "\nx",
+        KEY + " " + "x" * 9_000,
+    ],
 )
 def test_what_is_no_public_key_is_refused(text: str) -> None:
     assert ssh_key(KEY) == KEY

@@ -44,7 +44,9 @@ def test_every_member_of_a_named_enumeration_has_a_name() -> None:
 
 
 def test_a_sentence_of_a_rule_is_told_in_korean_with_its_values() -> None:
-    sentence = told("The password has {length} characters; {least} to {most} are taken.", length=1032, least=12, most=200)
+    sentence = told(
+        "The password has {length} characters; {least} to {most} are taken.", length=1032, least=12, most=200
+    )
     assert KO.tell(sentence) == "비밀번호가 1,032자입니다. 12자에서 200자까지 쓸 수 있습니다."
     assert EN.tell(sentence) == "The password has 1,032 characters; 12 to 200 are taken."
 
@@ -115,6 +117,8 @@ def test_no_header_is_too_odd(header: str) -> None:
 
 def test_two_catalogues_that_contradict_each_other_are_noticed(tmp_path: Path) -> None:
     for name, text in (("a.po", "하나"), ("b.po", "둘")):
-        (tmp_path / name).write_text(f'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n\nmsgid "One"\nmsgstr "{text}"\n')
+        (tmp_path / name).write_text(
+            f'msgid ""\nmsgstr "Content-Type: text/plain; charset=UTF-8\\n"\n\nmsgid "One"\nmsgstr "{text}"\n'
+        )
     with pytest.raises(InvalidInput, match="One"):
         read_catalogue(tmp_path)

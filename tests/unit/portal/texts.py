@@ -27,7 +27,10 @@ def texts() -> tuple[tuple[str, str], ...]:
 
 def _texts() -> Iterator[tuple[str, str]]:
     for file, _line, message, _comments, _context in extract_from_dir(
-        PACKAGE, METHODS, keywords=KEYWORDS, options_map={"**/templates/**.html": {"trimmed": "false", "silent": "false"}}
+        PACKAGE,
+        METHODS,
+        keywords=KEYWORDS,
+        options_map={"**/templates/**.html": {"trimmed": "false", "silent": "false"}},
     ):
         yield str(file), message if isinstance(message, str) else message[0]
 
@@ -35,4 +38,4 @@ def _texts() -> Iterator[tuple[str, str]]:
 if __name__ == "__main__":
     known = read_catalogue(LOCALE / "ko")
     for text, file in {text: file for file, text in texts() if text not in known}.items():
-        print(f"#: {file}\nmsgid {text!r}")  # noqa: T201
+        print(f"#: {file}\nmsgid {text!r}")
