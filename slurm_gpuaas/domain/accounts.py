@@ -37,6 +37,18 @@ SSH_KEY_TYPES: Final = frozenset(
 """What sshd of OpenSSH 9 takes (`ssh -Q key`), without certificates."""
 
 
+RESERVED_USERS: Final = frozenset(
+    {
+        "root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp", "proxy", "www-data",
+        "backup", "list", "irc", "nobody", "sshd", "munge", "slurm", "slurmrestd", "gpuaas", "gpuaas-portal", "mysql",
+        "postgres",
+        "ldap", "ntp", "chrony", "admin", "operator", "systemd-network", "systemd-resolve", "systemd-timesync",
+        "messagebus",
+    }
+)  # fmt: skip
+"""UNIX users of systems and of ours: nobody becomes one of them by writing it into a profile."""
+
+
 class PersonState(StrEnum):
     INVITED = "invited"
     """Has a role but has not come yet."""

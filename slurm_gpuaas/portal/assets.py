@@ -82,7 +82,10 @@ class Assets:
     def routes(self) -> APIRouter:
         router = APIRouter(include_in_schema=False)
 
-        @router.get(PREFIX + "{name:path}", dependencies=[Depends(Machine("files that are the same for everybody"))])
+        @router.get(
+            PREFIX + "{name:path}",
+            dependencies=[Depends(Machine("files that are the same for everybody", limited=False))],
+        )
         def static(name: str, request: Request) -> Response:
             return self.answer(name, request)
 

@@ -6,8 +6,9 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 
-from slurm_gpuaas.domain.accounts import MOST_SSH_KEYS, ApiToken, Language, ssh_key
+from slurm_gpuaas.domain.accounts import MOST_SSH_KEYS, RESERVED_USERS, ApiToken, Language, ssh_key
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
+from slurm_gpuaas.domain.names import UserName
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.portal.feature import Card, Feature, NavEntry, Portal, go
 from slurm_gpuaas.portal.http import API, NOT_MODIFIED, PROBLEMS, Answer, with_etag
@@ -86,7 +87,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
     ) -> Response:
         faults = Faults()
         shown = faults.read("name", line(200), name)
-        user = faults.read("unix_user", lambda text: unix_name(text) if text else None, unix_user)
+        user = faults.read("unix_user", lambda text: _unix_user(text, visit.person.unix_user), unix_user)
         keys = faults.read("ssh_keys", _keys, ssh_keys)
         chosen = Language(language) if language in set(Language) else None
         fault = ""
@@ -205,6 +206,20 @@ def _routes(portal: Portal) -> list[APIRouter]:
         portal.accounts.revoke_token(visit.person, token[:20], visit.source)
 
     return [pages, api]
+
+
+def _unix_user(text: str, known: UserName | None) -> UserName | None:
+    """Chosen once: accounts, files and usage on the clusters stand under it.
+
+    Raises:
+        InvalidInput: it is none, belongs to a system, or is another than the one chosen.
+    """
+    user = unix_name(text) if text else None
+    if known is not None and user != known:
+        raise InvalidInput(told("The UNIX user stays {known} once it is chosen.", known=known))
+    if user in RESERVED_USERS:
+        raise InvalidInput(told("This UNIX user belongs to the system; choose another."))
+    return user
 
 
 def _keys(text: str) -> tuple[str, ...]:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import schemathesis
+from fastapi import APIRouter, Depends
 from fastapi.testclient import TestClient
 from httpx2 import Response
 from hypothesis import given, settings
@@ -19,9 +20,11 @@ from schemathesis.schemas import APIOperation
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.portal.app import describe, make_app
+from slurm_gpuaas.portal.feature import Feature
 from slurm_gpuaas.portal.guard import CSP, MAX_BODY_BYTES
 from slurm_gpuaas.portal.http import cursor_of, key_of
 from slurm_gpuaas.portal.rights import Action
+from slurm_gpuaas.portal.visit import Needs
 from tests.pools import ORIGIN, Browser, TestPortal
 
 GOVERNMENT = PortalRole.GOVERNMENT
@@ -233,6 +236,42 @@ def test_one_person_cannot_take_all_of_the_server(tmp_path: Path) -> None:
     portal.seconds += 6
     assert browser.get("/api/v1/me").status_code == 200
     assert portal.browser(PortalRole.AUDITOR).get("/api/v1/me").status_code == 200
+
+
+def test_a_mistake_of_ours_is_told_by_a_number_and_nothing_else(tmp_path: Path) -> None:
+    router = APIRouter()
+
+    @router.get("/broken", dependencies=[Depends(Needs(Action.HOME_READ))])
+    @router.get("/api/v1/broken", dependencies=[Depends(Needs(Action.HOME_READ))])
+    def broken() -> None:
+        raise RuntimeError("a secret detail")
+
+    portal = TestPortal(tmp_path, features=(Feature(name="broken", routes=lambda _: [router]),))
+    browser = portal.browser(GOVERNMENT)
+    for language, title in (("ko", "저희 쪽 오류입니다"), ("en", "Our mistake")):
+        for path in ("/broken", "/api/v1/broken"):
+            answer = browser.get(path, **{"Accept-Language": language})
+            assert answer.status_code == 500
+            assert title in answer.text
+            assert "secret detail" not in answer.text
+            assert answer.headers["content-security-policy"] == CSP
+
+
+@pytest.mark.parametrize(
+    ("status", "title"), [(403, "허용되지 않은"), (404, "찾을 수 없습니다"), (419, "양식을 다시"), (429, "천천히")]
+)
+def test_error_pages_are_pages(portal: TestPortal, status: int, title: str) -> None:
+    browser = portal.browser(PortalRole.RESEARCHER)
+    asked = {
+        403: lambda: browser.get("/audit"),
+        404: lambda: browser.get("/nowhere"),
+        419: lambda: browser.client.post("/profile", data={"name": "x"}),
+        429: lambda: [browser.post("/profile/password", old="x") for _ in range(25)][-1],
+    }
+    answer = asked[status]()
+    assert answer.status_code == status
+    assert '<html lang="ko">' in answer.text
+    assert title in answer.text
 
 
 def test_the_api_is_described_and_answers_as_described(portal: TestPortal) -> None:

@@ -311,6 +311,20 @@ def test_a_profile_is_saved_or_says_what_is_wrong(portal: TestPortal) -> None:
     assert other.post("/profile", name="x", unix_user="jung").status_code == 422
 
 
+@pytest.mark.parametrize("user", ["root", "slurm", "munge", "Root"])
+def test_nobody_becomes_a_system_user(portal: TestPortal, user: str) -> None:
+    browser = portal.browser(PortalRole.RESEARCHER)
+    assert browser.post("/profile", name="x", unix_user=user).status_code == 422
+
+
+def test_a_unix_user_is_chosen_once(portal: TestPortal) -> None:
+    browser = portal.browser(PortalRole.RESEARCHER)
+    assert browser.post("/profile", name="x", unix_user="jung").status_code == 303
+    for other in ("kim", ""):
+        assert browser.post("/profile", name="x", unix_user=other).status_code == 422
+    assert browser.post("/profile", name="y", unix_user="jung").status_code == 303
+
+
 @pytest.mark.parametrize(
     "text",
     [
