@@ -41,9 +41,8 @@ RESERVED_USERS: Final = frozenset(
     {
         "root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp", "proxy", "www-data",
         "backup", "list", "irc", "nobody", "sshd", "munge", "slurm", "slurmrestd", "gpuaas", "gpuaas-portal", "mysql",
-        "postgres",
-        "ldap", "ntp", "chrony", "admin", "operator", "systemd-network", "systemd-resolve", "systemd-timesync",
-        "messagebus",
+        "postgres", "ldap", "ntp", "chrony", "admin", "operator", "systemd-network", "systemd-resolve",
+        "systemd-timesync", "messagebus",
     }
 )  # fmt: skip
 """UNIX users of systems and of ours: nobody becomes one of them by writing it into a profile."""

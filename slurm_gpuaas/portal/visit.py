@@ -8,7 +8,7 @@ or with an API token.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
@@ -152,15 +152,6 @@ class Visit(Guest):
             request=self.source.request,
             result=result,
         )
-
-
-class Gate(Protocol):
-    """What every route has one of."""
-
-    @property
-    def declares(self) -> str:
-        """For the list of routes: the action, or why it needs none."""
-        ...
 
 
 class Needs:
