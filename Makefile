@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage install dev lint bench soak docs clean
+.PHONY: help demo test browser coverage install dev lint bench soak docs clean
 
 help: ## Say what can be made
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,7 +29,10 @@ dev: $(STAMP)-dev ## Install everything that tests, daemon and documentation nee
 demo: $(STAMP)-client ## Boot 1,032 GPUs of real Slurm, run the whole loop, leave it running (root)
 	$(BIN)/gpuaas testbed demo
 
-test: $(STAMP)-dev ## Lint, types and the whole suite on real Slurm (root)
+browser: ## Install what the browser tests need beside Python: Chromium, Node (root, where they are missing)
+	sh tests/browser/install.sh
+
+test: $(STAMP)-dev browser ## Lint, types and the whole suite on real Slurm and in a real browser (root)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
@@ -40,7 +43,7 @@ lint: $(STAMP)-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-coverage: $(STAMP)-dev ## The whole suite again with the lines and branches it covers (root; slow)
+coverage: $(STAMP)-dev browser ## The whole suite again with the lines and branches it covers (root; slow)
 	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 bench: $(STAMP)-dev ## Ratios against the obvious alternative, side by side; GROUP=name for one group

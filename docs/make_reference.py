@@ -20,6 +20,8 @@ from slurm_gpuaas.cli.main import cli
 from slurm_gpuaas.daemon.config import Config as DaemonConfig
 from slurm_gpuaas.people.main import Config as PeopleConfig
 from slurm_gpuaas.people.main import command as people
+from slurm_gpuaas.portal.config import Config as PortalConfig
+from slurm_gpuaas.portal.main import command as portal
 
 FOLDER = Path(__file__).with_name("reference") / "generated"
 
@@ -30,6 +32,7 @@ def commands() -> str:
         click.Context(cli, info_name="gpuaas"),
         click.Context(agent, info_name="gpuaas-agent"),
         click.Context(people, info_name="gpuaas-people"),
+        click.Context(portal, info_name="gpuaas-portal"),
     )
     for context in (one for program in programs for one in _walk(program)):
         command = context.command
@@ -87,6 +90,7 @@ def write() -> None:
         ("commands", commands()),
         ("gpuaasd", configuration("gpuaasd", "/etc/gpuaas/gpuaasd.yaml", DaemonConfig)),
         ("gpuaas-people", configuration("gpuaas-people", "/etc/gpuaas-people.yaml", PeopleConfig)),
+        ("gpuaas-portal", configuration("gpuaas-portal", "/etc/gpuaas/gpuaas-portal.yaml", PortalConfig)),
         ("gpuaas-agent", configuration("gpuaas-agent", "/etc/gpuaas/agent.yaml", AgentConfig)),
     ):
         (FOLDER / f"{name}.md").write_text(text, encoding="utf-8")

@@ -7,7 +7,9 @@ from contextlib import AbstractContextManager
 from sqlalchemy import Engine
 
 from slurm_gpuaas.store.engine import POOL, open_engine, upgrade
+from slurm_gpuaas.store.pool.audit import PoolAudit
 from slurm_gpuaas.store.pool.ledger import LedgerStore
+from slurm_gpuaas.store.pool.people import People
 from slurm_gpuaas.store.pool.register import Register
 from slurm_gpuaas.store.pool.sites import Sites
 from slurm_gpuaas.store.session import Sessions
@@ -23,6 +25,8 @@ class PoolStore:
         self.register = Register(self._sessions)
         self.ledger = LedgerStore(self._sessions)
         self.sites = Sites(self._sessions)
+        self.people = People(self._sessions)
+        self.audit = PoolAudit(self._sessions)
 
     @classmethod
     def open(cls, url: str) -> PoolStore:

@@ -17,7 +17,9 @@ ETC = Path(__file__).parents[3] / "etc"
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="this machine has no systemd-analyze")
-@pytest.mark.parametrize("unit", ["gpuaasd.service", "gpuaas-agent.service", "gpuaas-people.service"])
+@pytest.mark.parametrize(
+    "unit", ["gpuaasd.service", "gpuaas-agent.service", "gpuaas-people.service", "gpuaas-portal.service"]
+)
 def test_systemd_understands_the_unit_and_calls_it_hardened(unit: str, tmp_path: Path) -> None:
     text = re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", (ETC / "systemd" / unit).read_text(), flags=re.M)
     (tmp_path / unit).write_text(text)

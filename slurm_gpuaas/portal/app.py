@@ -1,0 +1,227 @@
+"""Puts the portal together: pages and API of all its parts, behind one guard."""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Depends, FastAPI, Request, Response
+from fastapi.dependencies.models import Dependant
+from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi.routing import APIRoute
+from prometheus_client import CONTENT_TYPE_LATEST
+from pwdlib.hashers.argon2 import Argon2Hasher
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from slurm_gpuaas import __version__
+from slurm_gpuaas.domain.clock import Clock, SystemClock
+from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
+from slurm_gpuaas.portal.accounts import Accounts
+from slurm_gpuaas.portal.assets import Assets
+from slurm_gpuaas.portal.config import Config
+from slurm_gpuaas.portal.feature import Feature, Limits, Portal
+from slurm_gpuaas.portal.guard import MAX_BODY_BYTES, Guard
+from slurm_gpuaas.portal.http import API, PROBLEMS
+from slurm_gpuaas.portal.metrics import Metrics
+from slurm_gpuaas.portal.oidc import Oidc
+from slurm_gpuaas.portal.pages import TEMPLATES, Pages
+from slurm_gpuaas.portal.problems import MEDIA_TYPE, BodyTooLarge, answer, install
+from slurm_gpuaas.portal.rate import RateLimit
+from slurm_gpuaas.portal.routes import FEATURES
+from slurm_gpuaas.portal.visit import Anybody, Machine, Needs
+from slurm_gpuaas.portal.words import LOCALE, NAMES, Dictionary
+from slurm_gpuaas.store.pool import PoolStore
+
+STATIC = Path(__file__).with_name("static")
+CALLBACK = "/sign-in/oidc/back"
+
+Gates = Needs | Anybody | Machine
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wiring:
+    """What the portal is made of.
+
+    Args:
+        features: further parts; the portal's own (accounts, people, audit) are always there.
+        seconds: a clock that only goes forward, for rate limits.
+        hasher: of passwords; tests give a quick one.
+    """
+
+    config: Config
+    store: PoolStore
+    clock: Clock = field(default_factory=SystemClock)
+    features: Sequence[Feature] = ()
+    seconds: Callable[[], float] = time.monotonic
+    metrics: Metrics = field(default_factory=Metrics)
+    hasher: Argon2Hasher | None = None
+
+
+def make_portal(wiring: Wiring) -> ASGIApp:
+    """The whole portal as one application.
+
+    Raises:
+        InvalidInput: a part brings something that another has already, or a route that does not say whom it is for.
+    """
+    app = make_app(wiring)
+
+    async def too_large(scope: Scope, receive: Receive, send: Send) -> None:
+        request = Request({**scope, "app": app, "state": {}}, receive)
+        await answer(request, BodyTooLarge(MAX_BODY_BYTES))(scope, receive, send)
+
+    return Guard(app, protected=not wiring.config.insecure_http, observe=wiring.metrics.observe, too_large=too_large)
+
+
+def make_app(wiring: Wiring) -> FastAPI:
+    """The portal without its guard; for tests that look at routes."""
+    portal, assets = _assemble(wiring)
+    app = FastAPI(
+        title="gpuaas-portal",
+        version=__version__,
+        description="The pool's API. Sign in with `Authorization: Bearer TOKEN`; tokens are made on the profile page.",
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.portal = portal
+    install(app)
+    routers = [_probes(portal, wiring.metrics), assets.routes(), _openapi(app)]
+    routers += [router for feature in portal.features for router in feature.routes(portal)]
+    app.state.routes = tuple(_checked(route) for router in routers for route in router.routes)
+    for router in routers:
+        app.include_router(router)
+    return app
+
+
+def _assemble(wiring: Wiring) -> tuple[Portal, Assets]:
+    config, features = wiring.config, (*FEATURES, *wiring.features)
+    names = dict(NAMES)
+    notices: dict[str, str] = {}
+    for feature in features:
+        names.update(feature.names)
+        if both := notices.keys() & feature.notices.keys():
+            raise InvalidInput(f"Two parts of the portal have the notice {min(both)}.")
+        notices.update(feature.notices)
+    dictionary = Dictionary([LOCALE, *(one.catalogues for one in features if one.catalogues)], names)
+    assets = Assets([STATIC, *(one.static for one in features if one.static)])
+    pages = Pages(
+        dictionary,
+        assets,
+        [TEMPLATES, *(one.templates for one in features if one.templates)],
+        {"service": config.name, "service_ko": config.name_ko or config.name, "insecure": config.insecure_http},
+    )
+    portal = Portal(
+        config=config,
+        store=wiring.store,
+        clock=wiring.clock,
+        accounts=Accounts(wiring.store, wiring.clock, config.sessions, hasher=wiring.hasher),
+        oidc=Oidc(config.oidc, redirect=config.public_url + CALLBACK, clock=wiring.clock) if config.oidc else None,
+        limits=Limits(
+            person=RateLimit(config.limits.person, wiring.seconds),
+            address=RateLimit(config.limits.address, wiring.seconds),
+            sign_in=RateLimit(config.limits.sign_in, wiring.seconds),
+        ),
+        pages=pages,
+        dictionary=dictionary,
+        features=features,
+        notices=notices,
+    )
+    return portal, assets
+
+
+def routes_of(app: FastAPI) -> Sequence[APIRoute]:
+    """Every route of the portal, in the order in which they are tried."""
+    routes: Sequence[APIRoute] = app.state.routes
+    return routes
+
+
+def _checked(route: object) -> APIRoute:
+    """Raises:
+    InvalidInput: it does not say whom it is for, or cannot.
+    """
+    if not isinstance(route, APIRoute):
+        raise InvalidInput(
+            f"{getattr(route, 'path', route)!r:.80} is no plain route, so nothing says whom it is for.",
+            way_out="Give each router by itself, with routes of its own only.",
+        )
+    gate_of(route)
+    return route
+
+
+def gate_of(route: APIRoute) -> Gates:
+    """Whom a route is for.
+
+    Raises:
+        InvalidInput: it does not say, or says it twice.
+    """
+    gates = list(_gates(route.dependant))
+    if len(gates) != 1:
+        raise InvalidInput(
+            f"Route {route.path} has {len(gates)} of Needs, Anybody, Machine.",
+            way_out="Depend on exactly one of them.",
+        )
+    return gates[0]
+
+
+def _gates(dependant: Dependant) -> Iterator[Gates]:
+    if isinstance(dependant.call, Needs | Anybody | Machine):
+        yield dependant.call
+    for inner in dependant.dependencies:
+        yield from _gates(inner)
+
+
+def _probes(portal: Portal, metrics: Metrics) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    @router.get("/healthz", dependencies=[Depends(Machine("tells nothing but that the server lives", limited=False))])
+    async def healthz() -> PlainTextResponse:
+        """The process lives and answers."""
+        return PlainTextResponse("ok\n")
+
+    @router.get("/readyz", dependencies=[Depends(Machine("tells nothing but whether the store answers"))])
+    def readyz() -> JSONResponse:
+        """The store answers; 503 with the reason when not."""
+        try:
+            portal.store.audit.last()
+        except GpuaasError as error:
+            return JSONResponse([error.message], status_code=503)
+        return JSONResponse([])
+
+    @router.get("/metrics", dependencies=[Depends(Machine("counts of requests; a proxy need not pass it on"))])
+    def page() -> Response:
+        """Prometheus metrics `gpuaas_portal_*`."""
+        return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
+
+    return router
+
+
+def _openapi(app: FastAPI) -> APIRouter:
+    router = APIRouter(include_in_schema=False)
+
+    @router.get(f"{API}/openapi.json", dependencies=[Depends(Machine("describes the API, which is public"))])
+    def openapi() -> JSONResponse:
+        """The API's description, OpenAPI 3.1."""
+        return JSONResponse(describe(app))
+
+    return router
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """OpenAPI 3.1 of all routes of the API, with what each may be refused with and which action it needs."""
+    schema = app.openapi()
+    schema["components"].setdefault("securitySchemes", {})["token"] = {"type": "http", "scheme": "bearer"}
+    for route in routes_of(app):
+        if not route.include_in_schema:
+            continue
+        gate = gate_of(route)
+        for method in route.methods or ():
+            operation = schema["paths"][route.path_format][method.lower()]
+            operation["x-gpuaas-gate"] = gate.declares
+            if isinstance(gate, Needs):
+                operation["security"] = [{"token": []}]
+            for status, described in operation["responses"].items():
+                if int(status) in PROBLEMS and "application/json" in described.get("content", {}):
+                    described["content"] = {MEDIA_TYPE: described["content"]["application/json"]}
+    return schema

@@ -1,0 +1,112 @@
+"""What routes of the JSON API share: ETags, pages by cursor, models of answers."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final, Generic, TypeVar
+
+from fastapi import Query, Request, Response
+from pydantic import BaseModel, ConfigDict
+
+from slurm_gpuaas.api.models import Problem
+from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.told import told
+
+API: Final = "/api/v1"
+MOST_ITEMS: Final = 500
+MOST_CURSOR: Final = 400
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+class Answer(BaseModel):
+    """Answers may gain fields within v1."""
+
+    model_config = ConfigDict(frozen=True)
+
+
+class Page(Answer, Generic[T]):
+    """Part of a list.
+
+    Args:
+        next: give it as `cursor` for what follows; null = that was all.
+    """
+
+    items: tuple[T, ...]
+    next: str | None = None
+
+
+Limit = Annotated[int, Query(ge=1, le=MOST_ITEMS, description="At most so many items.")]
+CursorText = Annotated[str | None, Query(max_length=MOST_CURSOR, description="`next` of the answer before.")]
+
+
+def cursor_of(*key: str | int) -> str:
+    """The key of the last item that was given, as an opaque text."""
+    return base64.urlsafe_b64encode(json.dumps(key, separators=(",", ":")).encode()).decode().rstrip("=")
+
+
+def key_of(cursor: str, *shape: type[str] | type[int]) -> tuple[Any, ...]:
+    """Args:
+        shape: types of the key's parts.
+
+    Raises:
+        InvalidInput: it is no cursor of this list.
+    """
+    wrong = InvalidInput(
+        told("The cursor is none of this list."), way_out=told("Begin without a cursor, then give `next` as it came.")
+    )
+    if len(cursor) > MOST_CURSOR:
+        raise wrong
+    try:
+        key = json.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
+    except (binascii.Error, ValueError, RecursionError):
+        raise wrong from None
+    if not isinstance(key, list) or [type(part) for part in key] != list(shape):
+        raise wrong
+    if any(isinstance(part, int) and abs(part) >= 2**63 for part in key):
+        raise wrong
+    return tuple(key)
+
+
+def page_of(rows: Sequence[R], limit: int, key: Callable[[R], tuple[str | int, ...]]) -> tuple[Sequence[R], str | None]:
+    """Args:
+    rows: up to `limit + 1`, so that it is known whether more follow.
+    """
+    if len(rows) <= limit:
+        return rows, None
+    return rows[:limit], cursor_of(*key(rows[limit - 1]))
+
+
+def with_etag(request: Request, answer: BaseModel) -> Response:
+    """The answer as JSON with its ETag; 304 without a body when the caller has just that."""
+    content = answer.model_dump_json().encode()
+    etag = f'"{hashlib.sha256(content).hexdigest()[:24]}"'
+    headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Authorization, Cookie"}
+    known = {one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "")[:2_000].split(",")}
+    if etag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(content, media_type="application/json", headers=headers)
+
+
+PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
+    status: {"model": Problem, "description": description}
+    for status, description in (
+        (400, "The request is no HTTP or JSON that can be read."),
+        (401, "Nobody knows who is asking."),
+        (403, "The role or the token does not allow it."),
+        (404, "There is no such thing."),
+        (409, "The state moved on, or somebody else owns the thing."),
+        (413, "The body is too large."),
+        (419, "Sent with a session, but without its CSRF token or from another site."),
+        (422, "The request is wrong as it stands."),
+        (429, "Too many requests; Retry-After says when the next is taken."),
+        (500, "The portal met an error it did not expect."),
+        (503, "A store or a service cannot be reached now."),
+    )
+}
+NOT_MODIFIED: Final[dict[int | str, dict[str, Any]]] = {304: {"description": "The caller has the newest."}}

@@ -1,0 +1,92 @@
+"""Pages: templates in two languages, with the components that all of them are made of (`components.html`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from fastapi import Request
+from fastapi.responses import HTMLResponse
+from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from slurm_gpuaas.domain.accounts import Language
+from slurm_gpuaas.domain.told import Value
+from slurm_gpuaas.portal.assets import Assets
+from slurm_gpuaas.portal.words import Dictionary, Words
+
+TEMPLATES: Final = Path(__file__).with_name("templates")
+
+
+class Pages:
+    """Args:
+    folders: of templates, the portal's own first.
+    shared: values that every template sees.
+    """
+
+    def __init__(
+        self, dictionary: Dictionary, assets: Assets, folders: Iterable[Path], shared: Mapping[str, Any]
+    ) -> None:
+        loader = ChoiceLoader([FileSystemLoader(folder) for folder in folders])
+        self._environments = {
+            language: _environment(dictionary[language], assets, loader, shared) for language in Language
+        }
+
+    def text(self, language: Language, template: str, **values: Any) -> str:
+        return self._environments[language].get_template(template).render(**values)
+
+    def answer(self, language: Language, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
+        return HTMLResponse(self.text(language, template, **values), status_code=status)
+
+
+def _environment(words: Words, assets: Assets, loader: ChoiceLoader, shared: Mapping[str, Any]) -> Environment:
+    environment = Environment(
+        loader=loader,
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        auto_reload=False,
+    )
+    environment.globals.update(shared)
+    environment.globals.update(
+        lang=str(words.language),
+        t=_translator(words),
+        static=assets.url,
+        value=words.value,
+        won=words.won,
+        gpus=words.gpus,
+        ago=words.ago,
+        moment=lambda at: _time(at.isoformat(), words.moment(at)),
+        day=lambda on: _time(on.isoformat(), words.day(on)),
+        moment_text=lambda iso: words.moment(datetime.fromisoformat(iso)),
+        ago_text=lambda iso, now: words.ago(datetime.fromisoformat(iso), now),
+        options=lambda members: [(str(member), words.value(member)) for member in members],
+        tell=words.tell,
+    )
+    return environment
+
+
+def _translator(words: Words) -> Any:
+    def t(template: str, /, **values: Value | Markup) -> Markup:
+        """A text with its values. What is no `Markup` is escaped, so a text may hold tags only as values."""
+        marks = {name: f"\x02{place}\x03" for place, name in enumerate(values)}
+        said = str(escape(words.say(template, **marks)))
+        for name, mark in marks.items():
+            given = values[name]
+            shown = given if isinstance(given, Markup) else escape(words.value(given))
+            said = said.replace(mark, str(shown))
+        return Markup(said)  # noqa: S704  # text escaped as a whole, each value escaped or Markup already
+
+    return t
+
+
+def _time(machine: str, shown: str) -> Markup:
+    return Markup('<time datetime="{}">{}</time>').format(machine, shown)
+
+
+def is_htmx(request: Request) -> bool:
+    """Only a part of the page is asked for."""
+    return request.headers.get("hx-request") == "true" and request.headers.get("hx-history-restore-request") != "true"

@@ -1,0 +1,268 @@
+"""One's own account: profile, password, SSH keys, sessions, API tokens."""
+
+from dataclasses import replace
+from datetime import datetime
+from typing import Annotated, Final
+
+from fastapi import APIRouter, Depends, Form, Request, Response
+
+from slurm_gpuaas.domain.accounts import MOST_SSH_KEYS, RESERVED_USERS, ApiToken, Language, ssh_key
+from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
+from slurm_gpuaas.domain.names import UserName
+from slurm_gpuaas.domain.told import told
+from slurm_gpuaas.portal.feature import Card, Feature, NavEntry, Portal, go
+from slurm_gpuaas.portal.http import API, NOT_MODIFIED, PROBLEMS, Answer, with_etag
+from slurm_gpuaas.portal.rights import RIGHTS, Action
+from slurm_gpuaas.portal.routes.fields import Faults, LongText, Password, Text, line, unix_name
+from slurm_gpuaas.portal.visit import Needs, Visit
+from slurm_gpuaas.portal.words import noted
+
+DAYS_OFFERED: Final = (30, 90, 365)
+
+
+class TokenView(Answer):
+    id: str
+    name: str
+    scopes: tuple[str, ...]
+    created_at: datetime
+    expires_at: datetime
+    used_at: datetime | None
+    revoked_at: datetime | None
+
+
+class Tokens(Answer):
+    items: tuple[TokenView, ...]
+
+
+def _view(token: ApiToken) -> TokenView:
+    return TokenView(
+        id=token.id,
+        name=token.name,
+        scopes=token.scopes,
+        created_at=token.created_at,
+        expires_at=token.expires_at,
+        used_at=token.used_at,
+        revoked_at=token.revoked_at,
+    )
+
+
+def _routes(portal: Portal) -> list[APIRouter]:
+    pages, api = APIRouter(include_in_schema=False), APIRouter(prefix=API, tags=["account"], responses=PROBLEMS)
+    Owner = Annotated[Visit, Depends(Needs(Action.PROFILE_CHANGE))]
+    Sessions = Annotated[Visit, Depends(Needs(Action.SESSION_MANAGE))]
+    Tokener = Annotated[Visit, Depends(Needs(Action.TOKEN_MANAGE))]
+
+    def profile_page(
+        request: Request,
+        visit: Visit,
+        *,
+        status: int = 200,
+        faults: dict[str, str] | None = None,
+        fault: str = "",
+        **typed: str,
+    ) -> Response:
+        person = visit.person
+        values = {
+            "name": person.name,
+            "language": str(person.language or ""),
+            "unix_user": person.unix_user or "",
+            "ssh_keys": "\n".join(person.ssh_keys),
+        }
+        return portal.page(
+            request, visit, "profile.html", status=status, faults=faults or {}, fault=fault, typed=values | typed
+        )
+
+    @pages.get("/profile")
+    def profile(request: Request, visit: Owner) -> Response:
+        return profile_page(request, visit)
+
+    @pages.post("/profile")
+    def save(
+        request: Request,
+        visit: Owner,
+        name: Text = "",
+        language: Text = "",
+        unix_user: Text = "",
+        ssh_keys: LongText = "",
+    ) -> Response:
+        faults = Faults()
+        shown = faults.read("name", line(200), name)
+        user = faults.read("unix_user", lambda text: _unix_user(text, visit.person.unix_user), unix_user)
+        keys = faults.read("ssh_keys", _keys, ssh_keys)
+        chosen = Language(language) if language in set(Language) else None
+        fault = ""
+        if shown is not None and keys is not None and not faults.told:
+            person = replace(visit.person, name=shown, language=chosen, unix_user=user, ssh_keys=keys)
+            try:
+                portal.accounts.save_profile(person, visit.source)
+            except GpuaasError as error:
+                fault = f"{visit.words.tell(error.message)} {visit.words.tell(error.way_out)}"
+            else:
+                answer = go("/profile", "saved")
+                if chosen is not None:
+                    portal.set_cookie(answer, portal.cookies.language, chosen, days=365)
+                return answer
+        return profile_page(
+            request,
+            visit,
+            status=422,
+            faults=faults.told,
+            fault=fault,
+            name=name,
+            language=language,
+            unix_user=unix_user,
+            ssh_keys=ssh_keys,
+        )
+
+    @pages.post("/profile/password")
+    def password(
+        request: Request, visit: Owner, old: Password = "", new: Password = "", again: Password = ""
+    ) -> Response:
+        portal.limits.sign_in.take(visit.source.address)
+        try:
+            if new != again:
+                raise InvalidInput(told("The two passwords differ."))
+            if visit.session is not None:
+                portal.accounts.change_password(visit.session, visit.person, old=old, new=new, source=visit.source)
+        except GpuaasError as error:
+            return profile_page(request, visit, status=422, faults={"old": error.message})
+        return go("/profile", "password")
+
+    @pages.get("/sessions")
+    def sessions(request: Request, visit: Sessions) -> Response:
+        return portal.page(
+            request, visit, "sessions.html", sessions=portal.accounts.live_sessions(visit.person.id), own=visit.session
+        )
+
+    @pages.post("/sessions/close")
+    def close(visit: Sessions, session: Annotated[str, Form(max_length=64)]) -> Response:
+        portal.accounts.close_other(visit.person, session, visit.source)
+        return go("/sessions", "session-closed")
+
+    def tokens_page(
+        request: Request,
+        visit: Visit,
+        *,
+        status: int = 200,
+        made: str = "",
+        faults: dict[str, str] | None = None,
+        name: str = "",
+    ) -> Response:
+        return portal.page(
+            request,
+            visit,
+            "tokens.html",
+            status=status,
+            tokens=portal.store.people.tokens(visit.person.id),
+            actions=sorted(RIGHTS[visit.person.office.role]),
+            days_offered=[
+                (str(days), visit.words.say("{days} days", days=days))
+                for days in DAYS_OFFERED
+                if days <= portal.config.sessions.token_days
+            ],
+            made=made,
+            faults=faults or {},
+            name=name,
+        )
+
+    @pages.get("/tokens")
+    def tokens(request: Request, visit: Tokener) -> Response:
+        return tokens_page(request, visit)
+
+    @pages.post("/tokens")
+    def make(
+        request: Request,
+        visit: Tokener,
+        name: Text = "",
+        days: Annotated[int, Form(ge=1, le=100_000)] = DAYS_OFFERED[0],
+        scopes: Annotated[list[Action] | None, Form(max_length=100)] = None,
+    ) -> Response:
+        faults = Faults()
+        shown = faults.read("name", line(100), name)
+        if shown is not None:
+            try:
+                _, secret = portal.accounts.make_token(
+                    visit.person, name=shown, scopes=scopes or (), days=days, source=visit.source
+                )
+            except InvalidInput as error:
+                faults.told["scopes"] = error.message
+            else:
+                return tokens_page(request, visit, made=secret)
+        return tokens_page(request, visit, status=422, faults=faults.told, name=name)
+
+    @pages.post("/tokens/revoke")
+    def revoke(visit: Tokener, token: Annotated[str, Form(max_length=20)]) -> Response:
+        portal.accounts.revoke_token(visit.person, token, visit.source)
+        return go("/tokens", "token-revoked")
+
+    @api.get("/tokens", response_model=Tokens, responses=NOT_MODIFIED)
+    def list_tokens(request: Request, visit: Tokener) -> Response:
+        """Your tokens, without their secrets, the newest first."""
+        return with_etag(request, Tokens(items=tuple(map(_view, portal.store.people.tokens(visit.person.id)))))
+
+    @api.delete("/tokens/{token}", status_code=204)
+    def revoke_token(visit: Tokener, token: str) -> None:
+        """Revoke a token of yours; a second time changes nothing."""
+        portal.accounts.revoke_token(visit.person, token[:20], visit.source)
+
+    return [pages, api]
+
+
+def _unix_user(text: str, known: UserName | None) -> UserName | None:
+    """Chosen once: accounts, files and usage on the clusters stand under it.
+
+    Raises:
+        InvalidInput: it is none, belongs to a system, or is another than the one chosen.
+    """
+    user = unix_name(text) if text else None
+    if known is not None and user != known:
+        raise InvalidInput(told("The UNIX user stays {known} once it is chosen.", known=known))
+    if user in RESERVED_USERS:
+        raise InvalidInput(told("This UNIX user belongs to the system; choose another."))
+    return user
+
+
+def _keys(text: str) -> tuple[str, ...]:
+    lines = [one for one in text.splitlines() if one.strip()]
+    if len(lines) > MOST_SSH_KEYS:
+        raise InvalidInput(told("{count} keys were given; {most} are taken.", count=len(lines), most=MOST_SSH_KEYS))
+    return tuple(dict.fromkeys(ssh_key(one) for one in lines))
+
+
+def _cards(portal: Portal, visit: Visit) -> list[Card]:
+    words, now = visit.words, portal.clock.now()
+    sessions = len(portal.accounts.live_sessions(visit.person.id))
+    tokens = [token for token in portal.store.people.tokens(visit.person.id) if token.valid(now)]
+    last = max((token.used_at for token in tokens if token.used_at), default=None)
+    return [
+        Card(
+            label=words.say("Your sessions"),
+            value=words.value(sessions),
+            detail=words.say("browsers signed in now"),
+            path="/sessions",
+        ),
+        Card(
+            label=words.say("Your API tokens"),
+            value=words.value(len(tokens)),
+            detail=words.say("last used {ago}", ago=words.ago(last, now)) if last else words.say("none used yet"),
+            path="/tokens",
+        ),
+    ]
+
+
+ACCOUNT: Final = Feature(
+    name="account",
+    routes=_routes,
+    nav=(
+        NavEntry("/profile", noted("Profile"), "person", Action.PROFILE_CHANGE, 90),
+        NavEntry("/sessions", noted("Sessions"), "screen", Action.SESSION_MANAGE, 91),
+        NavEntry("/tokens", noted("API tokens"), "key", Action.TOKEN_MANAGE, 92),
+    ),
+    cards=_cards,
+    notices={
+        "saved": noted("Your profile was saved."),
+        "password": noted("Your password was changed; your other sessions were closed."),
+        "session-closed": noted("The session was closed."),
+        "token-revoked": noted("The token was revoked."),
+    },
+)

@@ -1,0 +1,91 @@
+"""Fields of forms: what is taken, how much of it, and how a wrong one is told beside it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated, Final, TypeVar
+
+from fastapi import Form
+
+from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput, NotFound
+from slurm_gpuaas.domain.names import Name, PersonId, UserName
+from slurm_gpuaas.domain.told import told
+
+T = TypeVar("T")
+N = TypeVar("N", bound=Name)
+
+Text = Annotated[str, Form(max_length=500)]
+"""One line."""
+LongText = Annotated[str, Form(max_length=100_000)]
+Password = Annotated[str, Form(max_length=1_000)]
+_ADDRESS: Final = re.compile(r"[^\s@,;<>\"]{1,64}@[^\s@,;<>\"]{1,189}")
+
+
+@dataclass
+class Faults:
+    """Collects what is wrong in a form; all of it is told at once."""
+
+    told: dict[str, str] = field(default_factory=dict)
+
+    def read(self, name: str, parse: Callable[[str], T], text: str) -> T | None:
+        """The field's value; None when it is wrong, and then `told` says why."""
+        try:
+            return parse(text.strip())
+        except GpuaasError as error:
+            self.told[name] = error.message
+            return None
+
+
+def line(most: int, least: int = 1) -> Callable[[str], str]:
+    """A parser of one line of text."""
+
+    def parse(text: str) -> str:
+        if not least <= len(text) <= most:
+            raise InvalidInput(told("Write {least} to {most} characters.", least=least, most=most))
+        if not text.isprintable():
+            raise InvalidInput(told("Write one line, without control characters."))
+        return text
+
+    return parse
+
+
+def email(text: str) -> str:
+    """An address as far as that can be known without writing to it; lower case, so that it is found again."""
+    if len(text) > 254 or not _ADDRESS.fullmatch(text):
+        raise InvalidInput(told("Write an e-mail address, as in name@example.org."))
+    return text.lower()
+
+
+def unix_name(text: str) -> UserName:
+    try:
+        return UserName(text.lower())
+    except InvalidInput:
+        raise InvalidInput(
+            told("Write lower-case letters, digits, '-', '_' or '.', a letter first, at most 32 characters.")
+        ) from None
+
+
+def short_name(kind: type[N], text: str) -> N:
+    """Raises:
+    InvalidInput: in words that can be told in Korean.
+    """
+    try:
+        return kind(text.strip())
+    except InvalidInput:
+        raise InvalidInput(
+            told("Write a short name of lower-case letters, digits and '-', a letter first, at most 30 characters.")
+        ) from None
+
+
+def person_number(text: str) -> PersonId:
+    """From an address, where anything may stand.
+
+    Raises:
+        NotFound: nobody can have this number.
+    """
+    try:
+        return PersonId(text)
+    except InvalidInput:
+        raise NotFound(told("There is no such person.")) from None

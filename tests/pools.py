@@ -1,0 +1,156 @@
+"""A pool's store and a portal for tests: one person of each role, passwords hashed as weakly as argon2 can."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from fastapi.testclient import TestClient
+from httpx2 import Response
+from pwdlib.hashers.argon2 import Argon2Hasher
+from sqlalchemy import event
+
+from slurm_gpuaas.domain.accounts import Office, Person
+from slurm_gpuaas.domain.clock import Clock
+from slurm_gpuaas.domain.names import OrganisationName, ProviderName, UserName
+from slurm_gpuaas.domain.people import PortalRole
+from slurm_gpuaas.portal.accounts import Accounts
+from slurm_gpuaas.portal.app import Wiring, make_portal
+from slurm_gpuaas.portal.config import Config
+from slurm_gpuaas.portal.feature import Feature
+from slurm_gpuaas.store.engine import open_engine
+from slurm_gpuaas.store.pool import PoolStore
+
+PASSWORD = "correct horse battery staple"
+ORIGIN = "https://gpu.example.org"
+WEAKEST = Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1)
+
+OFFICES = {
+    PortalRole.GOVERNMENT: Office(role=PortalRole.GOVERNMENT),
+    PortalRole.PROVIDER_OPERATOR: Office(role=PortalRole.PROVIDER_OPERATOR, provider=ProviderName("naver")),
+    PortalRole.PROVIDER_BILLING: Office(role=PortalRole.PROVIDER_BILLING, provider=ProviderName("naver")),
+    PortalRole.TENANT_ADMIN: Office(role=PortalRole.TENANT_ADMIN, organisation=OrganisationName("snu")),
+    PortalRole.RESEARCHER: Office(role=PortalRole.RESEARCHER, organisation=OrganisationName("snu")),
+    PortalRole.AUDITOR: Office(role=PortalRole.AUDITOR),
+}
+NAMES = {
+    PortalRole.GOVERNMENT: "김정부",
+    PortalRole.PROVIDER_OPERATOR: "이운영",
+    PortalRole.PROVIDER_BILLING: "박정산",
+    PortalRole.TENANT_ADMIN: "최관리",
+    PortalRole.RESEARCHER: "정연구",
+    PortalRole.AUDITOR: "한감사",
+}
+
+
+@cache
+def _empty() -> bytes:
+    with TemporaryDirectory() as folder:
+        PoolStore.open(f"sqlite:///{folder}/pool.db").close()
+        return Path(folder, "pool.db").read_bytes()
+
+
+def new_pool_store(file: Path) -> PoolStore:
+    """A store in a file that is not there yet. It need not survive the machine."""
+    file.write_bytes(_empty())
+    engine = open_engine(f"sqlite:///{file}")
+    event.listen(engine, "connect", lambda connection, _record: connection.execute("PRAGMA synchronous=OFF"))
+    return PoolStore(engine)
+
+
+@dataclass
+class HandClock:
+    """Stands until it is moved."""
+
+    at: datetime = datetime(2026, 11, 28, 0, 30, tzinfo=UTC)
+
+    def now(self) -> datetime:
+        return self.at
+
+    def move(self, by: timedelta) -> None:
+        self.at += by
+
+
+def login_of(role: PortalRole) -> UserName:
+    return UserName(str(role))
+
+
+def people_of_all_roles(store: PoolStore, clock: Clock, config: Config) -> dict[PortalRole, Person]:
+    accounts = Accounts(store, clock, config.sessions, hasher=WEAKEST)
+    return {
+        role: accounts.create(
+            login=login_of(role), name=NAMES[role], email=f"{role}@example.org", office=office, password=PASSWORD
+        )
+        for role, office in OFFICES.items()
+    }
+
+
+class Browser:
+    """A client that keeps cookies and sends forms as a browser does: with its Origin and the page's CSRF token."""
+
+    def __init__(self, app: Any, origin: str = ORIGIN) -> None:
+        self.origin = origin
+        self.client = TestClient(app, base_url=origin, follow_redirects=False, raise_server_exceptions=False)
+        self.csrf = ""
+
+    def get(self, path: str, **headers: str) -> Response:
+        answer = self.client.get(path, headers=headers)
+        if found := re.search(r'name="csrf" value="([^"]+)"', answer.text):
+            self.csrf = found[1]
+        return answer
+
+    def post(self, path: str, **fields: Any) -> Response:
+        return self.client.post(path, data={"csrf": self.csrf} | fields, headers={"Origin": self.origin})
+
+    def set_cookie(self, name: str, value: str) -> None:
+        self.client.cookies.set(name, value, domain=self.origin.removeprefix("https://"), path="/")
+
+    def sign_in(self, login: str, password: str = PASSWORD) -> Response:
+        self.get("/sign-in")
+        answer = self.post("/sign-in", login=login, password=password)
+        if answer.status_code == 303:
+            self.get("/profile")
+        return answer
+
+
+@dataclass
+class TestPortal:
+    """A portal without a socket."""
+
+    __test__ = False
+
+    folder: Path
+    features: tuple[Feature, ...] = ()
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.clock = HandClock()
+        self.seconds = 0.0
+        self.store = new_pool_store(self.folder / "pool.db")
+        self.config = Config(public_url=ORIGIN, **self.settings)
+        self.wiring = Wiring(
+            config=self.config,
+            store=self.store,
+            clock=self.clock,
+            features=self.features,
+            seconds=lambda: self.seconds,
+            hasher=WEAKEST,
+        )
+        self.app = make_portal(self.wiring)
+        self.people = people_of_all_roles(self.store, self.clock, self.config)
+        self.accounts = Accounts(self.store, self.clock, self.config.sessions, hasher=WEAKEST)
+
+    def browser(self, role: PortalRole | None = None) -> Browser:
+        browser = Browser(self.app)
+        if role is not None:
+            assert browser.sign_in(login_of(role)).status_code == 303
+        return browser
+
+    def actions(self) -> list[str]:
+        """What the audit trail has, the oldest first."""
+        return [entry.action for entry in reversed(self.store.audit.newest(limit=500))]
