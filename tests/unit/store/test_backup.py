@@ -142,10 +142,10 @@ def test_where_no_store_is_none_is_made(tmp_path: Path) -> None:
 def test_a_backup_of_an_older_program_is_brought_up_to_date(store: Store, url: str, tmp_path: Path) -> None:
     write(store, "one")
     command.downgrade(migrations(open_engine(url)), "-1")
-    assert backup(url, tmp_path / "a.backup", SITE).revision == "0010"
+    assert backup(url, tmp_path / "a.backup", SITE).revision == "0011"
     restore(tmp_path / "a.backup", f"sqlite:///{tmp_path}/new.db", SITE)
     assert subjects(f"sqlite:///{tmp_path}/new.db", "first") == ["one"]
-    assert backup(f"sqlite:///{tmp_path}/new.db", tmp_path / "b.backup", SITE).revision == "0011"
+    assert backup(f"sqlite:///{tmp_path}/new.db", tmp_path / "b.backup", SITE).revision == "0012"
 
 
 def test_the_commands_say_what_they_did(store: Store, url: str, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_the_commands_say_what_they_did(store: Store, url: str, tmp_path: Path) 
     write(store, "one")
     file = str(tmp_path / "a.backup")
     done = CliRunner().invoke(group, ["backup", file], obj=url)
-    assert (done.exit_code, "revision 0011" in done.output) == (0, True), done.output
+    assert (done.exit_code, "revision 0012" in done.output) == (0, True), done.output
     done = CliRunner().invoke(group, ["restore", file], obj=f"sqlite:///{tmp_path}/new.db")
     assert done.exit_code == 0, done.output
     assert subjects(f"sqlite:///{tmp_path}/new.db", "first") == ["one"]
