@@ -27,7 +27,7 @@ from slurm_gpuaas.domain.errors import GpuaasError
 from slurm_gpuaas.domain.from_portal import PORTAL_DOCUMENTS
 from slurm_gpuaas.domain.logins import LOGINS
 from slurm_gpuaas.domain.names import SiteName
-from slurm_gpuaas.domain.usage import UsageRecord
+from slurm_gpuaas.domain.usage import UsageChange
 from slurm_gpuaas.portal.sites import Polls, site_routes
 from slurm_gpuaas.store.pool import PoolStore
 
@@ -47,9 +47,9 @@ class Ledger:
                      " PRIMARY KEY (job, started))")
             )  # fmt: skip
 
-    def put(self, site: SiteName, records: Sequence[UsageRecord]) -> None:
+    def put(self, site: SiteName, changes: Sequence[UsageChange]) -> None:
         with self._store._sessions.writing() as session:
-            for one in records:
+            for one in (change.record for change in changes):
                 session.connection().execute(
                     text("INSERT INTO test_usage VALUES (:job, :started, :record, 1) ON CONFLICT (job, started) "
                          "DO UPDATE SET record = :record, puts = puts + 1"),

@@ -3,8 +3,6 @@ the portal's table of rights; here is only what an account can be."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -21,21 +19,6 @@ PROVIDER_ROLES: Final = frozenset({PortalRole.PROVIDER_OPERATOR, PortalRole.PROV
 """Roles that hold at one provider."""
 
 MOST_SSH_KEYS: Final = 10
-MOST_SSH_KEY_CHARACTERS: Final = 8_000
-"""An RSA key of 16,384 bits takes 2,900."""
-SSH_KEY_TYPES: Final = frozenset(
-    {
-        "ssh-ed25519",
-        "ssh-rsa",
-        "ecdsa-sha2-nistp256",
-        "ecdsa-sha2-nistp384",
-        "ecdsa-sha2-nistp521",
-        "sk-ssh-ed25519@openssh.com",
-        "sk-ecdsa-sha2-nistp256@openssh.com",
-    }
-)
-"""What sshd of OpenSSH 9 takes (`ssh -Q key`), without certificates."""
-
 
 RESERVED_USERS: Final = frozenset(
     {
@@ -190,26 +173,3 @@ def needs_second_person(before: Office | None, after: Office) -> bool:
     if after == before:
         return False
     return after.role is not PortalRole.RESEARCHER or (before is not None and before.organisation != after.organisation)
-
-
-def ssh_key(text: str) -> str:
-    """A public key as `authorized_keys` has it: type, key, comment; options are not taken.
-
-    Raises:
-        InvalidInput: it is no such key; a private key in particular.
-    """
-    wrong = InvalidInput(
-        told("This is no public SSH key that sshd takes."),
-        way_out=told("Paste the line of a .pub file, as ssh-ed25519 AAAA... name; never a private key."),
-    )
-    parts = text.strip().split(None, 2)
-    if len(text) > MOST_SSH_KEY_CHARACTERS or not text.isprintable() or len(parts) < 2 or parts[0] not in SSH_KEY_TYPES:
-        raise wrong
-    try:
-        blob = base64.b64decode(parts[1], validate=True)
-    except (binascii.Error, ValueError):
-        raise wrong from None
-    # RFC 4253 6.6: the key begins with its own type, as a length of 4 bytes and the name.
-    if not blob.startswith(len(parts[0]).to_bytes(4) + parts[0].encode()) or len(blob) < len(parts[0]) + 36:
-        raise wrong
-    return " ".join(parts)

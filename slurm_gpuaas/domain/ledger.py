@@ -33,7 +33,6 @@ from slurm_gpuaas.domain.names import (
     ShareName,
 )
 from slurm_gpuaas.domain.policy import MOST_WON, MOST_WON_PER_GPU_HOUR, Day, Document, Grant, Percent
-from slurm_gpuaas.domain.usage import UsageRecord
 
 WHOLE: Final = Decimal(100)
 """Percent of the rate that somebody without a discount pays."""
@@ -108,15 +107,6 @@ class Ending(StrEnum):
     USED = "used"
     PREEMPTED = "preempted"
     FAULT = "fault"
-
-
-@dataclass(frozen=True, slots=True)
-class ReportedRun:
-    """A run as its site holds it. `number` grows with every change at the site: of two reports of one run, the one
-    with the higher number is newer, whichever arrives first."""
-
-    number: int
-    record: UsageRecord
 
 
 class Place(NamedTuple):

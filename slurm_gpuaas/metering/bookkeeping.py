@@ -23,7 +23,6 @@ from slurm_gpuaas.domain.ledger import (
     EntryKind,
     Payment,
     PoolRate,
-    ReportedRun,
     StatementHead,
     Terms,
     Titles,
@@ -36,7 +35,7 @@ from slurm_gpuaas.domain.months import Month
 from slurm_gpuaas.domain.names import AccountName, ClusterName, GrantName, OrganisationName, ProgrammeName, ProviderName
 from slurm_gpuaas.domain.people import Actor
 from slurm_gpuaas.domain.told import told
-from slurm_gpuaas.domain.usage import RunKey, UsageRecord, key_of
+from slurm_gpuaas.domain.usage import RunKey, UsageChange, UsageRecord, key_of
 from slurm_gpuaas.metering.ledger import (
     VAT_PERCENT,
     Standing,
@@ -76,13 +75,13 @@ class Bookkeeper:
 
     # -- What bookings follow from
 
-    def take(self, runs: Iterable[ReportedRun]) -> int:
+    def take(self, runs: Iterable[UsageChange]) -> int:
         """Keep runs as their sites report them, in any order and however often; how many told something new.
 
         Raises:
             InvalidInput: one of them cannot be; none was kept.
         """
-        newest: dict[RunKey, ReportedRun] = {}
+        newest: dict[RunKey, UsageChange] = {}
         for run in runs:
             check(run.record)
             if newest.setdefault(key_of(run.record), run).number < run.number:

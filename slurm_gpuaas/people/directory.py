@@ -10,8 +10,9 @@ from typing import Protocol
 
 from slurm_gpuaas.api.people import PeopleState, PersonFinding
 from slurm_gpuaas.domain.errors import GpuaasError
-from slurm_gpuaas.domain.logins import Login, SshKey
+from slurm_gpuaas.domain.logins import Login
 from slurm_gpuaas.domain.names import UserName
+from slurm_gpuaas.domain.ssh_keys import SshKey
 
 
 class NotDone(GpuaasError):

@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Final
 
 from slurm_gpuaas.domain.errors import InvalidInput
-from slurm_gpuaas.domain.logins import Login, SshKey
+from slurm_gpuaas.domain.logins import Login
 from slurm_gpuaas.domain.names import UserName
+from slurm_gpuaas.domain.ssh_keys import SshKey
 from slurm_gpuaas.people.directory import NotDone, OurLogin
 from slurm_gpuaas.slurm.files import write_atomically
 

@@ -14,11 +14,11 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from slurm_gpuaas.domain.jobs import JobId
-from slurm_gpuaas.domain.ledger import PoolRate, ReportedRun, Terms
+from slurm_gpuaas.domain.ledger import PoolRate, Terms
 from slurm_gpuaas.domain.months import Month
 from slurm_gpuaas.domain.names import AccountName, ClusterName, GpuModel, PartitionName, QosName, UserName
 from slurm_gpuaas.domain.policy import Grant
-from slurm_gpuaas.domain.usage import UsageRecord
+from slurm_gpuaas.domain.usage import UsageChange, UsageRecord
 from slurm_gpuaas.metering.bookkeeping import Bookkeeper
 from slurm_gpuaas.store.pool import PoolStore
 from tests.bench.model import BenchContext, BenchRow, side_by_side, timed
@@ -119,7 +119,7 @@ def _grants(keeper: Bookkeeper) -> None:
         )
 
 
-def _days() -> Iterator[list[ReportedRun]]:
+def _days() -> Iterator[list[UsageChange]]:
     """Runs by the day of their start; they last up to three days."""
     chance = random.Random(1)
     number = 0
@@ -132,9 +132,9 @@ def _days() -> Iterator[list[ReportedRun]]:
             started = BEGIN + timedelta(days=day, seconds=chance.randrange(86_400))
             seconds, gpus = chance.randrange(3 * 86_400), chance.choice([1, 2, 8, 16, 32])
             runs.append(
-                ReportedRun(
-                    number,
-                    UsageRecord(
+                UsageChange(
+                    number=number,
+                    record=UsageRecord(
                         cluster=ClusterName(cluster),
                         job_id=JobId(number),
                         user=UserName("alice"),

@@ -6,9 +6,10 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 
-from slurm_gpuaas.domain.accounts import MOST_SSH_KEYS, RESERVED_USERS, ApiToken, Language, ssh_key
+from slurm_gpuaas.domain.accounts import MOST_SSH_KEYS, RESERVED_USERS, ApiToken, Language
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
 from slurm_gpuaas.domain.names import UserName
+from slurm_gpuaas.domain.ssh_keys import SshKey
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.portal.feature import Card, Feature, NavEntry, Portal, go
 from slurm_gpuaas.portal.http import API, NOT_MODIFIED, PROBLEMS, Answer, with_etag
@@ -226,7 +227,7 @@ def _keys(text: str) -> tuple[str, ...]:
     lines = [one for one in text.splitlines() if one.strip()]
     if len(lines) > MOST_SSH_KEYS:
         raise InvalidInput(told("{count} keys were given; {most} are taken.", count=len(lines), most=MOST_SSH_KEYS))
-    return tuple(dict.fromkeys(ssh_key(one) for one in lines))
+    return tuple(dict.fromkeys(SshKey(one) for one in lines))
 
 
 def _cards(portal: Portal, visit: Visit) -> list[Card]:

@@ -44,7 +44,6 @@ from slurm_gpuaas.domain.ledger import (
     EntryKind,
     Place,
     PoolRate,
-    ReportedRun,
     StatementHead,
     Terms,
     Titles,
@@ -68,7 +67,7 @@ from slurm_gpuaas.domain.names import (
     RateName,
     UserName,
 )
-from slurm_gpuaas.domain.usage import RunKey, UsageRecord, Window, key_of
+from slurm_gpuaas.domain.usage import RunKey, UsageChange, UsageRecord, Window, key_of
 from slurm_gpuaas.store.columns import UtcDateTime, at_least, json_column, moment_column, number_column, one_of
 from slurm_gpuaas.store.pool.tables import PoolTable
 from slurm_gpuaas.store.session import Sessions
@@ -333,13 +332,13 @@ class LedgerStore:
 
     # -- Usage
 
-    def runs(self, keys: Iterable[RunKey]) -> Mapping[RunKey, ReportedRun]:
+    def runs(self, keys: Iterable[RunKey]) -> Mapping[RunKey, UsageChange]:
         """What is known of these runs."""
         wanted = set(keys)
         jobs: dict[ClusterName, set[int]] = defaultdict(set)
         for key in wanted:
             jobs[key.cluster].add(key.job_id)
-        found: dict[RunKey, ReportedRun] = {}
+        found: dict[RunKey, UsageChange] = {}
         with self._sessions.reading() as session:
             for cluster, numbers in jobs.items():
                 for some in _some(sorted(numbers)):
@@ -350,7 +349,7 @@ class LedgerStore:
                     found |= {key: run for run in known if (key := key_of(run.record)) in wanted}
         return found
 
-    def put_runs(self, runs: Iterable[ReportedRun]) -> None:
+    def put_runs(self, runs: Iterable[UsageChange]) -> None:
         """Insert or replace them."""
         rows = [{"number": run.number, **_fields(run.record)} for run in runs]
         with self.transaction() as session:
@@ -668,7 +667,7 @@ def _use_row(key: UseKey) -> dict[str, Any]:
     return {**key._asdict(), "month": str(key.month), "model": key.model or ""}
 
 
-def _run(row: ReportedRunRow) -> ReportedRun:
+def _run(row: ReportedRunRow) -> UsageChange:
     record = UsageRecord(
         cluster=ClusterName(row.cluster),
         job_id=JobId(row.job_id),
@@ -684,7 +683,7 @@ def _run(row: ReportedRunRow) -> ReportedRun:
         state=row.state,
         nodes=row.nodes,
     )
-    return ReportedRun(row.number, record)
+    return UsageChange(number=row.number, record=record)
 
 
 def _book_key(

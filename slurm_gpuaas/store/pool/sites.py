@@ -17,7 +17,7 @@ from slurm_gpuaas.domain.from_portal import MOST_DOCUMENTS, PORTAL_DOCUMENTS
 from slurm_gpuaas.domain.logins import LOGINS, MOST_PEOPLE, Login
 from slurm_gpuaas.domain.names import ClusterName, ProviderName, SiteName
 from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Project
-from slurm_gpuaas.domain.usage import UsageChange, UsageRecord
+from slurm_gpuaas.domain.usage import UsageChange
 from slurm_gpuaas.store.columns import UtcDateTime, at_least, json_column, moment_column
 from slurm_gpuaas.store.pool.tables import PoolTable
 from slurm_gpuaas.store.session import Sessions
@@ -95,8 +95,9 @@ class ReceivedReport:
 class UsageSink(Protocol):
     """Where usage of sites goes; the ledger has it."""
 
-    def put(self, site: SiteName, records: Sequence[UsageRecord]) -> None:
-        """Insert or replace the records under (cluster, job id, started), within the caller's transaction."""
+    def put(self, site: SiteName, changes: Sequence[UsageChange]) -> None:
+        """Keep the records as they are since these changes, under (cluster, job id, started), within the caller's
+        transaction."""
         ...
 
 
@@ -238,7 +239,7 @@ class Sites:
                 return row.acknowledged
             fresh = [change for change in changes if change.number > row.acknowledged]
             if fresh:
-                sink.put(site, [change.record for change in fresh])
+                sink.put(site, fresh)
                 row.acknowledged = fresh[-1].number
             return row.acknowledged
 

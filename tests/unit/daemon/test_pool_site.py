@@ -32,7 +32,7 @@ from slurm_gpuaas.domain.names import (
     UserName,
 )
 from slurm_gpuaas.domain.policy import DOCUMENT
-from slurm_gpuaas.domain.usage import UsageRecord
+from slurm_gpuaas.domain.usage import UsageChange, UsageRecord
 from slurm_gpuaas.store import Store
 from slurm_gpuaas.store.pool import PoolStore
 from tests.fakes import EPOCH, FakeClock
@@ -68,8 +68,8 @@ class Killed(BaseException):
 class Ledger:
     records: dict[tuple[int, datetime], UsageRecord] = field(default_factory=dict)
 
-    def put(self, site: SiteName, records: Sequence[UsageRecord]) -> None:
-        self.records |= {(one.job_id, one.started): one for one in records}
+    def put(self, site: SiteName, changes: Sequence[UsageChange]) -> None:
+        self.records |= {(one.record.job_id, one.record.started): one.record for one in changes}
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from slurm_gpuaas.domain.jobs import JobId
-from slurm_gpuaas.domain.ledger import PoolRate, ReportedRun, Terms
+from slurm_gpuaas.domain.ledger import PoolRate, Terms
 from slurm_gpuaas.domain.names import (
     AccountName,
     ClusterName,
@@ -23,7 +23,7 @@ from slurm_gpuaas.domain.names import (
 )
 from slurm_gpuaas.domain.people import Actor, PortalRole
 from slurm_gpuaas.domain.policy import KST
-from slurm_gpuaas.domain.usage import UsageRecord
+from slurm_gpuaas.domain.usage import UsageChange, UsageRecord
 from slurm_gpuaas.metering.bookkeeping import Bookkeeper
 from slurm_gpuaas.store.pool import PoolStore
 from tests.stores import new_pool_store
@@ -107,8 +107,8 @@ def run(
     )
 
 
-def reported(number: int, record: UsageRecord, **changes: Any) -> ReportedRun:
-    return ReportedRun(number, replace(record, **changes))
+def reported(number: int, record: UsageRecord, **changes: Any) -> UsageChange:
+    return UsageChange(number=number, record=replace(record, **changes))
 
 
 @dataclass
@@ -126,7 +126,7 @@ class Books:
         return cls(folder / "pool.db", clock, pool, Bookkeeper(pool.ledger, clock))
 
     def take(self, *records: UsageRecord, number: int = 1) -> int:
-        return self.keeper.take(ReportedRun(number, record) for record in records)
+        return self.keeper.take(UsageChange(number=number, record=record) for record in records)
 
     @property
     def gpu_seconds(self) -> int:

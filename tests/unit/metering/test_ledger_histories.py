@@ -22,10 +22,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event
 
-from slurm_gpuaas.domain.ledger import Entry, EntryKind, Payment, ReportedRun, Verdict, WonRequest
+from slurm_gpuaas.domain.ledger import Entry, EntryKind, Payment, Verdict, WonRequest
 from slurm_gpuaas.domain.months import Month
 from slurm_gpuaas.domain.policy import KST
-from slurm_gpuaas.domain.usage import RunKey, UsageRecord, key_of
+from slurm_gpuaas.domain.usage import RunKey, UsageChange, UsageRecord, key_of
 from slurm_gpuaas.metering import bookkeeping
 from slurm_gpuaas.metering.bookkeeping import Bookkeeper
 from slurm_gpuaas.metering.rules import gpu_seconds_in
@@ -68,8 +68,8 @@ class Ledger:
 
     def __init__(self, folder: Path) -> None:
         self.books = Books.new(folder, kst(2026, 9, 20))
-        self.versions: list[ReportedRun] = []
-        self.delivered: dict[RunKey, ReportedRun] = {}
+        self.versions: list[UsageChange] = []
+        self.delivered: dict[RunKey, UsageChange] = {}
         self.percent = Decimal(50)
         self.entries: list[Entry] = []
         self.issued: dict[str, Statement] = {}
@@ -86,7 +86,7 @@ class Ledger:
         """A run is begun, longer or shorter than was said, ended, or ended otherwise."""
         ended = None if state == "RUNNING" else record.started + timedelta(seconds=seconds)
         changed = replace(record, ended=ended, gpu_seconds=record.gpus * seconds, state=state)
-        self.versions.append(ReportedRun(len(self.versions), changed))
+        self.versions.append(UsageChange(number=len(self.versions), record=changed))
         if not late:
             self.deliver(self.versions[-1:], dies)
 
@@ -94,7 +94,7 @@ class Ledger:
         """Versions that did not arrive yet, old ones after new ones, and again."""
         self.deliver([self.versions[number % len(self.versions)] for number in chosen if self.versions], dies)
 
-    def deliver(self, batch: list[ReportedRun], dies: int | None) -> None:
+    def deliver(self, batch: list[UsageChange], dies: int | None) -> None:
         if self.do(lambda keeper: keeper.take(batch), dies):
             for one in batch:
                 known = self.delivered.get(key_of(one.record))

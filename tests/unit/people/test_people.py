@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from slurm_gpuaas.api.people import PeopleState, WantedPeople
 from slurm_gpuaas.domain.errors import InvalidInput
-from slurm_gpuaas.domain.logins import Login, SshKey
+from slurm_gpuaas.domain.logins import Login
 from slurm_gpuaas.domain.names import UserName
 from slurm_gpuaas.people.directory import NotDone, bring
 from slurm_gpuaas.people.local import LocalSettings, LocalUsers, check_folder
@@ -28,32 +28,7 @@ RSA_1024 = (
 )
 
 
-class TestKeys:
-    @pytest.mark.parametrize("comment", ["", " bob@laptop", " bob"])
-    def test_a_plain_key_is_a_key(self, comment: str) -> None:
-        assert SshKey(KEY + comment) == KEY + comment
-
-    @pytest.mark.parametrize(
-        "text",
-        [
-            f'command="sh" {KEY}',
-            f"{KEY} a b",
-            f"{KEY} a\nssh-ed25519 AAAA",
-            f"{KEY}\n",
-            f" {KEY}",
-            KEY.replace("ssh-ed25519 ", "ssh-rsa "),
-            KEY.replace("ssh-ed25519 ", "ssh-dss "),
-            KEY[:-6],
-            KEY + "AAAA",
-            "ssh-ed25519",
-            RSA_1024,
-            f"{KEY} $(id)",
-        ],
-    )
-    def test_what_is_more_or_less_than_a_key_is_none(self, text: str) -> None:
-        with pytest.raises(InvalidInput):
-            SshKey(text)
-
+class TestLogin:
     @pytest.mark.parametrize("name", ["a:b", "a\nb", "a,,,,gpuaas", "a\x00b"])
     def test_a_name_cannot_leave_its_field(self, name: str) -> None:
         with pytest.raises(ValueError, match="name"):

@@ -8,11 +8,12 @@ from datetime import timedelta
 
 import pytest
 
-from slurm_gpuaas.domain.accounts import MOST_SSH_KEYS, ssh_key
+from slurm_gpuaas.domain.accounts import MOST_SSH_KEYS
 from slurm_gpuaas.domain.audit_chain import AuditResult
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import UserName
 from slurm_gpuaas.domain.people import PortalRole
+from slurm_gpuaas.domain.ssh_keys import SshKey
 from slurm_gpuaas.portal.routes.sign_in import local_path
 from tests.pools import PASSWORD, Browser, TestPortal
 
@@ -339,9 +340,9 @@ def test_a_unix_user_is_chosen_once(portal: TestPortal) -> None:
     ],
 )
 def test_what_is_no_public_key_is_refused(text: str) -> None:
-    assert ssh_key(KEY) == KEY
+    assert SshKey(KEY) == KEY
     with pytest.raises(InvalidInput):
-        ssh_key(text)
+        SshKey(text)
 
 
 def test_names_are_shown_as_text_not_as_markup(portal: TestPortal) -> None:

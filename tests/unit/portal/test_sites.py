@@ -21,7 +21,7 @@ from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
 from slurm_gpuaas.domain.logins import Login
 from slurm_gpuaas.domain.names import ClusterName, ProviderName, SiteName
 from slurm_gpuaas.domain.policy import DOCUMENT
-from slurm_gpuaas.domain.usage import UsageRecord
+from slurm_gpuaas.domain.usage import UsageChange, UsageRecord
 from slurm_gpuaas.portal.site_commands import group
 from slurm_gpuaas.portal.sites import MOST_POLLS, Polls, site_routes
 from slurm_gpuaas.store.pool import PoolStore
@@ -38,8 +38,9 @@ class Ledger:
     records: dict[tuple[str, int, Any], UsageRecord] = field(default_factory=dict)
     puts: int = 0
 
-    def put(self, site: SiteName, records: Sequence[UsageRecord]) -> None:
+    def put(self, site: SiteName, changes: Sequence[UsageChange]) -> None:
         self.puts += 1
+        records = [change.record for change in changes]
         self.records |= {(one.cluster, one.job_id, one.started): one for one in records}
 
 
