@@ -329,7 +329,7 @@ def command(context: click.Context, path: Path, check: bool) -> None:
       gpuaasd backup /backup/gpuaas-2027-01-31
     """
     config = Config.load(path)
-    context.obj = config.store.url
+    context.obj = config
     if context.invoked_subcommand:
         return
     if check:
@@ -348,7 +348,7 @@ def command(context: click.Context, path: Path, check: bool) -> None:
     asyncio.run(run())
 
 
-add_backup(command, SITE)
+add_backup(command, SITE, lambda config: config.store.url)
 
 
 def main() -> None:

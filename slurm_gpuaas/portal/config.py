@@ -150,6 +150,13 @@ class AuditConfig(Section):
     )
 
 
+class SitesConfig(Section):
+    master_key: Path = Field(
+        default=Path("/etc/gpuaas/sites.key"),
+        description="File (0600) with the key that those of sites are made from. Without it no site is served.",
+    )
+
+
 class LogConfig(Section):
     level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level of the log.")
     format: Literal["json", "text"] = Field(default="json", description="Form of the log on stderr.")
@@ -184,6 +191,7 @@ class Config(BaseSettings):
     sessions: SessionsConfig = SessionsConfig()
     limits: LimitsConfig = LimitsConfig()
     audit: AuditConfig = AuditConfig()
+    sites: SitesConfig = SitesConfig()
     log: LogConfig = LogConfig()
 
     @model_validator(mode="after")

@@ -19,6 +19,7 @@ import structlog
 import uvicorn
 
 from slurm_gpuaas import __version__
+from slurm_gpuaas.api.keyfile import read_master_key
 from slurm_gpuaas.domain.accounts import Office
 from slurm_gpuaas.domain.audit_chain import Anchor, AuditEvent, iso
 from slurm_gpuaas.domain.clock import Clock, SystemClock
@@ -28,8 +29,12 @@ from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.portal.accounts import SERVER, Accounts
 from slurm_gpuaas.portal.app import Wiring, make_portal
 from slurm_gpuaas.portal.config import DEFAULT_CONFIG, Config, LogConfig
+from slurm_gpuaas.portal.pool import PoolServer, PoolTurns
 from slurm_gpuaas.portal.routes.fields import email, line
-from slurm_gpuaas.store.engine import open_engine
+from slurm_gpuaas.portal.routes.sites import sites_feature
+from slurm_gpuaas.portal.site_commands import group as sites
+from slurm_gpuaas.store.backup_commands import add_backup
+from slurm_gpuaas.store.engine import POOL, open_engine
 from slurm_gpuaas.store.pool import PoolStore
 
 ANCHOR_EVERY: Final = timedelta(days=1)
@@ -72,7 +77,12 @@ async def serve(config: Config) -> None:
         Unavailable, Conflict: as `PoolStore.open`.
     """
     store = PoolStore.open(config.store.url)
-    wiring = Wiring(config=config, store=store)
+    clock = SystemClock()
+    pool = PoolServer(store, clock)
+    key = config.sites.master_key
+    features = [sites_feature(pool, read_master_key(key))] if key.exists() else []
+    wiring = Wiring(config=config, store=store, clock=clock, features=features)
+    turns = PoolTurns(pool)
     settings = uvicorn_config(config, wiring)
     try:
         settings.load()
@@ -84,12 +94,14 @@ async def serve(config: Config) -> None:
     if config.insecure_http:
         log.warning("INSECURE", reason="insecure_http is set: passwords and sessions travel in the clear")
     anchoring = asyncio.create_task(_anchor_daily(wiring)) if config.audit.anchor_file else None
+    turns.start()
     log.info("listening", host=config.listen.host, port=config.listen.port, tls=config.listen.tls is not None)
     try:
         await uvicorn.Server(settings).serve()
     finally:
         if anchoring is not None:
             anchoring.cancel()
+        await asyncio.to_thread(turns.stop)
         store.close()
 
 
@@ -179,6 +191,8 @@ def command(context: click.Context, path: Path, check: bool) -> None:
     """
     config = Config.load(path)
     context.obj = config
+    known = {"url": config.store.url, "master_key": str(config.sites.master_key)}
+    context.default_map = {"site": dict.fromkeys(sites.commands, known)}
     if check:
         open_engine(config.store.url).dispose()  # connects on first use only
         click.echo(f"{path} is right.")
@@ -264,6 +278,10 @@ def open_store(config: Config) -> Iterator[PoolStore]:
         yield store
     finally:
         store.close()
+
+
+command.add_command(sites)
+add_backup(command, POOL, lambda config: config.store.url)
 
 
 @command.group("audit")

@@ -21,14 +21,14 @@ StoreOption = click.option(
     "url",
     envvar="GPUAAS_PORTAL_STORE",
     required=True,
-    help="The pool's store: sqlite:////PATH or postgresql://.",
+    help="The pool's store: sqlite:////PATH or postgresql://. By default that of the configuration.",
 )
 KeyOption = click.option(
     "--master-key",
     type=click.Path(path_type=Path),
     default=MASTER_KEY,
     show_default=True,
-    help="File (0600) with the key from which those of sites are made.",
+    help="File (0600) with the key from which those of sites are made; the configuration's.",
 )
 OutOption = click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="File for the key (0600), which must not exist."

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Annotated, Any, Final, Protocol
 
-from fastapi import APIRouter, Depends, Query, Request
+from fastapi import APIRouter, Depends, Query, Request, params
 from starlette.concurrency import run_in_threadpool
 
 from slurm_gpuaas.api.pool_sites import (
@@ -119,7 +119,14 @@ class SignedSite:
 
 
 def site_routes(
-    pool: SitePool, sink: UsageSink, *, polls: Polls, master_key: bytes, clock: Clock, nonces: Nonces
+    pool: SitePool,
+    sink: UsageSink,
+    *,
+    polls: Polls,
+    master_key: bytes,
+    clock: Clock,
+    nonces: Nonces,
+    dependencies: Sequence[params.Depends] = (),
 ) -> APIRouter:
     """The routes. Whoever serves them bounds bodies to `api.pool_sites.MAX_REQUEST_BYTES`, and lets `polls.changed`
     know of new documents.
@@ -127,8 +134,9 @@ def site_routes(
     Args:
         master_key: the key from which those of sites are made.
         nonces: of this process, shared by nothing else.
+        dependencies: of all routes, beside the signature.
     """
-    router = APIRouter(prefix=SITES_PATH, tags=["sites"])
+    router = APIRouter(prefix=SITES_PATH, tags=["sites"], dependencies=dependencies)
     Signed = Annotated[SiteName, Depends(SignedSite(pool, master_key, clock, nonces))]
 
     @router.get("/{site}/documents")

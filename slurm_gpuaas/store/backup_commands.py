@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -12,16 +14,20 @@ from slurm_gpuaas.store.engine import Schema
 _FILE = click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 
 
-def add_backup(group: click.Group, schema: Schema) -> None:
-    """Add the two commands to a group whose context object is the store's URL."""
+def add_backup(group: click.Group, schema: Schema, url_of: Callable[[Any], str]) -> None:
+    """Add the two commands to a group.
+
+    Args:
+        url_of: the store's URL, of the group's context object.
+    """
 
     @group.command(
         "backup", help=f"Write the store to FILE, which must not exist yet. {schema.owner} may go on running."
     )
     @_FILE
     @click.pass_obj
-    def take(url: str, file: Path) -> None:
-        taken = backup(url, file, schema)
+    def take(found: Any, file: Path) -> None:
+        taken = backup(url_of(found), file, schema)
         click.echo(f"{file}: {taken.size:,} bytes, revision {taken.revision}.")
 
     @group.command(
@@ -29,6 +35,6 @@ def add_backup(group: click.Group, schema: Schema) -> None:
     )
     @_FILE
     @click.pass_obj
-    def make(url: str, file: Path) -> None:
-        made = restore(file, url, schema)
+    def make(found: Any, file: Path) -> None:
+        made = restore(file, url_of(found), schema)
         click.echo(f"The store is that of {file} (revision {made.revision}). Start {schema.owner}.")

@@ -150,7 +150,7 @@ def test_a_backup_of_an_older_program_is_brought_up_to_date(store: Store, url: s
 
 def test_the_commands_say_what_they_did(store: Store, url: str, tmp_path: Path) -> None:
     group = click.Group("gpuaasd")
-    add_backup(group, SITE)
+    add_backup(group, SITE, str)
     write(store, "one")
     file = str(tmp_path / "a.backup")
     done = CliRunner().invoke(group, ["backup", file], obj=url)

@@ -1,0 +1,191 @@
+"""The pool behind the portal: its service, the documents that follow from its grants, and the ledger that takes what
+sites report. What is done here by itself is level-triggered: a turn may be cut off anywhere and is made again."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Final
+
+import structlog
+
+from slurm_gpuaas.domain.audit_chain import AuditEvent
+from slurm_gpuaas.domain.clock import Clock
+from slurm_gpuaas.domain.errors import GpuaasError
+from slurm_gpuaas.domain.ledger import Terms
+from slurm_gpuaas.domain.logins import Login
+from slurm_gpuaas.domain.names import ClusterName, SiteName
+from slurm_gpuaas.domain.policy import Grant
+from slurm_gpuaas.domain.pool_grants import PoolGrant
+from slurm_gpuaas.domain.programmes import PoolShare
+from slurm_gpuaas.domain.usage import UsageChange
+from slurm_gpuaas.metering.bookkeeping import Bookkeeper
+from slurm_gpuaas.pool.documents import SiteDocuments
+from slurm_gpuaas.pool.service import PoolService
+from slurm_gpuaas.pool.work import Evidence
+from slurm_gpuaas.store.pool import PoolStore
+from slurm_gpuaas.store.pool.sites import Site
+
+TURN_S: Final = 0.5
+"""Between two looks whether documents changed: what a person accepts is at its site within 5 s."""
+DAYS_EVERY: Final = timedelta(minutes=1)
+BOOK_EVERY: Final = timedelta(hours=1)
+_UNFIT: Final = str.maketrans(dict.fromkeys(":,", " ") | {chr(code): " " for code in (*range(32), 127)})
+"""What the comment of a UNIX account cannot hold."""
+
+log = structlog.get_logger(__name__)
+
+
+class PoolTrail:
+    """The portal's chained trail, for the pool's service."""
+
+    def __init__(self, store: PoolStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def append(self, actor: str, action: str, subject: str, reason: str, evidence: Mapping[str, Evidence], /) -> None:
+        self._store.audit.append(
+            AuditEvent(
+                at=self._clock.now(), actor=actor, action=action, subject=subject, reason=reason, evidence=evidence
+            )
+        )
+
+
+class ReportedUse:
+    """Usage of sites goes into the ledger; `cluster` of each record is the portal's own word for the site's."""
+
+    def __init__(self, keeper: Bookkeeper) -> None:
+        self._keeper = keeper
+
+    def put(self, site: SiteName, changes: Sequence[UsageChange]) -> None:
+        self._keeper.take(changes)
+
+
+class PoolServer:
+    """What pages, sites and the turns work with."""
+
+    def __init__(self, store: PoolStore, clock: Clock) -> None:
+        self.store = store
+        self.service = PoolService(store=store, clock=clock, audit=PoolTrail(store, clock))
+        self.keeper = Bookkeeper(store.ledger, clock)
+        self._clock = clock
+        self._said: dict[ClusterName, int] = {}
+        """Revision of the pool's documents that each cluster's site was last told."""
+        self._days = _Every(DAYS_EVERY, clock)
+        self._books = _Every(BOOK_EVERY, clock)
+        self._lock = threading.Lock()
+
+    def turn(self) -> None:
+        """Do what is due: the steps of the day, documents for sites, bookings. One turn at a time."""
+        with self._lock:
+            if self._days.due():
+                self.service.tick()
+            for site in self.store.sites.all():
+                if self._said.get(site.cluster) != self.store.register.revision(site.cluster):
+                    self._tell(site)
+            if self._books.due():
+                self._put_terms(self.store.sites.all())
+                self.keeper.book()
+
+    def _tell(self, site: Site) -> None:
+        revision, documents = self.service.documents(site.cluster)
+        self.store.sites.set_documents(
+            site.name,
+            (*documents.organisations, *documents.projects, *documents.members, *documents.grants),
+            self._logins(documents),
+            at=self._clock.now(),
+        )
+        self._put_terms([site])
+        self._said[site.cluster] = revision
+
+    def _logins(self, documents: SiteDocuments) -> Sequence[Login]:
+        register = self.store.register
+        person_of = {one.login: one.person for one in register.identities.all()}
+        names = self.store.people.names(sorted(person_of.values()))
+        return [
+            Login(
+                user=one.login,
+                name=names.get(person_of[one.login], "").translate(_UNFIT).strip()[:100],
+                keys=one.ssh_keys,
+            )
+            for one in documents.people
+        ]
+
+    def _put_terms(self, sites: Iterable[Site]) -> None:
+        """What the accounts charge for the grants at these sites. One that they refuse is told and holds up none: its
+        use stays unbooked, and it is tried again before every booking."""
+        register, clusters = self.store.register, {site.cluster for site in sites}
+        shares = {share.name: share for share in register.shares.all() if share.cluster in clusters}
+        for grant in register.grants.all(share=sorted(shares)) if shares else ():
+            try:
+                self.keeper.set_terms(_terms(grant, shares[grant.share]))
+            except GpuaasError as error:
+                log.warning("ledger.terms-refused", grant=grant.id, why=str(error))
+
+
+def _terms(grant: PoolGrant, share: PoolShare) -> Terms:
+    """The grant's own days and GPUs: its site's document has others while its grace lasts."""
+    charged = Grant(
+        name=grant.id,
+        project=grant.project,
+        pool=share.pool,
+        share=share.share,
+        gpus=grant.gpus,
+        starts=grant.starts,
+        ends=max(grant.starts, grant.ends),
+        budget_won=grant.budget_won,
+        price_percent=grant.price_percent,
+    )
+    return Terms(
+        grant=charged,
+        organisation=grant.organisation,
+        programme=grant.programme,
+        provider=share.provider,
+        cluster=share.cluster,
+        model=share.model,
+    )
+
+
+class _Every:
+    """Due at once, and then again after each span."""
+
+    def __init__(self, span: timedelta, clock: Clock) -> None:
+        self._span = span
+        self._clock = clock
+        self._next: datetime | None = None
+
+    def due(self) -> bool:
+        now = self._clock.now()
+        if self._next is not None and now < self._next:
+            return False
+        self._next = now + self._span
+        return True
+
+
+class PoolTurns:
+    """Turns in a thread of their own, until it is stopped. A turn that fails is told and made again."""
+
+    def __init__(self, pool: PoolServer, *, every_s: float = TURN_S, failed: Callable[[], None] = lambda: None) -> None:
+        self._pool = pool
+        self._every_s = every_s
+        self._failed = failed
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="pool", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Waits for the turn under way."""
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._over.is_set():
+            try:
+                self._pool.turn()
+            except GpuaasError as error:
+                self._failed()
+                log.warning("pool.turn-failed", why=str(error))
+            self._over.wait(self._every_s)
