@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import uvicorn
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from slurm_gpuaas.domain.fleet_map import MapCluster
 from slurm_gpuaas.portal.map import LiveMap
@@ -24,14 +24,11 @@ from slurm_gpuaas.portal.map.history import MapHistory
 from slurm_gpuaas.testbed.map_demo import DemoFleet, ShiftedClock, make_app, prepared
 from slurm_gpuaas.testbed.profiles import Cluster, profile
 
-CHROMIUM = "/usr/bin/chromium"
 HELPERS = Path(__file__).parent / "map_page.js"
 SMALL = (
     Cluster(name="mini", model="b200", nodes=20, digits=2, group=8),
     Cluster(name="side", model="h200", nodes=9, group=8),
 )
-
-pytestmark = pytest.mark.skipif(not Path(CHROMIUM).exists(), reason="needs Debian's chromium")
 
 
 @dataclass
@@ -78,11 +75,8 @@ def serving(
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        yield browser
-        browser.close()
+def browser(chromium: Browser) -> Browser:
+    return chromium
 
 
 @pytest.fixture(scope="module")
