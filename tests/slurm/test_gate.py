@@ -508,8 +508,12 @@ def test_a_queued_job_that_slurm_would_spread_waits_for_a_whole_leaf_group(bench
     assert bench.job(patient).licenses == "", "opened: it does not fit"
     bench.slurm.cancel(filler)
     bench.mini.wait_for("the start to be called off", lambda: bench.job(patient).restarts == 1)
-    asked.tick()
-    assert bench.job(patient).licenses == "placement:1", "it is back at the gate"
+
+    def back() -> bool:
+        asked.tick()  # Slurm refuses while it still undoes the start
+        return bench.job(patient).licenses == "placement:1"
+
+    bench.mini.wait_for("it is back at the gate", back)
     bench.slurm.cancel(there[1])
     bench.mini.wait_for("Idle nodes", lambda: sum(map(is_free, bench.slurm.nodes())) == 6)
     asked.tick()
