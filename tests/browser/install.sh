@@ -7,6 +7,7 @@ missing=
 [ -n "${CHROMIUM:-}" ] || command -v chromium >/dev/null || missing="chromium"
 command -v node >/dev/null && command -v npm >/dev/null || missing="$missing nodejs npm"
 [ -d /usr/share/fonts/truetype/nanum ] || missing="$missing fonts-nanum"
+ls /usr/lib/*/libatomic.so.1 >/dev/null 2>&1 || missing="$missing libatomic1" # of the Node that Playwright brings
 if [ -n "$missing" ]; then
   if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
     echo "The tests need$missing (Debian's packages); or set CHROMIUM to a browser that is there." >&2
