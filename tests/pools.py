@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
-from functools import cache
+from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from fastapi.testclient import TestClient
 from httpx2 import Response
 from pwdlib.hashers.argon2 import Argon2Hasher
-from sqlalchemy import event
 
 from slurm_gpuaas.domain.accounts import Office, Person
 from slurm_gpuaas.domain.clock import Clock
@@ -23,11 +20,13 @@ from slurm_gpuaas.portal.accounts import Accounts
 from slurm_gpuaas.portal.app import Wiring, make_portal
 from slurm_gpuaas.portal.config import Config
 from slurm_gpuaas.portal.feature import Feature
-from slurm_gpuaas.store.engine import open_engine
 from slurm_gpuaas.store.pool import PoolStore
+from tests.fakes import FakeClock
+from tests.stores import new_pool_store
 
 PASSWORD = "correct horse battery staple"
 ORIGIN = "https://gpu.example.org"
+AT = datetime(2026, 11, 28, 0, 30, tzinfo=UTC)
 WEAKEST = Argon2Hasher(time_cost=1, memory_cost=8, parallelism=1)
 
 OFFICES = {
@@ -46,34 +45,6 @@ NAMES = {
     PortalRole.RESEARCHER: "정연구",
     PortalRole.AUDITOR: "한감사",
 }
-
-
-@cache
-def _empty() -> bytes:
-    with TemporaryDirectory() as folder:
-        PoolStore.open(f"sqlite:///{folder}/pool.db").close()
-        return Path(folder, "pool.db").read_bytes()
-
-
-def new_pool_store(file: Path) -> PoolStore:
-    """A store in a file that is not there yet. It need not survive the machine."""
-    file.write_bytes(_empty())
-    engine = open_engine(f"sqlite:///{file}")
-    event.listen(engine, "connect", lambda connection, _record: connection.execute("PRAGMA synchronous=OFF"))
-    return PoolStore(engine)
-
-
-@dataclass
-class HandClock:
-    """Stands until it is moved."""
-
-    at: datetime = datetime(2026, 11, 28, 0, 30, tzinfo=UTC)
-
-    def now(self) -> datetime:
-        return self.at
-
-    def move(self, by: timedelta) -> None:
-        self.at += by
 
 
 def login_of(role: PortalRole) -> UserName:
@@ -129,7 +100,7 @@ class TestPortal:
     settings: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.clock = HandClock()
+        self.clock = FakeClock(AT)
         self.seconds = 0.0
         self.store = new_pool_store(self.folder / "pool.db")
         self.config = Config(public_url=ORIGIN, **self.settings)

@@ -6,42 +6,34 @@ database password need not be in it. `etc/gpuaasd.yaml` shows what is set most.
 
 from __future__ import annotations
 
-import os
 import re
 from datetime import datetime, timedelta
 from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Annotated, ClassVar, Final, Literal, TypeVar
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import (
     AnyHttpUrl,
-    BaseModel,
-    ConfigDict,
     Field,
     FilePath,
     NonNegativeInt,
-    ValidationError,
     field_validator,
     model_validator,
 )
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from slurm_gpuaas.api.node_events import is_loopback
 from slurm_gpuaas.api.pool_sites import LONGEST_WAIT_S
 from slurm_gpuaas.domain.clock import Span
-from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import ClusterName, PartitionName, ShareName, SiteName, UserName
 from slurm_gpuaas.health.overrides import Override
+from slurm_gpuaas.service.log import LogConfig
+from slurm_gpuaas.service.settings import Section, Settings
 
 DEFAULT_CONFIG = Path("/etc/gpuaas/gpuaasd.yaml")
 _ADDRESS: Final = r"^[^\s@,<>]+@[^\s@,<>]+$"
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 S = TypeVar("S", bound=Section)
@@ -508,21 +500,11 @@ class TelemetryConfig(Section):
     )
 
 
-class LogConfig(Section):
-    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level written.")
-    format: Literal["json", "text"] = Field(default="json", description="One JSON object a line, or text for people.")
-
-
-class Config(BaseSettings):
+class Config(Settings):
     """gpuaasd's configuration."""
 
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix="GPUAASD_",
-        env_nested_delimiter="__",
-        nested_model_default_partial_update=True,
-    )
+    model_config = SettingsConfigDict(env_prefix="GPUAASD_")
+    example: ClassVar[str] = "etc/gpuaasd.yaml"
 
     cluster: ClusterName = Field(description="Slurm's ClusterName; only pools of this cluster are enforced here.")
     state_dir: Path = Field(
@@ -550,44 +532,3 @@ class Config(BaseSettings):
     telemetry: TelemetryConfig = TelemetryConfig()
     pool: PoolConfig | None = Field(default=None, description="Absent = this cluster stands alone.")
     log: LogConfig = LogConfig()
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (env_settings, init_settings)
-
-    @classmethod
-    def load(cls, path: Path) -> Config:
-        """Read the file and the environment.
-
-        Raises:
-            InvalidInput: the file cannot be read, is no YAML mapping, or a field of it is wrong; names each field.
-        """
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InvalidInput(
-                f"Configuration {path} cannot be read: {os.strerror(error.errno or 0)}.",
-                way_out="Give the file with --config; etc/gpuaasd.yaml is an example.",
-            ) from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"Configuration {path} is not YAML: {' '.join(str(error).split())}.") from None
-        if content is None:
-            content = {}
-        if not isinstance(content, dict):
-            raise InvalidInput(f"Configuration {path} is not a mapping.", way_out="Write `field: value` lines.")
-        try:
-            return cls(**content)
-        except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)
-            )
-            raise InvalidInput(
-                f"Configuration {path}: {faults}.", way_out="etc/gpuaasd.yaml is an example with the defaults."
-            ) from None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import pwd
 import random
@@ -22,7 +21,7 @@ from slurm_gpuaas import __version__
 from slurm_gpuaas.api.keyfile import read_key
 from slurm_gpuaas.api.models import DriverStatus
 from slurm_gpuaas.daemon.app import Wiring, make_agents_api, make_api
-from slurm_gpuaas.daemon.config import DEFAULT_CONFIG, Config, LogConfig
+from slurm_gpuaas.daemon.config import DEFAULT_CONFIG, Config
 from slurm_gpuaas.daemon.identity import Identities
 from slurm_gpuaas.daemon.leader import Leadership, leadership_for
 from slurm_gpuaas.daemon.metrics import Metrics
@@ -32,10 +31,12 @@ from slurm_gpuaas.daemon.portal_client import HttpPortal
 from slurm_gpuaas.daemon.runtime import Runtime, compose
 from slurm_gpuaas.daemon.server import Server, bind_tcp, bind_unix
 from slurm_gpuaas.domain.clock import Clock, SystemClock
-from slurm_gpuaas.domain.errors import ExitCode, GpuaasError, Unavailable
+from slurm_gpuaas.domain.errors import ExitCode, Unavailable
 from slurm_gpuaas.domain.from_portal import Terms
 from slurm_gpuaas.domain.names import UserName
 from slurm_gpuaas.quota.controller import Failpoint, no_failpoint
+from slurm_gpuaas.service.entry import run
+from slurm_gpuaas.service.log import set_up_log
 from slurm_gpuaas.slurm.connect import Door, DoorSettings, connect
 from slurm_gpuaas.slurm.failover import FailoverController
 from slurm_gpuaas.slurm.rest_wire import RestAddress
@@ -269,44 +270,6 @@ def die_at(place: str) -> Failpoint:
     return failpoint
 
 
-def set_up_log(config: LogConfig) -> None:
-    """structlog for us and the libraries alike, on stderr."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if config.format == "json"
-        else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(),
-            # not the default, which shows the values of local variables: secrets among them
-            exception_formatter=structlog.dev.plain_traceback,
-        )
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                renderer,
-            ],
-        )
-    )
-    logging.basicConfig(handlers=[handler], level=config.level.upper(), force=True)
-    for chatty in ("uvicorn.error", "httpx2", "httpcore2", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[config.level.upper()]),
-        cache_logger_on_first_use=True,
-    )
-
-
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, invoke_without_command=True)
 @click.version_option(__version__, prog_name="gpuaasd")
 @click.option(
@@ -338,39 +301,18 @@ def command(context: click.Context, path: Path, check: bool) -> None:
         return
     set_up_log(config.log)
 
-    async def run() -> None:
+    async def serve() -> None:
         leadership = leadership_for(config.store.url, config.state_dir)
         failpoint = die_at(place) if (place := os.environ.get("GPUAAS_FAILPOINT")) else no_failpoint
         daemon = Daemon(config, clock=SystemClock(), leadership=leadership, notifier=Notifier(), failpoint=failpoint)
         await daemon.run()
 
     sys.setswitchinterval(SWITCH_S)
-    asyncio.run(run())
+    asyncio.run(serve())
 
 
 add_backup(command, SITE, lambda config: config.store.url)
 
 
 def main() -> None:
-    """Entry point: failures become one sentence on stderr and a documented exit code."""
-    try:
-        command.main(prog_name="gpuaasd", standalone_mode=False)
-    except GpuaasError as error:
-        click.echo(f"gpuaasd: {error}", err=True)
-        sys.exit(error.exit_code)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(ExitCode.INVALID)
-    except Exception as error:
-        if os.environ.get("GPUAAS_DEBUG"):
-            raise
-        if structlog.is_configured():
-            log.critical("crashed", exc_info=True)  # systemd starts us again, so the log must say why
-        click.echo(
-            f"gpuaasd: It met an error it did not expect ({type(error).__name__}: {error}). "
-            "Run it again with GPUAAS_DEBUG=1 and report what it prints.",
-            err=True,
-        )
-        sys.exit(ExitCode.FAILED)
+    run(command, "gpuaasd")

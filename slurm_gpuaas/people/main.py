@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,9 +17,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from slurm_gpuaas import __version__
 from slurm_gpuaas.api.people import MAX_FILE_BYTES, PeopleState, WantedPeople
 from slurm_gpuaas.domain.clock import Clock, SystemClock
-from slurm_gpuaas.domain.errors import ExitCode, GpuaasError, InvalidInput
+from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
 from slurm_gpuaas.people.directory import Directory, bring
 from slurm_gpuaas.people.local import LEAST_UID, LocalSettings, LocalUsers
+from slurm_gpuaas.service.entry import run
 from slurm_gpuaas.slurm.files import read_dropped, write_atomically
 
 DEFAULT_CONFIG: Final = Path("/etc/gpuaas-people.yaml")
@@ -166,12 +166,4 @@ def command(path: Path, once: bool) -> None:
 
 
 def main() -> None:
-    """Entry point: failures become one sentence on stderr and a documented exit code."""
-    try:
-        command.main(prog_name="gpuaas-people", standalone_mode=False)
-    except GpuaasError as error:
-        click.echo(f"gpuaas-people: {error}", err=True)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(ExitCode.INVALID)
+    run(command, "gpuaas-people")

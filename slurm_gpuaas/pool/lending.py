@@ -1,6 +1,6 @@
 """Unawarded government GPUs, lent to the provider's own share for a time, and back on the day. Pure.
 
-Whatever holds GPUs of a share is a row of its calendar: grants, offers, the next call's reservation, leases. A lease
+A lease is a row of the share's calendar (`domain.calendar`) like grants, offers and the next call's reservation. It
 begins on the day asked for and ends before the first day on which its GPUs are wanted by a row that is known, with days
 for cleaning in between. As the room shrinks over time, one request becomes several leases that end one after another.
 
@@ -17,8 +17,10 @@ from typing import Annotated, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from slurm_gpuaas.domain.calendar import Commitment, room
 from slurm_gpuaas.domain.errors import InvalidInput, Refused
-from slurm_gpuaas.domain.policy import LAST_DAY, MOST_GPUS
+from slurm_gpuaas.domain.names import PoolShareName
+from slurm_gpuaas.domain.policy import LAST_DAY
 from slurm_gpuaas.domain.told import told
 
 DAY: Final = timedelta(days=1)
@@ -42,30 +44,6 @@ class LendingRules(BaseModel):
     unit: Annotated[int, Field(ge=1, le=64)] = Field(default=8, description="GPUs are lent in whole servers.")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Commitment:
-    """A row of a share's calendar: `gpus` from a day to a day, both included.
-
-    Raises:
-        InvalidInput: it ends before it starts, or holds less than nothing.
-    """
-
-    id: str
-    gpus: int
-    starts: date
-    ends: date
-
-    def __post_init__(self) -> None:
-        if self.ends < self.starts or not 0 <= self.gpus <= MOST_GPUS:
-            raise InvalidInput(
-                f"{self.id:.80} is {self.gpus} GPUs from {self.starts} to {self.ends}.",
-                way_out=f"Give 0 to {MOST_GPUS:,} GPUs, and a last day that is not before the first.",
-            )
-
-    def holds(self, day: date) -> bool:
-        return self.starts <= day <= self.ends
-
-
 class Lease(Commitment):
     """GPUs of the government's share that the provider uses. A row of the calendar like any other."""
 
@@ -81,6 +59,7 @@ class Shortened:
 
 
 def lend(
+    share: PoolShareName,
     capacity: int,
     calendar: Sequence[Commitment],
     *,
@@ -88,7 +67,7 @@ def lend(
     starts: date,
     until: date,
     rules: LendingRules,
-    id: str,
+    holder: str,
 ) -> list[Lease]:
     """Leases for a provider's request, as many GPUs for as long as nobody else has them; the longest first.
 
@@ -96,7 +75,7 @@ def lend(
         capacity: GPUs of the share.
         calendar: all that holds GPUs of it, leases included.
         until: last day that is asked for.
-        id: of the request; leases are `id`.1, `id`.2, ...
+        holder: of the request; its leases are `holder`.1, `holder`.2, ...
 
     Returns:
         Empty when nothing is free long enough.
@@ -104,22 +83,24 @@ def lend(
     Raises:
         InvalidInput: the request ends before it starts, or asks for nothing.
     """
-    asked = Commitment(id=id, gpus=gpus, starts=starts, ends=until)
-    if not gpus:
+    if gpus < 1:
         raise InvalidInput("The request is for no GPU.", way_out=f"Ask for {rules.unit} or more.")
-    last = min(asked.ends, starts + (rules.longest_days - 1) * DAY)
-    room, pieces = gpus, list[tuple[int, date]]()
+    if until < starts:
+        raise InvalidInput(f"The request ends {until}, before it starts {starts}.", way_out="Swap the days.")
+    last = min(until, starts + (rules.longest_days - 1) * DAY)
+    left, pieces = gpus, list[tuple[int, date]]()
     for day, held in _levels(_with_cleaning(calendar, rules), starts, last):
-        kept = min(room, max(capacity - held, 0)) // rules.unit * rules.unit
+        kept = min(left, max(capacity - held, 0)) // rules.unit * rules.unit
         if day > starts:
-            pieces.append((room - kept, day - DAY))
-        room = kept
-    pieces.append((room, last))
+            pieces.append((left - kept, day - DAY))
+        left = kept
+    pieces.append((left, last))
     worth = [
         (given, end) for given, end in reversed(pieces) if given and (end - starts).days + 1 >= rules.shortest_days
     ]
     return [
-        Lease(id=f"{id}.{number}", gpus=given, starts=starts, ends=end) for number, (given, end) in enumerate(worth, 1)
+        Lease(holder=f"{holder}.{number}", share=share, gpus=given, starts=starts, ends=end)
+        for number, (given, end) in enumerate(worth, 1)
     ]
 
 
@@ -154,11 +135,6 @@ def _levels(rows: Iterable[Commitment], starts: date, ends: date) -> list[tuple[
     return levels
 
 
-def most_held(rows: Iterable[Commitment], starts: date, ends: date) -> int:
-    """GPUs held on the fullest day of [starts, ends]."""
-    return max(held for _, held in _levels(rows, starts, ends))
-
-
 def first_return(today: date, rules: LendingRules) -> date:
     """The first day on which somebody else can have GPUs that are leased and are given notice today."""
     return today + (rules.notice_days + rules.cleaning_days + 1) * DAY
@@ -191,7 +167,7 @@ def earliest_start(
     notice = max(wanted, first_return(today, rules))
 
     def fits(rows: Iterable[Commitment], day: date) -> bool:
-        return most_held(rows, day, day + (days - 1) * DAY) + gpus <= capacity
+        return room(capacity, rows, day, day + (days - 1) * DAY) >= gpus
 
     for day in sorted({wanted, notice, *(_after(one.ends, DAY) for one in every if one.ends >= wanted)}):
         if fits(firm, day) and (day >= notice or fits(every, day)):
@@ -207,32 +183,32 @@ def give_back(capacity: int, calendar: Sequence[Commitment], *, today: date, rul
         InvalidInput: the other rows alone are more than the share has.
     """
     firm = [one for one in calendar if not isinstance(one, Lease)]
-    leases = {one.id: one for one in calendar if isinstance(one, Lease)}
+    leases = {one.holder: one for one in calendar if isinstance(one, Lease)}
     before = dict(leases)
-    for row in sorted(firm, key=lambda one: (one.starts, one.id)):
+    for row in sorted(firm, key=lambda one: (one.starts, one.holder)):
         while (day := _first_over(capacity, [*firm, *leases.values()], row)) is not None:
-            there = [one for one in leases.values() if one.holds(day)]
+            there = [one for one in leases.values() if one.starts <= day <= one.ends]
             if not there:
                 raise InvalidInput(
                     f"On {day} the share's rows without leases hold more than its {capacity:,} GPUs.",
                     way_out="Correct the calendar.",
                 )
-            lease = max(there, key=lambda one: (one.starts, one.id))
+            lease = max(there, key=lambda one: (one.starts, one.holder))
             ends = day - (rules.cleaning_days + 1) * DAY
             if lease.starts <= today and day < first_return(today, rules):
                 raise Refused(
                     told(
                         "{row} starts on {day}; lease {lease} has {notice} days of notice.",
-                        row=row.id,
+                        row=row.holder,
                         day=day,
-                        lease=lease.id,
+                        lease=lease.holder,
                         notice=rules.notice_days,
                     ),
                     way_out=told("Let it start on {day} or later.", day=first_return(today, rules)),
                 )
-            del leases[lease.id]
+            del leases[lease.holder]
             if ends >= lease.starts:
-                leases[lease.id] = replace(lease, ends=ends)
+                leases[lease.holder] = replace(lease, ends=ends)
     return [
         Shortened(lease=lease, ends=leases[name].ends if name in leases else None)
         for name, lease in sorted(before.items())

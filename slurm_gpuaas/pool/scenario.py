@@ -3,55 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import date
+from decimal import Decimal
 from fractions import Fraction
-
-from pydantic import JsonValue
 
 from slurm_gpuaas.domain.applications import Application, suits
 from slurm_gpuaas.domain.calendar import Commitment, room
-from slurm_gpuaas.domain.names import (
-    ApplicationId,
-    GpuModel,
-    OrganisationName,
-    PoolShareName,
-    ProviderName,
-    ShareName,
-)
-from slurm_gpuaas.domain.programmes import Caps, PoolOrganisation, PoolShare, Programme
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScenarioPool:
-    """`capacity`: GPUs free on every day of every application that could use them."""
-
-    name: PoolShareName
-    provider: ProviderName
-    share: ShareName
-    model: GpuModel
-    capacity: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScenarioApplication:
-    """`model` None takes any; `period` is the first and the last day."""
-
-    id: ApplicationId
-    organisation: OrganisationName
-    region: str
-    model: GpuModel | None
-    gpus: int
-    min_gpus: int
-    score: Fraction
-    period: tuple[date, date]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scenario:
-    pools: tuple[ScenarioPool, ...]
-    applications: tuple[ScenarioApplication, ...]
-    caps: Caps
+from slurm_gpuaas.domain.names import OrganisationName, PoolShareName
+from slurm_gpuaas.domain.programmes import PoolOrganisation, PoolShare, Programme
+from slurm_gpuaas.pool.award_scenario import ANY, SCORE_STEP, Caps, PoolOffer, Scenario
+from slurm_gpuaas.pool.award_scenario import Application as ScenarioApplication
 
 
 def scenario(
@@ -81,9 +42,7 @@ def scenario(
             ends = max(request.ends for request in asking)
             free = room(share.capacity, commitments.get(share.name, ()), starts, ends)
             pools.append(
-                ScenarioPool(
-                    name=share.name, provider=share.provider, share=share.share, model=share.model, capacity=free
-                )
+                PoolOffer(name=share.name, provider=share.provider, share=share.share, model=share.model, capacity=free)
             )
     return Scenario(
         pools=tuple(pools),
@@ -92,43 +51,18 @@ def scenario(
                 id=application.id,
                 organisation=application.organisation,
                 region=organisations[application.organisation].region,
-                model=application.request.model,
+                model=application.request.model or ANY,
                 gpus=application.request.gpus,
                 min_gpus=application.request.min_gpus,
-                score=points,
-                period=(max(today, application.request.starts), application.request.ends),
+                score=_decimal(points),
+                period=(str(max(today, application.request.starts)), str(application.request.ends)),
             )
             for application, points in sorted(able, key=lambda one: one[0].id)
         ),
-        caps=programme.caps,
+        caps=Caps(**dict(programme.caps)),
     )
 
 
-def as_document(scenario: Scenario) -> dict[str, JsonValue]:
-    """As `gpuaas pool award --scenario FILE` takes it. Scores are rounded to six decimals: files have no fractions."""
-    return {
-        "pools": [
-            {
-                "name": pool.name,
-                "provider": pool.provider,
-                "share": pool.share,
-                "model": pool.model,
-                "capacity": pool.capacity,
-            }
-            for pool in scenario.pools
-        ],
-        "applications": [
-            {
-                "id": one.id,
-                "organisation": one.organisation,
-                "region": one.region,
-                "model": one.model or "any",
-                "gpus": one.gpus,
-                "min_gpus": one.min_gpus,
-                "score": float(round(one.score, 6)),
-                "period": [day.isoformat() for day in one.period],
-            }
-            for one in scenario.applications
-        ],
-        "caps": scenario.caps.model_dump(exclude_none=True),
-    }
+def _decimal(points: Fraction) -> Decimal:
+    """To the six decimals that scores count to, half to even."""
+    return Decimal(round(points / Fraction(SCORE_STEP))) * SCORE_STEP

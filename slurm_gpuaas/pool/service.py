@@ -94,8 +94,9 @@ from slurm_gpuaas.domain.programmes import (
 from slurm_gpuaas.domain.ssh_keys import SshKey
 from slurm_gpuaas.domain.stages import Noun, stepped
 from slurm_gpuaas.domain.told import Told, told
+from slurm_gpuaas.pool.award_scenario import Scenario
 from slurm_gpuaas.pool.documents import SiteDocuments, site_documents
-from slurm_gpuaas.pool.scenario import Scenario, scenario
+from slurm_gpuaas.pool.scenario import scenario
 from slurm_gpuaas.pool.waiting import in_order, next_in_line
 from slurm_gpuaas.pool.work import AuditTrail, Failpoint, Mail, Program, Work, no_failpoint
 from slurm_gpuaas.store.pool import PoolStore

@@ -6,23 +6,22 @@ Environment variables `GPUAAS_PORTAL_<FIELD>` (nested: `GPUAAS_PORTAL_STORE__URL
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, ClassVar, Final, Self
 from urllib.parse import urlsplit
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FilePath, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import AfterValidator, Field, FilePath, model_validator
+from pydantic_settings import SettingsConfigDict
 
 from slurm_gpuaas.api.node_events import is_loopback
 from slurm_gpuaas.domain.accounts import Language, Office
 from slurm_gpuaas.domain.clock import Span
-from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import OrganisationName, ProviderName
 from slurm_gpuaas.domain.people import PortalRole
+from slurm_gpuaas.service.log import LogConfig
+from slurm_gpuaas.service.settings import Section, Settings
 
 DEFAULT_CONFIG: Final = Path("/etc/gpuaas/gpuaas-portal.yaml")
 
@@ -47,10 +46,6 @@ def _issuer(url: str) -> str:
     if parts.scheme != "https" and not (parts.scheme == "http" and is_loopback(parts.hostname or "")):
         raise ValueError("an identity provider is asked over https")
     return url
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class StoreConfig(Section):
@@ -157,19 +152,9 @@ class SitesConfig(Section):
     )
 
 
-class LogConfig(Section):
-    level: Literal["debug", "info", "warning", "error"] = Field(default="info", description="Least level of the log.")
-    format: Literal["json", "text"] = Field(default="json", description="Form of the log on stderr.")
-
-
-class Config(BaseSettings):
-    model_config = SettingsConfigDict(
-        frozen=True,
-        extra="forbid",
-        env_prefix="GPUAAS_PORTAL_",
-        env_nested_delimiter="__",
-        nested_model_default_partial_update=True,
-    )
+class Config(Settings):
+    model_config = SettingsConfigDict(env_prefix="GPUAAS_PORTAL_")
+    example: ClassVar[str] = "etc/gpuaas-portal.yaml"
 
     public_url: Annotated[str, AfterValidator(_origin)] = Field(
         description="What browsers have in their address bar: scheme, host and port. Forms from elsewhere are refused."
@@ -199,44 +184,3 @@ class Config(BaseSettings):
         if self.public_url.startswith("http:") and not self.insecure_http:
             raise ValueError(f"public_url is {self.public_url}: sessions would travel in the clear; use https")
         return self
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return (env_settings, init_settings)
-
-    @classmethod
-    def load(cls, path: Path) -> Config:
-        """Read the file and the environment.
-
-        Raises:
-            InvalidInput: the file cannot be read, is no YAML mapping, or a field of it is wrong; names each field.
-        """
-        try:
-            content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise InvalidInput(
-                f"Configuration {path} cannot be read: {os.strerror(error.errno or 0)}.",
-                way_out="Give the file with --config; etc/gpuaas-portal.yaml is an example.",
-            ) from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise InvalidInput(f"Configuration {path} is not YAML: {' '.join(str(error).split())}.") from None
-        if content is None:
-            content = {}
-        if not isinstance(content, dict):
-            raise InvalidInput(f"Configuration {path} is not a mapping.", way_out="Write `field: value` lines.")
-        try:
-            return cls(**content)
-        except ValidationError as error:
-            faults = "; ".join(
-                f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}" for fault in error.errors(include_url=False)
-            )
-            raise InvalidInput(
-                f"Configuration {path}: {faults}.", way_out="etc/gpuaas-portal.yaml is an example with the defaults."
-            ) from None

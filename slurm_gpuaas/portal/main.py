@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import ssl
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -28,11 +26,13 @@ from slurm_gpuaas.domain.names import OrganisationName, ProviderName, UserName
 from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.portal.accounts import SERVER, Accounts
 from slurm_gpuaas.portal.app import Wiring, make_portal
-from slurm_gpuaas.portal.config import DEFAULT_CONFIG, Config, LogConfig
+from slurm_gpuaas.portal.config import DEFAULT_CONFIG, Config
 from slurm_gpuaas.portal.pool import PoolServer, PoolTurns
 from slurm_gpuaas.portal.routes.fields import email, line
 from slurm_gpuaas.portal.routes.sites import sites_feature
 from slurm_gpuaas.portal.site_commands import group as sites
+from slurm_gpuaas.service.entry import run
+from slurm_gpuaas.service.log import set_up_log
 from slurm_gpuaas.store.backup_commands import add_backup
 from slurm_gpuaas.store.engine import POOL, open_engine
 from slurm_gpuaas.store.pool import PoolStore
@@ -339,53 +339,5 @@ def anchor(config: Config, to: Path) -> None:
     click.echo(f"Entry {written.seq}: {written.hash}")
 
 
-def set_up_log(config: LogConfig) -> None:
-    """structlog for us and the libraries alike, on stderr."""
-    shared: list[structlog.typing.Processor] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.stdlib.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    renderer: structlog.typing.Processor = (
-        structlog.processors.JSONRenderer()
-        if config.format == "json"
-        else structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(),
-            # not the default, which shows the values of local variables: secrets among them
-            exception_formatter=structlog.dev.plain_traceback,
-        )
-    )
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=shared,
-            processors=[
-                structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
-                renderer,
-            ],
-        )
-    )
-    logging.basicConfig(handlers=[handler], level=config.level.upper(), force=True)
-    for chatty in ("uvicorn.error", "httpx2", "httpcore2", "alembic"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
-    structlog.configure(
-        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
-        logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[config.level.upper()]),
-        cache_logger_on_first_use=True,
-    )
-
-
 def main() -> None:
-    """Entry point: failures become one sentence on stderr and a documented exit code."""
-    try:
-        sys.exit(command.main(prog_name="gpuaas-portal", standalone_mode=False))
-    except GpuaasError as error:
-        click.echo(f"gpuaas-portal: {error}", err=True)
-        sys.exit(error.exit_code)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(ExitCode.INVALID)
+    run(command, "gpuaas-portal")

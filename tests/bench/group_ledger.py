@@ -22,6 +22,7 @@ from slurm_gpuaas.domain.usage import UsageChange, UsageRecord
 from slurm_gpuaas.metering.bookkeeping import Bookkeeper
 from slurm_gpuaas.store.pool import PoolStore
 from tests.bench.model import BenchContext, BenchRow, side_by_side, timed
+from tests.fakes import FakeClock
 
 RUNS_A_YEAR, DAYS, PROJECTS = 1_000_000, 365, 300
 RUNS_A_DAY = RUNS_A_YEAR // DAYS
@@ -33,22 +34,14 @@ BOOKED_EVERY = 5
 """Days, while the year is made."""
 
 
-class _Clock:
-    def __init__(self) -> None:
-        self.moment = BEGIN
-
-    def now(self) -> datetime:
-        return self.moment
-
-
 def run(context: BenchContext) -> list[BenchRow]:
     with tempfile.TemporaryDirectory(prefix="bench-ledger-") as folder:
-        pool, clock = PoolStore.open(f"sqlite:///{Path(folder) / 'pool.db'}"), _Clock()
+        pool, clock = PoolStore.open(f"sqlite:///{Path(folder) / 'pool.db'}"), FakeClock(BEGIN)
         keeper, days = Bookkeeper(pool.ledger, clock), _days()
         _grants(keeper)
         with context.step(f"{RUNS_A_DAY * DAYS:,} runs of {DAYS} days arrive and are booked") as note:
             for number in range(DAYS):
-                clock.moment = BEGIN + timedelta(days=number + 1)
+                clock.at = BEGIN + timedelta(days=number + 1)
                 keeper.take(next(days))
                 if number % BOOKED_EVERY == 0:
                     keeper.book()

@@ -25,7 +25,8 @@ from slurm_gpuaas.portal.app import Wiring
 from slurm_gpuaas.portal.config import Config
 from slurm_gpuaas.portal.main import uvicorn_config
 from slurm_gpuaas.store.pool import PoolStore
-from tests.pools import WEAKEST, new_pool_store, people_of_all_roles
+from tests.pools import WEAKEST, people_of_all_roles
+from tests.stores import new_pool_store
 
 STARTS_WITHIN_S = 20
 

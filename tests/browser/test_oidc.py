@@ -21,7 +21,8 @@ from slurm_gpuaas.portal.accounts import Accounts, Source
 from slurm_gpuaas.portal.config import OidcConfig
 from slurm_gpuaas.portal.oidc import LOGOUT_EVENT, Oidc, SignInFailed, _Provider
 from tests.browser.site import BrowserSite
-from tests.pools import OFFICES, WEAKEST, HandClock
+from tests.fakes import FakeClock
+from tests.pools import AT, OFFICES, WEAKEST
 
 Start = Callable[..., AbstractContextManager[BrowserSite]]
 
@@ -165,7 +166,7 @@ def test_an_answer_works_once_and_only_in_the_browser_that_asked(site_with_provi
 ISSUER = "http://127.0.0.1:1"
 
 
-def oidc_with(key: RSAKey, clock: HandClock) -> Oidc:
+def oidc_with(key: RSAKey, clock: FakeClock) -> Oidc:
     oidc = Oidc(OidcConfig(issuer=ISSUER, client_id="gpuaas"), redirect="https://x/back", clock=clock)
     oidc._known = _Provider(
         authorize="",
@@ -177,7 +178,7 @@ def oidc_with(key: RSAKey, clock: HandClock) -> Oidc:
     return oidc
 
 
-def logout_token(key: RSAKey, clock: HandClock, **claims: object) -> str:
+def logout_token(key: RSAKey, clock: FakeClock, **claims: object) -> str:
     now = int(clock.now().timestamp())
     right: dict[str, object] = {
         "iss": ISSUER,
@@ -215,19 +216,19 @@ def key() -> RSAKey:
     ids=str,
 )
 def test_what_is_no_logout_token_for_us_closes_nothing(key: RSAKey, claims: dict[str, object]) -> None:
-    clock = HandClock()
+    clock = FakeClock(AT)
     assert oidc_with(key, clock).logged_out(logout_token(key, clock)).sid == "s1"
     with pytest.raises(SignInFailed):
         oidc_with(key, clock).logged_out(logout_token(key, clock, **claims))
 
 
 def test_a_token_that_is_old_or_signed_by_another_is_not_believed(key: RSAKey) -> None:
-    clock = HandClock()
+    clock = FakeClock(AT)
     oidc, token = oidc_with(key, clock), logout_token(key, clock)
     other = RSAKey.generate_key(2048, {"kid": str(key.kid)})
     for wrong in (logout_token(other, clock), token[:-4] + "AAAA", "", "a.b.c", "é"):
         with pytest.raises(SignInFailed):
             oidc.logged_out(wrong)
-    clock.move(timedelta(seconds=181))
+    clock.forward(timedelta(seconds=181))
     with pytest.raises(SignInFailed):
         oidc_with(key, clock).logged_out(token)

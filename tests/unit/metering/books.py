@@ -26,6 +26,7 @@ from slurm_gpuaas.domain.policy import KST
 from slurm_gpuaas.domain.usage import UsageChange, UsageRecord
 from slurm_gpuaas.metering.bookkeeping import Bookkeeper
 from slurm_gpuaas.store.pool import PoolStore
+from tests.fakes import FakeClock
 from tests.stores import new_pool_store
 from tests.unit.policies import grant
 
@@ -38,16 +39,6 @@ OTHER = Actor(person=PersonId("p-billing02"), role=PortalRole.PROVIDER_BILLING)
 
 def kst(*when: int) -> datetime:
     return datetime(*when, tzinfo=KST).astimezone(UTC)  # type: ignore[arg-type, misc]
-
-
-@dataclass
-class Hands:
-    """A clock that is set by hand."""
-
-    moment: datetime
-
-    def now(self) -> datetime:
-        return self.moment
 
 
 def terms(project: str = "vision", **fields: Any) -> Terms:
@@ -116,13 +107,13 @@ class Books:
     """A bookkeeper over a store of its own."""
 
     file: Path
-    clock: Hands
+    clock: FakeClock
     pool: PoolStore
     keeper: Bookkeeper
 
     @classmethod
     def new(cls, folder: Path, at: datetime) -> Books:
-        pool, clock = new_pool_store(folder / "pool.db"), Hands(at)
+        pool, clock = new_pool_store(folder / "pool.db"), FakeClock(at)
         return cls(folder / "pool.db", clock, pool, Bookkeeper(pool.ledger, clock))
 
     def take(self, *records: UsageRecord, number: int = 1) -> int:

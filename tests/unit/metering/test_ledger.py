@@ -246,7 +246,7 @@ def test_a_late_run_of_a_closed_month_is_a_correction_on_the_next_statement(book
     issued = books.keeper.statement(head.number)
     books.take(run(1, kst(2026, 10, 1), 3600, state="NODE_FAIL"), run(2, kst(2026, 11, 1), 3600), number=2)
     books.keeper.book()
-    books.clock.moment = kst(2026, 12, 1)
+    books.clock.at = kst(2026, 12, 1)
     (following,) = books.keeper.close(NOVEMBER)
     assert books.keeper.statement(head.number) == issued
     lines = books.keeper.statement(following.number).lines
@@ -269,7 +269,7 @@ def test_what_is_owed_is_carried_until_it_is_paid(books: Books) -> None:
         ),
         ASKER,
     )
-    books.clock.moment = kst(2026, 12, 1)
+    books.clock.at = kst(2026, 12, 1)
     (following,) = books.keeper.close(NOVEMBER)
     assert (following.carried, following.paid, following.due) == (15_844, 15_000, 844)
 
@@ -311,7 +311,7 @@ def test_a_command_is_done_once_and_means_one_thing(books: Books) -> None:
         books.keeper.ask(request(won=-2_000), ASKER)
     paid = Payment.model_validate({"command": "bank-00001", "organisation": SNU, "provider": NAVER, "won": 5})
     books.keeper.pay(paid, ASKER)
-    books.clock.moment += timedelta(days=40)
+    books.clock.at += timedelta(days=40)
     books.keeper.pay(paid, ASKER)
     with pytest.raises(Conflict, match="bank-00001"):
         books.keeper.pay(paid.model_copy(update={"won": 6}), ASKER)

@@ -115,7 +115,7 @@ class Ledger:
         due = closed.following if closed else store.first_month()
         if due is None or due == MONTHS[-1]:
             return
-        clock.moment = max(clock.moment, due.window.end)
+        clock.at = max(clock.at, due.window.end)
         done = self.do(lambda keeper: keeper.close(due), dies)
         heads = self.books.pool.ledger.statements(month=due)
         if done:

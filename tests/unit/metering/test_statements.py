@@ -64,7 +64,7 @@ def statement(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Statement]:
     books.keeper.pay(
         Payment.model_validate({"command": "bank-00001", "organisation": SNU, "provider": NAVER, "won": 5}), ASKER
     )
-    books.clock.moment = kst(2026, 11, 2)
+    books.clock.at = kst(2026, 11, 2)
     (head,) = books.keeper.close(Month(2026, 10), TITLES)
     yield books.keeper.statement(head.number)
     books.pool.close()

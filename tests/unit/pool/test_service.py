@@ -13,12 +13,12 @@ import pytest
 
 from slurm_gpuaas.domain.applications import ApplicationState
 from slurm_gpuaas.domain.errors import Conflict, GpuaasError, NotFound, Refused
-from slurm_gpuaas.domain.names import ClusterName, CommandId, ProgrammeName, UserName
+from slurm_gpuaas.domain.names import ClusterName, CommandId, PoolShareName, ProgrammeName, UserName
 from slurm_gpuaas.domain.pool_grants import HoldKind, NotAwarded, PoolGrantState
 from slurm_gpuaas.domain.programmes import Caps, Membership, OrganisationKind
 from slurm_gpuaas.domain.stages import MOST_EVENTS
 from slurm_gpuaas.domain.told import Told
-from slurm_gpuaas.pool.scenario import as_document
+from slurm_gpuaas.pool.award import award
 from slurm_gpuaas.pool.work import Program
 from tests.unit.pool.scene import (
     CHOI,
@@ -627,29 +627,16 @@ def test_the_scenario_has_what_can_be_decided_and_the_room_that_is_left(tmp_path
     pool.offered(holder, gpus=8)
     scenario = pool.service.scenario(NATIONAL)
     assert [(one.id, one.score, one.period) for one in scenario.applications] == [
-        (good.id, Fraction(61), (date(2027, 2, 1), date(2027, 4, 30)))
+        (str(good.id), Decimal(61), ("2027-02-01", "2027-04-30"))
     ]
     assert [(one.name, one.provider, one.model, one.capacity) for one in scenario.pools] == [
         (NAVER, "naver", "h200", 24)
     ]
-    assert as_document(scenario) == {
-        "pools": [
-            {"name": NAVER, "provider": "naver", "share": "government", "model": "h200", "capacity": 24},
-        ],
-        "applications": [
-            {
-                "id": good.id,
-                "organisation": "kaist",
-                "region": "seoul",
-                "model": "h200",
-                "gpus": 16,
-                "min_gpus": 8,
-                "score": 61.0,
-                "period": ["2027-02-01", "2027-04-30"],
-            },
-        ],
-        "caps": {"organisation": 64},
-    }
+    assert scenario.caps.organisation == 64
+    # What the solver makes of it can be awarded as it stands.
+    (awarded,) = award(scenario).awarded.values()
+    pool.offered(good, PoolShareName(awarded.pool.name), awarded.gpus)
+    assert pool.faults() == []
     pool.store.close()
 
 

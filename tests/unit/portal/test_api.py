@@ -67,7 +67,7 @@ def test_a_token_ends_by_its_day_by_revoking_and_with_its_person(portal: TestPor
     browser = portal.browser(PortalRole.RESEARCHER)
     tokens = [make_token(browser, Action.HOME_READ, days=days) for days in (30, 90, 365)]
     numbers = re.findall(r'name="token" value="(t-\w+)"', browser.get("/tokens").text)
-    portal.clock.move(timedelta(days=30))
+    portal.clock.forward(timedelta(days=30))
     assert [ask(portal, "/api/v1/me", token).status_code for token in tokens] == [401, 200, 200]
     browser = portal.browser(PortalRole.RESEARCHER)
     used = {one.id: one.used_at for one in portal.store.people.tokens(portal.people[PortalRole.RESEARCHER].id)}

@@ -27,7 +27,8 @@ from slurm_gpuaas.domain.audit_chain import (
 )
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.portal.main import read_anchors, write_anchor
-from tests.pools import HandClock, new_pool_store
+from tests.fakes import FakeClock
+from tests.stores import new_pool_store
 
 AT = datetime(2026, 11, 28, 0, 30, tzinfo=UTC)
 
@@ -219,10 +220,10 @@ def test_the_trail_is_searched(tmp_path: Path, wanted: dict[str, object], found:
 
 def test_anchors_are_written_and_read_again(tmp_path: Path) -> None:
     store, file = new_pool_store(tmp_path / "pool.db"), tmp_path / "anchors.jsonl"
-    write_anchor(store, HandClock(), file)
+    write_anchor(store, FakeClock(AT), file)
     for number in range(3):
         store.audit.append(event(number))
-        write_anchor(store, HandClock(), file)
+        write_anchor(store, FakeClock(AT), file)
     anchors = read_anchors(file)
     assert [anchor.seq for anchor in anchors] == [1, 2, 3]
     assert store.audit.verify(anchors).faults == ()

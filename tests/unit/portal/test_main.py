@@ -13,7 +13,8 @@ from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.portal.config import Config
 from slurm_gpuaas.portal.main import command
 from slurm_gpuaas.store.pool import PoolStore
-from tests.pools import PASSWORD, new_pool_store
+from tests.pools import PASSWORD
+from tests.stores import new_pool_store
 
 EXAMPLE = Path(__file__).parents[3] / "etc" / "gpuaas-portal.yaml"
 

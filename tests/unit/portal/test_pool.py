@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import httpx2
@@ -160,15 +160,15 @@ def test_use_without_a_rate_waits_and_holds_up_no_documents(tmp_path: Path) -> N
 
 
 def test_turns_in_their_thread_bring_an_acceptance_to_a_waiting_site(scene: Scene) -> None:
-    told: list[SiteName] = []
-    scene.store.sites.on_documents(told.append)
+    told: Queue[SiteName] = Queue()
+    scene.store.sites.on_documents(told.put)
     grant = scene.granted()
     turns = PoolTurns(scene.server, every_s=0.01)
     turns.start()
     try:
-        until(lambda: told == [SITE])
+        assert told.get(timeout=10) == SITE
         scene.pool.service.set_members(scene.pool.id, KIM, grant.id, ())
-        until(lambda: told == [SITE, SITE])
+        assert told.get(timeout=10) == SITE
     finally:
         turns.stop()
     assert scene.documents()["people"] == []
@@ -176,13 +176,6 @@ def test_turns_in_their_thread_bring_an_acceptance_to_a_waiting_site(scene: Scen
 
 def test_nobody_without_the_sites_key_is_answered(scene: Scene) -> None:
     assert scene.ask("GET", documents_path(SITE, revision=0, wait=0), key=b"x" * 32).status_code == 401
-
-
-def until(condition: Callable[[], bool], seconds: float = 10) -> None:
-    ends = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < ends, "not in time"
-        time.sleep(0.005)
 
 
 def rate() -> PoolRate:

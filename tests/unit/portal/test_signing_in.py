@@ -65,9 +65,9 @@ def test_five_wrong_passwords_lock_the_account_for_a_quarter_of_an_hour(portal: 
         portal.seconds += 60
     assert portal.browser().sign_in("government").status_code == 401
     assert portal.browser().sign_in("auditor").status_code == 303
-    portal.clock.move(timedelta(minutes=14, seconds=59))
+    portal.clock.forward(timedelta(minutes=14, seconds=59))
     assert portal.browser().sign_in("government").status_code == 401
-    portal.clock.move(timedelta(seconds=1))
+    portal.clock.forward(timedelta(seconds=1))
     assert portal.browser().sign_in("government").status_code == 303
     refused = portal.store.audit.newest(limit=50, action="session.open", result=AuditResult.REFUSED)
     assert [entry.reason for entry in refused] == ["locked"] * 2 + ["wrong password, now locked"] + [
@@ -96,15 +96,15 @@ def test_tries_from_one_address_are_few(portal: TestPortal) -> None:
 
 def test_an_unused_session_ends_and_so_does_every_old_one(portal: TestPortal) -> None:
     browser = portal.browser(GOVERNMENT)
-    portal.clock.move(timedelta(minutes=29))
+    portal.clock.forward(timedelta(minutes=29))
     assert browser.get("/").status_code == 200
-    portal.clock.move(timedelta(minutes=30))
+    portal.clock.forward(timedelta(minutes=30))
     assert browser.get("/").headers["location"] == "/sign-in?back=%2F"
     browser = portal.browser(GOVERNMENT)
     for _ in range(29):
-        portal.clock.move(timedelta(minutes=20))
+        portal.clock.forward(timedelta(minutes=20))
         assert browser.get("/").status_code == 200
-    portal.clock.move(timedelta(minutes=20))
+    portal.clock.forward(timedelta(minutes=20))
     assert browser.get("/").status_code == 303
 
 
@@ -203,7 +203,7 @@ def test_a_tenant_admin_invites_a_researcher_who_comes_once(portal: TestPortal) 
 
 def test_an_invitation_ends(portal: TestPortal) -> None:
     secret = invite(portal.browser(PortalRole.TENANT_ADMIN), PortalRole.RESEARCHER)
-    portal.clock.move(timedelta(days=7))
+    portal.clock.forward(timedelta(days=7))
     assert take_up(portal, secret) == 404
 
 

@@ -17,7 +17,8 @@ from slurm_gpuaas.domain.usage import key_of
 from slurm_gpuaas.metering.bookkeeping import Bookkeeper
 from slurm_gpuaas.store.engine import POOL, migrations, open_engine, upgrade
 from slurm_gpuaas.store.pool import PoolStore
-from tests.unit.metering.books import Hands, kst, pool_rate, reported, run, terms
+from tests.fakes import FakeClock
+from tests.unit.metering.books import kst, pool_rate, reported, run, terms
 
 OCTOBER = Month(2026, 10)
 APPEND_ONLY = {
@@ -31,7 +32,7 @@ APPEND_ONLY = {
 
 def a_closed_month(url: str) -> PoolStore:
     pool = PoolStore.open(url)
-    keeper = Bookkeeper(pool.ledger, Hands(kst(2026, 11, 5)))
+    keeper = Bookkeeper(pool.ledger, FakeClock(kst(2026, 11, 5)))
     keeper.add_rate(pool_rate())
     keeper.set_terms(terms())
     keeper.take([reported(1, run(1, kst(2026, 10, 31, 23), 7200))])
