@@ -8,12 +8,14 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Final, Generic, TypeVar
+from uuid import uuid4
 
-from fastapi import Query, Request, Response
+from fastapi import Depends, Form, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from slurm_gpuaas.api.models import Problem
 from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.names import CommandId
 from slurm_gpuaas.domain.told import told
 
 API: Final = "/api/v1"
@@ -92,6 +94,24 @@ def with_etag(request: Request, answer: BaseModel) -> Response:
         return Response(status_code=304, headers=headers)
     return Response(content, media_type="application/json", headers=headers)
 
+
+def _from_header(
+    key: Annotated[
+        str | None,
+        Header(alias="Idempotency-Key", max_length=64, description="Your name for this act: sent twice, done once."),
+    ] = None,
+) -> CommandId:
+    return CommandId(key or str(uuid4()))
+
+
+def _from_form(command: Annotated[str, Form(max_length=64)] = "") -> CommandId:
+    return CommandId(command or str(uuid4()))
+
+
+Act = Annotated[CommandId, Depends(_from_header)]
+"""Of a route of the API that changes something."""
+FormAct = Annotated[CommandId, Depends(_from_form)]
+"""Of a page's form, which carries it in its hidden field `command` (`ui.act`): pressed twice, done once."""
 
 PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
     status: {"model": Problem, "description": description}

@@ -29,6 +29,7 @@ from slurm_gpuaas.portal.app import Wiring, make_portal
 from slurm_gpuaas.portal.config import DEFAULT_CONFIG, Config
 from slurm_gpuaas.portal.pool import PoolServer, PoolTurns
 from slurm_gpuaas.portal.routes.fields import email, line
+from slurm_gpuaas.portal.routes.of_pool import pool_features
 from slurm_gpuaas.portal.routes.sites import sites_feature
 from slurm_gpuaas.portal.site_commands import group as sites
 from slurm_gpuaas.service.entry import run
@@ -80,7 +81,7 @@ async def serve(config: Config) -> None:
     clock = SystemClock()
     pool = PoolServer(store, clock)
     key = config.sites.master_key
-    features = [sites_feature(pool, read_master_key(key))] if key.exists() else []
+    features = (*pool_features(pool), *([sites_feature(pool, read_master_key(key))] if key.exists() else []))
     wiring = Wiring(config=config, store=store, clock=clock, features=features)
     turns = PoolTurns(pool)
     settings = uvicorn_config(config, wiring)

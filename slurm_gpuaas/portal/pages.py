@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
+from uuid import uuid4
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
@@ -65,6 +66,7 @@ def _environment(words: Words, assets: Assets, loader: ChoiceLoader, shared: Map
         ago_text=lambda iso, now: words.ago(datetime.fromisoformat(iso), now),
         options=lambda members: [(str(member), words.value(member)) for member in members],
         tell=words.tell,
+        new_command=lambda: str(uuid4()),
     )
     return environment
 

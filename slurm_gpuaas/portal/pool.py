@@ -7,23 +7,26 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Final
+from uuid import uuid4
 
 import structlog
 
+from slurm_gpuaas.domain.accounts import PersonState
 from slurm_gpuaas.domain.audit_chain import AuditEvent
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import GpuaasError
 from slurm_gpuaas.domain.ledger import Terms
 from slurm_gpuaas.domain.logins import Login
-from slurm_gpuaas.domain.names import ClusterName, SiteName
-from slurm_gpuaas.domain.policy import Grant
+from slurm_gpuaas.domain.names import ClusterName, CommandId, SiteName
+from slurm_gpuaas.domain.people import PortalRole
+from slurm_gpuaas.domain.policy import Grant, Role
 from slurm_gpuaas.domain.pool_grants import PoolGrant
-from slurm_gpuaas.domain.programmes import PoolShare
+from slurm_gpuaas.domain.programmes import Membership, PoolShare
 from slurm_gpuaas.domain.usage import UsageChange
 from slurm_gpuaas.metering.bookkeeping import Bookkeeper
 from slurm_gpuaas.pool.documents import SiteDocuments
 from slurm_gpuaas.pool.service import PoolService
-from slurm_gpuaas.pool.work import Evidence
+from slurm_gpuaas.pool.work import Evidence, Program
 from slurm_gpuaas.store.pool import PoolStore
 from slurm_gpuaas.store.pool.sites import Site
 
@@ -31,6 +34,9 @@ TURN_S: Final = 0.5
 """Between two looks whether documents changed: what a person accepts is at its site within 5 s."""
 DAYS_EVERY: Final = timedelta(minutes=1)
 BOOK_EVERY: Final = timedelta(hours=1)
+OFFICES: Final = Program("gpuaas-portal/people")
+MEMBERS: Final = {PortalRole.TENANT_ADMIN: Role.TENANT_ADMIN, PortalRole.RESEARCHER: Role.RESEARCHER}
+"""What the roles that have an organisation are in its projects."""
 _UNFIT: Final = str.maketrans(dict.fromkeys(":,", " ") | {chr(code): " " for code in (*range(32), 127)})
 """What the comment of a UNIX account cannot hold."""
 
@@ -79,6 +85,7 @@ class PoolServer:
     def turn(self) -> None:
         """Do what is due: the steps of the day, documents for sites, bookings. One turn at a time."""
         with self._lock:
+            self._belong()
             if self._days.due():
                 self.service.tick()
             for site in self.store.sites.all():
@@ -87,6 +94,25 @@ class PoolServer:
             if self._books.due():
                 self._put_terms(self.store.sites.all())
                 self.keeper.book()
+
+    def _belong(self) -> None:
+        """Who belongs to an organisation follows from what people may be in the portal: nobody keeps a second list.
+        Whoever is suspended, leaves or changes to another organisation loses its grants with it."""
+        known = {one.name for one in self.store.register.organisations.all()}
+        people = self.store.people.all()
+        wanted = {
+            (person.id, office.organisation): MEMBERS[office.role]
+            for person in people
+            if person.state is PersonState.ACTIVE and (office := person.office).organisation in known
+        }
+        there = {(one.person, one.organisation): one.role for one in self.store.register.memberships.all()}
+        ours = {person.id for person in people}
+        for person, organisation in sorted(one for one in there.keys() - wanted.keys() if one[0] in ours):
+            self.service.end_membership(_once(), OFFICES, person, organisation)
+        for (person, organisation), role in sorted(wanted.items() - there.items()):
+            self.service.put_membership(
+                _once(), OFFICES, Membership(person=person, organisation=organisation, role=role)
+            )
 
     def _tell(self, site: Site) -> None:
         revision, documents = self.service.documents(site.cluster)
@@ -122,6 +148,10 @@ class PoolServer:
                 self.keeper.set_terms(_terms(grant, shares[grant.share]))
             except GpuaasError as error:
                 log.warning("ledger.terms-refused", grant=grant.id, why=str(error))
+
+
+def _once() -> CommandId:
+    return CommandId(str(uuid4()))
 
 
 def _terms(grant: PoolGrant, share: PoolShare) -> Terms:

@@ -15,18 +15,22 @@ import pytest
 from slurm_gpuaas.api.pool_sites import UsagePush, UsageRow, documents_path, usage_path
 from slurm_gpuaas.api.signing import SITES, sign, site_key
 from slurm_gpuaas.domain.ledger import PoolRate
-from slurm_gpuaas.domain.names import ClusterName, ProviderName, SiteName, UserName
+from slurm_gpuaas.domain.names import ClusterName, OrganisationName, ProviderName, SiteName, UserName
+from slurm_gpuaas.domain.people import PortalRole
+from slurm_gpuaas.domain.policy import Role
 from slurm_gpuaas.domain.pool_grants import PoolGrant
 from slurm_gpuaas.domain.ssh_keys import SshKey
+from slurm_gpuaas.portal.accounts import Source
 from slurm_gpuaas.portal.app import Wiring, make_portal
 from slurm_gpuaas.portal.config import Config
 from slurm_gpuaas.portal.pool import BOOK_EVERY, PoolServer, PoolTurns
 from slurm_gpuaas.portal.routes.sites import sites_feature
-from tests.pools import ORIGIN, WEAKEST
+from tests.pools import ORIGIN, WEAKEST, PoolPortal
 from tests.unit.metering.books import pool_rate
 from tests.unit.pool.scene import DIRECTOR, KIM, OF, Pool, programme
 
 MASTER = b"m" * 32
+NOWHERE = Source()
 SITE = SiteName("naver-h200")
 KEY = SshKey("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2sC7WBoqP/lzMvlMQBbKdLEM2wWQKn8JZ4C+LwJ3qX kim@laptop")
 
@@ -180,3 +184,17 @@ def test_nobody_without_the_sites_key_is_answered(scene: Scene) -> None:
 
 def rate() -> PoolRate:
     return pool_rate(name="h200-2027", won_per_gpu_hour=4_000, starts="2027-01-01", burst_discount=0)
+
+
+def test_who_belongs_to_an_organisation_follows_from_offices(tmp_path: Path) -> None:
+    portal = PoolPortal(tmp_path)
+    admin, researcher = portal.person("admin-snu"), portal.person("researcher-snu")
+    memberships, snu = portal.store.register.memberships, OrganisationName("snu")
+    of_snu = {one.person: one.role for one in memberships.all(organisation=snu)}
+    assert of_snu[admin.id] is Role.TENANT_ADMIN and of_snu[researcher.id] is Role.RESEARCHER
+    government = portal.people[PortalRole.GOVERNMENT]
+    portal.accounts.suspend(government, researcher.id, active=False, reason="left", source=NOWHERE)
+    portal.pool.turn()
+    left = memberships.all(organisation=snu)
+    assert researcher.id not in {one.person for one in left} and admin.id in {one.person for one in left}
+    portal.store.close()
