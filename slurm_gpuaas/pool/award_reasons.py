@@ -81,7 +81,11 @@ def _no_pool(award: Award, application: Application) -> Reason:
 
 def _capped(award: Award, application: Application) -> Reason:
     caps = award.scenario.caps
-    named = (("per_project", caps.per_project), ("organisation", caps.organisation), ("region", caps.region))
+    named = (
+        (told("organisation"), caps.organisation),
+        (told("per_project"), caps.per_project),
+        (told("region"), caps.region),
+    )
     most, cap = min(((value, name) for name, value in named if value is not None), default=(application.gpus, "gpus"))
     if application.id in award.awarded:
         sentence = told(

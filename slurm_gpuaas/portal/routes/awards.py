@@ -11,7 +11,7 @@ from pydantic import StringConstraints
 
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
 from slurm_gpuaas.domain.names import ApplicationId
-from slurm_gpuaas.domain.pool_grants import AwardState
+from slurm_gpuaas.domain.pool_grants import AwardState, OfferState
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.pool.award import Award, OutOfTime, gpus_of
 from slurm_gpuaas.pool.award_answer import number
@@ -19,7 +19,7 @@ from slurm_gpuaas.pool.award_reasons import reasons
 from slurm_gpuaas.pool.award_scenario import MOST_GPUS, MOST_POOLS
 from slurm_gpuaas.pool.award_whatif import WhatIf, differences
 from slurm_gpuaas.portal.award_desk import AwardDesk
-from slurm_gpuaas.portal.award_runs import AwardRuns, Question, Run
+from slurm_gpuaas.portal.award_runs import AwardRuns, Question, Run, RunState
 from slurm_gpuaas.portal.feature import Card, Feature, NavEntry, Portal, go
 from slurm_gpuaas.portal.pool import PoolServer
 from slurm_gpuaas.portal.rights import Action, Owned, Scope
@@ -27,11 +27,30 @@ from slurm_gpuaas.portal.routes.award_drafts import draft_pages
 from slurm_gpuaas.portal.routes.awards_api import awards_api
 from slurm_gpuaas.portal.routes.fields import Faults, LongText, Text
 from slurm_gpuaas.portal.visit import Needs, Visit
-from slurm_gpuaas.portal.words import noted
+from slurm_gpuaas.portal.words import Names, noted
 
 CAPS: Final = ("organisation", "region", "per_project")
 EVERYTHING: Final = Owned()
 """What only a scope over all reaches."""
+NAMES: Final[Names] = {
+    RunState: {
+        RunState.WAITING: noted("Waiting"),
+        RunState.SOLVING: noted("Solving"),
+        RunState.SOLVED: noted("Solved"),
+        RunState.FAILED: noted("Failed"),
+    },
+    AwardState: {
+        AwardState.DRAFTED: noted("Drafted"),
+        AwardState.APPROVED: noted("Approved"),
+        AwardState.DROPPED: noted("Dropped"),
+    },
+    OfferState: {
+        OfferState.MADE: noted("Waits for an answer"),
+        OfferState.ACCEPTED: noted("Accepted"),
+        OfferState.DECLINED: noted("Declined"),
+        OfferState.LAPSED: noted("Lapsed"),
+    },
+}
 Several = Annotated[list[Annotated[str, StringConstraints(max_length=100)]], Form(max_length=MOST_POOLS)]
 
 
@@ -57,6 +76,7 @@ def awards_feature(pool: PoolServer) -> Feature:
         routes=lambda portal: _routes(portal, AwardDesk(pool, AwardRuns(portal.clock), portal.clock)),
         nav=(NavEntry("/awards", noted("Awards"), "award", Action.AWARD_READ, 30),),
         cards=lambda _portal, visit: _cards(pool, visit),
+        names=NAMES,
         notices={
             "award-drafted": noted("The draft is made. Another person approves or drops it."),
             "award-approved": noted("The award is approved: the offers are made and everybody is told."),

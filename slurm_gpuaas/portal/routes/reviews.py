@@ -14,7 +14,7 @@ from slurm_gpuaas.domain.applications import Application, ApplicationState, Revi
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput, NotFound
 from slurm_gpuaas.domain.names import ApplicationId
 from slurm_gpuaas.domain.people import PortalRole
-from slurm_gpuaas.domain.programmes import MOST_POINTS, PoolOrganisation, Programme
+from slurm_gpuaas.domain.programmes import MOST_POINTS, OrganisationKind, PoolOrganisation, Programme, Region
 from slurm_gpuaas.domain.stages import Text
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.pool.reviewing import Judged, Standing, progress, sees_others, standing
@@ -24,10 +24,50 @@ from slurm_gpuaas.portal.pool import PoolServer
 from slurm_gpuaas.portal.rights import Action, scope_of
 from slurm_gpuaas.portal.routes.fields import Faults, LongText
 from slurm_gpuaas.portal.visit import Needs, Visit
-from slurm_gpuaas.portal.words import noted
+from slurm_gpuaas.portal.words import Names, noted
 
 ROWS: Final = 50
 REVIEWERS: Final = frozenset(role for role in PortalRole if scope_of(role, Action.APPLICATION_REVIEW))
+NAMES: Final[Names] = {
+    Standing: {
+        Standing.TO_DO: noted("To be judged"),
+        Standing.DONE: noted("Judged"),
+        Standing.CONFLICT: noted("Conflict of interest"),
+    },
+    ApplicationState: {
+        ApplicationState.SUBMITTED: noted("Submitted"),
+        ApplicationState.IN_REVIEW: noted("In review"),
+        ApplicationState.WAITING: noted("On the waiting list"),
+        ApplicationState.AWARDED: noted("Awarded"),
+        ApplicationState.REFUSED: noted("Not selected"),
+        ApplicationState.WITHDRAWN: noted("Withdrawn"),
+    },
+    OrganisationKind: {
+        OrganisationKind.UNIVERSITY: noted("University"),
+        OrganisationKind.RESEARCH_INSTITUTE: noted("Research institute"),
+        OrganisationKind.YOUNG_FIRM: noted("Young firm"),
+        OrganisationKind.FIRM: noted("Firm"),
+    },
+    Region: {
+        Region.SEOUL: noted("Seoul"),
+        Region.BUSAN: noted("Busan"),
+        Region.DAEGU: noted("Daegu"),
+        Region.INCHEON: noted("Incheon"),
+        Region.GWANGJU: noted("Gwangju"),
+        Region.DAEJEON: noted("Daejeon"),
+        Region.ULSAN: noted("Ulsan"),
+        Region.SEJONG: noted("Sejong"),
+        Region.GYEONGGI: noted("Gyeonggi"),
+        Region.GANGWON: noted("Gangwon"),
+        Region.CHUNGBUK: noted("Chungbuk"),
+        Region.CHUNGNAM: noted("Chungnam"),
+        Region.JEONBUK: noted("Jeonbuk"),
+        Region.JEONNAM: noted("Jeonnam"),
+        Region.GYEONGBUK: noted("Gyeongbuk"),
+        Region.GYEONGNAM: noted("Gyeongnam"),
+        Region.JEJU: noted("Jeju"),
+    },
+}
 Show = Literal["to-do", "done", "conflict", "submitted", "all"]
 Criteria = Annotated[list[Annotated[str, StringConstraints(max_length=30)]], Form(max_length=20)]
 Points = Annotated[list[Annotated[str, StringConstraints(max_length=10)]], Form(max_length=20)]
@@ -195,13 +235,7 @@ def reviews_feature(pool: PoolServer) -> Feature:
         routes=lambda portal: [_pages(portal, pool, reads), _api(pool, reads)],
         nav=(NavEntry("/reviews", noted("Reviews"), "review", Action.REVIEW_READ, 20),),
         cards=lambda _portal, visit: _cards(pool, reads, visit),
-        names={
-            Standing: {
-                Standing.TO_DO: noted("To be judged"),
-                Standing.DONE: noted("Judged"),
-                Standing.CONFLICT: noted("Conflict of interest"),
-            }
-        },
+        names=NAMES,
         notices={
             "review-begun": noted("Reviewers may judge it from now on."),
             "review-given": noted("Your judgement was saved. You can change it until the application is decided."),
