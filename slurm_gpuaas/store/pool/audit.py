@@ -70,7 +70,7 @@ class PoolAudit:
                 entries.append(link(event, last))
                 last = Anchor(entries[-1].seq, entries[-1].hash)
             if entries:
-                session.execute(insert(AuditRow), [entry._asdict() for entry in entries])
+                session.execute(insert(AuditRow.metadata.tables["audit_entry"]), [entry._asdict() for entry in entries])
 
     def last(self) -> Anchor:
         """The newest entry's number and hash; `Anchor(0, BEGINNING)` of an empty trail."""
