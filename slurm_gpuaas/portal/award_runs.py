@@ -1,8 +1,8 @@
 """Runs of the award solver for the desk: beside the requests, one at a time, each question once.
 
 A run is a question (a programme's scenario as it was, and what is to be otherwise) with its answer, or with why there
-is none. The solver lets other threads work while it searches, and it holds no transaction of the store. Runs are kept in
-memory: what is decided is kept elsewhere, and every answer can be found again by asking again.
+is none. The solver lets other threads work while it searches, and it holds no transaction of the store. Runs are kept
+in memory: what is decided is kept elsewhere, and every answer can be found again by asking again.
 """
 
 from __future__ import annotations

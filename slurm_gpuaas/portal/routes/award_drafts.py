@@ -53,9 +53,12 @@ def draft_pages(portal: Portal, desk: AwardDesk) -> APIRouter:
         rules = desk.programme(run.question.programme)
         judged = [one for one, _ in desk.undecidable(rules)] if refuse == "yes" else []
         found = of_run(run.award, judged, visit.words.tell, today=desk.today)
-        award = service.draft_award(
-            act, visit.actor, rules.name, found.awards, found.waiting if wait == "yes" else (), found.refused
-        )
+        waiting = found.waiting if wait == "yes" else ()
+        if not (found.awards or waiting or found.refused):
+            raise Conflict(
+                told("The draft would decide on nothing."), way_out=told("Put those without GPUs on the waiting list.")
+            )
+        award = service.draft_award(act, visit.actor, rules.name, found.awards, waiting, found.refused)
         return go(f"/awards/{award.id}", "award-drafted")
 
     @pages.get("/awards/{number}")
@@ -178,6 +181,9 @@ def draft_pages(portal: Portal, desk: AwardDesk) -> APIRouter:
         faults = Faults()
         changed = _changed(of_draft(award), found, typed, faults)
         if changed is None:
+            return line_page(request, visit, award, found, typed, faults=faults.told)
+        if not (changed.awards or changed.waiting or changed.refused):
+            faults.told["decision"] = told("It is the only decision of the draft; drop the draft instead.")
             return line_page(request, visit, award, found, typed, faults=faults.told)
         try:
             with portal.store.transaction():

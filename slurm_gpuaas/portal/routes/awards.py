@@ -12,6 +12,7 @@ from pydantic import StringConstraints
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
 from slurm_gpuaas.domain.names import ApplicationId
 from slurm_gpuaas.domain.pool_grants import AwardState, OfferState
+from slurm_gpuaas.domain.programmes import Caps
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.pool.award import Award, OutOfTime, gpus_of
 from slurm_gpuaas.pool.award_answer import number
@@ -191,6 +192,7 @@ def _pages(portal: Portal, desk: AwardDesk) -> APIRouter:
             base_scenario=question.scenario,
             fills=_fills(found, before) if found else (),
             caps=_caps(found) if found else (),
+            over=desk.over_caps(rules, found) if found and rules.caps != Caps() else (),
             totals=_totals(run),
             before=_totals(base) if base else None,
             changes=differences(before, found) if found and before else (),

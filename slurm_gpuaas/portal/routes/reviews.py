@@ -27,6 +27,8 @@ from slurm_gpuaas.portal.visit import Needs, Visit
 from slurm_gpuaas.portal.words import Names, noted
 
 ROWS: Final = 50
+MOST_COMMENT: Final = 4_000
+"""Characters of `domain.stages.Text`."""
 REVIEWERS: Final = frozenset(role for role in PortalRole if scope_of(role, Action.APPLICATION_REVIEW))
 NAMES: Final[Names] = {
     Standing: {
@@ -79,7 +81,7 @@ class PointsGiven(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     points: dict[Annotated[str, Field(max_length=30)], Annotated[int, Field(ge=0, le=MOST_POINTS)]] = Field(
-        max_length=20, description="Of each of the programme's criteria, by its key."
+        min_length=1, max_length=20, description="Of each of the programme's criteria, by its key."
     )
     comment: Text = ""
 
@@ -366,8 +368,12 @@ def _pages(portal: Portal, pool: PoolServer, reads: _Reviews) -> APIRouter:
         points: Points = [],  # noqa: B006
         comment: LongText = "",
     ) -> Response:
+        rules = register.programmes.get(reads.application(number).programme)
         faults = Faults()
         given = points_of(criterion, points, faults)
+        for one in rules.criteria:
+            if one.key not in criterion:
+                faults.read(f"points-{one.key}", _points, "")
         typed = dict(zip(criterion, points, strict=False))
         remark = faults.read("comment", _comment, comment)
         fault: GpuaasError | None = None
@@ -411,9 +417,12 @@ def _pages(portal: Portal, pool: PoolServer, reads: _Reviews) -> APIRouter:
 
 
 def _comment(text: str) -> str:
-    if len(text) > 4_000:
-        raise InvalidInput(told("Write at most {most} characters.", most=4_000))
-    return text.replace("\r\n", "\n")
+    lines = text.replace("\r\n", "\n")
+    if len(lines) > MOST_COMMENT:
+        raise InvalidInput(told("Write at most {most} characters.", most=MOST_COMMENT))
+    if not lines.replace("\n", "").replace("\t", "").isprintable():
+        raise InvalidInput(told("Write text without control characters."))
+    return lines
 
 
 def _api(pool: PoolServer, reads: _Reviews) -> APIRouter:
