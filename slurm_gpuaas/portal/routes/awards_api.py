@@ -34,7 +34,7 @@ from slurm_gpuaas.portal.rights import Action, Owned
 from slurm_gpuaas.portal.visit import Needs, Visit
 from slurm_gpuaas.portal.words import Words
 
-MOST_WAIT_S: Final = 20
+MOST_WAIT_S: Final = 10
 
 
 class AskedCaps(BaseModel):
@@ -150,7 +150,8 @@ class NewAward(BaseModel):
 
     @model_validator(mode="after")
     def _decides_once(self) -> Self:
-        named = [one.application for one in (*self.awards, *self.waiting, *self.refused)]
+        named = [one.application for one in self.awards]
+        named += [one.application for one in (*self.waiting, *self.refused)]
         if not named or len(set(named)) < len(named):
             raise InvalidInput(
                 told("An award decides on at least one application, and on each once."),
@@ -223,7 +224,7 @@ def awards_api(desk: AwardDesk) -> APIRouter:
         visit: Proposer,
         name: str,
         asked: Asked,
-        wait: Annotated[int, Query(ge=0, le=MOST_WAIT_S, description="Seconds to wait for the answer.")] = 10,
+        wait: Annotated[int, Query(ge=0, le=MOST_WAIT_S, description="Seconds to wait for the answer.")] = 5,
     ) -> Response:
         """The award as it would be. It changes nothing; the same question asked again is the same run."""
         rules = desk.programme(name)

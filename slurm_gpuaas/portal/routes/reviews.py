@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
@@ -159,17 +159,28 @@ class _Reviews:
         for review in self._register.reviews.all(application=[one.id for one in applications]):
             reviews[review.application].append(review)
         own = {id: one for id, given in reviews.items() for one in given if one.reviewer == visit.person.id}
-        at_home = {one.organisation for one in self._register.memberships.all(person=visit.person.id)}
-        colleagues = {True: frozenset({visit.person.id}), False: frozenset[Any]()}
         return _Desk(
             judged={one.id: Judged(one, counted[one.id], rules[one.programme]) for one in applications},
-            standings={
-                one.id: standing(visit.person.id, one, own.get(one.id), colleagues[one.organisation in at_home])
-                for one in applications
-            },
+            standings=self._standings(visit, applications, own),
             own=own,
             reviews=reviews,
         )
+
+    def to_do(self, visit: Visit) -> int:
+        """How many applications in review wait for the visitor's judgement."""
+        applications = self._register.applications.all(state="in review")
+        own = {one.application: one for one in self._register.reviews.all(reviewer=visit.person.id)}
+        return sum(one is Standing.TO_DO for one in self._standings(visit, applications, own).values())
+
+    def _standings(
+        self, visit: Visit, applications: Sequence[Application], own: Mapping[ApplicationId, Review]
+    ) -> dict[ApplicationId, Standing]:
+        me = visit.person.id
+        at_home = {one.organisation for one in self._register.memberships.all(person=me)}
+        return {
+            one.id: standing(me, one, own.get(one.id), {me} if one.organisation in at_home else ())
+            for one in applications
+        }
 
     def application(self, number: str) -> Application:
         """
@@ -236,7 +247,7 @@ def reviews_feature(pool: PoolServer) -> Feature:
         name="reviews",
         routes=lambda portal: [_pages(portal, pool, reads), _api(pool, reads)],
         nav=(NavEntry("/reviews", noted("Reviews"), "review", Action.REVIEW_READ, 20),),
-        cards=lambda _portal, visit: _cards(pool, reads, visit),
+        cards=lambda _portal, visit: _cards(reads, visit),
         names=NAMES,
         notices={
             "review-begun": noted("Reviewers may judge it from now on."),
@@ -448,11 +459,10 @@ def _api(pool: PoolServer, reads: _Reviews) -> APIRouter:
     return api
 
 
-def _cards(pool: PoolServer, reads: _Reviews, visit: Visit) -> list[Card]:
+def _cards(reads: _Reviews, visit: Visit) -> list[Card]:
     if visit.may(Action.APPLICATION_REVIEW) is None:
         return []
-    desk = reads.desk(visit, pool.store.register.applications.all(state="in review"))
-    to_do = sum(one is Standing.TO_DO for one in desk.standings.values())
+    to_do = reads.to_do(visit)
     words = visit.words
     return [
         Card(
