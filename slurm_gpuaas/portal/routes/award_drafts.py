@@ -118,8 +118,8 @@ def draft_pages(portal: Portal, desk: AwardDesk) -> APIRouter:
         fault: GpuaasError | None = None,
         faults: Mapping[str, str] | None = None,
     ) -> Response:
-        rules = desk.programme(award.programme)
-        request_ = application.request
+        rules, asked = desk.programme(award.programme), application.request
+        shares = [one.name for one in desk.shares().values() if suits(one, asked, rules)]
         return portal.page(
             request,
             visit,
@@ -127,14 +127,9 @@ def draft_pages(portal: Portal, desk: AwardDesk) -> APIRouter:
             status=fault.http_status if fault else 422 if faults else 200,
             award=award,
             application=application,
-            asked=request_,
+            asked=asked,
             score=service.score_of(application.id),
-            shares=[one for one in desk.shares().values() if suits(one, request_, rules)],
-            room={
-                one.name: service.room(one.name, max(request_.starts, desk.today), request_.ends)
-                for one in desk.shares().values()
-                if suits(one, request_, rules)
-            },
+            room={name: service.room(name, max(asked.starts, desk.today), asked.ends) for name in shares},
             typed=typed,
             fault=fault,
             faults=faults or {},
