@@ -35,7 +35,7 @@ from slurm_gpuaas.domain.applications import (
     score,
     suits,
 )
-from slurm_gpuaas.domain.calendar import korean_day, overcommitted, room, start_of
+from slurm_gpuaas.domain.calendar import Commitment, korean_day, overcommitted, room, start_of
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, Refused
 from slurm_gpuaas.domain.names import (
@@ -85,6 +85,7 @@ from slurm_gpuaas.domain.pool_grants import (
 )
 from slurm_gpuaas.domain.programmes import (
     FIRST_UID,
+    Caps,
     Membership,
     PoolOrganisation,
     PoolShare,
@@ -95,6 +96,7 @@ from slurm_gpuaas.domain.ssh_keys import SshKey
 from slurm_gpuaas.domain.stages import Noun, stepped
 from slurm_gpuaas.domain.told import Told, told
 from slurm_gpuaas.pool.award_scenario import Scenario
+from slurm_gpuaas.pool.concentration import Holding, check_caps, room_under_caps
 from slurm_gpuaas.pool.documents import SiteDocuments, site_documents
 from slurm_gpuaas.pool.scenario import scenario
 from slurm_gpuaas.pool.waiting import in_order, next_in_line
@@ -409,14 +411,14 @@ class PoolService:
         """
         Raises:
             Refused: a conflict of interest, a call that is still open, too few reviews for an award or the waiting
-                list, an award that does not suit its application.
+                list, an award that does not suit its application, a cap of the programme.
             Conflict: an application that has been decided on.
         """
         applications = {id: work.register.applications.get(id) for id in award.applications}
         for application in applications.values():
             work.check_impartial(application)
             self._check_open(work, application, programme)
-        reviews = self._counted([*applications.values()])
+        reviews = self.counted_reviews([*applications.values()])
         refused = {one.application for one in award.refused}
         for id in applications.keys() - refused:
             if not qualified(reviews[id], programme):
@@ -433,6 +435,9 @@ class PoolService:
                 )
         for line in award.awards:
             self._check_line(work, line, applications[line.application], programme)
+        if programme.caps != Caps():
+            new = self.holdings(award.awards, applications, work.today)
+            check_caps(programme, new, self.held(programme), since=work.today)
 
     def _check_open(self, work: Work, application: Application, programme: Programme) -> None:
         if application.programme != programme.name:
@@ -831,11 +836,20 @@ class PoolService:
                         work, application.id, ApplicationStep.REFUSE, "", Mail.APPLICATION_PERIOD_OVER
                     )
                     return True
+            held = self.held(programme) if programme.caps != Caps() else []
+            organisations = {one.name: one for one in work.register.organisations.all()}
+
+            def most(application: Application) -> int | None:
+                starts = max(application.request.starts, work.today)
+                organisation = organisations[application.organisation]
+                return room_under_caps(programme, organisation, held, starts, application.request.ends)
+
             line = next_in_line(
                 [one for one in self.waiting_list(name) if self._bar(programme, one) is None],
                 programme,
                 work.register.shares.all(),
                 room=self.room,
+                most=most,
                 today=work.today,
             )
             if line is None:
@@ -845,7 +859,7 @@ class PoolService:
 
     # -- Questions -----------------------------------------------------------------------------------------------------
 
-    def _counted(self, applications: Sequence[Application]) -> Mapping[ApplicationId, tuple[Review, ...]]:
+    def counted_reviews(self, applications: Sequence[Application]) -> Mapping[ApplicationId, tuple[Review, ...]]:
         """The reviews of each that count."""
         register = self.store.register
         colleagues: dict[str, set[PersonId]] = defaultdict(set)
@@ -860,7 +874,7 @@ class PoolService:
         """0 to 100, exact, of the reviews that count; None without one."""
         application = self.store.register.applications.get(id)
         rules = self.store.register.programmes.get(application.programme)
-        return score(self._counted([application])[id], rules)
+        return score(self.counted_reviews([application])[id], rules)
 
     def waiting_list(self, programme: ProgrammeName) -> tuple[Application, ...]:
         """In the order in which free GPUs are offered: higher score, earlier submission, smaller number. Who has lost a
@@ -870,7 +884,7 @@ class PoolService:
 
     def _scored(self, applications: Sequence[Application], rules: Programme) -> list[tuple[Application, Fraction]]:
         """Those that may be awarded, with their scores."""
-        reviews = self._counted(applications)
+        reviews = self.counted_reviews(applications)
         return [
             (one, points)
             for one in applications
@@ -881,6 +895,39 @@ class PoolService:
         """GPUs of a share that can be promised for every day of a window."""
         register = self.store.register
         return room(register.shares.get(share).capacity, register.calendar.of_share(share, since=starts), starts, ends)
+
+    def held(self, programme: Programme) -> list[Holding]:
+        """What of the programme's GPUs is promised to whom: offers that wait for an answer, and grants."""
+        register = self.store.register
+        regions = {one.name: one.region for one in register.organisations.all()}
+        promised: list[Offer | PoolGrant] = [*register.offers.all(programme=programme.name, state="made")]
+        promised += register.grants.all(programme=programme.name, state=LIVE)
+        return [
+            Holding(one.organisation, regions[one.organisation], one.commitment)
+            for one in promised
+            if one.commitment is not None
+        ]
+
+    def holdings(
+        self, lines: Sequence[AwardLine], applications: Mapping[ApplicationId, Application], today: date
+    ) -> list[Holding]:
+        """What lines of an award would promise."""
+        regions = {one.name: one.region for one in self.store.register.organisations.all()}
+        asked = [(line, applications[line.application]) for line in lines]
+        return [
+            Holding(
+                one.organisation,
+                regions[one.organisation],
+                Commitment(
+                    holder=one.id,
+                    share=line.share,
+                    gpus=line.gpus,
+                    starts=max(one.request.starts, today),
+                    ends=one.request.ends,
+                ),
+            )
+            for line, one in asked
+        ]
 
     def scenario(self, programme: ProgrammeName) -> Scenario:
         """For the award solver: all applications of the programme that can be decided now, and the room there is."""

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from slurm_gpuaas.portal.feature import Feature
 from slurm_gpuaas.portal.pool import PoolServer
+from slurm_gpuaas.portal.routes.awards import awards_feature
+from slurm_gpuaas.portal.routes.reviews import reviews_feature
 
 
 def pool_features(pool: PoolServer) -> Sequence[Feature]:
     """Each part's pages and API."""
-    return ()
+    return (awards_feature(pool), reviews_feature(pool))
