@@ -225,7 +225,8 @@ class MapCluster(SiteLayout):
     @classmethod
     def of(cls, layout: SiteLayout, *, provider: ProviderName) -> Self:
         """What a site described, with the portal's word for its provider."""
-        return cls(**dict(layout), provider=provider)
+        told = {name: getattr(layout, name) for name in SiteLayout.model_fields}
+        return cls(**told, provider=provider)
 
 
 @dataclass(frozen=True)
