@@ -13,7 +13,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from slurm_gpuaas.api.pool_sites import MAX_REQUEST_BYTES, PicturePush, PictureTaken
+from slurm_gpuaas.api.pool_sites import (
+    MAX_REQUEST_BYTES,
+    PicturePush,
+    PictureTaken,
+    ReportTaken,
+    SiteDocuments,
+    SiteReport,
+    UsagePush,
+    UsageTaken,
+)
 from slurm_gpuaas.daemon.gpu_activity import GpuActivity
 from slurm_gpuaas.daemon.picture_push import PicturePusher
 from slurm_gpuaas.daemon.shared import SharedController
@@ -50,7 +59,7 @@ GOVERNMENT = "mini-government"
 
 def running(number: int, *nodes: str, gpus: int | None = None, hours: float | None = 2, **more: Any) -> Job:
     limit = None if hours is None else timedelta(hours=hours)
-    fields = {"user": "bob", "partition": GOVERNMENT, "started": EPOCH, "time_limit": limit} | more
+    fields: dict[str, Any] = {"user": "bob", "partition": GOVERNMENT, "started": EPOCH, "time_limit": limit} | more
     return make_job(number, nodes=nodes, gpus=gpus, state=JobState.RUNNING, **fields)
 
 
@@ -255,8 +264,7 @@ def test_idle_age_outlives_a_restart_and_grows_until_the_gpu_works_again(tmp_pat
     assert found.idle == [30, 30]
     telemetry.add(batch(node, 31, [UNKNOWN, 200, 200, UNKNOWN]), now=at + timedelta(minutes=1))
     watch = GpuActivity(telemetry)
-    busy = watch.now([node], at + timedelta(minutes=2))[node]
-    assert busy.idle == [0, 0]
+    assert watch.now([node], at + timedelta(minutes=2))[node].idle == [0, 0]
     assert watch.now([node], at + timedelta(hours=1)) == {}
     telemetry.close()
 
@@ -273,10 +281,14 @@ class Wire:
     fates: list[str] = field(default_factory=list)
     pushes: list[PicturePush] = field(default_factory=list)
 
-    def documents(self, **asked: Any) -> Any:
+    def documents(self, *, revision: int, wait: int) -> SiteDocuments:
         raise NotImplementedError
 
-    push = report = documents
+    def push(self, usage: UsagePush) -> UsageTaken:
+        raise NotImplementedError
+
+    def report(self, report: SiteReport) -> ReportTaken:
+        raise NotImplementedError
 
     def picture(self, picture: PicturePush) -> PictureTaken:
         fate = self.fates.pop(0) if self.fates else "ok"
