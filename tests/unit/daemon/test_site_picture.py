@@ -439,6 +439,17 @@ def test_a_restarted_portal_shows_a_site_that_is_away_as_it_was_and_its_past(wor
     assert world.shown.moment == world.clock.now()
 
 
+def test_a_late_push_is_not_kept_for_the_next_start_either(world: World) -> None:
+    for _ in range(2):
+        world.read(61)
+        world.pusher.tick()
+    newest = world.shown
+    world.clock.forward(timedelta(minutes=2))
+    asyncio.run(world.wire.pictures.take(world.wire.site, world.wire.pushes[0]))
+    world.wire.pictures = world.portal()
+    assert world.shown == newest
+
+
 def test_a_kept_picture_that_the_disk_damaged_does_not_stop_the_portal(world: World) -> None:
     world.read()
     world.pusher.tick()
