@@ -203,6 +203,8 @@ def test_a_tenant_meets_no_name_of_others_on_any_page_or_picture(portal: Running
         assert "train-2" not in text, path
     picture = read(browser.get("/map/picture").content)
     assert {job["id"] for job in picture.table["jobs"].values()} == {1, 4}
+    assert [one["jobs"] for one in picture.table["incidents"].values()] == [[1], [1]]
+    assert "postech" not in str(picture.table)
     assert set(picture.cells.state[8:24].tolist()) == {CellState.TAKEN}
 
 
