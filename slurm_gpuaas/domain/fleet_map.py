@@ -102,7 +102,7 @@ class Cells:
         idle: minutes since the GPU last did work; 0 = it works, `UNKNOWN_IDLE` = not known (also longer than 45 days).
         job: slot of the job that holds it in the table's `jobs`; 0 = none.
         state, health: `CellState`; `Severity` and `Sign`.
-        use: percent of the time in which its multiprocessors were active (SM active); 255 = not known.
+        use: percent of the time in which a kernel ran on it (NVML's utilisation); 255 = not known.
         power: in steps of 10 W; 255 = not known.
         heat: degrees Celsius; 255 = not known.
     """
@@ -167,11 +167,10 @@ class MapUnit(_Value):
         return self
 
 
-class MapCluster(_Value):
+class SiteLayout(_Value):
     """One cluster as its site describes it; sent when it changes."""
 
     name: ClusterName
-    provider: ProviderName
     model: GpuModel
     gpus_per_node: int = Field(ge=1, le=16)
     units: tuple[MapUnit, ...] = Field(min_length=1, max_length=2_048)
@@ -210,12 +209,24 @@ class MapCluster(_Value):
 
     @cached_property
     def number(self) -> int:
-        """Tells one layout from another."""
-        return zlib.crc32(self.model_dump_json().encode())
+        """Tells one layout of a cluster from another. The provider is no part of it: the site does not know it."""
+        return zlib.crc32(self.model_dump_json(exclude={"provider"}).encode())
 
     @property
     def cells(self) -> int:
         return len(self.nodes) * self.gpus_per_node
+
+
+class MapCluster(SiteLayout):
+    """A cluster with who provides it, in the portal's word."""
+
+    provider: ProviderName
+
+    @classmethod
+    def of(cls, layout: SiteLayout, *, provider: ProviderName) -> Self:
+        """What a site described, with the portal's word for its provider."""
+        told = {name: getattr(layout, name) for name in SiteLayout.model_fields}
+        return cls(**told, provider=provider)
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import datetime as dt
 import ipaddress
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,7 @@ from slurm_gpuaas.domain.clock import SystemClock
 from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.portal.app import Wiring
 from slurm_gpuaas.portal.config import Config
+from slurm_gpuaas.portal.feature import Feature
 from slurm_gpuaas.portal.main import uvicorn_config
 from slurm_gpuaas.store.pool import PoolStore
 from tests.pools import WEAKEST, people_of_all_roles
@@ -67,15 +68,23 @@ def certificate(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running(folder: Path, port: int, *, tls: dict[str, str], **settings: Any) -> Iterator[BrowserSite]:
-    """The portal on `port` of 127.0.0.1 until the block ends."""
+def running(
+    folder: Path,
+    port: int,
+    *,
+    tls: dict[str, str],
+    parts: Callable[[PoolStore], Sequence[Feature]] = lambda store: (),
+    **settings: Any,
+) -> Iterator[BrowserSite]:
+    """The portal, with further parts, on `port` of 127.0.0.1 until the block ends."""
     url = f"https://127.0.0.1:{port}"
     config = Config(
         public_url=url, listen={"port": port, "tls": tls}, name_ko="국가 GPU 풀", name="National GPU Pool", **settings
     )
     store = new_pool_store(folder / "pool.db")
     people = people_of_all_roles(store, SystemClock(), config)
-    server = uvicorn.Server(uvicorn_config(config, Wiring(config=config, store=store, hasher=WEAKEST)))
+    wiring = Wiring(config=config, store=store, hasher=WEAKEST, features=parts(store))
+    server = uvicorn.Server(uvicorn_config(config, wiring))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + STARTS_WITHIN_S

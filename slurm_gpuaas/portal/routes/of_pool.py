@@ -7,9 +7,20 @@ from collections.abc import Sequence
 from slurm_gpuaas.portal.feature import Feature
 from slurm_gpuaas.portal.pool import PoolServer
 from slurm_gpuaas.portal.routes.awards import awards_feature
+from slurm_gpuaas.portal.routes.incidents import incidents_feature
+from slurm_gpuaas.portal.routes.jobs import jobs_feature
+from slurm_gpuaas.portal.routes.map import map_feature
 from slurm_gpuaas.portal.routes.reviews import reviews_feature
+from slurm_gpuaas.portal.routes.site_pages import site_pages_feature
 
 
 def pool_features(pool: PoolServer) -> Sequence[Feature]:
     """Each part's pages and API."""
-    return (awards_feature(pool), reviews_feature(pool))
+    return (
+        awards_feature(pool),
+        incidents_feature(pool),
+        jobs_feature(pool),
+        map_feature(pool),
+        reviews_feature(pool),
+        site_pages_feature(pool),
+    )
