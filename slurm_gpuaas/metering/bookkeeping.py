@@ -58,6 +58,7 @@ from slurm_gpuaas.metering.ledger import (
     vat_of,
 )
 from slurm_gpuaas.metering.pool_report import PoolReport, pool_report
+from slurm_gpuaas.metering.programme_report import ProgrammeReport, programme_report
 from slurm_gpuaas.metering.reconciliation import Difference, reconcile
 from slurm_gpuaas.metering.rules import gpu_seconds_in
 from slurm_gpuaas.metering.statements import Statement, draft_number, parts_of_draft, statement_of
@@ -417,7 +418,7 @@ class Bookkeeper:
     ) -> Sequence[StatementHead]:
         """What statements of months that are not closed would say now, the earliest month first."""
         parties = {By.ORGANISATION: organisation, By.PROVIDER: provider}
-        with self._store.transaction():
+        with self._store.snapshot():
             closed, owed, now = self._store.closed_through(), dict(self._store.owed()), self._clock.now()
             since = closed.following if closed else self._store.first_month() or Month.of(now)
             sums = self._store.sums.by(
@@ -463,7 +464,7 @@ class Bookkeeper:
             NotFound: there is nothing for it.
         """
         month, organisation, provider = parts_of_draft(number)
-        with self._store.transaction():  # nothing is booked between the readings
+        with self._store.snapshot():
             heads = self.drafts(organisation=organisation, provider=provider)
             head = next((one for one in heads if one.month == month), None)
             if head is None:
@@ -522,6 +523,19 @@ class Bookkeeper:
             busy=busy or {},
         )
 
+    def programme_report(self, programme: ProgrammeName, first: Month, last: Month) -> ProgrammeReport:
+        """What each grant of the programme got, used and cost in the months from `first` to `last`."""
+        only = {By.PROGRAMME: str(programme)}
+        with self._store.snapshot():
+            return programme_report(
+                programme,
+                (first, last),
+                versions=self._store.terms_versions(),
+                used=self._store.sums.by(By.GRANT, By.SERVICE, used_in=(first, last), only=only),
+                by_hand=self._store.sums.by(By.GRANT, months=(first, last), only=only | {By.USED_IN: ""}),
+                now=self._clock.now(),
+            )
+
     def reconcile(
         self, cluster: ClusterName, runs: Iterable[UsageRecord], months: Sequence[Month]
     ) -> Sequence[Difference]:
@@ -540,24 +554,24 @@ class Bookkeeper:
     def show_equal(self, cluster: ClusterName, month: Month) -> Reconciled:
         """Compare the runs that the cluster's site reported, each cut anew, with what was summed and booked of them,
         and keep the answer."""
-        with self._store.transaction():
+        with self._store.snapshot():  # the runs of a month take seconds, and nobody waits for them
             counted = _Counted(self._store.runs_in(cluster, month.window), month)
             places = [place for place in self._store.places(cluster, since=month) if place.month == month]
             different = reconcile(cluster, counted, self._store.use(places), self._store.booked(places), {month})
-            found = Reconciled(
-                cluster=cluster,
-                month=month,
-                at=self._clock.now(),
-                runs=counted.runs,
-                gpu_seconds=counted.gpu_seconds,
-                different=len(different),
-                differences=tuple(
-                    f"{one.cell.account} {one.cell.service}: runs {one.slurm:,}, sums {one.reported:,}, "
-                    f"booked {one.booked:,} GPU-seconds"
-                    for one in different[:MOST_DIFFERENCES]
-                ),
-            )
-            self._store.reconciliations.put(found)
+        found = Reconciled(
+            cluster=cluster,
+            month=month,
+            at=self._clock.now(),
+            runs=counted.runs,
+            gpu_seconds=counted.gpu_seconds,
+            different=len(different),
+            differences=tuple(
+                f"{one.cell.account} {one.cell.service}: runs {one.slurm:,}, sums {one.reported:,}, "
+                f"booked {one.booked:,} GPU-seconds"
+                for one in different[:MOST_DIFFERENCES]
+            ),
+        )
+        self._store.reconciliations.put(found)
         return found
 
 
@@ -587,7 +601,8 @@ def _change(before: Iterable[UsageRecord], after: Iterable[UsageRecord]) -> dict
 
 
 def _for_the_same(one: PoolRate, other: PoolRate) -> bool:
-    return (one.model, one.share, one.programme, one.starts) == (other.model, other.share, other.programme, other.starts)
+    first, second = ((rate.model, rate.share, rate.programme, rate.starts) for rate in (one, other))
+    return first == second
 
 
 def _to_decide(asked: AskedWon | AskedRate, verdict: Verdict, by: Actor) -> bool:
@@ -598,9 +613,7 @@ def _to_decide(asked: AskedWon | AskedRate, verdict: Verdict, by: Actor) -> bool
         Conflict: it was decided otherwise before.
     """
     if asked.asked_by == by.person:
-        raise Refused(
-            told("Who asks for something does not approve it."), way_out=told("Let a second person decide.")
-        )
+        raise Refused(told("Who asks for something does not approve it."), way_out=told("Let a second person decide."))
     if asked.verdict is Verdict.OPEN:
         return True
     if (asked.verdict, asked.decided_by) != (verdict, by.person):

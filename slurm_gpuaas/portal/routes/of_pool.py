@@ -6,8 +6,17 @@ from collections.abc import Sequence
 
 from slurm_gpuaas.portal.feature import Feature
 from slurm_gpuaas.portal.pool import PoolServer
+from slurm_gpuaas.portal.routes.ledger import ledger_feature
+from slurm_gpuaas.portal.routes.rates import rates_feature
+from slurm_gpuaas.portal.routes.statements import statements_feature
+from slurm_gpuaas.portal.routes.usage import usage_feature
 
 
 def pool_features(pool: PoolServer) -> Sequence[Feature]:
     """Each part's pages and API."""
-    return ()
+    return (
+        ledger_feature(pool),
+        rates_feature(pool),
+        statements_feature(pool),
+        usage_feature(pool),
+    )

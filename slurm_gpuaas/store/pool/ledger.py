@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from datetime import date, datetime
 from decimal import Decimal
@@ -279,6 +279,10 @@ class LedgerStore:
             if session.get_bind().dialect.name == "postgresql":
                 session.execute(text("LOCK TABLE unbooked IN EXCLUSIVE MODE"))
             yield session
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Several readings of one moment."""
+        return self._sessions.snapshot()
 
     # -- Terms and rates
 
