@@ -1,8 +1,6 @@
 """The ledger: entries by filter, corrections that one person asks for and another approves, payments, and whether it
 is equal to what sites reported. An entry is never changed."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Annotated, Final

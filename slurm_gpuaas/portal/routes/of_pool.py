@@ -8,6 +8,7 @@ from slurm_gpuaas.portal.feature import Feature
 from slurm_gpuaas.portal.pool import PoolServer
 from slurm_gpuaas.portal.routes.ledger import ledger_feature
 from slurm_gpuaas.portal.routes.rates import rates_feature
+from slurm_gpuaas.portal.routes.reports import reports_feature
 from slurm_gpuaas.portal.routes.statements import statements_feature
 from slurm_gpuaas.portal.routes.usage import usage_feature
 
@@ -17,6 +18,7 @@ def pool_features(pool: PoolServer) -> Sequence[Feature]:
     return (
         ledger_feature(pool),
         rates_feature(pool),
+        reports_feature(pool),
         statements_feature(pool),
         usage_feature(pool),
     )

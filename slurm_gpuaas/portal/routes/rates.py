@@ -1,7 +1,5 @@
 """Rates: what is in force and from when; proposing one, which a second person puts in force."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal, InvalidOperation

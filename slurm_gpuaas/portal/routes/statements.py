@@ -1,7 +1,5 @@
 """Statements: what an organisation owes a provider for a Korean month, to read, print and file."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated, Final

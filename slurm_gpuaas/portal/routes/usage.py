@@ -1,7 +1,5 @@
 """Usage: who used which GPUs how long, by month, with what was preempted and what faults cost."""
 
-from __future__ import annotations
-
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -62,7 +60,7 @@ PARTS: Final[Mapping[Split, By]] = {
     Split.GRANT: By.GRANT,
     Split.MODEL: By.MODEL,
 }
-SPLIT_NAMES: Final = {
+SPLIT_NAMES: Final[Mapping[StrEnum, str]] = {
     Split.ORGANISATION: noted("Organisation"),
     Split.PROVIDER: noted("Provider"),
     Split.PROGRAMME: noted("Programme"),
