@@ -15,15 +15,23 @@ HEIGHT: Final = 170
 LEFT: Final = 44
 """Room for the numbers of the axis."""
 TOP: Final = 8
-FOOT: Final = 18
-"""Room for the labels under the bars."""
+FOOT: Final = 13
+"""Room for one line of the labels under the bars."""
 GAP: Final = 0.28
 """Part of a bar's room that stays empty."""
 
 
+@dataclass(frozen=True, slots=True)
+class Series:
+    """`ink`: class of `static/money.css` without its `ink-`."""
+
+    name: str
+    ink: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bar:
-    series: int
+    ink: str
     x: float
     y: float
     width: float
@@ -32,44 +40,49 @@ class Bar:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """`labels` and `ticks` carry where they stand; `rows` are the same figures as a table."""
+    """`labels` and `ticks` carry where they stand, a label its lines; `rows` are the same figures as a table."""
 
     width: int
     height: int
     left: int
     across: str
-    names: tuple[str, ...]
+    series: tuple[Series, ...]
     bars: tuple[Bar, ...]
-    labels: tuple[tuple[float, str], ...]
+    labels: tuple[tuple[float, tuple[str, ...]], ...]
     ticks: tuple[tuple[float, str], ...]
     rows: tuple[tuple[str, tuple[int | float, ...]], ...]
 
 
 def stacked(
-    across: str, names: Sequence[str], columns: Sequence[tuple[str, Sequence[int | float]]], *, most_labels: int = 12
+    across: str,
+    series: Sequence[Series],
+    columns: Sequence[tuple[str, Sequence[int | float]]],
+    *,
+    most_labels: int = 12,
 ) -> Chart:
     """Columns of bars, one on the other from the bottom.
 
     Args:
         across: what the columns are.
-        names: of the series.
-        columns: label and one figure for each series, none below 0.
+        columns: label, of one or more lines, and one figure for each series, none below 0.
         most_labels: under the bars; where there are more columns, some go without.
     """
     top = ceiling(max((sum(figures) for _, figures in columns), default=0))
-    floor, tall = HEIGHT - FOOT, HEIGHT - FOOT - TOP
+    lines = max((label.count("\n") + 1 for label, _ in columns), default=1)
+    floor = HEIGHT - FOOT * lines
+    tall = floor - TOP
     room = (WIDTH - LEFT) / max(len(columns), 1)
     bars, labels = [], []
     every = -(-len(columns) // most_labels)
     for place, (label, figures) in enumerate(columns):
         x, base = LEFT + place * room, float(floor)
-        for series, figure in enumerate(figures):
+        for one, figure in zip(series, figures, strict=True):
             height = tall * figure / top
             base -= height
             if figure > 0:
                 bars.append(
                     Bar(
-                        series=series,
+                        ink=one.ink,
                         x=round(x + room * GAP / 2, 2),
                         y=round(base, 2),
                         width=round(room * (1 - GAP), 2),
@@ -77,18 +90,18 @@ def stacked(
                     )
                 )
         if place % every == 0:
-            labels.append((round(x + room / 2, 2), label))
+            labels.append((round(x + room / 2, 2), tuple(label.split("\n"))))
     ticks = tuple((round(floor - tall * part / 2, 2), short(top * part / 2)) for part in range(3))
     return Chart(
         width=WIDTH,
         height=HEIGHT,
         left=LEFT,
         across=across,
-        names=tuple(names),
+        series=tuple(series),
         bars=tuple(bars),
         labels=tuple(labels),
         ticks=ticks,
-        rows=tuple((label, tuple(figures)) for label, figures in columns),
+        rows=tuple((label.replace("\n", " "), tuple(figures)) for label, figures in columns),
     )
 
 

@@ -19,7 +19,7 @@ from slurm_gpuaas.domain.programmes import Programme
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.metering.pool_report import PoolReport, PoolRow
 from slurm_gpuaas.metering.programme_report import GrantRow, ProgrammeReport
-from slurm_gpuaas.portal.charts import Chart, stacked
+from slurm_gpuaas.portal.charts import Chart, Series, stacked
 from slurm_gpuaas.portal.feature import Card, Feature, NavEntry, Portal
 from slurm_gpuaas.portal.http import API, NOT_MODIFIED, PROBLEMS, Answer, with_etag
 from slurm_gpuaas.portal.overview import (
@@ -331,21 +331,25 @@ def by_provider(rows: Sequence[PoolRow]) -> list[tuple[str, dict[str, int]]]:
 
 
 def now_chart(words: Words, states: Sequence[ShareState]) -> Chart:
-    names = [words.say("Guaranteed"), words.say("Borrowed"), words.say("Idle"), words.say("Out of service")]
+    series = (
+        Series(words.say("Guaranteed"), "first"),
+        Series(words.say("Borrowed"), "second"),
+        Series(words.say("Idle"), "idle"),
+        Series(words.say("Out of service"), "bad"),
+    )
     columns = [
-        (
-            f"{state.provider} {state.share[:5]}",
-            [one or 0 for one in (state.guaranteed, state.burst, state.idle, state.out)],
-        )
-        for state in states
+        (f"{one.provider}\n{one.share}", [part or 0 for part in (one.guaranteed, one.burst, one.idle, one.out)])
+        for one in states
     ]
-    return stacked(words.say("Share"), names, columns)
+    return stacked(words.say("Share"), series, columns)
 
 
 def time_chart(words: Words, portal: Portal, pool: PoolServer) -> Chart:
     models, rows = awarded_by_month(pool.store.register.shares.all(), _calendar(pool), korean_day(portal.clock.now()))
-    columns = [(month_label(words, month), figures) for month, figures in rows]
-    return stacked(words.say("Month"), [model.upper() for model in models], columns, most_labels=18)
+    columns = [(month_label(month, rows[0][0]), figures) for month, figures in rows]
+    inks = ("first", "second", "third", "idle")
+    series = [Series(model.upper(), inks[place % len(inks)]) for place, model in enumerate(models)]
+    return stacked(words.say("Month"), series, columns, most_labels=18)
 
 
 def _cards(portal: Portal, visit: Visit, pool: PoolServer) -> list[Card]:

@@ -17,7 +17,7 @@ from slurm_gpuaas.domain.pool_grants import PoolGrant
 from slurm_gpuaas.domain.programmes import PoolShare
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.metering.papers import csv_of, gpu_hours
-from slurm_gpuaas.portal.charts import Chart, stacked
+from slurm_gpuaas.portal.charts import Chart, Series, stacked
 from slurm_gpuaas.portal.feature import Feature, NavEntry, Portal
 from slurm_gpuaas.portal.http import (
     API,
@@ -35,7 +35,7 @@ from slurm_gpuaas.portal.pool import PoolServer
 from slurm_gpuaas.portal.rights import Action, Owned, Scope
 from slurm_gpuaas.portal.routes.money import CSV, MonthText, NameText, attachment, hours_of, month_of, only, parties_of
 from slurm_gpuaas.portal.visit import Needs, Visit
-from slurm_gpuaas.portal.words import Words, noted
+from slurm_gpuaas.portal.words import noted
 
 MONTHS: Final = 12
 """Of the chart."""
@@ -334,10 +334,14 @@ class Usage:
                 guaranteed.faults + burst.faults,
             )
             # A moved booking may leave a month below 0 until the next one: nothing is drawn of it.
-            columns.append((month_label(self._words, month), [max(hours_of(one), 0.0) for one in parts]))
+            columns.append((month_label(month, first), [max(hours_of(one), 0.0) for one in parts]))
             month = month.following
-        names = [self._words.name(service) for service in ServiceClass]
-        return stacked(self._words.say("Month"), [*names, self._words.say("Lost to faults")], columns)
+        series = (
+            Series(self._words.name(ServiceClass.GUARANTEED), "first"),
+            Series(self._words.name(ServiceClass.BURST), "second"),
+            Series(self._words.say("Lost to faults"), "bad"),
+        )
+        return stacked(self._words.say("Month"), series, columns)
 
     def csv(self) -> bytes:
         headings = (
@@ -371,9 +375,10 @@ SPLIT_HEADINGS: Final = {
 }
 
 
-def month_label(words: Words, month: Month) -> str:
-    """Short, for under a bar; January says its year."""
-    return f"’{month.year % 100:02}.1" if month.number == 1 else words.value(str(month.number))
+def month_label(month: Month, first: Month) -> str:
+    """Short, for under a bar; the first one and January say their year."""
+    year = f"’{month.year % 100:02}." if month.number == 1 or month == first else ""
+    return f"{year}{month.number}"
 
 
 def _person_row(key: str, title: str, parts: Mapping[PersonUse, int]) -> UsageRow:
