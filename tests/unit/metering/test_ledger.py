@@ -424,7 +424,7 @@ def test_reconciliation_finds_a_single_gpu_second_and_says_where(books: Books) -
     assert [(one.slurm, one.reported) for one in lost] == [(0, 28_800)]
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(st.data())
 def test_use_of_people_is_that_of_the_runs_cut_at_the_months_borders(data: st.DataObject) -> None:
     hours = st.integers(-50, 770)
