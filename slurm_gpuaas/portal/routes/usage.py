@@ -225,7 +225,7 @@ class Usage:
         office = self._visit.person.office
         found = [split for split in PARTS if split is not Split.ORGANISATION or office.organisation is None]
         if self._grant is not None:
-            return [Split.PERSON, Split.MODEL]
+            return [Split.PERSON, *found]
         return [Split.GRANT, *(one for one in found if one is not Split.GRANT)] if office.organisation else found
 
     def _grant_of(self, text: str) -> PoolGrant:

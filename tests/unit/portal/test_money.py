@@ -364,6 +364,7 @@ def test_the_people_of_a_grant_add_up_to_the_grant(seen: MoneyPortal) -> None:
         (GOVERNMENT, "grant=g2026-00009", 404),
         (GOVERNMENT, "grant=x", 404),
         (GOVERNMENT, "by=person", 422),
+        (GOVERNMENT, "by=organisation&grant=g2026-00001", 200),
         (ADMIN, "by=organisation", 422),
         (GOVERNMENT, "month=1-1", 422),
     ],
