@@ -21,12 +21,16 @@ from cryptography.x509.oid import NameOID
 from slurm_gpuaas.domain.accounts import Person
 from slurm_gpuaas.domain.clock import SystemClock
 from slurm_gpuaas.domain.people import PortalRole
+from slurm_gpuaas.domain.programmes import Programme
+from slurm_gpuaas.portal.accounts import Accounts
 from slurm_gpuaas.portal.app import Wiring
 from slurm_gpuaas.portal.config import Config
 from slurm_gpuaas.portal.feature import Feature
 from slurm_gpuaas.portal.main import uvicorn_config
+from slurm_gpuaas.portal.pool import PoolServer, PoolTurns
+from slurm_gpuaas.portal.routes.of_pool import pool_features
 from slurm_gpuaas.store.pool import PoolStore
-from tests.pools import WEAKEST, people_of_all_roles
+from tests.pools import WEAKEST, fill_pool, people_of_all_roles
 from tests.stores import new_pool_store
 
 STARTS_WITHIN_S = 20
@@ -38,6 +42,7 @@ class BrowserSite:
     store: PoolStore
     config: Config
     people: dict[PortalRole, Person]
+    pool: PoolServer | None = None
 
 
 def certificate(folder: Path) -> dict[str, str]:
@@ -74,17 +79,44 @@ def running(
     *,
     tls: dict[str, str],
     parts: Callable[[PoolStore], Sequence[Feature]] = lambda store: (),
+    rules: Programme | None = None,
     **settings: Any,
 ) -> Iterator[BrowserSite]:
-    """The portal, with further parts, on `port` of 127.0.0.1 until the block ends."""
-    url = f"https://127.0.0.1:{port}"
-    config = Config(
-        public_url=url, listen={"port": port, "tls": tls}, name_ko="국가 GPU 풀", name="National GPU Pool", **settings
-    )
+    """The portal on `port` of 127.0.0.1 until the block ends: with further parts, or with all of the pool's, their
+    turns, and this programme in a pool that is filled as `PoolPortal`'s."""
+    config, clock = config_of(port, tls, **settings), SystemClock()
     store = new_pool_store(folder / "pool.db")
-    people = people_of_all_roles(store, SystemClock(), config)
-    wiring = Wiring(config=config, store=store, hasher=WEAKEST, features=parts(store))
-    server = uvicorn.Server(uvicorn_config(config, wiring))
+    people = people_of_all_roles(store, clock, config)
+    if rules is None:
+        with serving(Wiring(config=config, store=store, hasher=WEAKEST, features=parts(store))):
+            yield BrowserSite(config.public_url, store, config, people)
+        return
+    pool = PoolServer(store, clock)
+    fill_pool(pool.service, Accounts(store, clock, config.sessions, hasher=WEAKEST), rules)
+    pool.turn()
+    turns = PoolTurns(pool)
+    with serving(Wiring(config=config, store=store, hasher=WEAKEST, features=pool_features(pool))):
+        turns.start()
+        try:
+            yield BrowserSite(config.public_url, store, config, people, pool)
+        finally:
+            turns.stop()
+
+
+def config_of(port: int, tls: dict[str, str], **settings: Any) -> Config:
+    return Config(
+        public_url=f"https://127.0.0.1:{port}",
+        listen={"port": port, "tls": tls},
+        name_ko="국가 GPU 풀",
+        name="National GPU Pool",
+        **settings,
+    )
+
+
+@contextmanager
+def serving(wiring: Wiring) -> Iterator[None]:
+    """Answers on the port of its configuration until the block ends; then its store is closed."""
+    server = uvicorn.Server(uvicorn_config(wiring.config, wiring))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + STARTS_WITHIN_S
@@ -92,8 +124,8 @@ def running(
         assert thread.is_alive() and time.monotonic() < deadline, "the portal did not start"
         thread.join(0.01)
     try:
-        yield BrowserSite(url, store, config, people)
+        yield
     finally:
         server.should_exit = server.force_exit = True  # connections that clients of tests keep are not waited for
         thread.join(STARTS_WITHIN_S)
-        store.close()
+        wiring.store.close()
