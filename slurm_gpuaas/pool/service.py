@@ -535,6 +535,7 @@ class PoolService:
             price_percent=programme.prices[organisation.kind],
             budget_won=request.budget_won,
             answer_by=start_of(work.today + timedelta(days=programme.answer_days + 1)),
+            history=(work.happened(OfferStep.MAKE),),
         )
         self._step_application(work, application.id, ApplicationStep.AWARD, "")
         work.put_offer(offer)
@@ -628,7 +629,13 @@ class PoolService:
         changed(grant, gpus=gpus, ends=ends, by=work.by, at=work.now, reason=reason)
         check_change(grant, gpus, ends, work.register.programmes.get(grant.programme).longest_days)
         change = GrantChange(
-            id=ChangeId(work.number("c")), grant=id, gpus=gpus, ends=ends, reason=reason, asked_by=work.person
+            id=ChangeId(work.number("c")),
+            grant=id,
+            gpus=gpus,
+            ends=ends,
+            reason=reason,
+            asked_by=work.person,
+            history=(work.happened(ChangeStep.ASK, reason),),
         )
         work.record(change.id, reason, grant=id, gpus=gpus, ends=str(ends))
         return work.put(work.register.changes, change)
