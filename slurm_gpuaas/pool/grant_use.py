@@ -84,8 +84,8 @@ def _fuller(budget: Budget) -> Limit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GrantUse:
-    """GPU-seconds. `guaranteed` and `burst` add up to all use, lost and preempted runs included; `fault` and `preempted`
-    are parts of them. `awarded` is what the grant could have used until now."""
+    """GPU-seconds. `guaranteed` and `burst` add up to all use, lost and preempted runs included; `fault` and
+    `preempted` are parts of them. `awarded` is what the grant could have used until now."""
 
     awarded: int = 0
     guaranteed: int = 0
@@ -100,7 +100,7 @@ class GrantUse:
 
     @property
     def percent(self) -> int | None:
-        """Of what was awarded, the part that jobs held, rounded down; None before a day has passed."""
+        """Of what was awarded, the part that jobs held, rounded down; None while it could use nothing."""
         return None if self.awarded <= 0 else 100 * self.guaranteed // self.awarded
 
 
@@ -144,14 +144,14 @@ def notes(grant: PoolGrant, use: GrantUse) -> Iterator[Told]:
             yield told("Jobs held {percent} % of the GPU time that was yours so far.", percent=percent)
         else:
             yield told(
-                "Jobs held {percent} % of the GPU time that was yours so far: well used. Jobs that can be interrupted may "
-                "run on borrowed GPUs beside them.",
+                "Jobs held {percent} % of the GPU time that was yours so far: well used. Jobs that can be "
+                "interrupted may run on borrowed GPUs beside them.",
                 percent=percent,
             )
     if use.preempted:
         yield told(
-            "{hours} GPU-hours were of jobs that had to give borrowed GPUs back: write checkpoints, and let such jobs be "
-            "queued again.",
+            "{hours} GPU-hours were of jobs that had to give borrowed GPUs back: write checkpoints, and let such "
+            "jobs be queued again.",
             hours=use.preempted / HOUR_SECONDS,
         )
     if use.fault:

@@ -90,6 +90,7 @@ from slurm_gpuaas.domain.programmes import (
     PoolShare,
     Programme,
     UnixIdentity,
+    check_login,
 )
 from slurm_gpuaas.domain.ssh_keys import SshKey
 from slurm_gpuaas.domain.stages import Noun, stepped
@@ -262,6 +263,7 @@ class PoolService:
             Conflict: somebody else has the login, or the person has another one.
             InvalidInput: the login may be one of the system.
         """
+        check_login(login)
         before = work.register.identities.find(person)
         if before is not None and before.login != login:
             raise Conflict(told("{person} has the login {login}; it stays.", person=person, login=before.login))

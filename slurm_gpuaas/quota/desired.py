@@ -21,10 +21,8 @@ from slurm_gpuaas.domain.names import (
     ClusterName,
     GpuModel,
     PartitionName,
-    PoolName,
     ProjectName,
     QosName,
-    ShareName,
     UserName,
 )
 from slurm_gpuaas.domain.policy import Policy, fold_nodes
