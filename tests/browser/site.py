@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,17 @@ from cryptography.x509.oid import NameOID
 from slurm_gpuaas.domain.accounts import Person
 from slurm_gpuaas.domain.clock import SystemClock
 from slurm_gpuaas.domain.people import PortalRole
+from slurm_gpuaas.domain.programmes import Call
+from slurm_gpuaas.portal.accounts import Accounts
 from slurm_gpuaas.portal.app import Wiring
 from slurm_gpuaas.portal.config import Config
 from slurm_gpuaas.portal.main import uvicorn_config
+from slurm_gpuaas.portal.pool import PoolServer, PoolTurns
+from slurm_gpuaas.portal.routes.of_pool import pool_features
 from slurm_gpuaas.store.pool import PoolStore
-from tests.pools import WEAKEST, people_of_all_roles
+from tests.pools import WEAKEST, fill_pool, people_of_all_roles
 from tests.stores import new_pool_store
+from tests.unit.pool.scene import programme
 
 STARTS_WITHIN_S = 20
 
@@ -37,6 +43,7 @@ class BrowserSite:
     store: PoolStore
     config: Config
     people: dict[PortalRole, Person]
+    pool: PoolServer | None = None
 
 
 def certificate(folder: Path) -> dict[str, str]:
@@ -67,24 +74,40 @@ def certificate(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running(folder: Path, port: int, *, tls: dict[str, str], **settings: Any) -> Iterator[BrowserSite]:
-    """The portal on `port` of 127.0.0.1 until the block ends."""
+def running(
+    folder: Path, port: int, *, tls: dict[str, str], with_pool: bool = False, **settings: Any
+) -> Iterator[BrowserSite]:
+    """The portal on `port` of 127.0.0.1 until the block ends; with the pool's pages and turns, its pool filled as
+    `PoolPortal`'s, or without."""
     url = f"https://127.0.0.1:{port}"
     config = Config(
         public_url=url, listen={"port": port, "tls": tls}, name_ko="국가 GPU 풀", name="National GPU Pool", **settings
     )
     store = new_pool_store(folder / "pool.db")
-    people = people_of_all_roles(store, SystemClock(), config)
-    server = uvicorn.Server(uvicorn_config(config, Wiring(config=config, store=store, hasher=WEAKEST)))
+    clock = SystemClock()
+    people = people_of_all_roles(store, clock, config)
+    pool = PoolServer(store, clock) if with_pool else None
+    if pool is not None:
+        call = Call(number=1, opens=clock.now() - timedelta(days=8), closes=clock.now() + timedelta(hours=1))
+        fill_pool(pool.service, Accounts(store, clock, config.sessions, hasher=WEAKEST), programme(calls=(call,)))
+        pool.turn()
+    turns = None if pool is None else PoolTurns(pool)
+    features = () if pool is None else pool_features(pool)
+    wiring = Wiring(config=config, store=store, clock=clock, features=features, hasher=WEAKEST)
+    server = uvicorn.Server(uvicorn_config(config, wiring))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + STARTS_WITHIN_S
     while not server.started:
         assert thread.is_alive() and time.monotonic() < deadline, "the portal did not start"
         thread.join(0.01)
+    if turns is not None:
+        turns.start()
     try:
-        yield BrowserSite(url, store, config, people)
+        yield BrowserSite(url, store, config, people, pool)
     finally:
+        if turns is not None:
+            turns.stop()
         server.should_exit = server.force_exit = True  # connections that clients of tests keep are not waited for
         thread.join(STARTS_WITHIN_S)
         store.close()
