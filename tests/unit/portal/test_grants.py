@@ -97,17 +97,17 @@ def test_a_declined_offer_needs_its_reason(portal: GrantPortal) -> None:
     assert portal.store.register.offers.get(offer.id).state is OfferState.DECLINED
 
 
-@pytest.mark.parametrize("who", ["admin-kaist", "researcher-kaist", PortalRole.PROVIDER_OPERATOR])
-def test_offers_and_grants_of_others_are_not_shown(portal: GrantPortal, who: Any) -> None:
+def test_offers_and_grants_of_others_are_not_shown(portal: GrantPortal) -> None:
     offer = portal.offered("snu", share=NHN, gpus=16)
     grant = portal.accepted(offer.id)
-    browser = portal.browser(who)
     pages = [f"/offers/{offer.id}", *(f"/grants/{grant.id}{rest}" for rest in ("", "/start", "/delivery"))]
-    for path in (*pages, f"/api/v1/grants/{grant.id}", f"/api/v1/offers/{offer.id}"):
-        assert browser.get(path).status_code == 403, path
-    for path in ("/offers", "/grants", "/api/v1/offers", "/api/v1/grants", "/api/v1/changes"):
-        answer = browser.get(path)
-        assert answer.status_code == 200 and grant.id not in answer.text and offer.id not in answer.text, path
+    for who in ("admin-kaist", "researcher-kaist", PortalRole.PROVIDER_OPERATOR):  # naver's
+        browser = portal.browser(who)
+        for path in (*pages, f"/api/v1/grants/{grant.id}", f"/api/v1/offers/{offer.id}"):
+            assert browser.get(path).status_code == 403, (who, path)
+        for path in ("/offers", "/grants", "/api/v1/offers", "/api/v1/grants", "/api/v1/changes"):
+            answer = browser.get(path)
+            assert answer.status_code == 200 and grant.id not in answer.text and offer.id not in answer.text, path
 
 
 def test_a_researcher_sees_the_grants_that_they_are_members_of(portal: GrantPortal) -> None:
@@ -266,7 +266,7 @@ def test_the_start_page_names_what_the_site_puts_into_slurm(portal: GrantPortal)
     assert accounts == {grant.project} and accounts <= set(slurm.accounts)
     assert qos == {guaranteed_qos(grant.project), burst_qos(share.pool, share.share)} and qos <= set(slurm.qos)
     (mine_there,) = (one for (user, _), one in slurm.associations.items() if user == "jung")
-    assert mine_there.account == grant.project and mine_there.qos == qos
+    assert str(mine_there.account) == grant.project and mine_there.qos == qos
 
 
 def test_before_its_first_day_the_start_page_names_the_day(portal: GrantPortal) -> None:
@@ -317,48 +317,37 @@ def test_a_request_is_taken_back_by_its_organisation_or_refused_with_a_reason(po
     assert [one["id"] for one in listed] == [changes[1]["id"]]
 
 
-@pytest.mark.parametrize(
-    ("act", "fields", "who", "said"),
-    [
-        ("shrink", {"gpus": "8", "reason": "idle"}, "second", "8장 (1대)을 오늘"),
-        ("recall", {"recall_reason": "idle"}, "second", "16장 (2대)을 오늘"),
-        ("return", {"last_day": "TODAY", "return_reason": "done"}, "admin-snu", "16장 (2대)을"),
-    ],
-)
-def test_gpus_go_back_only_after_what_follows_was_shown(
-    portal: GrantPortal, act: str, fields: dict[str, str], who: str, said: str
-) -> None:
+def test_gpus_go_back_only_after_what_follows_was_shown(portal: GrantPortal) -> None:
     grant = portal.granted()
     today = portal.clock.now().date().isoformat()
-    fields = {name: text.replace("TODAY", today) for name, text in fields.items()}
-    browser = portal.browser(who)
-    browser.get(f"/grants/{grant.id}")
-    first = browser.post(f"/grants/{grant.id}/{act}", **fields)
-    assert first.status_code == 200 and said in text_of(first)
-    assert portal.store.register.grants.get(grant.id) == grant
-    assert browser.post(f"/grants/{grant.id}/{act}", **fields, sure="yes").status_code == 303
-    after = portal.store.register.grants.get(grant.id)
-    expected = {"shrink": (8, PoolGrantState.ACTIVE), "recall": (16, PoolGrantState.ENDING)}
-    assert (after.gpus, after.state) == expected.get(act, (16, PoolGrantState.ACTIVE))
-    assert act != "return" or after.ends.isoformat() == today
-    other = portal.browser("admin-kaist" if who == "admin-snu" else "admin-snu")
-    assert other.post(f"/grants/{grant.id}/{act}", **fields, sure="yes").status_code == 403
+    office, admin, other = (portal.browser(who) for who in ("second", "admin-snu", "admin-kaist"))
+    for browser, act, fields, said, gpus, state in (
+        (office, "shrink", {"gpus": "8", "reason": "idle"}, "8장 (1대)을 오늘", 8, PoolGrantState.ACTIVE),
+        (admin, "return", {"last_day": today, "return_reason": "done"}, "지나면", 8, PoolGrantState.ACTIVE),
+        (office, "recall", {"recall_reason": "idle"}, "8장 (1대)을 오늘", 8, PoolGrantState.ENDING),
+    ):
+        before = portal.store.register.grants.get(grant.id)
+        first = browser.post(f"/grants/{grant.id}/{act}", **fields)
+        assert first.status_code == 200 and said in text_of(first), act
+        assert other.post(f"/grants/{grant.id}/{act}", **fields, sure="yes").status_code == 403
+        assert portal.store.register.grants.get(grant.id) == before
+        assert browser.post(f"/grants/{grant.id}/{act}", **fields, sure="yes").status_code == 303
+        after = portal.store.register.grants.get(grant.id)
+        assert (after.gpus, after.state) == (gpus, state), act
+    assert after.ends.isoformat() == today
 
 
-@pytest.mark.parametrize(
-    ("path", "body"),
-    [
-        ("shrink", {"gpus": 16, "reason": "not fewer"}),
-        ("return", {"last_day": "2027-12-31", "reason": "later than its end"}),
-        ("changes", {"gpus": 16, "ends": "2027-02-28", "reason": "nothing changes"}),
-        ("changes", {"gpus": 16, "ends": "2150-01-01", "reason": "too long"}),
-    ],
-)
-def test_what_a_rule_forbids_is_refused_with_its_sentence(portal: GrantPortal, path: str, body: dict[str, Any]) -> None:
+def test_what_a_rule_forbids_is_refused_with_its_sentence(portal: GrantPortal) -> None:
     grant = portal.granted()
-    who = "second" if path == "shrink" else "admin-snu"
-    answer = portal.browser().client.post(f"/api/v1/grants/{grant.id}/{path}", json=body, headers=token_of(portal, who))
-    assert answer.status_code == 403 and answer.json()["way_out"]
+    client, office, admin = portal.browser().client, token_of(portal, "second"), token_of(portal, "admin-snu")
+    for headers, path, body in (
+        (office, "shrink", {"gpus": 16, "reason": "not fewer"}),
+        (admin, "return", {"last_day": "2027-12-31", "reason": "later than its end"}),
+        (admin, "changes", {"gpus": 16, "ends": "2027-02-28", "reason": "nothing changes"}),
+        (admin, "changes", {"gpus": 16, "ends": "2150-01-01", "reason": "too long"}),
+    ):
+        answer = client.post(f"/api/v1/grants/{grant.id}/{path}", json=body, headers=headers)
+        assert answer.status_code == 403 and answer.json()["way_out"], body
 
 
 def test_a_final_report_is_handed_in_and_shown(portal: GrantPortal) -> None:
