@@ -40,9 +40,11 @@ from slurm_gpuaas.domain.names import (
     ClusterName,
     GpuModel,
     GrantName,
+    ProgrammeName,
     ProjectName,
     QosName,
     RateName,
+    ShareName,
     UserName,
 )
 from slurm_gpuaas.domain.policy import (
@@ -180,10 +182,11 @@ class Tariff:
         return max(begun, key=lambda one: (one.grant.starts, one.grant.ends, one.grant.name), default=None)
 
     def rate_at(self, terms: Terms, model: GpuModel, day: date) -> PoolRate | None:
+        return self.rate_for(terms.grant.share, terms.programme, model, day)
+
+    def rate_for(self, share: ShareName, programme: ProgrammeName, model: GpuModel, day: date) -> PoolRate | None:
         begun = [
-            rate
-            for rate in self.rates
-            if rate.model == model and rate.starts <= day and rate.covers(terms.grant.share, terms.programme)
+            rate for rate in self.rates if rate.model == model and rate.starts <= day and rate.covers(share, programme)
         ]
         return max(begun, key=lambda rate: rate.rank, default=None)
 

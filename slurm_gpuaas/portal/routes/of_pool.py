@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from slurm_gpuaas.portal.feature import Feature
 from slurm_gpuaas.portal.pool import PoolServer
 from slurm_gpuaas.portal.routes.awards import awards_feature
+from slurm_gpuaas.portal.routes.grants import grants_feature
+from slurm_gpuaas.portal.routes.identity import identity_feature
 from slurm_gpuaas.portal.routes.incidents import incidents_feature
 from slurm_gpuaas.portal.routes.jobs import jobs_feature
 from slurm_gpuaas.portal.routes.ledger import ledger_feature
 from slurm_gpuaas.portal.routes.map import map_feature
+from slurm_gpuaas.portal.routes.offers import offers_feature
 from slurm_gpuaas.portal.routes.rates import rates_feature
 from slurm_gpuaas.portal.routes.reports import reports_feature
 from slurm_gpuaas.portal.routes.reviews import reviews_feature
@@ -23,10 +26,13 @@ def pool_features(pool: PoolServer) -> Sequence[Feature]:
     """Each part's pages and API."""
     return (
         awards_feature(pool),
+        grants_feature(pool),
+        identity_feature(pool),
         incidents_feature(pool),
         jobs_feature(pool),
         ledger_feature(pool),
         map_feature(pool),
+        offers_feature(pool),
         rates_feature(pool),
         reports_feature(pool),
         reviews_feature(pool),
