@@ -83,8 +83,8 @@ def offered_by(programme: Programme, shares: Iterable[PoolShare]) -> Offered:
     room = max((one.capacity for one in shares if one.name in programme.shares), default=0)
     room = min(room, programme.caps.per_project or room)
     largest = max(programme.sizes)
-    if programme.beyond is not None and room > largest:
-        most = largest + (room - largest) // programme.beyond * programme.beyond
+    if programme.beyond is not None and room // programme.beyond * programme.beyond > largest:
+        most = room // programme.beyond * programme.beyond
     else:
         most = max((one for one in programme.sizes if one <= room), default=largest)
     return Offered(sizes=programme.sizes, step=programme.beyond or largest, most=most)

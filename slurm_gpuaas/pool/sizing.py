@@ -43,9 +43,8 @@ class Offered(Noun):
         least = max(1, ceil(gpus))
         if least <= min(self.singles, self.most):
             return least
-        largest = max(self.sizes, default=0)
         fitting = [size for size in self.sizes if size >= least]
-        return min(min(fitting) if fitting else largest + ceil((least - largest) / self.step) * self.step, self.most)
+        return min(min(fitting) if fitting else ceil(least / self.step) * self.step, self.most)
 
 
 class SizingQuestion(Workload):

@@ -202,7 +202,8 @@ def read(fields: Mapping[str, str], desk: Desk) -> Form:
     gpus = reader.read("gpus", whole(1, MOST_GPUS), lambda gpus: check_size(gpus, rules))
     least = reader.read("min_gpus", whole(1, MOST_GPUS), lambda least: _check_least(least, gpus))
     why = reader.read("why", paragraphs(4_000, 0))
-    if gpus is not None and form.workload is not None and gpus != form.proposed and not why:
+    tried = form.proposal is not None or form.no_proposal is not None
+    if tried and gpus is not None and gpus != form.proposed and not why:
         form.faults.setdefault("why", _not_as_proposed(form.proposed))
     budget = reader.optional("budget_won", whole(1, MOST_WON))
     if "budget_won" not in form.faults:
