@@ -6,7 +6,7 @@ import datetime as dt
 import ipaddress
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,16 @@ from cryptography.x509.oid import NameOID
 from slurm_gpuaas.domain.accounts import Person
 from slurm_gpuaas.domain.clock import SystemClock
 from slurm_gpuaas.domain.people import PortalRole
+from slurm_gpuaas.domain.programmes import Programme
+from slurm_gpuaas.portal.accounts import Accounts
 from slurm_gpuaas.portal.app import Wiring
 from slurm_gpuaas.portal.config import Config
+from slurm_gpuaas.portal.feature import Feature
 from slurm_gpuaas.portal.main import uvicorn_config
+from slurm_gpuaas.portal.pool import PoolServer
+from slurm_gpuaas.portal.routes.of_pool import pool_features
 from slurm_gpuaas.store.pool import PoolStore
-from tests.pools import WEAKEST, people_of_all_roles
+from tests.pools import WEAKEST, fill_pool, people_of_all_roles
 from tests.stores import new_pool_store
 
 STARTS_WITHIN_S = 20
@@ -67,15 +72,25 @@ def certificate(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running(folder: Path, port: int, *, tls: dict[str, str], **settings: Any) -> Iterator[BrowserSite]:
-    """The portal on `port` of 127.0.0.1 until the block ends."""
+def running(
+    folder: Path, port: int, *, tls: dict[str, str], rules: Programme | None = None, **settings: Any
+) -> Iterator[BrowserSite]:
+    """The portal on `port` of 127.0.0.1 until the block ends; with the pool's parts and this programme, if there is
+    one."""
     url = f"https://127.0.0.1:{port}"
     config = Config(
         public_url=url, listen={"port": port, "tls": tls}, name_ko="국가 GPU 풀", name="National GPU Pool", **settings
     )
     store = new_pool_store(folder / "pool.db")
     people = people_of_all_roles(store, SystemClock(), config)
-    server = uvicorn.Server(uvicorn_config(config, Wiring(config=config, store=store, hasher=WEAKEST)))
+    features: Sequence[Feature] = ()
+    if rules is not None:
+        pool = PoolServer(store, SystemClock())
+        fill_pool(pool.service, Accounts(store, SystemClock(), config.sessions, hasher=WEAKEST), rules)
+        pool.turn()
+        features = pool_features(pool)
+    wiring = Wiring(config=config, store=store, features=features, hasher=WEAKEST)
+    server = uvicorn.Server(uvicorn_config(config, wiring))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + STARTS_WITHIN_S
