@@ -21,9 +21,10 @@ class NextStep:
     by: datetime | None = None
 
 
-def next_step(application: Application, call: Call, offer: Offer | None, now: datetime) -> NextStep | None:
+def next_step(application: Application, call: Call | None, offer: Offer | None, now: datetime) -> NextStep | None:
     """
     Args:
+        call: None: the programme no longer has it, which is as good as closed.
         offer: the newest of the application.
 
     Returns:
@@ -33,7 +34,7 @@ def next_step(application: Application, call: Call, offer: Offer | None, now: da
     match application.state:
         case ApplicationState.SUBMITTED:
             return NextStep(office, told("checks whether the application is complete, and begins the review."))
-        case ApplicationState.IN_REVIEW if now < call.closes:
+        case ApplicationState.IN_REVIEW if call is not None and now < call.closes:
             return NextStep(
                 told("the reviewers"), told("judge it; awards are decided after the call closes."), call.closes
             )

@@ -45,14 +45,14 @@ def one_of(portal: Portal, visit: Visit, text: str, action: Action = Action.APPL
 def next_steps(portal: Portal, applications: Sequence[Application]) -> Callable[[Application], NextStep | None]:
     """Looked up once for all of them."""
     register, now = portal.store.register, portal.clock.now()
-    programmes = {one.name: one for one in register.programmes.all()}
+    calls = {(one.name, call.number): call for one in register.programmes.all() for call in one.calls}
     awarded = [one.id for one in applications if one.state is ApplicationState.AWARDED]
     offers: dict[ApplicationId, Offer] = {}
     for offer in register.offers.all(application=awarded) if awarded else ():
         offers[offer.application] = offer  # in the order of their numbers: the newest stays
 
     def of(application: Application) -> NextStep | None:
-        call = programmes[application.programme].call(application.request.call)
+        call = calls.get((application.programme, application.request.call))
         return next_step(application, call, offers.get(application.id), now)
 
     return of

@@ -42,6 +42,8 @@ KINDS: Final[Mapping[ApplicationState, str]] = {
     ApplicationState.WITHDRAWN: "quiet",
 }
 """Badges of the states."""
+_THEIRS: Final = (ApplicationStep.WITHDRAW, ApplicationStep.LOSE_OFFER)
+"""Steps of the applicant's side."""
 _RUNNING: Final = (ApplicationState.SUBMITTED, ApplicationState.IN_REVIEW, ApplicationState.WAITING)
 
 
@@ -215,16 +217,17 @@ def _history(portal: Portal, application: Application, visit: Visit) -> list[_Li
     people = {by for _, by, _, _ in acted}
     if visit.may(Action.APPLICATION_READ) is not Scope.ALL:
         colleagues = register.memberships.all(organisation=application.organisation)
-        people &= {*map(str, (one.person for one in colleagues)), str(visit.person.id)}
+        people &= {*map(str, (one.person for one in colleagues)), str(application.applicant)}
     names = portal.store.people.names(sorted(people))
     office, calendar = words.say("the programme's office"), words.say("the calendar")
+    theirs = str(application.organisation)  # somebody who has left it since
     return [
         _Line(
             at=at,
             step=words.tell(STEPS.get(step, step)),
-            by=names.get(by, calendar if by == CALENDAR.name else office),
+            by=names.get(by, calendar if by == CALENDAR.name else theirs if step in _THEIRS else office),
             reason=reason,
-            bad=step in (ApplicationStep.REFUSE, ApplicationStep.WITHDRAW, ApplicationStep.LOSE_OFFER),
+            bad=step in (ApplicationStep.REFUSE, *_THEIRS),
         )
         for at, by, step, reason in reversed(acted)
     ]

@@ -222,6 +222,17 @@ def test_what_happens_next_and_by_when(pool: PoolPortal) -> None:
     assert "김정부" in pool.browser(PortalRole.GOVERNMENT).get(f"/applications/{application.id}").text
 
 
+def test_an_application_of_a_call_that_the_programme_no_longer_has_is_still_told(pool: PoolPortal) -> None:
+    application = applied(pool)
+    office = pool.browser(PortalRole.GOVERNMENT)
+    office.post(f"/applications/{application.id}/begin-review")
+    rules = pool.store.register.programmes.get(NATIONAL).model_copy(update={"calls": ()})
+    pool.pool.service.put_programme(CommandId("no-calls"), pool.people[PortalRole.GOVERNMENT].actor, rules)
+    for path in ("/", "/applications", f"/applications/{application.id}", "/api/v1/applications"):
+        assert office.get(path).status_code == 200, path
+    assert "사업 담당 기관</strong>: 심사가 충분히" in office.get(f"/applications/{application.id}").text
+
+
 def test_its_people_withdraw_an_application_with_a_reason(pool: PoolPortal) -> None:
     application = applied(pool)
     assert (
