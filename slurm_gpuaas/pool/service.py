@@ -285,11 +285,18 @@ class PoolService:
 
     def save_draft(self, actor: Actor, programme: ProgrammeName, fields: Mapping[str, str]) -> ApplicationDraft:
         """What the form of an application holds so far. The actor's own business: saving it again replaces it."""
-        draft = ApplicationDraft(person=actor.person, programme=programme, fields=fields)
+        draft = ApplicationDraft(
+            person=actor.person, programme=programme, saved_at=self._clock.now(), fields=dict(fields)
+        )
         with self.store.transaction():
             self.store.register.programmes.get(programme)
             self.store.register.drafts.put(draft)
         return draft
+
+    def drop_draft(self, actor: Actor, programme: ProgrammeName) -> None:
+        """The actor does not want to apply after all; no error when there is none."""
+        with self.store.transaction():
+            self.store.register.drafts.remove(actor.person, programme)
 
     @command("application.submit", Application)
     def submit(self, work: Work, request: ApplicationRequest) -> Application:

@@ -284,13 +284,15 @@ def test_the_api_is_described_and_answers_as_described(portal: TestPortal) -> No
     operations = [result.ok() for result in schema.get_all_operations() if isinstance(result, Ok)]
     assert len(operations) >= 6
     for operation in operations:
-        _try(operation, client, token, portal)
+        try_operation(operation, client, token, portal)
 
 
-def _try(operation: APIOperation[Any, Any, Any, Any], client: TestClient, token: str, portal: TestPortal) -> None:
+def try_operation(
+    operation: APIOperation[Any, Any, Any, Any], client: TestClient, token: str, portal: TestPortal, examples: int = 10
+) -> None:
     declared = operation.definition.raw["responses"]
 
-    @settings(max_examples=10)
+    @settings(max_examples=examples, deadline=None)
     @given(case=operation.as_strategy())
     def answers_as_described(case: schemathesis.Case[Any]) -> None:
         portal.seconds += 60
