@@ -15,6 +15,7 @@ from slurm_gpuaas.domain.accounts import PersonState
 from slurm_gpuaas.domain.audit_chain import AuditEvent
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import GpuaasError
+from slurm_gpuaas.domain.idle import GrantDay
 from slurm_gpuaas.domain.ledger import Terms
 from slurm_gpuaas.domain.logins import Login
 from slurm_gpuaas.domain.names import ClusterName, CommandId, SiteName
@@ -25,6 +26,8 @@ from slurm_gpuaas.domain.programmes import Membership, PoolShare
 from slurm_gpuaas.domain.usage import UsageChange
 from slurm_gpuaas.metering.bookkeeping import Bookkeeper
 from slurm_gpuaas.pool.documents import SiteDocuments
+from slurm_gpuaas.pool.idle_service import IdleService
+from slurm_gpuaas.pool.lease_service import LeaseService
 from slurm_gpuaas.pool.service import PoolService
 from slurm_gpuaas.pool.work import Evidence, Program
 from slurm_gpuaas.store.pool import PoolStore
@@ -33,6 +36,8 @@ from slurm_gpuaas.store.pool.sites import Site
 TURN_S: Final = 0.5
 """Between two looks whether documents changed: what a person accepts is at its site within 5 s."""
 DAYS_EVERY: Final = timedelta(minutes=1)
+JUDGE_EVERY: Final = timedelta(hours=1)
+"""Use of the day before may come late; a grant makes one step a day at most."""
 BOOK_EVERY: Final = timedelta(hours=1)
 OFFICES: Final = Program("gpuaas-portal/people")
 MEMBERS: Final = {PortalRole.TENANT_ADMIN: Role.TENANT_ADMIN, PortalRole.RESEARCHER: Role.RESEARCHER}
@@ -68,17 +73,33 @@ class ReportedUse:
         self._keeper.take(changes)
 
 
+class ReportedDays:
+    """What grants used on whole days, for the rules of idle grants."""
+
+    def __init__(self, store: PoolStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def put(self, cluster: ClusterName, days: Sequence[GrantDay]) -> int:
+        """How many are of grants on that cluster; others are not kept."""
+        return self._store.register.days.take(cluster, days, at=self._clock.now())
+
+
 class PoolServer:
     """What pages, sites and the turns work with."""
 
     def __init__(self, store: PoolStore, clock: Clock) -> None:
         self.store = store
-        self.service = PoolService(store=store, clock=clock, audit=PoolTrail(store, clock))
+        trail = PoolTrail(store, clock)
+        self.service = PoolService(store=store, clock=clock, audit=trail)
+        self.idle = IdleService(store=store, clock=clock, audit=trail, pool=self.service)
+        self.leases = LeaseService(store=store, clock=clock, audit=trail)
         self.keeper = Bookkeeper(store.ledger, clock)
         self._clock = clock
         self._said: dict[ClusterName, int] = {}
         """Revision of the pool's documents that each cluster's site was last told."""
         self._days = _Every(DAYS_EVERY, clock)
+        self._mornings = _Every(JUDGE_EVERY, clock)
         self._books = _Every(BOOK_EVERY, clock)
         self._lock = threading.Lock()
 
@@ -86,7 +107,9 @@ class PoolServer:
         """Do what is due: the steps of the day, documents for sites, bookings. One turn at a time."""
         with self._lock:
             self._belong()
-            if self._days.due():
+            moved = self.idle.morning() if self._mornings.due() else 0
+            if self._days.due() or moved:  # what is taken back is offered at once
+                self.leases.tick()
                 self.service.tick()
             for site in self.store.sites.all():
                 if self._said.get(site.cluster) != self.store.register.revision(site.cluster):
