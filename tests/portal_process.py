@@ -28,6 +28,7 @@ from slurm_gpuaas.domain.from_portal import PORTAL_DOCUMENTS
 from slurm_gpuaas.domain.logins import LOGINS
 from slurm_gpuaas.domain.names import SiteName
 from slurm_gpuaas.domain.usage import UsageChange
+from slurm_gpuaas.portal.pool import ReportedDays
 from slurm_gpuaas.portal.sites import Polls, site_routes
 from slurm_gpuaas.store.pool import PoolStore
 
@@ -91,7 +92,13 @@ def portal(store: PoolStore, master: bytes, *, die_at: str = "") -> ASGIApp:
     store.sites.on_documents(polls.changed)
     app = FastAPI()
     routes = site_routes(
-        store.sites, Ledger(store, die_at), polls=polls, master_key=master, clock=clock, nonces=Nonces()
+        store.sites,
+        Ledger(store, die_at),
+        ReportedDays(store, clock),
+        polls=polls,
+        master_key=master,
+        clock=clock,
+        nonces=Nonces(),
     )
     app.include_router(routes)
 

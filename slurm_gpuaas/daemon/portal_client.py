@@ -18,6 +18,9 @@ from slurm_gpuaas.api.pool_sites import (
     SiteReport,
     UsagePush,
     UsageTaken,
+    UseDaysPush,
+    UseDaysTaken,
+    days_path,
     documents_path,
     reports_path,
     usage_path,
@@ -47,6 +50,8 @@ class Portal(Protocol):
 
     def report(self, report: SiteReport) -> ReportTaken: ...
 
+    def days(self, days: UseDaysPush) -> UseDaysTaken: ...
+
 
 class HttpPortal:
     """Args:
@@ -73,6 +78,9 @@ class HttpPortal:
 
     def report(self, report: SiteReport) -> ReportTaken:
         return self._ask("POST", reports_path(self._site), report.model_dump_json().encode(), ReportTaken)
+
+    def days(self, days: UseDaysPush) -> UseDaysTaken:
+        return self._ask("POST", days_path(self._site), days.model_dump_json().encode(), UseDaysTaken)
 
     def _ask(self, method: str, target: str, body: bytes, answer: type[A], wait: int = 0) -> A:
         headers = sign(

@@ -6,7 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, Protocol
 from uuid import uuid4
 
 import structlog
@@ -216,15 +216,29 @@ class _Every:
         return True
 
 
+class Turning(Protocol):
+    """What has something to do again and again; a turn may be cut off anywhere and is made again."""
+
+    def turn(self) -> None: ...
+
+
 class PoolTurns:
     """Turns in a thread of their own, until it is stopped. A turn that fails is told and made again."""
 
-    def __init__(self, pool: PoolServer, *, every_s: float = TURN_S, failed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        pool: Turning,
+        *,
+        name: str = "pool",
+        every_s: float = TURN_S,
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._pool = pool
+        self._name = name
         self._every_s = every_s
         self._failed = failed
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pool", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -240,5 +254,5 @@ class PoolTurns:
                 self._pool.turn()
             except GpuaasError as error:
                 self._failed()
-                log.warning("pool.turn-failed", why=str(error))
+                log.warning(f"{self._name}.turn-failed", why=str(error))
             self._over.wait(self._every_s)

@@ -44,10 +44,12 @@ def grant_day(
     return GrantDay(grant=grant.id, day=day, number=number, **figures | more)
 
 
+CLUSTER = ClusterName("naver")
+
+
 @dataclass
 class Ladder:
     pool: Pool
-    cluster: ClusterName = ClusterName("naver")
 
     @property
     def service(self) -> IdleService:
@@ -65,7 +67,7 @@ class Ladder:
         return rules
 
     def report(self, *days: GrantDay) -> int:
-        return self.pool.register.days.take(self.cluster, days, at=self.pool.clock.now())
+        return self.pool.register.days.take(CLUSTER, days, at=self.pool.clock.now())
 
     def grant(self, id: PoolGrantId) -> PoolGrant:
         return self.pool.register.grants.get(id)
@@ -84,4 +86,6 @@ class Ladder:
         return [one.to for one in found]
 
     def mails(self, prefix: str = "idle.") -> list[str]:
-        return [one.template for one in self.pool.register.outbox.unsent(limit=1_000) if one.template.startswith(prefix)]
+        return [
+            one.template for one in self.pool.register.outbox.unsent(limit=1_000) if one.template.startswith(prefix)
+        ]
