@@ -33,7 +33,7 @@ from slurm_gpuaas.testbed.sim import build as nvml
 
 CHECKOUT: Final = Path(slurm_gpuaas.__file__).parents[1]
 LOCK_FILE: Final = Path(__file__).with_name("packages.lock")
-UNLOCKED: Final = ("iproute2", "procps", "ca-certificates", "libc6-dev", "passwd", "util-linux")
+UNLOCKED: Final = ("iproute2", "procps", "ca-certificates", "libc6-dev", "passwd", "util-linux", "slapd")
 ROOT_OPTIONS: Final = (
     "--variant=minbase",
     "--dpkgopt=path-exclude=/usr/share/man/*",
