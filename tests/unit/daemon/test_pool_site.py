@@ -26,7 +26,7 @@ from slurm_gpuaas.api.pool_sites import (
     UseDaysPush,
     UseDaysTaken,
 )
-from slurm_gpuaas.daemon.pool_site import MOST_PUSHES, PoolSite, read_set
+from slurm_gpuaas.daemon.pool_site import LOGINS_WITHIN_S, LOOK_S, MOST_PUSHES, PoolSite, read_set
 from slurm_gpuaas.domain.errors import Conflict, Unavailable
 from slurm_gpuaas.domain.from_portal import Terms
 from slurm_gpuaas.domain.jobs import JobId
