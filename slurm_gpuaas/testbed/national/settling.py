@@ -46,7 +46,11 @@ def month_ends(story: National) -> None:
             lambda: stated_seconds(story), lambda found: found == wanted, "statements to equal sacct", BOOKED_WITHIN_S
         )
         total = sum(one.total() for one in stated.values())
-        heads = statements(story)
+        months = sorted({head["month"] for head in statements(story)})
+        for month in months:
+            story.stage.portal.command_line("close-month", month)
+        heads = story.visitor(DIRECTOR).all("/statements")
+        story.claim(stated_seconds(story) == wanted, "statements changed when their month was closed")
         won = sum(head["supply"] for head in heads)
         dearest = max(heads, key=lambda head: (head["supply"], head["number"]))
         payer = cast.login_of(house_of(dearest["organisation"]), 0)
@@ -56,8 +60,8 @@ def month_ends(story: National) -> None:
         story.picture("reports", DIRECTOR, "/reports")
         counts = Counter({cluster: one.total() for cluster, one in wanted.items()})
         done(
-            f"{len(heads)} statements with {total:,} GPU-seconds, sacct has the same by cluster and account "
-            f"({spread(counts)}); {won:,} Won of supply value"
+            f"{len(heads)} statements of {', '.join(months)} with {total:,} GPU-seconds, sacct has the same by cluster "
+            f"and account ({spread(counts)}); {won:,} Won of supply value"
         )
 
 
