@@ -60,6 +60,7 @@ class Pictures:
 
         def snap(name: str) -> None:
             page.wait_for_load_state("load")
+            page.evaluate("window.scrollTo(0, 0)")  # what sticks to the window would be drawn where it is now
             file = self.folder / f"{len(self.taken) + 1:02}-{name}.png"
             page.screenshot(path=file, full_page=True)
             self.taken.append(file)
