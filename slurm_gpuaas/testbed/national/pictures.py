@@ -61,8 +61,12 @@ class Pictures:
         def snap(name: str) -> None:
             page.wait_for_load_state("load")
             page.evaluate("window.scrollTo(0, 0)")  # what sticks to the window would be drawn where it is now
+            drawn = page.locator("#gmap").count() > 0
+            if drawn:
+                page.wait_for_selector("#gmap[data-sequence]")
+            page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
             file = self.folder / f"{len(self.taken) + 1:02}-{name}.png"
-            page.screenshot(path=file, full_page=True)
+            page.screenshot(path=file, full_page=not drawn)  # a canvas that is resized for it would be blank
             self.taken.append(file)
 
         try:
