@@ -76,14 +76,13 @@ def next_day(story: National) -> None:
         moment = datetime.combine(day, hour, KST)
         if moment > story.stage.now:
             story.stage.skip_to(moment)
-        _settled(story)
+        _settled(story, moment)
 
 
-def _settled(story: National) -> None:
-    """Every site has told its usage since the clock was set, and all jobs that ran still run."""
-    set_at = story.stage.now
+def _settled(story: National, since: datetime) -> None:
+    """Every site has told its usage since then, and all jobs that ran still run."""
     for site in story.stage.sites.values():
-        _heard(story, site, set_at)
+        _heard(story, site, since)
     for cluster, job in story.jobs.values():
         shown = story.job(story.stage.sites[cluster], job)
         story.claim(shown["JobState"] == "RUNNING", f"job {job} at {cluster} is {shown['JobState']}")
