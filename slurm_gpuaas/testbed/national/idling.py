@@ -82,13 +82,14 @@ def next_day(story: National) -> None:
 def _settled(story: National, since: datetime) -> None:
     """Every site has told its usage since then, and all jobs that ran still run."""
     for site in story.stage.sites.values():
-        _heard(story, site, since)
+        heard(story, site, since)
     for cluster, job in story.jobs.values():
         shown = story.job(story.stage.sites[cluster], job)
         story.claim(shown["JobState"] == "RUNNING", f"job {job} at {cluster} is {shown['JobState']}")
 
 
-def _heard(story: National, site: Instance, since: datetime) -> None:
+def heard(story: National, site: Instance, since: datetime) -> None:
+    """Waits until the site has told the portal all its usage, since then at the earliest."""
     story.until(
         lambda: json.loads(story.ask(site, "gpuaas", "status", "--json"))["portal"],
         lambda told: datetime.fromisoformat(told["heard_at"]) >= since and not told["usage_waits"],

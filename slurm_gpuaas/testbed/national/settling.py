@@ -10,6 +10,7 @@ from slurm_gpuaas.domain.policy import KST
 from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.testbed.national import cast
 from slurm_gpuaas.testbed.national.calling import house_of
+from slurm_gpuaas.testbed.national.idling import heard
 from slurm_gpuaas.testbed.national.story import DIRECTOR, National, gpus_of, spread
 
 MORNING: Final = time(10, 0)
@@ -23,6 +24,9 @@ def work_ends(story: National) -> None:
             story.ask(story.stage.sites[cluster], "scancel", str(job), user=story.grants[grant].login)
         for cluster, job in story.jobs.values():
             _over(story, story.stage.sites[cluster], job)
+        over = story.stage.now
+        for site in story.stage.sites.values():
+            heard(story, site, over)
         hours = sum(seconds_of_slurm(story, site).total() for site in story.stage.sites.values()) / 3600
         done(f"{len(story.jobs)} jobs are over; sacct has {hours:,.0f} GPU-hours of all grants")
         story.jobs.clear()
