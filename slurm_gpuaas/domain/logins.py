@@ -14,13 +14,19 @@ MOST_PEOPLE: Final = 20_000
 
 
 class Login(BaseModel):
-    """A person's login on a cluster. `name` becomes the comment of the account: no `:` and no control characters."""
+    """A person's login on a cluster.
+
+    Args:
+        name: becomes the comment of the account: no `:` and no control characters.
+        uid: number that the person has on all clusters; None = any of the cluster's range.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     user: UserName
     name: str = Field(default="", max_length=100, pattern=r"^[^:,\x00-\x1f\x7f]*$")
     keys: tuple[SshKey, ...] = Field(default=(), max_length=MOST_KEYS)
+    uid: int | None = Field(default=None, ge=1_000, lt=2**31)
 
 
 Logins = Annotated[tuple[Login, ...], Field(max_length=MOST_PEOPLE)]

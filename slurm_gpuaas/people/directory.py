@@ -3,7 +3,7 @@ finished by the next one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -44,7 +44,7 @@ class Directory(Protocol):
         """Make a login, marked and with an id of our range, without keys.
 
         Raises:
-            NotDone: somebody else has the name, or no id is free.
+            NotDone: somebody else has the name, or the id; or no id is free.
         """
         ...
 
@@ -61,6 +61,28 @@ class Directory(Protocol):
     def disable(self, user: UserName) -> None:
         """Let nobody in. The login, its files and its running jobs stay."""
         ...
+
+
+def choose_uid(login: Login, uids: range, used: Container[int]) -> int:
+    """The person's own number where there is one, so that files mean the same person on all clusters; else the lowest
+    that is free.
+
+    Raises:
+        NotDone: somebody has it, it is not in our range, or none is free.
+    """
+    if login.uid is None:
+        free = next((uid for uid in uids if uid not in used), None)
+        if free is None:
+            raise NotDone(f"All {len(uids)} ids from {uids.start} on are taken.")
+        return free
+    if login.uid not in uids:
+        raise NotDone(
+            f"Id {login.uid} of {login.user} is not from {uids.start} to {uids.stop - 1}.",
+            way_out="Make the range that of the portal: least_uid and most_uid.",
+        )
+    if login.uid in used:
+        raise NotDone(f"Id {login.uid} of {login.user} is somebody else's here.", way_out="Give that one another id.")
+    return login.uid
 
 
 def bring(directory: Directory, wanted: Iterable[Login], *, now: datetime) -> PeopleState:
@@ -93,7 +115,7 @@ def _give(directory: Directory, wanted: Login, there: OurLogin | None) -> None:
         )
     if there.name != wanted.name:
         directory.rename(wanted.user, wanted.name)
-    if there.keys != wanted.keys:
+    if set(there.keys) != set(wanted.keys):
         directory.put_keys(wanted.user, wanted.keys)
     if not there.enabled:
         directory.enable(wanted.user)

@@ -19,7 +19,7 @@ from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.logins import Login
 from slurm_gpuaas.domain.names import UserName
 from slurm_gpuaas.domain.ssh_keys import SshKey
-from slurm_gpuaas.people.directory import NotDone, OurLogin
+from slurm_gpuaas.people.directory import NotDone, OurLogin, choose_uid
 from slurm_gpuaas.slurm.files import write_atomically
 
 MARK: Final = "gpuaas"
@@ -105,14 +105,15 @@ class LocalUsers:
         }
 
     def create(self, login: Login) -> None:
-        if _is_known(login.user) or any(entry.user == login.user for entry in self._entries()):
+        if is_known(login.user) or any(entry.user == login.user for entry in self._entries()):
             raise NotDone(f"The host has another user {login.user}.")
+        uid = choose_uid(login, self._settings.uids, self._used())
         # A file of that name may be left from a user that was removed by hand.
         self.put_keys(login.user, ())
         home = self._settings.homes
         place = ("--no-create-home",) if home is None else ("--create-home", "--home-dir", str(home / login.user))
         self._do(
-            "useradd", "--uid", str(self._free_uid()), "--user-group", "--shell", self._settings.shell,
+            "useradd", "--uid", str(uid), "--user-group", "--shell", self._settings.shell,
             "--comment", _comment(login.name), *place, login.user,
         )  # fmt: skip
 
@@ -142,12 +143,8 @@ class LocalUsers:
     def _is_ours(self, entry: _Entry) -> bool:
         return entry.marked and entry.uid in self._settings.uids and UserName.pattern.fullmatch(entry.user) is not None
 
-    def _free_uid(self) -> int:
-        used = {entry.pw_uid for entry in pwd.getpwall()} | {entry.uid for entry in self._entries()}
-        for uid in self._settings.uids:
-            if uid not in used:
-                return uid
-        raise NotDone(f"All {len(self._settings.uids)} ids from {self._settings.uids.start} on are taken.")
+    def _used(self) -> set[int]:
+        return {entry.pw_uid for entry in pwd.getpwall()} | {entry.uid for entry in self._entries()}
 
     def _entries(self) -> Iterator[_Entry]:
         for line in (self._etc / "passwd").read_text(encoding="utf-8", errors="replace").splitlines():
@@ -182,7 +179,7 @@ class LocalUsers:
             raise NotDone(f"{argv[0]} of {argv[-1]} failed: {said or f'exit status {done.returncode}'}.")
 
 
-def _is_known(user: UserName) -> bool:
+def is_known(user: UserName) -> bool:
     """By any service of names that the host asks, LDAP too."""
     try:
         pwd.getpwnam(user)

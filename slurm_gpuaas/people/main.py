@@ -18,9 +18,11 @@ from slurm_gpuaas import __version__
 from slurm_gpuaas.api.people import MAX_FILE_BYTES, PeopleState, WantedPeople
 from slurm_gpuaas.domain.clock import Clock, SystemClock
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
+from slurm_gpuaas.domain.programmes import FIRST_UID, LAST_UID
 from slurm_gpuaas.people.directory import Directory, bring
 from slurm_gpuaas.people.local import LEAST_UID, LocalSettings, LocalUsers
 from slurm_gpuaas.service.entry import run
+from slurm_gpuaas.service.password import read_password
 from slurm_gpuaas.slurm.files import read_dropped, write_atomically
 
 DEFAULT_CONFIG: Final = Path("/etc/gpuaas-people.yaml")
@@ -32,6 +34,28 @@ AGAIN_S: Final = 60.0
 log = structlog.get_logger(__name__)
 
 
+class LdapConfig(BaseModel):
+    """A directory service (RFC 4511). gpuaas-people needs no root then, only a bind that may write below `base`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    url: str = Field(
+        pattern=r"^(ldaps://[A-Za-z0-9.-]+(:\d{1,5})?|ldapi:///[^\x00-\x20]+)$",
+        description="`ldaps://HOST`, or `ldapi:///PATH` of a socket on this host.",
+    )
+    base: str = Field(
+        min_length=3, max_length=500, description="Branch of the tree for our logins and nothing else; one a cluster."
+    )
+    tree: str = Field(
+        min_length=3, max_length=500, description="Branch in which names and ids are unique: that of all people."
+    )
+    bind: str = Field(default="", max_length=500, description="Who writes. Empty on a socket = this process's user.")
+    password_file: Path | None = Field(default=None, description="Its password, mode 0600.")
+    ca_file: Path | None = Field(default=None, description="Certificates to trust. Absent = the system's.")
+    gid: int = Field(ge=100, lt=2**31, description="Number of the group that our people have as their first.")
+    homes: str = Field(default="/home", pattern=r"^/[A-Za-z0-9/._-]+$", description="Folder of home folders.")
+
+
 class Config(BaseModel):
     """What gpuaas-people can be told. The file must be root's: it says who may become a user of this host."""
 
@@ -39,13 +63,16 @@ class Config(BaseModel):
 
     wanted: Path = Field(default=Path("/var/lib/gpuaas/people.json"), description="Who should have a login; gpuaasd's.")
     state: Path = Field(default=Path("/run/gpuaas-people/state.json"), description="What was done; gpuaasd reads it.")
-    least_uid: int = Field(default=200_000, ge=LEAST_UID, lt=2**31, description="First id of people's logins.")
-    most_uid: int = Field(default=299_999, ge=LEAST_UID, lt=2**31, description="Last one.")
+    least_uid: int = Field(default=FIRST_UID, ge=LEAST_UID, lt=2**31, description="First id of people's logins.")
+    most_uid: int = Field(default=LAST_UID, ge=LEAST_UID, lt=2**31, description="Last one.")
     keys: Path = Field(
         default=Path("/etc/ssh/gpuaas-keys"), description="`AuthorizedKeysFile FOLDER/%u` in sshd_config."
     )
     shell: str = Field(default="/bin/bash", pattern=r"^/[A-Za-z0-9/._-]+$", description="Login shell.")
     homes: Path | None = Field(default=None, description="Folder of home folders. Absent = they are not made here.")
+    ldap: LdapConfig | None = Field(
+        default=None, description="Keep logins in a directory service instead; `keys` means nothing then."
+    )
 
     @model_validator(mode="after")
     def _is_a_range(self) -> Config:
@@ -154,8 +181,7 @@ def command(path: Path, once: bool) -> None:
     config = Config.load(path)
     uids = range(config.least_uid, config.most_uid + 1)
     config.state.parent.mkdir(mode=0o755, exist_ok=True)
-    directory = LocalUsers(LocalSettings(uids=uids, keys=config.keys, shell=config.shell, homes=config.homes))
-    keeper = Keeper(config, directory, SystemClock())
+    keeper = Keeper(config, _directory(config, uids), SystemClock())
     if once:
         keeper.once()
         return
@@ -163,6 +189,28 @@ def command(path: Path, once: bool) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: end.set())
     keeper.run(end.wait)
+
+
+def _directory(config: Config, uids: range) -> Directory:
+    if config.ldap is None:
+        return LocalUsers(LocalSettings(uids=uids, keys=config.keys, shell=config.shell, homes=config.homes))
+    from slurm_gpuaas.people.ldap import LdapSettings, LdapUsers
+
+    asked = config.ldap
+    return LdapUsers(
+        LdapSettings(
+            url=asked.url,
+            base=asked.base,
+            tree=asked.tree,
+            uids=uids,
+            gid=asked.gid,
+            shell=config.shell,
+            homes=asked.homes,
+            bind=asked.bind,
+            password=read_password(asked.password_file) if asked.password_file else "",
+            ca_file=asked.ca_file,
+        )
+    )
 
 
 def main() -> None:

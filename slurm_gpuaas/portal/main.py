@@ -37,6 +37,7 @@ from slurm_gpuaas.portal.site_commands import group as sites
 from slurm_gpuaas.portal.words import Dictionary
 from slurm_gpuaas.service.entry import run
 from slurm_gpuaas.service.log import set_up_log
+from slurm_gpuaas.service.password import read_password
 from slurm_gpuaas.store.backup_commands import add_backup
 from slurm_gpuaas.store.engine import POOL, open_engine
 from slurm_gpuaas.store.pool import PoolStore
@@ -270,22 +271,6 @@ def create_admin(
         accounts = Accounts(store, SystemClock(), config.sessions)
         person = accounts.create(login=user, name=shown, email=to, office=office, password=password)
     click.echo(f"{shown} can sign in as {login} at {config.public_url} ({person.id}, {role}).")
-
-
-def read_password(file: Path) -> str:
-    """Raises:
-    InvalidInput: others can read the file, or it cannot be read.
-    """
-    try:
-        mode = file.stat().st_mode & 0o777
-        text = file.read_text(encoding="utf-8").rstrip("\r\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidInput(f"Password file {file} cannot be read: {error}.") from None
-    if mode & 0o077:
-        raise InvalidInput(
-            f"Password file {file} has mode {mode:04o}: others can read it.", way_out=f"chmod 600 {file}"
-        )
-    return text
 
 
 @contextmanager

@@ -187,13 +187,14 @@ class PoolServer:
 
     def _logins(self, documents: SiteDocuments) -> Sequence[Login]:
         register = self.store.register
-        person_of = {one.login: one.person for one in register.identities.all()}
-        names = self.store.people.names(sorted(person_of.values()))
+        identities = {one.login: one for one in register.identities.all()}
+        names = self.store.people.names(sorted(one.person for one in identities.values()))
         return [
             Login(
                 user=one.login,
-                name=names.get(person_of[one.login], "").translate(_UNFIT).strip()[:100],
+                name=names.get(identities[one.login].person, "").translate(_UNFIT).strip()[:100],
                 keys=one.ssh_keys,
+                uid=identities[one.login].uid,
             )
             for one in documents.people
         ]

@@ -8,7 +8,7 @@ from typing import Final
 _EVERYWHERE: Final = (
     *("slurmctld", "slurmd", "slurmdbd", "slurm-client", "slurmrestd", "libslurm-dev"),
     *("slurm-wlm-basic-plugins", "slurm-wlm-mysql-plugin", "slurm-wlm-jwt-plugin"),
-    *("munge", "mariadb-server", "python3", "python3-dev", "python3-venv"),
+    *("munge", "mariadb-server", "slapd", "python3", "python3-dev", "python3-venv"),
     *("gcc", "ibsim-utils", "opensm", "infiniband-diags", "shellcheck", "lua5.4"),
 )
 

@@ -97,7 +97,7 @@ def test_a_researcher_applies_on_a_phone(chromium: Browser, pool_site: BrowserSi
         look(page, "apply-check-phone", scripts=scripts)
         page.get_by_role("button", name="신청서 제출").click()
         expect(page.get_by_role("status")).to_have_text("신청서를 제출했습니다.")
-        expect(page.locator(".next")).to_contain_text("사업 담당 기관")
+        expect(page.locator(".next")).to_contain_text("사업 담당자")
         look(page, "application-phone", scripts=scripts)
 
 

@@ -214,7 +214,7 @@ def test_the_office_checks_one_and_all_complete_ones_of_a_call(pool: PoolPortal)
 def test_what_happens_next_and_by_when(pool: PoolPortal) -> None:
     application = applied(pool)
     browser = pool.browser("researcher-snu")
-    assert "사업 담당 기관</strong>: 신청서를 다 갖췄는지" in browser.get(f"/applications/{application.id}").text
+    assert "사업 담당자</strong>: 신청서를 다 갖췄는지" in browser.get(f"/applications/{application.id}").text
     pool.browser(PortalRole.GOVERNMENT).post(f"/applications/{application.id}/begin-review")
     page = browser.get(f"/applications/{application.id}").text
     assert "심사위원</strong>" in page and "2026. 12. 5. 09:30" in page
@@ -230,7 +230,7 @@ def test_an_application_of_a_call_that_the_programme_no_longer_has_is_still_told
     pool.pool.service.put_programme(CommandId("no-calls"), pool.people[PortalRole.GOVERNMENT].actor, rules)
     for path in ("/", "/applications", f"/applications/{application.id}", "/api/v1/applications"):
         assert office.get(path).status_code == 200, path
-    assert "사업 담당 기관</strong>: 심사가 충분히" in office.get(f"/applications/{application.id}").text
+    assert "사업 담당자</strong>: 심사가 충분히" in office.get(f"/applications/{application.id}").text
 
 
 def test_its_people_withdraw_an_application_with_a_reason(pool: PoolPortal) -> None:
@@ -301,7 +301,7 @@ def test_applying_by_api_needs_a_reason_for_another_count_and_is_done_once(pool:
     ]
     assert [one.status_code for one in made] == [201, 201]
     assert made[0].json()["id"] == made[1].json()["id"]
-    assert made[0].json()["next"]["who"] == "사업 담당 기관"
+    assert made[0].json()["next"]["who"] == "사업 담당자"
     path = f"/api/v1/applications/{made[0].json()['id']}"
     begun = pool.browser(PortalRole.GOVERNMENT)
     assert begun.client.post(f"{path}/begin-review", headers=signed(begun)).json()["state"] == "in review"
