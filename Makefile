@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test browser coverage install dev lint bench soak docs clean
+.PHONY: help demo demo-national test browser coverage install dev lint bench soak docs clean
 
 help: ## Say what can be made
-	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-13s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(VENV)/bin/pip:
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "$(PYTHON) has no venv; on Debian and Ubuntu: apt install python3-venv" >&2; exit 1; }
@@ -28,6 +28,9 @@ dev: $(STAMP)-dev ## Install everything that tests, daemon and documentation nee
 
 demo: $(STAMP)-client ## Boot 1,032 GPUs of real Slurm, run the whole loop, leave it running (root)
 	$(BIN)/gpuaas testbed demo
+
+demo-national: $(STAMP)-dev browser ## Three Slurm clusters and a portal, from application to statement (root); SIZE=full for 13,136 GPUs
+	$(BIN)/gpuaas testbed demo-national --size $(or $(SIZE),small)
 
 browser: ## Install what the browser tests need beside Python: Chromium, Node (root, where they are missing)
 	sh tests/browser/install.sh

@@ -14,7 +14,7 @@ from slurm_gpuaas.cli.output import print_facts, print_table
 from slurm_gpuaas.domain.errors import ExitCode
 from slurm_gpuaas.testbed.chaos import Result, campaign
 from slurm_gpuaas.testbed.chaos_plan import PUBLISHED_RATE, Plan, make_plan
-from slurm_gpuaas.testbed.instance import require_root
+from slurm_gpuaas.testbed.machine import require_root
 from slurm_gpuaas.testbed.profiles import PROFILES
 from slurm_gpuaas.testbed.progress import shown
 

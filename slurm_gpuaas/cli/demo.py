@@ -8,7 +8,8 @@ import click
 from rich.console import Console
 
 from slurm_gpuaas.testbed.demo import RESEARCHER, Demo
-from slurm_gpuaas.testbed.instance import Instance, end, require_root
+from slurm_gpuaas.testbed.instance import Instance
+from slurm_gpuaas.testbed.machine import end, require_root
 from slurm_gpuaas.testbed.progress import shown
 
 PLAIN_WIDTH = 150
@@ -36,7 +37,7 @@ def demo(name: str, profile: str) -> None:
     with shown(console) as progress:
         instance = Instance.up(profile, name, progress=progress)
     output = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
-    Demo(instance, output).run()
+    Demo(output, instance).run()
     inside = f"gpuaas testbed exec --name {name}"
     output.print(
         f"\nEverything is still running. Go on with (gpuaas is .venv/bin/gpuaas):\n"

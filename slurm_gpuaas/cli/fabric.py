@@ -8,7 +8,8 @@ import click
 from rich.console import Console
 
 from slurm_gpuaas.domain.errors import InvalidInput
-from slurm_gpuaas.testbed.instance import Instance, require_root
+from slurm_gpuaas.testbed.instance import Instance
+from slurm_gpuaas.testbed.machine import require_root
 from slurm_gpuaas.testbed.progress import shown
 from slurm_gpuaas.testbed.sim import damage
 from slurm_gpuaas.testbed.sim.fabric import discover, net_file, start_fabric

@@ -11,13 +11,17 @@ from rich.console import Console
 
 from slurm_gpuaas.cli.chaos import chaos
 from slurm_gpuaas.cli.demo import demo
+from slurm_gpuaas.cli.demo_national import demo_national
 from slurm_gpuaas.cli.fabric import fabric
 from slurm_gpuaas.cli.inject import group as inject
 from slurm_gpuaas.cli.output import print_table
 from slurm_gpuaas.domain.errors import NotFound
 from slurm_gpuaas.testbed import rootfs
 from slurm_gpuaas.testbed.cache import Cache
-from slurm_gpuaas.testbed.instance import Instance, end, require_root, running, up_all
+from slurm_gpuaas.testbed.instance import Instance, up_all
+from slurm_gpuaas.testbed.machine import Machine, end, require_root, running
+from slurm_gpuaas.testbed.portal import PROFILE as PORTAL_PROFILE
+from slurm_gpuaas.testbed.portal import PortalMachine
 from slurm_gpuaas.testbed.profiles import PROFILES
 from slurm_gpuaas.testbed.progress import shown
 from slurm_gpuaas.testbed.releases import DEFAULT, RELEASES
@@ -93,7 +97,7 @@ def status(name: str | None, as_json: bool) -> None:
     require_root()
     # Others may come and go while we look: only a testbed that was named must be there.
     names = [name] if name else sorted(name for name, found in running().items() if found.state)
-    states = [status_of(Instance.attach(each)) for each in names if name or each in running()]
+    states = [status_of(machine(each)) for each in names if name or each in running()]
     if as_json:
         click.echo(json.dumps([asdict(state) for state in states], indent=2))
         return
@@ -108,8 +112,9 @@ def _row(state: Status) -> tuple[str, ...]:
     return (
         state.name,
         state.profile,
-        state.cluster,
-        ", ".join(f"{count} {kind}" for kind, count in sorted(state.nodes.items())) or "slurmctld is down",
+        state.cluster or "-",
+        ", ".join(f"{count} {kind}" for kind, count in sorted(state.nodes.items()))
+        or ("slurmctld is down" if state.cluster else "-"),
         ", ".join(service if alive else f"{service} is down" for service, alive in state.services.items()),
         f"{state.memory_mib:,} MiB",
         f"{state.boot_seconds} s",
@@ -217,16 +222,29 @@ def lock(update: bool, slurm: str) -> None:
             click.echo(f"{package} {version}")
 
 
-def chosen(name: str | None) -> Instance:
-    """The named testbed, or the only one that is up."""
+def chosen(name: str | None) -> Machine:
+    """The named testbed or portal, or the only one that is up."""
     require_root()
     up_now = sorted(running())
     if name is None and len(up_now) > 1:
         raise NotFound(f"{len(up_now)} testbeds are up: {', '.join(up_now)}.", way_out="Say --name NAME.")
-    return Instance.attach(name or (up_now[0] if up_now else "mini"))
+    return machine(name or (up_now[0] if up_now else "mini"))
+
+
+def machine(name: str) -> Machine:
+    """The testbed or portal of that name.
+
+    Raises:
+        NotFound: it is not up.
+    """
+    found = running().get(name)
+    if found is not None and found.state is not None and found.state.profile == PORTAL_PROFILE:
+        return PortalMachine.attach(name)
+    return Instance.attach(name)
 
 
 group.add_command(inject)
 group.add_command(demo)
+group.add_command(demo_national)
 group.add_command(chaos)
 group.add_command(fabric)

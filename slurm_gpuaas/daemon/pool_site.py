@@ -6,6 +6,8 @@ portal is away the site goes on with the set it has; nothing here is needed for 
 
 from __future__ import annotations
 
+import pwd
+import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -31,7 +33,7 @@ from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput
 from slurm_gpuaas.domain.from_portal import PORTAL_DOCUMENT, LeftOut, PortalSet
 from slurm_gpuaas.domain.logins import Login
-from slurm_gpuaas.domain.names import SiteName
+from slurm_gpuaas.domain.names import SiteName, UserName
 from slurm_gpuaas.domain.policy import KST, Grant, Member, Organisation, Project
 from slurm_gpuaas.domain.words import printable
 from slurm_gpuaas.quota.controller import Failpoint, no_failpoint
@@ -43,6 +45,9 @@ ACKNOWLEDGED: Final = "portal.usage-acknowledged"
 """Mark in the store: number of the newest change of usage that the portal said it has. The portal is right about it."""
 HEARD: Final = "portal.heard"
 """Mark in the store: when the portal last answered."""
+LOGINS_WITHIN_S: Final = 3.0
+"""So long after the last login that it made `gpuaas-people` is waited for."""
+LOOK_S: Final = 0.1
 HEARD_EVERY: Final = timedelta(seconds=30)
 MOST_LOGGED: Final = 20
 """Of what is left out; status and report have all."""
@@ -52,12 +57,23 @@ MOST_PUSHES: Final = 200
 log = structlog.get_logger(__name__)
 
 
+def knows_login(user: UserName) -> bool:
+    """Whether this host has the login, wherever from."""
+    try:
+        pwd.getpwnam(user)
+    except KeyError:
+        return False
+    return True
+
+
 class PoolSite:
     """Args:
     wait: seconds that the portal may keep a poll.
     report: how the site is now, without what was left out.
     took: called after new documents were stored.
     people_file: where wanted logins go for `gpuaas-people`, and `people_state` what it did; None = nobody keeps them.
+    knows: whether this host has a login.
+    pause: waits for so many seconds.
     """
 
     def __init__(
@@ -74,6 +90,8 @@ class PoolSite:
         people_file: Path | None = None,
         people_state: Path | None = None,
         failpoint: Failpoint = no_failpoint,
+        knows: Callable[[UserName], bool] = knows_login,
+        pause: Callable[[float], None] = time.sleep,
     ) -> None:
         self._portal = portal
         self._site = site
@@ -87,7 +105,11 @@ class PoolSite:
         self._people_state = people_state
         self._failpoint = failpoint
         self._skew = timedelta(0)
+        self._knows = knows
+        self._pause = pause
         self._published: WantedPeople | None = None
+        self._given_up: frozenset[UserName] = frozenset()
+        """Logins that did not come; they are not waited for again."""
 
     # -- Documents down
 
@@ -190,6 +212,22 @@ class PoolSite:
         if wanted != self._published or not self._people_file.exists():
             write_atomically(self._people_file, wanted.model_dump_json(), mode=0o644)
             self._published = wanted
+
+    def logins_first(self) -> None:
+        """Have logins made before their associations are: slurmctld looks a user's number up when it hears of an
+        association, and then once an hour, until when it refuses the user's jobs."""
+        self.publish()
+        if self._people_file is None or self._published is None:
+            return
+        wanted = frozenset(one.user for one in self._published.people)
+        missing = frozenset(user for user in wanted if not self._knows(user))
+        patience = LOGINS_WITHIN_S
+        while missing - self._given_up and patience > 0:
+            self._pause(LOOK_S)
+            still = frozenset(user for user in missing if not self._knows(user))
+            patience = patience - LOOK_S if still == missing else LOGINS_WITHIN_S
+            missing = still
+        self._given_up = missing
 
     def _people(self) -> PeopleState:
         """What `gpuaas-people` did last; nothing while that cannot be read."""

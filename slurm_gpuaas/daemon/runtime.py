@@ -29,7 +29,7 @@ from slurm_gpuaas.daemon.replacement import Replacement, places, spare_partition
 from slurm_gpuaas.daemon.risks import FailureRisks
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.daemon.site_report import site_report
-from slurm_gpuaas.daemon.use_days import TELL_EVERY, UseDays
+from slurm_gpuaas.daemon.use_days import TELL_EVERY, UseDays, last_day
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.jobs import JobId
 from slurm_gpuaas.domain.names import NodeName, PartitionName, UserName
@@ -124,7 +124,7 @@ def compose(
     agents = Agents()
     wake_health, wake_hook, wake_gate = threading.Event(), threading.Event(), threading.Event()
     wake_recovery, wake_spares = threading.Event(), threading.Event()
-    wake_policy, wake_people = threading.Event(), threading.Event()
+    wake_policy, wake_people, wake_days = threading.Event(), threading.Event(), threading.Event()
     policies = PolicyController(
         cluster=config.cluster,
         store=store,
@@ -283,7 +283,9 @@ def compose(
         now = clock.now()
         for sentence in metering.tick().unreadable:
             log.warning("metering.unreadable", problem=sentence)
-        metered_until = now
+        before, metered_until = metered_until, now
+        if before is None or last_day(before) != last_day(now):
+            wake_days.set()  # a day is over: whoever waits for it need not wait an hour
         warnings.tick()
 
     # Shadow mode does nothing to Slurm: what spares there are stay.
@@ -306,6 +308,8 @@ def compose(
         knowing.append(Scheduled("alerts", alerting.tick, config.alerts.interval))
 
     def reconcile() -> None:
+        if pool_site is not None:
+            pool_site.logins_first()
         policies.reconcile()
         wake_people.set()  # who is in force may have changed
 
@@ -360,7 +364,7 @@ def compose(
         with_portal = [
             Scheduled("pool-pull", pool_site.pull, PULL_EVERY, waits=True),
             Scheduled("pool-push", pool_site.push, config.pool.interval, waits=True),
-            Scheduled("pool-days", use_days.tick, TELL_EVERY, waits=True),
+            Scheduled("pool-days", use_days.tick, TELL_EVERY, wake_days, waits=True),
             Scheduled("pool-picture", pictures.tick, config.pool.picture_every, waits=True),
             Scheduled("people", pool_site.publish, config.policy.interval, wake_people),
         ]

@@ -36,6 +36,11 @@ MOST_DAYS_OF_A_RUN: Final = 400
 """Of one run, days that are told again; nobody looks at older ones."""
 
 
+def last_day(reached: datetime) -> date:
+    """The last Korean day of which all runs are in the store, metered until then."""
+    return (reached - OVERLAP).astimezone(KST).date() - ONE_DAY
+
+
 @dataclass(frozen=True, kw_only=True)
 class UseDays:
     """Args:
@@ -58,7 +63,7 @@ class UseDays:
         reached = self.metered()
         if reached is None:
             return
-        last = (reached - OVERLAP).astimezone(KST).date() - ONE_DAY
+        last = last_day(reached)
         mark = self.store.mark(THROUGH)
         through = last - FIRST_TIME if mark is None else date.fromisoformat(mark)
         newest = self.store.newest_usage_change()

@@ -10,12 +10,11 @@ import stat
 import subprocess
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from slurm_gpuaas.testbed import slurmconf
-from slurm_gpuaas.testbed.errors import ServiceFailed
+from slurm_gpuaas.testbed.machine import PID_FOLDER, Machine, Service, host_name
 from slurm_gpuaas.testbed.progress import Note, Progress
 from slurm_gpuaas.testbed.rootfs import CHECKOUT, SOURCE, VENV, Artifacts
 from slurm_gpuaas.testbed.sim import create_node_files
@@ -27,54 +26,28 @@ if TYPE_CHECKING:
 ADMINISTRATOR: Final = "gpuaas"
 RESEARCHERS: Final = ("alice", "bob", "carol", "dave", "erin", "frank", "grace", "heidi", "ivan", "judy", "mallory")
 DATABASE_FOLDER: Final = "/var/lib/mariadb"
-PID_FOLDER: Final = "/run/gpuaas-testbed"
 OWN_ADDRESS: Final = "192.0.2.1"
 """An address for documentation (RFC 5737): it can be nobody's."""
-WRAPPERS: Final = {"gpuaas": "slurm_gpuaas.cli", "gpuaasd": "slurm_gpuaas.daemon", "gpuaas-agent": "slurm_gpuaas.agent"}
+WRAPPERS: Final = {
+    "gpuaas": "slurm_gpuaas.cli",
+    "gpuaasd": "slurm_gpuaas.daemon",
+    "gpuaas-agent": "slurm_gpuaas.agent",
+    "gpuaas-people": "slurm_gpuaas.people",
+}
 
 
-@dataclass(frozen=True, kw_only=True)
-class Service:
-    """A process that an instance keeps running.
-
-    Args:
-        argv: command that stays in the foreground (unless `forks`).
-        ready: tells whether it answers yet.
-        pidfile: where its process number stands.
-        forks: it goes to the background by itself.
-    """
-
-    name: str
-    argv: tuple[str, ...]
-    user: str
-    log: str
-    ready: Callable[[Instance], bool]
-    pidfile: str = ""
-    forks: bool = False
-
-    @property
-    def matching(self) -> tuple[str, ...]:
-        """How start-stop-daemon knows its process. slurmctld gives its pid file to SlurmUser, and a file that is not
-        root's is not believed alone: the process must run the program, too."""
-        return ("--pidfile", self.pid_path, *(("--exec", self.argv[0]) if self.forks else ()))
-
-    @property
-    def pid_path(self) -> str:
-        return self.pidfile or f"{PID_FOLDER}/{self.name}.pid"
-
-
-def _socket(path: str) -> Callable[[Instance], bool]:
+def _socket(path: str) -> Callable[[Machine], bool]:
     """Somebody listens there; a killed service leaves its socket behind."""
 
-    def ready(instance: Instance) -> bool:
+    def ready(machine: Machine) -> bool:
         with socket.socket(socket.AF_UNIX) as client:
-            return client.connect_ex(str(instance.path(path))) == 0
+            return client.connect_ex(str(machine.path(path))) == 0
 
     return ready
 
 
-def _port(port: int) -> Callable[[Instance], bool]:
-    return lambda instance: instance.listening(port)
+def _port(port: int) -> Callable[[Machine], bool]:
+    return lambda machine: machine.listening(port)
 
 
 MUNGED: Final = Service(
@@ -124,6 +97,13 @@ GPUAASD: Final = Service(
     log="/var/log/gpuaas/gpuaasd.log",
     ready=_socket("/run/gpuaas/gpuaasd.sock"),
 )
+PEOPLE: Final = Service(
+    name="gpuaas-people",
+    argv=("/usr/local/bin/gpuaas-people",),
+    user="root",
+    log="/var/log/gpuaas/gpuaas-people.log",
+    ready=lambda _machine: True,
+)
 
 
 def agent(instance: Instance) -> Service:
@@ -139,9 +119,9 @@ def agent(instance: Instance) -> Service:
 
 
 def services(instance: Instance) -> tuple[Service, ...]:
-    """What an instance can run; the last two only where they were started."""
+    """What an instance can run; ours only where they were started."""
     slurm = (MUNGED, MARIADB, SLURMDBD, SLURMCTLD, SLURMRESTD)
-    ours = (GPUAASD, agent(instance))
+    ours = (GPUAASD, agent(instance), PEOPLE)
     return (*slurm, *(service for service in ours if instance.path(service.pid_path).exists()))
 
 
@@ -168,54 +148,11 @@ def postgres(instance: Instance) -> Service:
     )
 
 
-def alive(instance: Instance, service: Service) -> bool:
-    """Whether the process that the service's pid file names exists inside."""
-    path = instance.path(service.pid_path)
-    number = path.read_text().strip() if path.is_file() else ""
-    return number.isdigit() and instance.path(f"/proc/{number}").exists()
-
-
-def start(instance: Instance, service: Service) -> None:
-    """Starts the service unless it runs, and waits until it is ready.
-
-    Raises:
-        ServiceFailed: it ended, or was not ready in 60 s; the message has the last line of its log.
-    """
-    if not alive(instance, service):
-        program, *arguments = service.argv
-        background = () if service.forks else ("--background", "--make-pidfile", "--output", service.log)
-        instance.exec(
-            [
-                *("start-stop-daemon", "--start", "--quiet", *service.matching, "--chuid", service.user),
-                *(*background, "--startas", program, "--", *arguments),
-            ],
-            cwd="/",
-        )
-
-    def ready() -> bool:
-        return alive(instance, service) and service.ready(instance)
-
-    def dead() -> bool:
-        # one that forks is started before its pid file says so
-        return not alive(instance, service) and not (service.forks and instance.runs(Path(service.argv[0]).name))
-
-    instance.wait_for(f"Readiness of {service.name}", lambda: ready() or dead(), seconds=60, every=0.02)
-    if not ready():
-        log = instance.path(service.log)
-        lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-        raise ServiceFailed(f"{service.name} ended as it started: {' | '.join(lines[-5:]) or 'it wrote no log'}.")
-
-
-def stop(instance: Instance, service: Service, signal_name: str) -> None:
-    arguments = ["start-stop-daemon", "--stop", "--quiet", "--oknodo", *service.matching]
-    instance.exec([*arguments, "--retry", f"{signal_name}/30"], cwd="/")
-    # One that is only just dying has no program any more but is there still, and would be taken for running.
-    instance.wait_for(f"The end of {service.name}", lambda: not alive(instance, service), seconds=30, every=0.01)
-
-
-def boot(instance: Instance, artifacts: Artifacts, *, daemon: bool, progress: Progress) -> None:
+def boot(instance: Instance, artifacts: Artifacts, *, daemon: bool, clock: bool, progress: Progress) -> None:
     """Takes an instance from bare namespaces to idle nodes."""
     cluster = instance.cluster
+    if clock:
+        instance.make_clock()
     with progress.step(f"{instance.name}: users, configuration, devices"):
         _network(instance)
         _users(instance)
@@ -224,22 +161,22 @@ def boot(instance: Instance, artifacts: Artifacts, *, daemon: bool, progress: Pr
     with progress.step(f"{instance.name}: MUNGE, MariaDB, slurmdbd"):
         _database(instance, artifacts)
         for service in (MUNGED, MARIADB, SLURMDBD):
-            start(instance, service)
+            instance.start(service)
         _administrator(instance)
     with progress.step(f"{instance.name}: slurmctld and {cluster.nodes} slurmd") as note:
-        start(instance, SLURMCTLD)
+        instance.start(SLURMCTLD)
         start_nodes(instance, list(cluster.node_names()))
         wait_until_idle(instance, note)
     with progress.step(f"{instance.name}: slurmrestd"):
-        start(instance, SLURMRESTD)
+        instance.start(SLURMRESTD)
     if daemon:
         with progress.step(f"{instance.name}: gpuaasd and gpuaas-agent"):
-            start(instance, GPUAASD)
-            start(instance, agent(instance))
+            instance.start(GPUAASD)
+            instance.start(agent(instance))
 
 
 def _network(instance: Instance) -> None:
-    instance.write("/etc/hosts", f"127.0.0.1 localhost {instance.host_name}\n")
+    instance.write("/etc/hosts", f"127.0.0.1 localhost {host_name(instance.name)}\n")
     instance.exec(["ip", "link", "set", "lo", "up"], cwd="/")
     # Slurm binds to addresses of configured families; the C library does not count 127.0.0.1 as configured
     instance.exec(["ip", "address", "add", f"{OWN_ADDRESS}/32", "dev", "lo"], cwd="/")
@@ -271,7 +208,7 @@ def _users(instance: Instance) -> None:
 def _configuration(instance: Instance) -> None:
     cluster = instance.cluster
     hook = (CHECKOUT / "plugins").is_dir()
-    instance.write("/etc/slurm/slurm.conf", slurmconf.slurm_conf(cluster, instance.host_name, hook=hook))
+    instance.write("/etc/slurm/slurm.conf", slurmconf.slurm_conf(cluster, host_name(instance.name), hook=hook))
     instance.write("/etc/slurm/gres.conf", slurmconf.gres_conf(cluster))
     instance.write("/etc/slurm/cgroup.conf", slurmconf.cgroup_conf())
     instance.write("/etc/slurm/slurmdbd.conf", slurmconf.slurmdbd_conf(), owner="slurm", mode=0o600)
@@ -290,12 +227,17 @@ def _configuration(instance: Instance) -> None:
     program = slurmconf.reboot_program(str(SOURCE), f"{VENV}/bin/python")
     instance.write(slurmconf.REBOOT_PROGRAM, program, mode=0o755)
     for name, module in WRAPPERS.items():
-        text = (
-            "#!/bin/sh\n"
-            f"export PYTHONPATH={SOURCE} LD_LIBRARY_PATH=/opt/gpuaas/sim\n"
-            f'exec {VENV}/bin/python -m {module} "$@"\n'
-        )
-        instance.write(f"/usr/local/bin/{name}", text, mode=0o755)
+        write_wrapper(instance, name, module)
+
+
+def write_wrapper(machine: Machine, name: str, module: str) -> None:
+    """A program of ours, from the checkout."""
+    text = (
+        "#!/bin/sh\n"
+        f"export PYTHONPATH={SOURCE} LD_LIBRARY_PATH=/opt/gpuaas/sim\n"
+        f'exec {VENV}/bin/python -m {module} "$@"\n'
+    )
+    machine.write(f"/usr/local/bin/{name}", text, mode=0o755)
 
 
 def _hardware(instance: Instance) -> None:
@@ -337,7 +279,7 @@ def start_nodes(instance: Instance, nodes: Sequence[str]) -> None:
     instance.exec(["xargs", "-P", "4", "-I{}", "slurmd", "-N", "{}"], stdin=names, cwd="/", timeout=600)
 
 
-def node_states(instance: Instance) -> Counter[str]:
+def node_states(instance: Machine) -> Counter[str]:
     """Number of nodes in each of Slurm's compact states, as sinfo says."""
     listing = instance.exec(["sinfo", "--noheader", "--Node", "--format=%N %T"], cwd="/").stdout
     return Counter(dict(line.split() for line in listing.splitlines()).values())

@@ -28,12 +28,13 @@ from slurm_gpuaas.api.client import Client
 from slurm_gpuaas.domain.errors import GpuaasError
 from slurm_gpuaas.domain.incidents import IncidentState
 from slurm_gpuaas.testbed import slurmconf
-from slurm_gpuaas.testbed.boot import GPUAASD, SLURMCTLD, SLURMDBD, SLURMRESTD, Service, agent
+from slurm_gpuaas.testbed.boot import GPUAASD, SLURMCTLD, SLURMDBD, SLURMRESTD, agent
 from slurm_gpuaas.testbed.cache import Cache
 from slurm_gpuaas.testbed.chaos_figures import Effect, Entry, Run, Step, effect_of, expected_ettr, ledger_faults, total
 from slurm_gpuaas.testbed.chaos_plan import BENCH, HOUR, MINUTE, PUBLISHED_RATE, Fault, Harm, Plan, Sign, Work
 from slurm_gpuaas.testbed.errors import CommandFailed, ServiceFailed, TestbedError
-from slurm_gpuaas.testbed.instance import Instance, end
+from slurm_gpuaas.testbed.instance import Instance
+from slurm_gpuaas.testbed.machine import Service, end
 from slurm_gpuaas.testbed.profiles import Cluster
 from slurm_gpuaas.testbed.progress import Note, Progress, SilentProgress
 from slurm_gpuaas.testbed.rootfs import SOURCE, VENV

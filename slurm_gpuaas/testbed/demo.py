@@ -8,23 +8,15 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
-
-from slurm_gpuaas.domain.errors import GpuaasError
 from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.testbed.rootfs import SOURCE, TORCH_INSIDE
-
-T = TypeVar("T")
+from slurm_gpuaas.testbed.story import StepFailed, Story, fields_of
 
 POLICY: Final = f"{SOURCE}/etc/examples/policy-haein.yaml"
 TEMPLATE: Final = f"{SOURCE}/job_templates/torchrun"
@@ -39,28 +31,11 @@ GPUS_PER_NODE: Final = 8
 FAULTY_GPU: Final = 3
 
 
-class StepFailed(GpuaasError):
-    """Slurm's real state is not what the step claims."""
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    step: str
-    asked: str
-    """What was asked of Slurm to verify the step."""
-    result: str
-    seconds: float
-    ok: bool = True
-
-
 @dataclass(slots=True)
-class Demo:
+class Demo(Story):
     """Runs the steps in order against an instance that is up."""
 
     instance: Instance
-    console: Console
-    monotonic: Callable[[], float] = time.monotonic
-    outcomes: list[Outcome] = field(default_factory=list)
 
     def run(self) -> None:
         """Run every step.
@@ -84,8 +59,8 @@ class Demo:
     # ------------------------------------------------------------------ steps
 
     def _fleet_is_idle(self) -> None:
-        with self._step("1,032 GPUs of 129 nodes are up", "sinfo -h -N -o '%T %G'") as done:
-            rows = self._until(
+        with self.step("1,032 GPUs of 129 nodes are up", "sinfo -h -N -o '%T %G'") as done:
+            rows = self.until(
                 lambda: [
                     row.split() for row in self._ask("sinfo", "-h", "-N", "-p", "all", "-o", "%T %G").splitlines()
                 ],
@@ -93,22 +68,22 @@ class Demo:
                 "129 nodes idle",
             )
             gpus = sum(int(found.group(1)) for _, gres in rows if (found := re.search(r"gpu:\w+:(\d+)", gres)))
-            self._claim(gpus == 1032, f"1,032 GPUs expected, Slurm has {gpus}")
+            self.claim(gpus == 1032, f"1,032 GPUs expected, Slurm has {gpus}")
             done(f"{len(rows)} nodes idle, {gpus:,} GPUs")
 
     def _daemon_is_ready(self) -> None:
-        with self._step("gpuaasd is at work", "gpuaas status --json; sacctmgr show user gpuaas") as done:
-            status = self._until(
+        with self.step("gpuaasd is at work", "gpuaas status --json; sacctmgr show user gpuaas") as done:
+            status = self.until(
                 lambda: self._gpuaas("status"),
                 lambda status: status["leader"] and status["slurm_version"],
                 "gpuaasd to lead and to reach Slurm",
             )
             level = self._ask("sacctmgr", "-nP", "show", "user", "gpuaas", "format=AdminLevel").strip()
-            self._claim(level == "Administrator", f"user gpuaas has AdminLevel {level!r}")
+            self.claim(level == "Administrator", f"user gpuaas has AdminLevel {level!r}")
             done(f"leads, reaches Slurm {status['slurm_version']} by {status['driver']['name']}, AdminLevel {level}")
 
     def _policy_is_in_slurm(self) -> None:
-        with self._step("Policy applied", "sacctmgr show qos; scontrol show partition") as done:
+        with self.step("Policy applied", "sacctmgr show qos; scontrol show partition") as done:
             self._run("gpuaas", "policy", "apply", "-f", POLICY, "--yes")
             limits = {
                 name: tres
@@ -124,52 +99,52 @@ class Demo:
                     wanted[document["project"]] += document["gpus"]
             for project, gpus in wanted.items():
                 has = limits.get(f"guaranteed-{project}", "")
-                self._claim(
+                self.claim(
                     f"gres/gpu={gpus}" in has.split(","), f"QOS of {project} has {has!r}, {gpus} GPUs were granted"
                 )
             partition = self._partition()
             done(f"{len(wanted)} projects, {wanted.total()} GPUs guaranteed; AllowQos of partition {partition} follows")
 
     def _outsider_is_refused(self) -> None:
-        with self._step(f"{OUTSIDER} (no member) is refused by the hook", "sbatch; squeue -u") as done:
+        with self.step(f"{OUTSIDER} (no member) is refused by the hook", "sbatch; squeue -u") as done:
             answer = self.instance.exec(
                 ["sbatch", f"--account={PROJECT}", "--gpus-per-node=8", "--nodes=1", "--wrap=true"],
                 user=OUTSIDER,
                 check=False,
             )
-            self._claim(answer.returncode != 0, "sbatch accepted the job")
+            self.claim(answer.returncode != 0, "sbatch accepted the job")
             queued = self._ask("squeue", "-h", "-u", OUTSIDER)
-            self._claim(not queued.strip(), f"squeue shows {queued!r}")
+            self.claim(not queued.strip(), f"squeue shows {queued!r}")
             words = " ".join(answer.stderr.replace("sbatch: error:", "").split())
-            self._claim(OUTSIDER in words and "project" in words, f"the refusal says {words!r}")
+            self.claim(OUTSIDER in words and "project" in words, f"the refusal says {words!r}")
             done(f'"{words.partition(" Batch job")[0]}"')
 
     def _member_is_accepted(self) -> int:
-        with self._step(f"{RESEARCHER} submits without account, QOS or partition", "scontrol show job") as done:
+        with self.step(f"{RESEARCHER} submits without account, QOS or partition", "scontrol show job") as done:
             job = self._submit("--gpus-per-node=2", "--nodes=1", "--time=10", "--job-name=notebook", "--wrap=sleep 600")
             shown = self._job_until(job, "RUNNING")
-            self._claim(shown["Account"] == PROJECT, f"account {shown['Account']}")
-            self._claim(shown["QOS"] == f"guaranteed-{PROJECT}", f"QOS {shown['QOS']}")
+            self.claim(shown["Account"] == PROJECT, f"account {shown['Account']}")
+            self.claim(shown["QOS"] == f"guaranteed-{PROJECT}", f"QOS {shown['QOS']}")
             tres = shown["AllocTRES"]
-            self._claim("gres/gpu:b200=2" in tres.split(","), f"AllocTRES {tres}")
+            self.claim("gres/gpu:b200=2" in tres.split(","), f"AllocTRES {tres}")
             done(f"job {job} runs as {shown['Account']}, {shown['QOS']}, {shown['Partition']}, GPU type set")
         return job
 
     def _training_job_is_on_fewest_leaves(self) -> tuple[int, tuple[str, ...]]:
-        with self._step(f"{TRAINING_NODES}-node training job is placed", "scontrol show job; show topology") as done:
+        with self.step(f"{TRAINING_NODES}-node training job is placed", "scontrol show job; show topology") as done:
             program, note = self._training_program()
             options = ["--nodes", str(TRAINING_NODES), "--processes", "1", "--time", "00:30:00", *program]
             job = int(self._gpuaas("job", "submit", "torchrun", *options, user=TRAINER)["job_id"])
             shown = self._job_until(job, "RUNNING")
             nodes = expand_nodes(shown["NodeList"])
-            self._claim(len(nodes) == TRAINING_NODES, f"{len(nodes)} nodes")
-            self._claim("placement" not in shown.get("Licenses", ""), "the gate's licence is still asked for")
-            self._claim(bool(shown.get("ReqNodeList", "(null)") != "(null)"), "the job was not pinned by the gate")
+            self.claim(len(nodes) == TRAINING_NODES, f"{len(nodes)} nodes")
+            self.claim("placement" not in shown.get("Licenses", ""), "the gate's licence is still asked for")
+            self.claim(bool(shown.get("ReqNodeList", "(null)") != "(null)"), "the job was not pinned by the gate")
             leaves = self._leaves_of(nodes)
-            self._claim(len(leaves) == 1, f"{len(leaves)} leaf groups: {', '.join(sorted(leaves))}")
+            self.claim(len(leaves) == 1, f"{len(leaves)} leaf groups: {', '.join(sorted(leaves))}")
             # slurmstepd 26.05.5 takes a minute to end a step that is taken back while it still starts its tasks
             output = self.instance.path(shown["StdOut"])
-            self._until(
+            self.until(
                 lambda: output.read_text().count(LAUNCHED) if output.exists() else 0,
                 lambda launched: launched == TRAINING_NODES,
                 f"tasks of job {job} on all of {TRAINING_NODES} nodes",
@@ -195,36 +170,36 @@ class Demo:
         return ["--script", f"{TEMPLATE}/train_standin.py", *launcher], "stand-in for PyTorch"
 
     def _xid_drains_the_node(self, node: str) -> None:
-        with self._step(f"XID 79 on {node} drains it", "scontrol show node") as done:
+        with self.step(f"XID 79 on {node} drains it", "scontrol show node") as done:
             self.instance.inject_xid(node, xid=79, gpu=FAULTY_GPU)
             started = self.monotonic()
-            shown = self._until(
-                lambda: self._fields(self._ask("scontrol", "show", "node", "--oneliner", node)),
+            shown = self.until(
+                lambda: fields_of(self._ask("scontrol", "show", "node", "--oneliner", node)),
                 lambda shown: "DRAIN" in shown["State"],
                 f"{node} draining",
             )
             took = self.monotonic() - started
             reason = shown.get("Reason", "")
-            self._claim(reason.startswith("gpuaas:") and "79" in reason, f"reason {reason!r}")
+            self.claim(reason.startswith("gpuaas:") and "79" in reason, f"reason {reason!r}")
             done(f"{shown['State']} after {took:.1f} s: {reason.split(' [')[0]}")
 
     def _job_runs_again_without(self, job: int, before: tuple[str, ...], faulty: str) -> None:
-        with self._step("The job runs again on good nodes", "scontrol show job") as done:
-            shown = self._until(
+        with self.step("The job runs again on good nodes", "scontrol show job") as done:
+            shown = self.until(
                 lambda: self._show_job(job),
                 lambda shown: shown["JobState"] == "RUNNING" and shown["Restarts"] != "0",
                 f"job {job} running again",
             )
             nodes = expand_nodes(shown["NodeList"])
-            self._claim(faulty not in nodes, f"{faulty} is still among its nodes")
-            self._claim(len(nodes) == TRAINING_NODES, f"{len(nodes)} nodes")
+            self.claim(faulty not in nodes, f"{faulty} is still among its nodes")
+            self.claim(len(nodes) == TRAINING_NODES, f"{len(nodes)} nodes")
             kept = len(set(nodes) & set(before))
             done(f"{kept} nodes kept, {len(nodes) - kept} replaced, Restarts={shown['Restarts']}")
 
     def _usage_equals_accounting(self, notebook: int) -> None:
-        with self._step("Usage is metered", "sacct --format=ElapsedRaw,AllocTRES") as done:
+        with self.step("Usage is metered", "sacct --format=ElapsedRaw,AllocTRES") as done:
             self._run("scancel", str(notebook), user=RESEARCHER)
-            metered, accounted = self._until(
+            metered, accounted = self.until(
                 lambda: (self._metered_gpu_seconds(), self._sacct_gpu_seconds()),
                 lambda pair: pair[0] == pair[1] > 0,
                 f"the metered use of {RESEARCHER} to equal Slurm's accounting",
@@ -250,14 +225,14 @@ class Demo:
     def _partition(self) -> str:
         """The partition whose AllowQos names the project's QOS."""
         for row in self._ask("scontrol", "show", "partition", "--oneliner").splitlines():
-            shown = self._fields(row)
+            shown = fields_of(row)
             if f"guaranteed-{PROJECT}" in shown.get("AllowQos", "").split(","):
                 return shown["PartitionName"]
         raise StepFailed(f"No partition's AllowQos names guaranteed-{PROJECT}.")
 
     def _leaves(self) -> Mapping[str, frozenset[str]]:
         """Leaf switch to its nodes, from `scontrol show topology`."""
-        rows = map(self._fields, self._ask("scontrol", "show", "topology").splitlines())
+        rows = map(fields_of, self._ask("scontrol", "show", "topology").splitlines())
         return {row["SwitchName"]: frozenset(expand_nodes(row["Nodes"])) for row in rows if row.get("Level") == "0"}
 
     def _leaves_of(self, nodes: tuple[str, ...]) -> set[str]:
@@ -267,15 +242,10 @@ class Demo:
         return int(self._run("sbatch", "--parsable", "--output=/dev/null", *options, user=RESEARCHER).strip())
 
     def _show_job(self, job: int) -> Mapping[str, str]:
-        return self._fields(self._ask("scontrol", "show", "job", "--oneliner", str(job)))
+        return fields_of(self._ask("scontrol", "show", "job", "--oneliner", str(job)))
 
     def _job_until(self, job: int, state: str) -> Mapping[str, str]:
-        return self._until(lambda: self._show_job(job), lambda shown: shown["JobState"] == state, f"job {job} {state}")
-
-    @staticmethod
-    def _fields(line: str) -> Mapping[str, str]:
-        """`Key=value ...` as Slurm prints it; a value runs up to the next ` Key=`."""
-        return {key: value.strip() for key, value in re.findall(r"(\w[\w:/]*)=(.*?)(?= \w[\w:/]*=|$)", line.strip())}
+        return self.until(lambda: self._show_job(job), lambda shown: shown["JobState"] == state, f"job {job} {state}")
 
     def _ask(self, *argv: str) -> str:
         return self._run(*argv)
@@ -287,61 +257,3 @@ class Demo:
         """The JSON document a `gpuaas` command prints."""
         document: dict[str, Any] = json.loads(self._run("gpuaas", *argv, "--json", user=user))
         return document
-
-    # ------------------------------------------------------------------ plumbing
-
-    def _until(self, look: Callable[[], T], good: Callable[[T], bool], what: str, seconds: float = 30) -> T:
-        """Look again until what is seen is good.
-
-        Raises:
-            StepFailed: not within `seconds`; what was seen last is in the message.
-        """
-        deadline = self.monotonic() + seconds
-        while True:
-            seen = look()
-            if good(seen):
-                return seen
-            if self.monotonic() > deadline:
-                raise StepFailed(f"Waited {seconds:.0f} s for {what}; last seen: {str(seen)[:400]}")
-            time.sleep(0.1)
-
-    @staticmethod
-    def _claim(true: bool, otherwise: str) -> None:
-        if not true:
-            raise StepFailed(otherwise)
-
-    @contextmanager
-    def _step(self, step: str, asked: str) -> Iterator[Callable[[str], None]]:
-        """Time a step and keep its outcome; `done(result)` says what Slurm confirmed."""
-        results: list[str] = []
-        started = self.monotonic()
-        with self.console.status(f"{step} ..."):
-            try:
-                yield results.append
-            except GpuaasError as error:
-                self._keep(Outcome(step, asked, str(error), self.monotonic() - started, ok=False))
-                raise StepFailed(
-                    f"Step '{step}' failed: {error}", way_out="Look with `gpuaas testbed logs`."
-                ) from error
-        self._keep(Outcome(step, asked, results[-1], self.monotonic() - started))
-
-    def _keep(self, outcome: Outcome) -> None:
-        self.outcomes.append(outcome)
-        mark = "[green]ok[/]" if outcome.ok else "[red]FAILED[/]"
-        self.console.print(
-            f"{mark} {escape(outcome.step)}: {escape(outcome.result)} ({outcome.seconds:.1f} s)", soft_wrap=True
-        )
-
-    def print_table(self) -> None:
-        table = Table(title="What was done, and what Slurm says")
-        for column in ("step", "asked of Slurm", "result", "seconds"):
-            table.add_column(column, justify="right" if column == "seconds" else "left")
-        for outcome in self.outcomes:
-            colour = "green" if outcome.ok else "red"
-            table.add_row(
-                escape(outcome.step),
-                escape(outcome.asked),
-                f"[{colour}]{escape(outcome.result)}[/]",
-                f"{outcome.seconds:.1f}",
-            )
-        self.console.print(table)

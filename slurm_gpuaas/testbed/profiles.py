@@ -111,6 +111,11 @@ _NATIONAL: Final = (
     Cluster(name="kakao", model="b200", nodes=303),
     Cluster(name="nhn", model="b200", nodes=957),
 )
+_NATIONAL_SMALL: Final = (
+    Cluster(name="naver", model="h200", nodes=18, group=8),
+    Cluster(name="kakao", model="b200", nodes=15, group=8),
+    Cluster(name="nhn", model="b200", nodes=47, group=16),
+)
 
 PROFILES: Final = {
     profile.name: profile
@@ -120,6 +125,7 @@ PROFILES: Final = {
         ),
         Profile("haein", "129 nodes, 1,032 B200", (_HAEIN,)),
         Profile("national", "1,642 nodes, 13,136 GPUs, three clusters", _NATIONAL),
+        Profile("national-small", "80 nodes, 640 GPUs: the three clusters at a twentieth", _NATIONAL_SMALL),
     )
 }
 

@@ -246,7 +246,7 @@ class Builder:
     def venv(self, root: Path) -> Path:
         """Python environment with our dependencies, and pyslurm where it can be built; it must be bound at `VENV`,
         where it was made."""
-        requirements = dependencies((CHECKOUT / "setup.cfg").read_text(), ("daemon", "agent"))
+        requirements = dependencies((CHECKOUT / "setup.cfg").read_text(), ("daemon", "agent", "portal"))
         constraints = (CHECKOUT / "constraints.txt").read_text()
         pyslurm = (PYSLURM, PYSLURM_CFLAGS) if self.release.pyslurm else ()
         key = key_of(root.parent.name, *requirements, constraints, *pyslurm)
@@ -302,13 +302,15 @@ class Builder:
             self._inside("database", seed, root, note, binds=[bind], stdin=folder / "seed.sql")
 
     def sim(self, root: Path) -> Path:
-        """Folder with the simulated NVML library."""
-        key = key_of(root.parent.name, nvml.SOURCE.read_text(), Path(nvml.__file__).read_text())
+        """Folder with the simulated NVML library and the clock."""
+        sources = (path.read_text() for path in (nvml.SOURCE, nvml.CLOCK_SOURCE, Path(nvml.__file__)))
+        key = key_of(root.parent.name, *sources)
         return self._artifact("sim", key, lambda folder: self._build_sim(folder, root))
 
     def _build_sim(self, folder: Path, root: Path) -> None:
-        with self.progress.step("Simulated NVML library"):
+        with self.progress.step("Simulated NVML library, clock"):
             nvml.build_nvml(root, folder)
+            nvml.build_clock(root, folder)
 
     def torch(self, root: Path) -> Path | None:
         """Folder with PyTorch's CPU build for training jobs, for this very Python; None where it cannot be installed.

@@ -1,4 +1,4 @@
-"""What an instance is doing and what it costs."""
+"""What a machine of the testbed is doing and what it costs."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from pathlib import Path
 
 from slurm_gpuaas.testbed import boot
 from slurm_gpuaas.testbed.instance import Instance
+from slurm_gpuaas.testbed.machine import Machine
 
 
 @dataclass(frozen=True)
 class Status:
-    """One instance.
+    """One machine.
 
     Args:
+        cluster: empty for a portal.
         nodes: Slurm's node state to number of nodes.
         services: name of each service to whether its process lives.
         memory_mib: memory of its processes (shared pages counted once) and of its files, which lie in memory too.
@@ -29,24 +31,24 @@ class Status:
     boot_seconds: float
 
 
-def status_of(instance: Instance) -> Status:
-    controller = boot.alive(instance, boot.SLURMCTLD)
+def status_of(machine: Machine) -> Status:
+    controller = isinstance(machine, Instance) and machine.alive(boot.SLURMCTLD)
     return Status(
-        name=instance.name,
-        profile=instance.state.profile,
-        cluster=instance.cluster.name,
-        nodes=dict(boot.node_states(instance)) if controller else {},
-        services={service.name: boot.alive(instance, service) for service in boot.services(instance)},
-        memory_mib=memory_mib(instance),
-        boot_seconds=round(instance.state.boot_seconds, 1),
+        name=machine.name,
+        profile=machine.state.profile,
+        cluster=machine.state.cluster,
+        nodes=dict(boot.node_states(machine)) if controller else {},
+        services={service.name: machine.alive(service) for service in machine.services()},
+        memory_mib=memory_mib(machine),
+        boot_seconds=round(machine.state.boot_seconds, 1),
     )
 
 
-def memory_mib(instance: Instance) -> int:
+def memory_mib(machine: Machine) -> int:
     """Memory in MiB that would come free with `down`, near enough."""
-    files = os.statvfs(instance.root)
+    files = os.statvfs(machine.root)
     in_files = (files.f_blocks - files.f_bfree) * files.f_frsize
-    return (in_files + sum(_proportional_kib(pid) for pid in instance.processes()) * 1024) >> 20
+    return (in_files + sum(_proportional_kib(pid) for pid in machine.processes()) * 1024) >> 20
 
 
 def _proportional_kib(pid: int) -> int:

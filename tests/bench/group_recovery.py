@@ -23,7 +23,6 @@ from slurm_gpuaas.domain.nodes import NodeBase
 from slurm_gpuaas.domain.policy import expand_nodes, fold_nodes
 from slurm_gpuaas.slurm.rest_driver import RestController
 from slurm_gpuaas.slurm.rest_wire import Answer, Number, RestWire, Text, Wire
-from slurm_gpuaas.testbed import boot
 from slurm_gpuaas.testbed.boot import GPUAASD
 from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.testbed.sim import SimulatedNode
@@ -110,8 +109,8 @@ def run(context: BenchContext) -> list[BenchRow]:
                     note(f"run {number + 1}: {outcomes[-1][0]:.2f} s")
         finally:
             scene.clear()
-            if not boot.alive(instance, GPUAASD):
-                boot.start(instance, GPUAASD)
+            if not instance.alive(GPUAASD):
+                instance.start(GPUAASD)
             instance.exec(["sacctmgr", "-i", "delete", "user", "carol", "account=root"])
             instance.write("/tmp/recovery.yaml", "")
             instance.exec(["gpuaas", "policy", "apply", "--yes", "-f", "/tmp/recovery.yaml"], user="gpuaas")
@@ -183,7 +182,7 @@ class Scene:
         """No jobs, all nodes in service, no incident."""
         for options in (["--state=PENDING", "--user=carol"], ["--user=carol"], ["--user=alice"]):
             self._instance.exec(["scancel", "--quiet", *options])
-        if boot.alive(self._instance, GPUAASD):
+        if self._instance.alive(GPUAASD):
             answer = self._instance.exec(["gpuaas", "incident", "list", "--json"], user="gpuaas")
             for incident in json.loads(answer.stdout):
                 argv = ["gpuaas", "incident", "close", incident["id"], "--reason", "mended"]

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from slurm_gpuaas.testbed.instance import Instance, end, running
+from slurm_gpuaas.testbed.instance import Instance
+from slurm_gpuaas.testbed.machine import end, running
 from slurm_gpuaas.testbed.releases import DEFAULT
 
 

@@ -89,7 +89,7 @@ def site() -> Iterator[Site]:
     instance.stop(boot.GPUAASD)
     path = instance.path(CONFIG)
     path.write_text(yaml.safe_dump({**yaml.safe_load(path.read_text()), "health": HEALTH}))
-    boot.start(instance, boot.GPUAASD)
+    instance.start(boot.GPUAASD)
     yield Site(instance)
     instance.down()
 

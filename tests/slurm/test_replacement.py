@@ -71,7 +71,7 @@ class Site:
         config = yaml.safe_load(file.read_text())
         config["health"] = config.get("health", {}) | health
         file.write_text(yaml.safe_dump(config))
-        boot.start(self.instance, boot.GPUAASD)
+        self.instance.start(boot.GPUAASD)
 
     def spares(self) -> dict[str, Any]:
         answer = self.instance.exec(["gpuaas", "spare", "list", "--json"], user="gpuaas")
@@ -165,7 +165,7 @@ def test_a_daemon_killed_in_the_middle_carries_on(site: Site) -> None:
     name = f"gpuaas-recover-{job}"
     site.until("its nodes are kept", lambda: name in site.reservations() or None)
     site.instance.stop(boot.GPUAASD, signal_name="KILL")
-    boot.start(site.instance, boot.GPUAASD)
+    site.instance.start(boot.GPUAASD)
     after = expand_nodes(site.until("the job runs again", lambda: site.running(job, restarts=1)))
     assert before[0] in after
     assert before[1] not in after

@@ -19,7 +19,8 @@ from slurm_gpuaas.domain.errors import NotFound
 from slurm_gpuaas.testbed import boot, rootfs
 from slurm_gpuaas.testbed.cache import Cache
 from slurm_gpuaas.testbed.errors import CommandFailed
-from slurm_gpuaas.testbed.instance import Instance, end, running
+from slurm_gpuaas.testbed.instance import Instance
+from slurm_gpuaas.testbed.machine import end, running
 from slurm_gpuaas.testbed.status import status_of
 
 pytestmark = pytest.mark.slurm
@@ -132,10 +133,10 @@ def test_a_real_postgres_answers_on_the_host(mini: Instance) -> None:
 
 def test_a_service_can_be_killed_and_started_again(mini: Instance) -> None:
     mini.stop(boot.SLURMRESTD, signal_name="KILL")
-    assert not boot.alive(mini, boot.SLURMRESTD)
+    assert not mini.alive(boot.SLURMRESTD)
     mini.path("/run/slurmrestd/slurmrestd.sock").unlink(missing_ok=True)
     mini.start(boot.SLURMRESTD)
-    assert boot.alive(mini, boot.SLURMRESTD)
+    assert mini.alive(boot.SLURMRESTD)
 
 
 def test_the_root_folder_runs_tools_without_booting() -> None:

@@ -165,7 +165,7 @@ def test_what_happened_while_the_daemon_was_dead_is_acted_on_when_it_is_back(sit
     site.instance.stop(boot.GPUAASD, signal_name="KILL")
     site.hardware("b200-04").xid(79, 2)
     site.hardware("b200-06").xid(95, 2)
-    boot.start(site.instance, boot.GPUAASD)
+    site.instance.start(boot.GPUAASD)
     for node in ("b200-04", "b200-06"):
         site.until(f"{node} is drained", lambda node=node: site.drained(node), seconds=40)  # type: ignore[misc]
     assert len(site.incidents()) == 2
@@ -174,14 +174,14 @@ def test_what_happened_while_the_daemon_was_dead_is_acted_on_when_it_is_back(sit
 def test_a_drain_that_a_killed_slurmctld_forgot_is_set_again(site: Site) -> None:
     # It starts from what it wrote down as a whole before; a cluster a few seconds old has not come to that yet.
     site.instance.stop(boot.SLURMCTLD)
-    boot.start(site.instance, boot.SLURMCTLD)
+    site.instance.start(boot.SLURMCTLD)
     site.until("all idle", lambda: boot.node_states(site.instance)["idle"] == 8 or None)
     # Having just written its nodes down, it waits some seconds before it does so again.
     site.instance.exec(["scontrol", "update", "NodeName=b200-08", "Comment=written"])
     site.hardware("b200-03").xid(79, 2)
     reason = site.until("b200-03 is drained", lambda: site.drained("b200-03"))
     site.instance.stop(boot.SLURMCTLD, signal_name="KILL")
-    boot.start(site.instance, boot.SLURMCTLD)
+    site.instance.start(boot.SLURMCTLD)
     assert site.drained("b200-03") is None, "slurmctld forgot nothing: this test shows nothing"
     site.until("b200-03 is drained again", lambda: site.drained("b200-03"), seconds=40)
     assert site.drained("b200-03") == reason
@@ -195,7 +195,7 @@ def test_what_happened_while_the_agent_was_dead_is_told_once_when_it_is_back(sit
     agent = boot.agent(site.instance)
     site.instance.stop(agent, signal_name="KILL")
     site.hardware("b200-07").xid(79, 2)
-    boot.start(site.instance, agent)
+    site.instance.start(agent)
     site.until("b200-07 is drained", lambda: site.drained("b200-07"))
     (incident,) = site.incidents()
     shown = json.loads(
@@ -211,7 +211,7 @@ def test_a_gpu_that_vanished_without_an_xid_while_the_agent_was_dead_is_found(si
     site.until("the job runs", lambda: site.running(job))
     site.instance.stop(agent, signal_name="KILL")
     site.hardware("b200-07").set(2, {"lost": "1"})
-    boot.start(site.instance, agent)
+    site.instance.start(agent)
     reason = site.until("b200-07 is drained", lambda: site.drained("b200-07"))
     assert reason.partition(": ")[2].startswith("check gpu-count critical: GPU 2 (0000:52:00): gpus missing 1")
     site.hardware("b200-07").set(2, {"lost": "0"})

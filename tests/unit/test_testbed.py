@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from slurm_gpuaas.domain.errors import NotFound
-from slurm_gpuaas.testbed import hostenv, instance, rootfs, slurmconf
+from slurm_gpuaas.testbed import hostenv, machine, rootfs, slurmconf
 from slurm_gpuaas.testbed.cache import Cache, key_of
 from slurm_gpuaas.testbed.errors import ArchiveMoved
 from slurm_gpuaas.testbed.profiles import PROFILES
@@ -102,10 +102,10 @@ class TestReleases:
         )
 
     def test_a_testbed_that_was_up_before_releases_were_known_runs_the_default(self) -> None:
-        assert instance.State("mini", "mini", 1.5).slurm == DEFAULT
-        booted = instance.Running(1, instance.State("mini", "mini", 1.5, "24.11"))
-        (newest,), (oldest,) = PROFILES["mini"].clusters, PROFILES["mini"].on("24.11").clusters
-        assert (booted.finished_as("mini", oldest), booted.finished_as("mini", newest)) == (True, False)
+        assert machine.State("mini", "mini", 1.5).slurm == DEFAULT
+        booted = machine.State("mini", "mini", 1.5, "24.11")
+        assert booted.same(machine.State("mini", "mini", slurm="24.11"))
+        assert not booted.same(machine.State("mini", "mini"))
 
 
 class TestLock:
@@ -251,14 +251,14 @@ def test_overlay_options_keep_odd_paths_whole() -> None:
 def test_only_processes_of_root_in_our_own_namespaces_count_as_a_testbed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Anyone can put the marker into a command line."""
     name = "planted"
-    argv = [sys.executable, "-c", "print(flush=True); input()", f"{instance.MARKER}{name}"]
+    argv = [sys.executable, "-c", "print(flush=True); input()", f"{machine.MARKER}{name}"]
     with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as own:
         try:
             assert own.stdout
             own.stdout.readline()  # it runs, under its own command line
-            assert ((own.pid, name) in instance._marked()) is (os.geteuid() == 0)
-            monkeypatch.setattr(instance, "_is_roots", lambda _process: True)
-            assert (own.pid, name) in instance._marked()
+            assert ((own.pid, name) in machine._marked()) is (os.geteuid() == 0)
+            monkeypatch.setattr(machine, "_is_roots", lambda _process: True)
+            assert (own.pid, name) in machine._marked()
         finally:
             own.kill()
 
@@ -279,4 +279,4 @@ def test_a_process_of_a_user_is_never_entered(tmp_path: Path, uids: str, namespa
     if namespace:
         own = Path("/proc/self/ns/user").readlink()
         (tmp_path / "ns/user").symlink_to(own if namespace == "own" else namespace)
-    assert instance._is_roots(tmp_path) is believed
+    assert machine._is_roots(tmp_path) is believed

@@ -172,7 +172,7 @@ def _pages(portal: Portal, pool: PoolServer) -> APIRouter:
     def begin(visit: Office, act: FormAct, number: str) -> Response:
         found = one_of(portal, visit, number, Action.APPLICATION_REVIEW)
         pool.service.begin_review(act, visit.actor, found.id)
-        return go(f"/applications/{found.id}", "review-begun")
+        return go(f"/applications/{found.id}", "review-opened")
 
     return pages
 
@@ -358,6 +358,6 @@ def applications_feature(pool: PoolServer) -> Feature:
             "draft-dropped": noted("The draft is gone."),
             "submitted": noted("The application is submitted."),
             "withdrawn": noted("The application is withdrawn."),
-            "review-begun": noted("The review has begun."),
+            "review-opened": noted("The review has begun."),
         },
     )

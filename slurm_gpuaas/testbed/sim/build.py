@@ -1,4 +1,4 @@
-"""Builds the simulated `libnvidia-ml.so.1`."""
+"""Builds what is C: the simulated `libnvidia-ml.so.1`, and the wall clock of a testbed that can be set ahead."""
 
 from __future__ import annotations
 
@@ -9,14 +9,24 @@ from pathlib import Path
 from slurm_gpuaas.domain.errors import GpuaasError
 
 LIBRARY = "libnvidia-ml.so.1"
+CLOCK_LIBRARY = "libgpuaas-clock.so"
 SOURCE = Path(__file__).with_name("nvml.c")
+CLOCK_SOURCE = Path(__file__).with_name("clock.c")
 _FLAGS = ("-std=gnu11", "-Wall", "-Wextra", "-Werror", "-O2", "-shared", "-fPIC", "-fvisibility=hidden", "-pthread")
-# As NVIDIA's has it: whoever loaded the file by its path has it under this name, too.
-_SONAME = f"-Wl,-soname,{LIBRARY}"
 
 
 def build_nvml(rootfs: Path | None, out_dir: Path) -> Path:
-    """Compile the library with the root folder's gcc (needs root), or with the host's when `rootfs` is None.
+    """The simulated NVML; see `_build`."""
+    return _build(rootfs, SOURCE, out_dir / LIBRARY)
+
+
+def build_clock(rootfs: Path | None, out_dir: Path) -> Path:
+    """The clock; see `_build`."""
+    return _build(rootfs, CLOCK_SOURCE, out_dir / CLOCK_LIBRARY)
+
+
+def _build(rootfs: Path | None, source: Path, library: Path) -> Path:
+    """Compile a library with the root folder's gcc (needs root), or with the host's when `rootfs` is None.
 
     Source and object travel over standard input and output, so that nothing is written inside the root folder.
 
@@ -29,8 +39,8 @@ def build_nvml(rootfs: Path | None, out_dir: Path) -> Path:
     # gcc wants a seekable output file: it writes to a temporary one, which `cat` hands over.
     script = 'out=$(mktemp) && gcc "$@" -x c -o "$out" - && cat "$out"; status=$?; rm -f "$out"; exit $status'
     built = subprocess.run(
-        [*prefix, "sh", "-c", script, "sh", *_FLAGS, _SONAME],
-        input=SOURCE.read_bytes(),
+        [*prefix, "sh", "-c", script, "sh", *_FLAGS, f"-Wl,-soname,{library.name}"],
+        input=source.read_bytes(),
         capture_output=True,
         check=False,
         timeout=120,
@@ -40,8 +50,7 @@ def build_nvml(rootfs: Path | None, out_dir: Path) -> Path:
             f"gcc ended with {built.returncode}: {built.stderr.decode(errors='replace')[:500]}",
             way_out="Build the root folder again: `gpuaas testbed down`, remove the cache, `gpuaas testbed up`.",
         )
-    out_dir.mkdir(parents=True, exist_ok=True)
-    library = out_dir / LIBRARY
+    library.parent.mkdir(parents=True, exist_ok=True)
     scratch = library.with_suffix(".new")
     scratch.write_bytes(built.stdout)
     scratch.chmod(0o755)

@@ -26,7 +26,7 @@ from slurm_gpuaas.api.pool_sites import (
     UseDaysPush,
     UseDaysTaken,
 )
-from slurm_gpuaas.daemon.pool_site import MOST_PUSHES, PoolSite, read_set
+from slurm_gpuaas.daemon.pool_site import LOGINS_WITHIN_S, LOOK_S, MOST_PUSHES, PoolSite, read_set
 from slurm_gpuaas.domain.errors import Conflict, Unavailable
 from slurm_gpuaas.domain.from_portal import Terms
 from slurm_gpuaas.domain.jobs import JobId
@@ -153,6 +153,9 @@ class World:
     clock: FakeClock = field(default_factory=FakeClock)
     taken: int = 0
     dies_at: str = ""
+    known: set[str] = field(default_factory=set)
+    making: list[str] = field(default_factory=list)
+    paused: int = 0
 
     def __post_init__(self) -> None:
         self.store = new_store(self.folder / "site.db", terms=TERMS)
@@ -176,7 +179,15 @@ class World:
             people_file=self.folder / "people.json",
             people_state=self.folder / "state.json",
             failpoint=self.failpoint,
+            knows=lambda user: user in self.known,
+            pause=self.pause,
         )
+
+    def pause(self, seconds: float) -> None:
+        """`gpuaas-people` makes one login of `making` in each."""
+        self.paused += 1
+        if self.making:
+            self.known.add(self.making.pop())
 
     def failpoint(self, place: str, /) -> None:
         if place == self.dies_at:
@@ -335,6 +346,24 @@ class TestPeople:
     def test_before_the_portal_was_heard_nobody_is_wanted_and_nobody_unwanted(self, world: World) -> None:
         world.site.publish()
         assert not (world.folder / "people.json").exists()
+
+    def test_logins_are_waited_for_while_they_are_being_made(self, world: World) -> None:
+        world.say(*VISION, people=(BOB,))
+        world.site.pull()
+        world.making = ["bob"]
+        world.site.logins_first()
+        assert (world.known, world.paused) == ({"bob"}, 1)
+        world.site.logins_first()
+        assert world.paused == 1
+
+    def test_a_login_that_does_not_come_holds_policy_up_once(self, world: World) -> None:
+        world.say(*VISION, people=(BOB,))
+        world.site.pull()
+        world.site.logins_first()
+        assert world.paused * LOOK_S == pytest.approx(LOGINS_WITHIN_S, abs=2 * LOOK_S)
+        before = world.paused
+        world.site.logins_first()
+        assert world.paused == before
 
     def test_what_could_not_be_done_for_people_is_reported(self, world: World) -> None:
         finding = PersonFinding(user=UserName("bob"), why="The host has another bob.")

@@ -1,0 +1,3 @@
+from slurm_gpuaas.portal.main import main
+
+main()
