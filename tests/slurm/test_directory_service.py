@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from ldap3 import MODIFY_REPLACE, Connection, Server
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.logins import Login
@@ -23,7 +24,7 @@ ROOT = "gidNumber=0+uidNumber=0,cn=peercred,cn=external,cn=auth"
 OURS = "ou=gpuaas,ou=people,dc=example,dc=org"
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2sC7WBoqP/lzMvlMQBbKdLEM2wWQKn8JZ4C+LwJ3qX"
 OTHER_KEY = f"{KEY} laptop"
-PASSWORD = "only the tests know"
+PASSWORD = "only-the-tests-know"
 
 SLAPD = f"""\
 include /etc/ldap/schema/core.schema
@@ -121,9 +122,8 @@ class Slapd:
             found.setdefault(name.rstrip(":"), []).append(value)
         return found
 
-    def root_changes(self, ldif: str) -> None:
-        argv = ["ldapmodify", "-x", "-D", "cn=admin,dc=example,dc=org", "-w", PASSWORD]
-        self.instance.exec([*argv, "-H", f"ldapi://{FOLDER.replace('/', '%2F')}%2Fsocket"], stdin=ldif)
+    def admin(self) -> Connection:
+        return Connection(Server(self.url), "cn=admin,dc=example,dc=org", PASSWORD, auto_bind=True)
 
 
 @pytest.fixture(scope="module")
@@ -136,8 +136,10 @@ def slapd(mini: Instance) -> Iterator[Slapd]:
 @pytest.fixture(autouse=True)
 def nobody_left(slapd: Slapd) -> Iterator[None]:
     yield
-    for user in slapd.users().ours():
-        slapd.root_changes(f"dn: uid={user},{OURS}\nchangetype: delete\n")
+    with slapd.admin() as admin:
+        admin.search(OURS, "(uid=*)", attributes=["uid"])
+        for entry in admin.entries:
+            admin.delete(entry.entry_dn)  # type: ignore[no-untyped-call]
 
 
 def login(user: str, *keys: str, name: str = "", uid: int | None = None) -> Login:
@@ -181,7 +183,9 @@ def test_others_entries_are_never_touched_and_their_names_and_ids_never_given_ag
 
 def test_a_login_that_a_person_closed_by_hand_stays_closed(slapd: Slapd) -> None:
     bring(slapd.users(), [login("gpu-bob", KEY)], now=EPOCH)
-    slapd.root_changes(f"dn: uid=gpu-bob,{OURS}\nchangetype: modify\nreplace: shadowExpire\nshadowExpire: 20000\n")
+    with slapd.admin() as admin:
+        by_hand = {"shadowExpire": [(MODIFY_REPLACE, [20_000])]}
+        admin.modify(f"uid=gpu-bob,{OURS}", by_hand)  # type: ignore[no-untyped-call]
     done = bring(slapd.users(), [login("gpu-bob", KEY)], now=EPOCH)
     assert "by hand" in done.findings[0].why
     bring(slapd.users(), [], now=EPOCH)
