@@ -87,6 +87,7 @@ from slurm_gpuaas.domain.names import (
 )
 from slurm_gpuaas.domain.nodes import OWNER_MARK, Node
 from slurm_gpuaas.domain.policy import KST, Policy, PolicyDocument, fold_nodes
+from slurm_gpuaas.domain.slurm_accounts import guaranteed_qos
 from slurm_gpuaas.domain.usage import Window, service_class
 from slurm_gpuaas.health.controller import HealthController
 from slurm_gpuaas.health.incidents import is_reason_of
@@ -95,7 +96,7 @@ from slurm_gpuaas.jobs import why
 from slurm_gpuaas.jobs.gate_rules import free_nodes, occupied, promised
 from slurm_gpuaas.metering.rules import Dimension, pricing, totals
 from slurm_gpuaas.quota.controller import PolicyController
-from slurm_gpuaas.quota.desired import burst_of, default_projects, guaranteed_qos
+from slurm_gpuaas.quota.desired import burst_of, default_projects
 from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
 from slurm_gpuaas.quota.explain import Question, explain, room_in
 from slurm_gpuaas.quota.limit_check import accounts_and_qos, check

@@ -14,9 +14,9 @@ from slurm_gpuaas.domain.errors import InvalidInput, Unavailable
 from slurm_gpuaas.domain.names import ClusterName, NodeName, PartitionName
 from slurm_gpuaas.domain.policy import Policy
 from slurm_gpuaas.domain.recoveries import Recovery, RecoveryState
+from slurm_gpuaas.domain.slurm_accounts import burst_qos
 from slurm_gpuaas.health.recovery_rules import Place
 from slurm_gpuaas.health.spares import PartitionSpares, SparePartition, Spares
-from slurm_gpuaas.quota.desired import burst_qos
 from slurm_gpuaas.quota.entitlement import entitlements
 from slurm_gpuaas.store import Store
 

@@ -110,6 +110,16 @@ class NodeName(Name):
     pattern = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
+class HostName(Name):
+    """A DNS name, without a port."""
+
+    what = "host name"
+    shape = "a DNS name, as in login.naver.example.org"
+    pattern = re.compile(
+        r"(?=.{1,253}\Z)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*"
+    )
+
+
 class AccountName(Name):
     """A Slurm account. Longer than a project's name: it also names shares and organisations in the tree."""
 

@@ -135,6 +135,9 @@ class OfferState(StrEnum):
 
 
 class OfferStep(StrEnum):
+    """`MAKE` begins the history and leads from no state."""
+
+    MAKE = "make"
     ACCEPT = "accept"
     DECLINE = "decline"
     LAPSE = "lapse"
@@ -428,6 +431,9 @@ class ChangeState(StrEnum):
 
 
 class ChangeStep(StrEnum):
+    """`ASK` begins the history and leads from no state."""
+
+    ASK = "ask"
     APPROVE = "approve"
     REFUSE = "refuse"
     DROP = "drop"

@@ -120,12 +120,20 @@ class UnixIdentity(Noun):
 
     @model_validator(mode="after")
     def _login_is_a_persons(self) -> Self:
-        if len(self.login) < SHORTEST_LOGIN or self.login in LOGINS_OF_SYSTEMS or not self.login[0].isalpha():
-            raise InvalidInput(
-                told("{login} may be a login of the system.", login=self.login),
-                way_out=told("Choose another one of at least {least} letters and digits.", least=SHORTEST_LOGIN),
-            )
+        check_login(self.login)
         return self
+
+
+def check_login(login: UserName) -> None:
+    """
+    Raises:
+        InvalidInput: the login may be one of a system.
+    """
+    if len(login) < SHORTEST_LOGIN or login in LOGINS_OF_SYSTEMS or not login[0].isalpha():
+        raise InvalidInput(
+            told("{login} may be a login of the system.", login=login),
+            way_out=told("Choose another one of at least {least} letters and digits.", least=SHORTEST_LOGIN),
+        )
 
 
 class PoolShare(Noun):

@@ -34,7 +34,17 @@ from slurm_gpuaas.domain.ledger import (
 )
 from slurm_gpuaas.domain.money import Won, whole_won
 from slurm_gpuaas.domain.months import Month
-from slurm_gpuaas.domain.names import AccountName, ClusterName, GpuModel, GrantName, ProjectName, QosName, RateName
+from slurm_gpuaas.domain.names import (
+    AccountName,
+    ClusterName,
+    GpuModel,
+    GrantName,
+    ProgrammeName,
+    ProjectName,
+    QosName,
+    RateName,
+    ShareName,
+)
 from slurm_gpuaas.domain.policy import (
     FIRST_DAY,
     KST,
@@ -152,10 +162,11 @@ class Tariff:
         return max(begun, key=lambda one: (one.grant.starts, one.grant.ends, one.grant.name), default=None)
 
     def rate_at(self, terms: Terms, model: GpuModel, day: date) -> PoolRate | None:
+        return self.rate_for(terms.grant.share, terms.programme, model, day)
+
+    def rate_for(self, share: ShareName, programme: ProgrammeName, model: GpuModel, day: date) -> PoolRate | None:
         begun = [
-            rate
-            for rate in self.rates
-            if rate.model == model and rate.starts <= day and rate.covers(terms.grant.share, terms.programme)
+            rate for rate in self.rates if rate.model == model and rate.starts <= day and rate.covers(share, programme)
         ]
         return max(begun, key=lambda rate: rate.rank, default=None)
 

@@ -90,6 +90,7 @@ from slurm_gpuaas.domain.programmes import (
     PoolShare,
     Programme,
     UnixIdentity,
+    check_login,
 )
 from slurm_gpuaas.domain.ssh_keys import SshKey
 from slurm_gpuaas.domain.stages import Noun, stepped
@@ -262,6 +263,7 @@ class PoolService:
             Conflict: somebody else has the login, or the person has another one.
             InvalidInput: the login may be one of the system.
         """
+        check_login(login)
         before = work.register.identities.find(person)
         if before is not None and before.login != login:
             raise Conflict(told("{person} has the login {login}; it stays.", person=person, login=before.login))
@@ -535,6 +537,7 @@ class PoolService:
             price_percent=programme.prices[organisation.kind],
             budget_won=request.budget_won,
             answer_by=start_of(work.today + timedelta(days=programme.answer_days + 1)),
+            history=(work.happened(OfferStep.MAKE),),
         )
         self._step_application(work, application.id, ApplicationStep.AWARD, "")
         work.put_offer(offer)
@@ -628,7 +631,13 @@ class PoolService:
         changed(grant, gpus=gpus, ends=ends, by=work.by, at=work.now, reason=reason)
         check_change(grant, gpus, ends, work.register.programmes.get(grant.programme).longest_days)
         change = GrantChange(
-            id=ChangeId(work.number("c")), grant=id, gpus=gpus, ends=ends, reason=reason, asked_by=work.person
+            id=ChangeId(work.number("c")),
+            grant=id,
+            gpus=gpus,
+            ends=ends,
+            reason=reason,
+            asked_by=work.person,
+            history=(work.happened(ChangeStep.ASK, reason),),
         )
         work.record(change.id, reason, grant=id, gpus=gpus, ends=str(ends))
         return work.put(work.register.changes, change)

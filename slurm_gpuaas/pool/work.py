@@ -21,7 +21,7 @@ from slurm_gpuaas.domain.names import OrganisationName, PersonId
 from slurm_gpuaas.domain.people import Actor
 from slurm_gpuaas.domain.policy import Role
 from slurm_gpuaas.domain.pool_grants import Hold, Offer, PoolGrant, PoolGrantState
-from slurm_gpuaas.domain.stages import Noun
+from slurm_gpuaas.domain.stages import Happened, Noun
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.store.pool.register import Register, Shelf
 
@@ -144,6 +144,10 @@ class Work:
         for cluster in sorted({self.register.shares.get(share).cluster for share in shares}):
             self.failpoint(f"{self.action}: revision")
             self.register.raise_revision(cluster)
+
+    def happened(self, step: StrEnum, reason: str = "") -> Happened:
+        """The first step of a new thing's history."""
+        return Happened(at=self.now, by=self.by, step=str(step), reason=reason)
 
     def record(self, subject: str, reason: str = "", **evidence: Evidence) -> None:
         self.failpoint(f"{self.action}: audit")

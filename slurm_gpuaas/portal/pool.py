@@ -106,6 +106,10 @@ class PoolServer:
                 self._put_terms(self.store.sites.all())
                 self.keeper.book()
 
+    def told(self, cluster: ClusterName) -> bool:
+        """What the cluster's site is told holds all that was decided until now."""
+        return self._said.get(cluster) == self.store.register.revision(cluster)
+
     def _belong(self) -> None:
         """Who belongs to an organisation follows from what people may be in the portal: nobody keeps a second list.
         Whoever is suspended, leaves or changes to another organisation loses its grants with it."""

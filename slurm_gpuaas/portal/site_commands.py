@@ -11,7 +11,7 @@ import click
 from slurm_gpuaas.api.keyfile import read_master_key
 from slurm_gpuaas.api.signing import site_key
 from slurm_gpuaas.domain.errors import InvalidInput, NotFound
-from slurm_gpuaas.domain.names import ClusterName, ProviderName, SiteName
+from slurm_gpuaas.domain.names import ClusterName, HostName, ProviderName, SiteName
 from slurm_gpuaas.store.pool import PoolStore
 
 MASTER_KEY: Final = Path("/etc/gpuaas/sites.key")
@@ -43,6 +43,7 @@ def group() -> None:
     Examples:
       gpuaas-portal site add naver-h200 --cluster naver --provider naver --out naver-h200.key
       gpuaas-portal site key naver-h200 --out naver-h200.key
+      gpuaas-portal site login naver-h200 login.naver.example.org
       gpuaas-portal site list
     """
 
@@ -95,6 +96,27 @@ def key(name: str, out: Path, master_key: Path, url: str) -> None:
     click.echo(f"Site {site} has a new key. Bring {out} to its gpuaasd (pool.key_file), and remove it here.")
 
 
+@group.command()
+@click.argument("name")
+@click.argument("host", required=False)
+@StoreOption
+def login(name: str, host: str | None, url: str) -> None:
+    """Say where people sign in to a site with SSH: the portal's pages name it. Without HOST it is forgotten.
+
+    \b
+    Examples:
+      gpuaas-portal site login naver-h200 login.naver.example.org
+      gpuaas-portal site login naver-h200
+    """
+    site, there = SiteName(name), None if host is None else HostName(host.lower())
+    store = PoolStore.open(url)
+    try:
+        store.sites.set_login_host(site, there)
+    finally:
+        store.close()
+    click.echo(f"People sign in to {site} at {there}." if there else f"Nobody is told where to sign in to {site}.")
+
+
 @group.command("list")
 @StoreOption
 def list_sites(url: str) -> None:
@@ -113,7 +135,8 @@ def list_sites(url: str) -> None:
         raise NotFound("There is no site yet.", way_out="gpuaas-portal site add NAME makes one.")
     for site in found:
         seen = f"{site.seen_at:%Y-%m-%d %H:%M:%S} UTC" if site.seen_at else "never"
-        click.echo(f"{site.name}  cluster {site.cluster}  provider {site.provider}  last heard {seen}")
+        host = site.login_host or "-"
+        click.echo(f"{site.name}  cluster {site.cluster}  provider {site.provider}  login {host}  last heard {seen}")
 
 
 def _write_key(file: Path, key: bytes) -> None:

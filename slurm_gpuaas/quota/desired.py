@@ -21,14 +21,12 @@ from slurm_gpuaas.domain.names import (
     ClusterName,
     GpuModel,
     PartitionName,
-    PoolName,
     ProjectName,
     QosName,
-    ShareName,
     UserName,
 )
 from slurm_gpuaas.domain.policy import Policy, fold_nodes
-from slurm_gpuaas.domain.slurm_accounts import ROOT, organisation_account, share_account
+from slurm_gpuaas.domain.slurm_accounts import ROOT, burst_qos, guaranteed_qos, organisation_account, share_account
 from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
 from slurm_gpuaas.slurm.records import Account, AccountingState, PartitionSpec, Qos, Tres, UserAssociation
 
@@ -102,14 +100,6 @@ def wanted(
         ),
         partitions=_partitions(policy, cluster, entitled),
     )
-
-
-def guaranteed_qos(project: ProjectName) -> QosName:
-    return QosName(f"guaranteed-{project}")
-
-
-def burst_qos(pool: PoolName, share: ShareName) -> QosName:
-    return QosName(f"burst-{pool}-{share}")
 
 
 def burst_of(one: Entitlement) -> QosName:

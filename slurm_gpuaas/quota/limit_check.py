@@ -13,7 +13,8 @@ from enum import StrEnum
 from itertools import permutations
 
 from slurm_gpuaas.domain.names import AccountName, GpuModel, PartitionName, ProjectName, QosName, UserName
-from slurm_gpuaas.quota.desired import account_chain, burst_of, guaranteed_qos
+from slurm_gpuaas.domain.slurm_accounts import guaranteed_qos
+from slurm_gpuaas.quota.desired import account_chain, burst_of
 from slurm_gpuaas.quota.entitlement import Entitlement
 from slurm_gpuaas.quota.explain import ROOT
 from slurm_gpuaas.quota.limits import BILLING, GPU, Level, Place, asked, billing_of, bounds, predict

@@ -18,9 +18,10 @@ from typing import Final, TypeVar
 
 from slurm_gpuaas.domain.jobs import Job
 from slurm_gpuaas.domain.names import AccountName, PartitionName, ProjectName, QosName, UserName
+from slurm_gpuaas.domain.slurm_accounts import guaranteed_qos
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.quota import stages
-from slurm_gpuaas.quota.desired import CLOSED, OWNED, account_chain, burst_of, guaranteed_qos
+from slurm_gpuaas.quota.desired import CLOSED, OWNED, account_chain, burst_of
 from slurm_gpuaas.quota.entitlement import Entitlement
 from slurm_gpuaas.quota.partitions import Partitions, settings
 from slurm_gpuaas.quota.stages import Stages

@@ -41,7 +41,8 @@ from typing import Final
 from slurm_gpuaas.domain.names import ClusterName, NodeName, ProjectName, UserName
 from slurm_gpuaas.domain.node_life import NodeLimit, smallest
 from slurm_gpuaas.domain.policy import Policy
-from slurm_gpuaas.quota.desired import NO_BUDGETS, burst_of, default_projects, guaranteed_qos
+from slurm_gpuaas.domain.slurm_accounts import guaranteed_qos
+from slurm_gpuaas.quota.desired import NO_BUDGETS, burst_of, default_projects
 from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
 
 ADMINISTRATORS = (UserName("root"), UserName("slurm"), UserName("gpuaas"))

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from typing import Annotated, Final, TypeVar
 
 from fastapi import Form
 
+from slurm_gpuaas.domain.calendar import FURTHEST_DAY
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput, NotFound
 from slurm_gpuaas.domain.names import Name, PersonId, UserName
+from slurm_gpuaas.domain.policy import FIRST_DAY
 from slurm_gpuaas.domain.told import told
 
 T = TypeVar("T")
@@ -51,6 +54,41 @@ def line(most: int, least: int = 1) -> Callable[[str], str]:
     return parse
 
 
+def paragraphs(most: int) -> Callable[[str], str]:
+    """A parser of some lines of text."""
+
+    def parse(text: str) -> str:
+        lines = text.replace("\r\n", "\n")
+        if not 1 <= len(lines) <= most:
+            raise InvalidInput(told("Write {least} to {most} characters.", least=1, most=most))
+        if not all(line.replace("\t", " ").isprintable() for line in lines.split("\n")):
+            raise InvalidInput(told("Write text without control characters."))
+        return lines
+
+    return parse
+
+
+def whole(least: int, most: int) -> Callable[[str], int]:
+    """A parser of a whole number."""
+
+    def parse(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) <= 20 and least <= int(text) <= most):
+            raise InvalidInput(told("Write a whole number from {least} to {most}.", least=least, most=most))
+        return int(text)
+
+    return parse
+
+
+def day(text: str) -> date:
+    try:
+        found = datetime.strptime(text, "%Y-%m-%d").date()  # a day has no zone
+    except ValueError:
+        raise InvalidInput(told("Write a day as in 2026-11-28.")) from None
+    if not FIRST_DAY <= found <= FURTHEST_DAY:
+        raise InvalidInput(told("Write a day from {first} to {last}.", first=FIRST_DAY, last=FURTHEST_DAY))
+    return found
+
+
 def email(text: str) -> str:
     """An address as far as that can be known without writing to it; lower case, so that it is found again."""
     if len(text) > 254 or not _ADDRESS.fullmatch(text):
@@ -77,6 +115,18 @@ def short_name(kind: type[N], text: str) -> N:
         raise InvalidInput(
             told("Write a short name of lower-case letters, digits and '-', a letter first, at most 30 characters.")
         ) from None
+
+
+def number(kind: type[N], text: str) -> N:
+    """From an address, where anything may stand.
+
+    Raises:
+        NotFound: nothing can have this number.
+    """
+    try:
+        return kind(text)
+    except InvalidInput:
+        raise NotFound(told("There is nothing of this number."), way_out=told("Check the number or name.")) from None
 
 
 def person_number(text: str) -> PersonId:

@@ -67,7 +67,7 @@ from slurm_gpuaas.domain.names import (
     RateName,
     UserName,
 )
-from slurm_gpuaas.domain.usage import RunKey, UsageChange, UsageRecord, Window, key_of
+from slurm_gpuaas.domain.usage import RunKey, UsageChange, UsageRecord, Window, key_of, service_class
 from slurm_gpuaas.store.columns import UtcDateTime, at_least, json_column, moment_column, number_column, one_of
 from slurm_gpuaas.store.pool.tables import PoolTable
 from slurm_gpuaas.store.session import Sessions
@@ -366,6 +366,26 @@ class LedgerStore:
         )
         with self._sessions.reading() as session:
             return [_run(row).record for row in session.exec(rows)]
+
+    def running(
+        self, cluster: ClusterName, accounts: Iterable[AccountName]
+    ) -> Mapping[tuple[AccountName, ServiceClass], int]:
+        """GPUs of runs that had not ended when their site reported them last."""
+        found: dict[tuple[AccountName, ServiceClass], int] = defaultdict(int)
+        with self._sessions.reading() as session:
+            for some in _some(sorted(set(accounts))):
+                rows = session.execute(
+                    select(ReportedRunRow.account, ReportedRunRow.qos, func.sum(ReportedRunRow.gpus))
+                    .where(
+                        ReportedRunRow.cluster == cluster,
+                        col(ReportedRunRow.account).in_(some),
+                        col(ReportedRunRow.ended).is_(None),
+                    )
+                    .group_by(col(ReportedRunRow.account), col(ReportedRunRow.qos))
+                )
+                for account, qos, gpus in rows:
+                    found[AccountName(account), service_class(QosName(qos))] += int(gpus)
+        return found
 
     def add_use(self, changes: Mapping[UseKey, int]) -> None:
         """Add GPU-seconds to the sums, and note their places as unbooked."""

@@ -45,6 +45,8 @@ from slurm_gpuaas.store.pool.tables import PoolTable
 from slurm_gpuaas.store.session import Sessions
 
 M = TypeVar("M", bound=Noun)
+_AT_ONCE: Final = 500
+"""Values of one query; SQLite takes a few thousand."""
 
 
 class Shelf(Generic[M]):
@@ -129,6 +131,15 @@ class Calendar:
     def of_holder(self, holder: str) -> tuple[Commitment, ...]:
         with self._sessions.reading() as session:
             return _commitments(session, col(CommitmentRow.holder) == holder)
+
+    def of_holders(self, holders: Sequence[str]) -> Mapping[str, tuple[Commitment, ...]]:
+        """The rows of each of them, past ones too."""
+        found: dict[str, list[Commitment]] = {holder: [] for holder in holders}
+        with self._sessions.reading() as session:
+            for start in range(0, len(holders), _AT_ONCE):
+                for row in _commitments(session, col(CommitmentRow.holder).in_(holders[start : start + _AT_ONCE])):
+                    found[row.holder].append(row)
+        return {holder: tuple(rows) for holder, rows in found.items()}
 
     def hold(self, holder: str, wanted: Commitment | None, *, since: date) -> None:
         """From the day `since` on the holder has what is wanted, or nothing. What it held before that day stays.

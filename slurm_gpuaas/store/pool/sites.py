@@ -15,7 +15,7 @@ from sqlmodel import Field, Session, col, select
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound
 from slurm_gpuaas.domain.from_portal import MOST_DOCUMENTS, PORTAL_DOCUMENTS
 from slurm_gpuaas.domain.logins import LOGINS, MOST_PEOPLE, Login
-from slurm_gpuaas.domain.names import ClusterName, ProviderName, SiteName
+from slurm_gpuaas.domain.names import ClusterName, HostName, ProviderName, SiteName
 from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Project
 from slurm_gpuaas.domain.usage import UsageChange
 from slurm_gpuaas.store.columns import UtcDateTime, at_least, json_column, moment_column
@@ -24,16 +24,19 @@ from slurm_gpuaas.store.session import Sessions
 
 
 class SiteRow(PoolTable, table=True):
-    """`key_number` counts the keys that the site had; `acknowledged` is the number of its newest usage here."""
+    """`key_number` counts the keys that the site had; `acknowledged` is the number of its newest usage here, `held` the
+    revision of the documents that it said it has."""
 
     __tablename__ = "site"
-    __table_args__ = (at_least("key_number", 1), at_least("acknowledged", 0))
+    __table_args__ = (at_least("key_number", 1), at_least("acknowledged", 0), at_least("held", 0))
 
     name: str = Field(primary_key=True, max_length=30)
     cluster: str = Field(unique=True, max_length=30)
     provider: str = Field(max_length=30)
     key_number: int = 1
     acknowledged: int = Field(default=0, sa_type=BigInteger)
+    held: int = Field(default=0, sa_type=BigInteger, sa_column_kwargs={"server_default": "0"})
+    login_host: str | None = Field(default=None, max_length=253)
     seen_at: datetime | None = moment_column(nullable=True)
 
 
@@ -64,13 +67,21 @@ class SiteReportRow(PoolTable, table=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Site:
-    """`seen_at`: when a request with its key last came; None = never."""
+    """A cluster of the pool as the portal knows it.
+
+    Attributes:
+        held: revision of the documents that the site has by its own word; 0 = none.
+        login_host: where people sign in with SSH; None = nobody has said.
+        seen_at: when a request with its key last came; None = never.
+    """
 
     name: SiteName
     cluster: ClusterName
     provider: ProviderName
     key_number: int
     acknowledged: int
+    held: int
+    login_host: HostName | None
     seen_at: datetime | None
 
 
@@ -152,7 +163,21 @@ class Sites:
         with self._sessions.writing() as session:
             _row(session, name).seen_at = at
 
+    def set_login_host(self, name: SiteName, host: HostName | None) -> None:
+        """Raises:
+        NotFound: there is no such site.
+        """
+        with self._sessions.writing() as session:
+            _row(session, name).login_host = None if host is None else str(host)
+
     # -- Documents down
+
+    def holds(self, site: SiteName, revision: int) -> None:
+        """The site says that it has this revision: it asks for what is newer only after it has stored it."""
+        with self._sessions.writing() as session:
+            row = _row(session, site)
+            if row.held != revision:
+                row.held = revision
 
     def set_documents(
         self,
@@ -280,5 +305,7 @@ def _site(row: SiteRow) -> Site:
         provider=ProviderName(row.provider),
         key_number=row.key_number,
         acknowledged=row.acknowledged,
+        held=row.held,
+        login_host=None if row.login_host is None else HostName(row.login_host),
         seen_at=row.seen_at,
     )

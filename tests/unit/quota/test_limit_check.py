@@ -10,7 +10,8 @@ import pytest
 
 from slurm_gpuaas.domain.names import AccountName, ClusterName, GpuModel, QosName
 from slurm_gpuaas.domain.policy import Policy
-from slurm_gpuaas.quota.desired import account_chain, burst_of, guaranteed_qos
+from slurm_gpuaas.domain.slurm_accounts import guaranteed_qos
+from slurm_gpuaas.quota.desired import account_chain, burst_of
 from slurm_gpuaas.quota.entitlement import Entitlement, entitlements
 from slurm_gpuaas.quota.limit_check import Fault, Finding, check, places_of, reach
 from slurm_gpuaas.slurm.limit_records import (
