@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import reduce
 from typing import Final
 
 from slurm_gpuaas.domain.told import Told, told
@@ -80,7 +81,11 @@ def _no_pool(award: Award, application: Application) -> Reason:
 
 def _capped(award: Award, application: Application) -> Reason:
     caps = award.scenario.caps
-    named = (("per_project", caps.per_project), ("organisation", caps.organisation), ("region", caps.region))
+    named = (
+        (told("organisation"), caps.organisation),
+        (told("per_project"), caps.per_project),
+        (told("region"), caps.region),
+    )
     most, cap = min(((value, name) for name, value in named if value is not None), default=(application.gpus, "gpus"))
     if application.id in award.awarded:
         sentence = told(
@@ -176,17 +181,25 @@ def _lower(award: Award, application: Application, holders: Sequence[Awarded]) -
         )
 
 
-def _told_holders(holders: Sequence[Awarded]) -> str:
+def _told_holders(holders: Sequence[Awarded]) -> Told:
     """How many, and those with the lowest scores, who would be the first to give way."""
     if not holders:
-        return "nobody holds any"
-    lowest = ", ".join(
-        f"{one.application.id} (score {_told_score(one.application)}, {one.gpus} GPUs)"
-        for one in reversed(holders[-HOLDERS_TOLD:])
+        return told("nobody holds any")
+    lowest = reduce(
+        lambda before, one: told("{before}, {one}", before=before, one=one),
+        [
+            told(
+                "{id} (score {score}, {gpus} GPUs)",
+                id=one.application.id,
+                score=_told_score(one.application),
+                gpus=one.gpus,
+            )
+            for one in reversed(holders[-HOLDERS_TOLD:])
+        ],
     )
     if len(holders) <= HOLDERS_TOLD:
-        return f"held by {lowest}"
-    return f"held by {len(holders)} awards, the lowest scores by {lowest}"
+        return told("held by {lowest}", lowest=lowest)
+    return told("held by {count} awards, the lowest scores by {lowest}", count=len(holders), lowest=lowest)
 
 
 def _told_score(application: Application) -> str:

@@ -418,7 +418,7 @@ class PoolService:
         for application in applications.values():
             work.check_impartial(application)
             self._check_open(work, application, programme)
-        reviews = self._counted([*applications.values()])
+        reviews = self.counted_reviews([*applications.values()])
         refused = {one.application for one in award.refused}
         for id in applications.keys() - refused:
             if not qualified(reviews[id], programme):
@@ -854,7 +854,7 @@ class PoolService:
 
     # -- Questions -----------------------------------------------------------------------------------------------------
 
-    def _counted(self, applications: Sequence[Application]) -> Mapping[ApplicationId, tuple[Review, ...]]:
+    def counted_reviews(self, applications: Sequence[Application]) -> Mapping[ApplicationId, tuple[Review, ...]]:
         """The reviews of each that count."""
         register = self.store.register
         colleagues: dict[str, set[PersonId]] = defaultdict(set)
@@ -869,7 +869,7 @@ class PoolService:
         """0 to 100, exact, of the reviews that count; None without one."""
         application = self.store.register.applications.get(id)
         rules = self.store.register.programmes.get(application.programme)
-        return score(self._counted([application])[id], rules)
+        return score(self.counted_reviews([application])[id], rules)
 
     def waiting_list(self, programme: ProgrammeName) -> tuple[Application, ...]:
         """In the order in which free GPUs are offered: higher score, earlier submission, smaller number. Who has lost a
@@ -879,7 +879,7 @@ class PoolService:
 
     def _scored(self, applications: Sequence[Application], rules: Programme) -> list[tuple[Application, Fraction]]:
         """Those that may be awarded, with their scores."""
-        reviews = self._counted(applications)
+        reviews = self.counted_reviews(applications)
         return [
             (one, points)
             for one in applications

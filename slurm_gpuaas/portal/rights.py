@@ -44,6 +44,8 @@ class Action(StrEnum):
     APPLICATION_READ = "application.read"
     APPLICATION_WRITE = "application.write"
     APPLICATION_REVIEW = "application.review"
+    REVIEW_READ = "review.read"
+    """See reviews, once one may: a reviewer after their own, an auditor always, an applicant never."""
     AWARD_READ = "award.read"
     AWARD_PROPOSE = "award.propose"
     AWARD_APPROVE = "award.approve"
@@ -94,6 +96,7 @@ _TABLE: Final[Mapping[PortalRole, Mapping[Action, Scope]]] = {
         Action.PROGRAMME_CHANGE: Scope.ALL,
         Action.APPLICATION_READ: Scope.ALL,
         Action.APPLICATION_REVIEW: Scope.ALL,
+        Action.REVIEW_READ: Scope.ALL,
         Action.AWARD_READ: Scope.ALL,
         Action.AWARD_PROPOSE: Scope.ALL,
         Action.AWARD_APPROVE: Scope.ALL,
@@ -164,6 +167,7 @@ _TABLE: Final[Mapping[PortalRole, Mapping[Action, Scope]]] = {
     PortalRole.AUDITOR: {
         Action.PEOPLE_READ: Scope.ALL,
         Action.APPLICATION_READ: Scope.ALL,
+        Action.REVIEW_READ: Scope.ALL,
         Action.AWARD_READ: Scope.ALL,
         Action.GRANT_READ: Scope.ALL,
         Action.MEMBER_READ: Scope.ALL,

@@ -6,15 +6,19 @@ from collections.abc import Sequence
 
 from slurm_gpuaas.portal.feature import Feature
 from slurm_gpuaas.portal.pool import PoolServer
+from slurm_gpuaas.portal.routes.awards import awards_feature
 from slurm_gpuaas.portal.routes.grants import grants_feature
 from slurm_gpuaas.portal.routes.identity import identity_feature
 from slurm_gpuaas.portal.routes.offers import offers_feature
+from slurm_gpuaas.portal.routes.reviews import reviews_feature
 
 
 def pool_features(pool: PoolServer) -> Sequence[Feature]:
     """Each part's pages and API."""
     return (
+        awards_feature(pool),
         grants_feature(pool),
         identity_feature(pool),
         offers_feature(pool),
+        reviews_feature(pool),
     )

@@ -53,6 +53,8 @@ def test_an_auditor_only_reads_but_for_their_own_account() -> None:
         (PortalRole.PROVIDER_OPERATOR, Action.PEOPLE_READ),
         (PortalRole.PROVIDER_BILLING, Action.RATE_APPROVE),
         (PortalRole.TENANT_ADMIN, Action.AWARD_READ),
+        (PortalRole.TENANT_ADMIN, Action.REVIEW_READ),
+        (PortalRole.RESEARCHER, Action.REVIEW_READ),
         (PortalRole.TENANT_ADMIN, Action.AUDIT_READ),
         (PortalRole.RESEARCHER, Action.PEOPLE_READ),
         (PortalRole.RESEARCHER, Action.STATEMENT_READ),
