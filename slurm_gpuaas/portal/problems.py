@@ -11,6 +11,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from slurm_gpuaas.api.models import Fault, Problem
@@ -155,6 +156,13 @@ def install(app: FastAPI) -> None:
             told("{count} fields are missing or wrong.", count=len(faults)), way_out=told("Correct the named fields.")
         )
         return answer(request, wrong, faults)
+
+    @app.exception_handler(ValidationError)
+    def _against_a_rule(request: Request, error: ValidationError) -> Response:
+        """What was asked makes a noun that one of its own rules forbids."""
+        rules = [fault.get("ctx", {}).get("error") for fault in error.errors()]
+        told_by = next((rule for rule in rules if isinstance(rule, GpuaasError)), None)
+        return _unexpected(request, error) if told_by is None else answer(request, told_by)
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> Response:
