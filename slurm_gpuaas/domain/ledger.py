@@ -11,7 +11,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
-from typing import Annotated, Final, NamedTuple, Self
+from typing import Annotated, Final, Generic, NamedTuple, Self, TypeVar
 
 from pydantic import Field, model_validator
 
@@ -31,6 +31,7 @@ from slurm_gpuaas.domain.names import (
     ProviderName,
     RateName,
     ShareName,
+    UserName,
 )
 from slurm_gpuaas.domain.policy import MOST_WON, MOST_WON_PER_GPU_HOUR, Day, Document, Grant, Percent
 
@@ -268,16 +269,93 @@ class Verdict(StrEnum):
     REFUSED = "refused"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AskedWon:
-    """A request and what became of it."""
+class RateRequest(Document):
+    """A rate that one person proposes and another one puts in force. `provider`: whose billing proposes it; None: the
+    government."""
 
-    request: WonRequest
+    command: Command
+    rate: PoolRate
+    provider: ProviderName | None = None
+
+
+R = TypeVar("R", WonRequest, RateRequest)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked(Generic[R]):
+    """A request and what became of it. `why`: what who decided says of it."""
+
+    request: R
     asked_by: PersonId
     asked_at: datetime
     verdict: Verdict = Verdict.OPEN
     decided_by: PersonId | None = None
     decided_at: datetime | None = None
+    why: str = ""
+
+
+AskedWon = Asked[WonRequest]
+AskedRate = Asked[RateRequest]
+
+
+# -- Sums of entries ---------------------------------------------------------------------------------------------------
+
+
+class By(StrEnum):
+    """What sums of entries are told apart by. `MONTH`: on whose statement; `USED_IN`: when the time was used, empty for
+    what was booked by hand."""
+
+    MONTH = "month"
+    KIND = "kind"
+    USED_IN = "of_month"
+    ORGANISATION = "organisation"
+    PROVIDER = "provider"
+    PROGRAMME = "programme"
+    GRANT = "grant_name"
+    MODEL = "model"
+    SERVICE = "service"
+
+
+class Sums(NamedTuple):
+    """`preempted` and `faults` are the parts of `gpu_seconds` whose run was preempted, and that nobody pays for."""
+
+    gpu_seconds: int = 0
+    preempted: int = 0
+    faults: int = 0
+    list_won: int = 0
+    won: int = 0
+
+    def plus(self, other: Sums) -> Sums:
+        return Sums(*(one + two for one, two in zip(self, other, strict=True)))
+
+
+class PersonUse(NamedTuple):
+    """GPU-seconds of one login in one account."""
+
+    user: UserName
+    service: ServiceClass
+    ending: Ending
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reconciled:
+    """One comparison of ledger and reported runs of a cluster's month.
+
+    Attributes:
+        gpu_seconds: of all runs, as reported.
+        runs: how many they are.
+        differences: sentences, the first of `different` places whose sums differ; none: they are equal.
+        equal_at: when they were last found to be equal, None = never.
+    """
+
+    cluster: ClusterName
+    month: Month
+    at: datetime
+    equal_at: datetime | None = None
+    runs: int
+    gpu_seconds: int
+    different: int
+    differences: tuple[str, ...]
 
 
 # -- Statements --------------------------------------------------------------------------------------------------------

@@ -49,6 +49,11 @@ class Month:
     def following(self) -> Month:
         return Month(self.year + self.number // 12, self.number % 12 + 1)
 
+    def back(self, months: int) -> Month:
+        """So many months earlier, not before the first that there is."""
+        number = max((self.year - 2000) * 12 + self.number - 1 - months, 0)
+        return Month(2000 + number // 12, number % 12 + 1)
+
     @property
     def window(self) -> Window:
         """From Korean midnight to Korean midnight."""

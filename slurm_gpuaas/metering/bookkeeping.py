@@ -8,7 +8,7 @@ Nothing here asks who may do it; two-person rules compare people.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Final
@@ -18,12 +18,19 @@ from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, NotFound, Refused
 from slurm_gpuaas.domain.ledger import (
     Amounts,
+    Asked,
+    AskedRate,
     AskedWon,
+    By,
     Entry,
     EntryKind,
     Payment,
+    PersonUse,
     PoolRate,
+    RateRequest,
+    Reconciled,
     StatementHead,
+    Sums,
     Terms,
     Titles,
     UseKey,
@@ -47,17 +54,22 @@ from slurm_gpuaas.metering.ledger import (
     site_policy,
     standing,
     use_of,
+    use_of_people,
     vat_of,
 )
 from slurm_gpuaas.metering.pool_report import PoolReport, pool_report
+from slurm_gpuaas.metering.programme_report import ProgrammeReport, programme_report
 from slurm_gpuaas.metering.reconciliation import Difference, reconcile
-from slurm_gpuaas.metering.statements import Statement, statement_of
+from slurm_gpuaas.metering.rules import gpu_seconds_in
+from slurm_gpuaas.metering.statements import Statement, draft_number, parts_of_draft, statement_of
 from slurm_gpuaas.store.pool.ledger import LedgerStore
+from slurm_gpuaas.store.pool.ledger_views import MOST_DIFFERENCES
 
 _AT_ONCE: Final = 500
 """Places that are booked in one transaction: the store has one writer, and others wait for it."""
 
 NO_TITLES: Final = Titles()
+_LAST_MONTH: Final = Month(9998, 12)
 
 _Pair = tuple[OrganisationName, ProviderName]
 
@@ -129,25 +141,71 @@ class Bookkeeper:
             Refused: it begins in a month that is closed.
         """
         with self._store.transaction():
-            known = self._store.rates()
-            if rate in known:
+            if rate in self._store.rates():
                 return
-            same = (rate.model, rate.share, rate.programme, rate.starts)
-            for one in known:
-                if one.name == rate.name or same == (one.model, one.share, one.programme, one.starts):
-                    raise Conflict(
-                        told("Rate {name} is there already, and a rate never changes.", name=one.name),
-                        way_out="Give a new rate a name and a first day of its own.",
-                    )
-            closed = self._store.closed_through()
-            if closed is not None and rate.starts < closed.following.first:
-                raise Refused(
-                    told("Rate {name} begins on {day}, in a month that is closed.", name=rate.name, day=rate.starts),
-                    way_out=f"Let it begin on {closed.following.first} or later; give back or add Won by adjustment.",
-                )
+            self._check_rate(rate)
             self._store.add_rate(rate)
             since = Month(rate.starts.year, rate.starts.month)
             self._store.note_unbooked(self._store.places(since=since))
+
+    def _check_rate(self, rate: PoolRate) -> None:
+        for one in self._store.rates():
+            if one.name == rate.name or _for_the_same(one, rate):
+                raise Conflict(
+                    told("Rate {name} is there already, and a rate never changes.", name=one.name),
+                    way_out=told("Give a new rate a name and a first day of its own."),
+                )
+        closed = self._store.closed_through()
+        if closed is not None and rate.starts < closed.following.first:
+            raise Refused(
+                told("Rate {name} begins on {day}, in a month that is closed.", name=rate.name, day=rate.starts),
+                way_out=told(
+                    "Let it begin on {day} or later; give back or add Won by adjustment.", day=closed.following.first
+                ),
+            )
+
+    def propose_rate(self, request: RateRequest, by: Actor) -> bool:
+        """Propose a rate, which somebody else then puts in force; whether this is new.
+
+        Raises:
+            Conflict: another rate has this name or is for the same from the same day on, or is proposed; another
+                proposal came under this command.
+            Refused: it begins in a month that is closed.
+        """
+        with self._store.transaction():
+            known = self._store.rate_requests.find(request.command)
+            if known is not None:
+                if (known.request, known.asked_by) != (request, by.person):
+                    raise _taken(request.command)
+                return False
+            self._check_rate(request.rate)
+            for one in (open_one.request.rate for open_one in self._store.rate_requests.all(Verdict.OPEN)):
+                if one.name == request.rate.name or _for_the_same(one, request.rate):
+                    raise Conflict(
+                        told("Rate {name} is proposed already.", name=one.name),
+                        way_out=told("Wait for its decision, or give yours a name and a first day of its own."),
+                    )
+            self._store.rate_requests.put(Asked(request=request, asked_by=by.person, asked_at=self._clock.now()))
+        return True
+
+    def decide_rate(self, command: str, verdict: Verdict, by: Actor, why: str = "") -> bool:
+        """Put a proposed rate in force, or refuse it; whether that is new.
+
+        Raises:
+            NotFound: nobody proposed it.
+            Refused: the person who decides is the one who proposed; its first day's month was closed meanwhile.
+            Conflict: it was decided otherwise before.
+        """
+        with self._store.transaction():
+            asked = self._store.rate_requests.find(command)
+            if asked is None:
+                raise NotFound(told("There is no such proposal."), way_out=told("List the rates."))
+            if not _to_decide(asked, verdict, by):
+                return False
+            self._store.rate_requests.decide(command, verdict, by=by.person, at=self._clock.now(), why=why)
+            if verdict is Verdict.APPROVED:
+                self.add_rate(asked.request.rate)
+        return True
 
     # -- Booking
 
@@ -173,8 +231,8 @@ class Bookkeeper:
 
     # -- By hand
 
-    def ask(self, request: WonRequest, by: Actor) -> None:
-        """Ask for a credit or an adjustment, which somebody else then approves.
+    def ask(self, request: WonRequest, by: Actor) -> bool:
+        """Ask for a credit or an adjustment, which somebody else then approves; whether this is new.
 
         Raises:
             NotFound: the organisation has no such grant, or none of the provider's.
@@ -185,12 +243,13 @@ class Bookkeeper:
             if known is not None:
                 if (known.request, known.asked_by) != (request, by.person):
                     raise _taken(request.command)
-                return
+                return False
             self._check_party(request.organisation, request.provider, request.grant)
-            self._store.put_request(AskedWon(request=request, asked_by=by.person, asked_at=self._clock.now()))
+            self._store.put_request(Asked(request=request, asked_by=by.person, asked_at=self._clock.now()))
+        return True
 
-    def decide(self, command: str, verdict: Verdict, by: Actor) -> None:
-        """Approve or refuse what another person asked for; what is approved is booked at once.
+    def decide(self, command: str, verdict: Verdict, by: Actor, why: str = "") -> bool:
+        """Approve or refuse what another person asked for; what is approved is booked at once. Whether that is new.
 
         Raises:
             NotFound: nobody asked.
@@ -200,17 +259,13 @@ class Bookkeeper:
         with self._store.transaction():
             asked = self._store.request(command)
             if asked is None:
-                raise NotFound(told("Nothing was asked for as {command}.", command=command), way_out="List requests.")
-            if asked.asked_by == by.person:
-                raise Refused(
-                    told("Who asks for Won to be booked does not approve it."), way_out="Let another person decide."
+                raise NotFound(
+                    told("Nothing was asked for as {command}.", command=command), way_out=told("List requests.")
                 )
-            if asked.verdict is not Verdict.OPEN:
-                if (asked.verdict, asked.decided_by) != (verdict, by.person):
-                    raise Conflict(told("It was {verdict} already.", verdict=asked.verdict), way_out="Ask anew.")
-                return
+            if not _to_decide(asked, verdict, by):
+                return False
             now, request = self._clock.now(), asked.request
-            self._store.decide_request(command, verdict, by=by.person, at=now)
+            self._store.decide_request(command, verdict, by=by.person, at=now, why=why)
             if verdict is Verdict.APPROVED:
                 terms = self.tariff().by_grant.get(request.grant) if request.grant else None
                 self._store.append(
@@ -232,9 +287,10 @@ class Bookkeeper:
                         )
                     ]
                 )
+        return True
 
-    def pay(self, payment: Payment, by: Actor) -> None:
-        """Enter money that came in.
+    def pay(self, payment: Payment, by: Actor) -> bool:
+        """Enter money that came in; whether this is new.
 
         Raises:
             NotFound: the provider has no grant of the organisation's.
@@ -258,9 +314,10 @@ class Bookkeeper:
             if known is not None:
                 if _said(known) != _said(entry):
                     raise _taken(payment.command)
-                return
+                return False
             self._check_party(payment.organisation, payment.provider, None)
             self._store.append([entry])
+        return True
 
     def _check_party(self, organisation: OrganisationName, provider: ProviderName, grant: GrantName | None) -> None:
         for terms in self._store.terms():
@@ -352,7 +409,87 @@ class Bookkeeper:
         entries = self._store.entries(month=head.month, organisation=head.organisation, provider=head.provider)
         return statement_of(head, entries, self.tariff())
 
+    def drafts(
+        self,
+        *,
+        organisation: OrganisationName | None = None,
+        provider: ProviderName | None = None,
+        titles: Titles = NO_TITLES,
+    ) -> Sequence[StatementHead]:
+        """What statements of months that are not closed would say now, the earliest month first."""
+        parties = {By.ORGANISATION: organisation, By.PROVIDER: provider}
+        with self._store.snapshot():
+            closed, owed, now = self._store.closed_through(), dict(self._store.owed()), self._clock.now()
+            since = closed.following if closed else self._store.first_month() or Month.of(now)
+            sums = self._store.sums.by(
+                By.MONTH,
+                By.ORGANISATION,
+                By.PROVIDER,
+                By.KIND,
+                months=(since, _LAST_MONTH),
+                only={part: name for part, name in parties.items() if name is not None},
+                without=(),
+            )
+        found: dict[tuple[str, str, str], dict[bool, int]] = defaultdict(lambda: {True: 0, False: 0})
+        for (month, of, at, kind), one in sums.items():
+            if of and at:
+                found[month, of, at][kind == EntryKind.PAYMENT] += one.won
+        heads = []
+        for (month, of, at), won in sorted(found.items()):
+            pair = OrganisationName(of), ProviderName(at)
+            head = StatementHead(
+                number=draft_number(Month.parse(month), *pair),
+                month=Month.parse(month),
+                organisation=pair[0],
+                provider=pair[1],
+                issued_at=now,
+                vat_percent=VAT_PERCENT,
+                carried=owed.get(pair, Won(0)),
+                supply=Won(won[False]),
+                vat=vat_of(won[False]),
+                paid=Won(-won[True]),
+                titles=_named(titles, *pair, ()),
+            )
+            owed[pair] = head.due
+            heads.append(head)
+        return heads
+
+    def draft(self, number: str, titles: Titles = NO_TITLES) -> Statement:
+        """What the statement of a month that is not closed would be now; it may change until it is issued.
+
+        Args:
+            number: of `drafts`.
+
+        Raises:
+            NotFound: there is nothing for it.
+        """
+        month, organisation, provider = parts_of_draft(number)
+        with self._store.snapshot():
+            heads = self.drafts(organisation=organisation, provider=provider)
+            head = next((one for one in heads if one.month == month), None)
+            if head is None:
+                raise NotFound(
+                    told("There is no statement {number}.", number=number[:80]), way_out=told("List the statements.")
+                )
+            entries = self._store.entries(month=month, organisation=organisation, provider=provider)
+        head = replace(head, titles=_named(titles, organisation, provider, entries))
+        return statement_of(head, entries, self.tariff(), provisional=True)
+
+    def corrections(self, head: StatementHead) -> Mapping[Month, Sums]:
+        """What later statements say of the use of an issued statement's month, by the month of the later one."""
+        sums = self._store.sums.by(
+            By.MONTH,
+            By.KIND,
+            used_in=(head.month, head.month),
+            only={By.ORGANISATION: head.organisation, By.PROVIDER: head.provider},
+        )
+        return {Month.parse(month): one for (month, kind), one in sums.items() if kind == EntryKind.CORRECTION}
+
     # -- Views
+
+    def people_use(self, cluster: ClusterName, account: AccountName, month: Month) -> Mapping[PersonUse, int]:
+        """GPU-seconds of an account by login, from the runs themselves."""
+        return use_of_people(*self._store.use_by_person(cluster, account, month.window), month.window)
 
     def standing(self, cluster: ClusterName, account: AccountName) -> tuple[Standing, datetime | None] | None:
         """The budget of a project as far as its runs were reported, and when it runs dry at today's pace; None without
@@ -380,11 +517,24 @@ class Bookkeeper:
         return pool_report(
             months,
             versions=self._store.terms_versions(),
-            entries=self._store.entries(used_in=months),
-            by_hand=[entry for month in months for entry in self._store.entries(month=month) if entry.used is None],
+            used=self._store.sums.by(By.PROGRAMME, By.PROVIDER, By.SERVICE, used_in=(first, last)),
+            by_hand=self._store.sums.by(By.PROGRAMME, By.PROVIDER, months=(first, last), only={By.USED_IN: ""}),
             now=self._clock.now(),
             busy=busy or {},
         )
+
+    def programme_report(self, programme: ProgrammeName, first: Month, last: Month) -> ProgrammeReport:
+        """What each grant of the programme got, used and cost in the months from `first` to `last`."""
+        only = {By.PROGRAMME: str(programme)}
+        with self._store.snapshot():
+            return programme_report(
+                programme,
+                (first, last),
+                versions=self._store.terms_versions(),
+                used=self._store.sums.by(By.GRANT, By.SERVICE, used_in=(first, last), only=only),
+                by_hand=self._store.sums.by(By.GRANT, months=(first, last), only=only | {By.USED_IN: ""}),
+                now=self._clock.now(),
+            )
 
     def reconcile(
         self, cluster: ClusterName, runs: Iterable[UsageRecord], months: Sequence[Month]
@@ -401,6 +551,45 @@ class Bookkeeper:
             use, booked = self._store.use(places), self._store.booked(places)
         return reconcile(cluster, runs, use, booked, wanted)
 
+    def show_equal(self, cluster: ClusterName, month: Month) -> Reconciled:
+        """Compare the runs that the cluster's site reported, each cut anew, with what was summed and booked of them,
+        and keep the answer."""
+        with self._store.snapshot():  # the runs of a month take seconds, and nobody waits for them
+            counted = _Counted(self._store.runs_in(cluster, month.window), month)
+            places = [place for place in self._store.places(cluster, since=month) if place.month == month]
+            different = reconcile(cluster, counted, self._store.use(places), self._store.booked(places), {month})
+        found = Reconciled(
+            cluster=cluster,
+            month=month,
+            at=self._clock.now(),
+            runs=counted.runs,
+            gpu_seconds=counted.gpu_seconds,
+            different=len(different),
+            differences=tuple(
+                f"{one.cell.account} {one.cell.service}: runs {one.slurm:,}, sums {one.reported:,}, "
+                f"booked {one.booked:,} GPU-seconds"
+                for one in different[:MOST_DIFFERENCES]
+            ),
+        )
+        self._store.reconciliations.put(found)
+        return found
+
+
+class _Counted:
+    """Runs as they come, counted on the way."""
+
+    def __init__(self, runs: Iterable[UsageRecord], month: Month) -> None:
+        self._runs = runs
+        self._window = month.window
+        self.runs = 0
+        self.gpu_seconds = 0
+
+    def __iter__(self) -> Iterator[UsageRecord]:
+        for run in self._runs:
+            self.runs += 1
+            self.gpu_seconds += gpu_seconds_in(run, self._window)
+            yield run
+
 
 def _change(before: Iterable[UsageRecord], after: Iterable[UsageRecord]) -> dict[UseKey, int]:
     change: dict[UseKey, int] = defaultdict(int)
@@ -409,6 +598,27 @@ def _change(before: Iterable[UsageRecord], after: Iterable[UsageRecord]) -> dict
             for key, used in use_of(record).items():
                 change[key] += sign * used
     return {key: used for key, used in change.items() if used}
+
+
+def _for_the_same(one: PoolRate, other: PoolRate) -> bool:
+    first, second = ((rate.model, rate.share, rate.programme, rate.starts) for rate in (one, other))
+    return first == second
+
+
+def _to_decide(asked: AskedWon | AskedRate, verdict: Verdict, by: Actor) -> bool:
+    """Whether it is still to be decided; not when it was decided just so by the same person.
+
+    Raises:
+        Refused: who decides is who asked.
+        Conflict: it was decided otherwise before.
+    """
+    if asked.asked_by == by.person:
+        raise Refused(told("Who asks for something does not approve it."), way_out=told("Let a second person decide."))
+    if asked.verdict is Verdict.OPEN:
+        return True
+    if (asked.verdict, asked.decided_by) != (verdict, by.person):
+        raise Conflict(told("It was {verdict} already.", verdict=asked.verdict), way_out=told("Ask anew."))
+    return False
 
 
 def _said(entry: Entry) -> Entry:

@@ -28,6 +28,7 @@ from slurm_gpuaas.domain.ledger import (
     Ending,
     Entry,
     EntryKind,
+    PersonUse,
     PoolRate,
     Terms,
     UseKey,
@@ -44,6 +45,7 @@ from slurm_gpuaas.domain.names import (
     QosName,
     RateName,
     ShareName,
+    UserName,
 )
 from slurm_gpuaas.domain.policy import (
     FIRST_DAY,
@@ -126,6 +128,24 @@ def use_of(record: UsageRecord) -> dict[UseKey, int]:
 @lru_cache(maxsize=1_000)
 def _end(month: Month) -> datetime:
     return month.window.end
+
+
+def use_of_people(
+    within: Mapping[tuple[UserName, QosName, str], int], over: Iterable[UsageRecord], window: Window
+) -> dict[PersonUse, int]:
+    """GPU-seconds of an account in the window.
+
+    Args:
+        within: of runs that lie within it, by login, QOS and state.
+        over: all others that overlap it.
+    """
+    found: dict[PersonUse, int] = defaultdict(int)
+    for (user, qos, state), used in within.items():
+        found[PersonUse(user, service_class(qos), ENDINGS.get(state, Ending.USED))] += used
+    for record in over:
+        key = PersonUse(record.user, service_class(record.qos), ENDINGS.get(record.state, Ending.USED))
+        found[key] += gpu_seconds_in(record, window)
+    return {key: used for key, used in found.items() if used}
 
 
 # -- Prices ------------------------------------------------------------------------------------------------------------

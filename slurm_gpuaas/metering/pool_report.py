@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
 from slurm_gpuaas.domain.jobs import ServiceClass
-from slurm_gpuaas.domain.ledger import Entry, Terms
+from slurm_gpuaas.domain.ledger import Sums, Terms
 from slurm_gpuaas.domain.money import Won
 from slurm_gpuaas.domain.months import Month
 from slurm_gpuaas.domain.names import GrantName, ProgrammeName, ProviderName
@@ -107,8 +107,8 @@ def pool_report(
     months: Sequence[Month],
     *,
     versions: Mapping[GrantName, Versions],
-    entries: Iterable[Entry],
-    by_hand: Iterable[Entry],
+    used: Mapping[tuple[str, ...], Sums],
+    by_hand: Mapping[tuple[str, ...], Sums],
     now: datetime,
     busy: Mapping[tuple[ProgrammeName, ProviderName], int],
 ) -> PoolReport:
@@ -116,8 +116,8 @@ def pool_report(
     Args:
         months: in order, without gaps.
         versions: of all grants, oldest first.
-        entries: charges and corrections of use in these months, on whatever statement.
-        by_hand: what else stands on statements of these months; payments are passed over.
+        used: charges and corrections of use in these months, on whatever statement, by programme, provider and class.
+        by_hand: what else but payments stands on statements of these months, by programme and provider.
     """
     window = Window(months[0].window.start, min(months[-1].window.end, now))
     awarded: dict[Side, int] = defaultdict(int)
@@ -130,18 +130,16 @@ def pool_report(
         if given := awarded_seconds(of_grant, window):
             awarded[terms.programme, terms.provider] += given
             grants[terms.programme, terms.provider] += 1
-    used: dict[Side, list[Entry]] = defaultdict(list)
-    hands: dict[Side, int] = defaultdict(int)
-    for entry in entries:
-        used[entry.programme, entry.provider].append(entry)
-    for entry in by_hand:
-        if entry.approved_by is not None:
-            hands[entry.programme, entry.provider] += entry.amounts.won
-    sides = sorted({*awarded, *used, *hands}, key=lambda side: tuple(name or "" for name in side))
+    of_side: dict[Side, dict[str, Sums]] = defaultdict(dict)
+    for (programme_name, provider_name, service), one in used.items():
+        of_side[_side(programme_name, provider_name)][service] = one
+    hands = {_side(*names): one.won for names, one in by_hand.items()}
+    sides = sorted({*awarded, *of_side, *hands}, key=lambda side: tuple(name or "" for name in side))
     rows = []
     for side in sides:
         programme, provider = side
-        sums = _Sums(used[side])
+        guaranteed, burst = (of_side[side].get(service, Sums()) for service in ServiceClass)
+        whole = guaranteed.plus(burst)
         rows.append(
             PoolRow(
                 programme=programme,
@@ -149,32 +147,22 @@ def pool_report(
                 grants=grants[side],
                 gpus=gpus[side],
                 awarded=awarded[side],
-                guaranteed=sums.seconds[ServiceClass.GUARANTEED],
-                burst=sums.seconds[ServiceClass.BURST],
-                preempted=sums.preempted,
-                faults=sums.faults,
+                guaranteed=guaranteed.gpu_seconds,
+                burst=burst.gpu_seconds,
+                preempted=whole.preempted,
+                faults=whole.faults,
                 busy=busy.get((programme, provider)) if programme and provider else None,
-                list_won=Won(sums.list_won),
-                guaranteed_won=Won(sums.won[ServiceClass.GUARANTEED]),
-                burst_won=Won(sums.won[ServiceClass.BURST]),
-                by_hand=Won(hands[side]),
+                list_won=Won(whole.list_won),
+                guaranteed_won=Won(guaranteed.won),
+                burst_won=Won(burst.won),
+                by_hand=Won(hands.get(side, 0)),
             )
         )
     return PoolReport(first=months[0], last=months[-1], as_of=window.end, rows=tuple(rows))
 
 
-class _Sums:
-    def __init__(self, entries: Iterable[Entry]) -> None:
-        self.seconds: dict[ServiceClass, int] = defaultdict(int)
-        self.won: dict[ServiceClass, int] = defaultdict(int)
-        self.preempted = self.faults = self.list_won = 0
-        for entry in entries:
-            if entry.used is not None:
-                self.seconds[entry.used.service] += entry.amounts.gpu_seconds
-                self.won[entry.used.service] += entry.amounts.won
-                self.preempted += entry.amounts.preempted
-                self.faults += entry.amounts.gpu_seconds if entry.used.fault else 0
-                self.list_won += entry.amounts.list_won
+def _side(programme: str, provider: str) -> Side:
+    return ProgrammeName(programme) if programme else None, ProviderName(provider) if provider else None
 
 
 def awarded_seconds(versions: Versions, window: Window) -> int:

@@ -19,7 +19,7 @@ from fpdf.fonts import FontFace
 from slurm_gpuaas.domain.errors import Unavailable
 from slurm_gpuaas.domain.jobs import ServiceClass
 from slurm_gpuaas.metering.papers import gpu_hours, korean_day, percent, won
-from slurm_gpuaas.metering.statements import KINDS, Line, Statement
+from slurm_gpuaas.metering.statements import KINDS, PROVISIONAL, Line, Statement
 
 FONT_FOLDERS: Final = (
     Path("/usr/local/share/fonts"),
@@ -75,7 +75,7 @@ def statement_pdf(statement: Statement, fonts: Fonts) -> bytes:
     head = statement.head
     pdf = FPDF(orientation="landscape", format="A4")
     pdf.set_creation_date(head.issued_at)
-    pdf.set_title(f"이용료 명세서 {head.number}")
+    pdf.set_title(f"{PROVISIONAL + ' ' if statement.provisional else ''}이용료 명세서 {head.number}")
     pdf.set_lang("ko")
     pdf.add_font(_FAMILY, fname=fonts.regular)
     pdf.add_font(_FAMILY, style="B", fname=fonts.bold)
@@ -83,6 +83,9 @@ def statement_pdf(statement: Statement, fonts: Fonts) -> bytes:
     pdf.add_page()
     pdf.set_font(_FAMILY, "B", 16)
     pdf.cell(text="GPU 이용료 명세서  Statement of GPU use", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
+    if statement.provisional:
+        pdf.set_font(_FAMILY, "B", 10)
+        pdf.cell(text=f"{PROVISIONAL}: 마감 전까지 바뀔 수 있습니다.", new_x=XPos.LMARGIN, new_y=YPos.NEXT)
     pdf.ln(2)
     _pairs(
         pdf,

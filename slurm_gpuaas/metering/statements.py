@@ -14,12 +14,21 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
-from slurm_gpuaas.domain.errors import Conflict
+from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound
 from slurm_gpuaas.domain.jobs import ServiceClass
 from slurm_gpuaas.domain.ledger import NOTHING, WHOLE, Amounts, BookKey, Entry, EntryKind, StatementHead
 from slurm_gpuaas.domain.money import Won
 from slurm_gpuaas.domain.months import Month
-from slurm_gpuaas.domain.names import GpuModel, GrantName, ProgrammeName, ProjectName, ShareName
+from slurm_gpuaas.domain.names import (
+    GpuModel,
+    GrantName,
+    OrganisationName,
+    ProgrammeName,
+    ProjectName,
+    ProviderName,
+    ShareName,
+)
+from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.metering.ledger import Tariff
 from slurm_gpuaas.metering.papers import Cell, csv_of, gpu_hours, html_of, percent, unit_price
 
@@ -32,6 +41,7 @@ KINDS: Final = {
 }
 SERVICES: Final = {ServiceClass.GUARANTEED: "보장 Guaranteed", ServiceClass.BURST: "유휴 차용 Burst"}
 FAULT: Final = "장애(무상) Lost to faults, free"
+PROVISIONAL: Final = "잠정 Provisional"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,9 +85,12 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Statement:
+    """`provisional`: its month is not closed, so what is booked until then still changes it."""
+
     head: StatementHead
     lines: tuple[Line, ...]
     payments: tuple[Line, ...]
+    provisional: bool = False
 
     @property
     def list_won(self) -> Won:
@@ -185,7 +198,28 @@ HEADINGS: Final = (
 )
 
 
-def statement_of(head: StatementHead, entries: Sequence[Entry], tariff: Tariff) -> Statement:
+def draft_number(month: Month, organisation: OrganisationName, provider: ProviderName) -> str:
+    """What a statement is called before it is issued."""
+    return f"{month}.{provider}.{organisation}"
+
+
+def parts_of_draft(number: str) -> tuple[Month, OrganisationName, ProviderName]:
+    """
+    Raises:
+        NotFound: no draft can be called so.
+    """
+    try:
+        month, provider, organisation = number.split(".")
+        return Month.parse(month), OrganisationName(organisation), ProviderName(provider)
+    except (ValueError, InvalidInput):
+        raise NotFound(
+            told("There is no statement {number}.", number=number[:80]), way_out=told("List the statements.")
+        ) from None
+
+
+def statement_of(
+    head: StatementHead, entries: Sequence[Entry], tariff: Tariff, *, provisional: bool = False
+) -> Statement:
     """The statement with its lines.
 
     Args:
@@ -207,6 +241,7 @@ def statement_of(head: StatementHead, entries: Sequence[Entry], tariff: Tariff) 
         head=head,
         lines=(*lines, *(line for line in by_hand if line.kind is not EntryKind.PAYMENT)),
         payments=tuple(line for line in by_hand if line.kind is EntryKind.PAYMENT),
+        provisional=provisional,
     )
     supply, paid = _won(statement.lines), -_won(statement.payments)
     if (supply, paid) != (head.supply, head.paid):

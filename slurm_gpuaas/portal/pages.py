@@ -59,6 +59,7 @@ def _environment(words: Words, assets: Assets, loader: ChoiceLoader, shared: Map
         value=words.value,
         won=words.won,
         gpus=words.gpus,
+        gpu_hours=words.gpu_hours,
         ago=words.ago,
         moment=lambda at: _time(at.isoformat(), words.moment(at)),
         day=lambda on: _time(on.isoformat(), words.day(on)),

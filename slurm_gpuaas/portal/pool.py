@@ -15,8 +15,9 @@ from slurm_gpuaas.domain.accounts import PersonState
 from slurm_gpuaas.domain.audit_chain import AuditEvent
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import GpuaasError
-from slurm_gpuaas.domain.ledger import Terms
+from slurm_gpuaas.domain.ledger import Reconciled, Terms, Titles
 from slurm_gpuaas.domain.logins import Login
+from slurm_gpuaas.domain.months import Month
 from slurm_gpuaas.domain.names import ClusterName, CommandId, SiteName
 from slurm_gpuaas.domain.people import NOWHERE, Actor, PortalRole
 from slurm_gpuaas.domain.policy import Grant, Role
@@ -34,6 +35,7 @@ TURN_S: Final = 0.5
 """Between two looks whether documents changed: what a person accepts is at its site within 5 s."""
 DAYS_EVERY: Final = timedelta(minutes=1)
 BOOK_EVERY: Final = timedelta(hours=1)
+RECONCILE_EVERY: Final = timedelta(days=1)
 OFFICES: Final = Program("gpuaas-portal/people")
 MEMBERS: Final = {PortalRole.TENANT_ADMIN: Role.TENANT_ADMIN, PortalRole.RESEARCHER: Role.RESEARCHER}
 """What the roles that have an organisation are in its projects."""
@@ -91,6 +93,7 @@ class PoolServer:
         """Revision of the pool's documents that each cluster's site was last told."""
         self._days = _Every(DAYS_EVERY, clock)
         self._books = _Every(BOOK_EVERY, clock)
+        self._equal = _Every(RECONCILE_EVERY, clock)
         self._lock = threading.Lock()
 
     def turn(self) -> None:
@@ -105,6 +108,27 @@ class PoolServer:
             if self._books.due():
                 self._put_terms(self.store.sites.all())
                 self.keeper.book()
+                if self._equal.due():
+                    self.reconcile(self.months_to_reconcile())
+
+    def months_to_reconcile(self) -> Sequence[Month]:
+        """The present one and the one before, of which late records may still come."""
+        now = Month.of(self._clock.now())
+        return (now.back(1), now)
+
+    def reconcile(self, months: Iterable[Month]) -> Sequence[Reconciled]:
+        """Compare each site's runs with the ledger, and keep what was found."""
+        sites = self.store.sites.all()
+        return [self.keeper.show_equal(site.cluster, month) for month in months for site in sites]
+
+    def titles(self) -> Titles:
+        """What statements call things."""
+        register = self.store.register
+        return Titles(
+            organisations={one.name: one.title for one in register.organisations.all()},
+            programmes={one.name: one.title.ko for one in register.programmes.all()},
+            projects={one.project: one.title for one in register.grants.all()},
+        )
 
     def told(self, cluster: ClusterName) -> bool:
         """What the cluster's site is told holds all that was decided until now."""

@@ -161,6 +161,11 @@ class Words:
         servers = f" ({count // 8:,} server{'' if count == 8 else 's'})" if count and count % 8 == 0 else ""
         return f"{count:,} GPU{'' if count == 1 else 's'}{servers}"
 
+    def gpu_hours(self, gpu_seconds: int) -> str:
+        """Hundredths of a GPU-hour, cut off as on statements."""
+        hundredths = abs(gpu_seconds) // 36
+        return f"{'-' if gpu_seconds < 0 and hundredths else ''}{hundredths // 100:,}.{hundredths % 100:02}"
+
     def ago(self, moment: datetime, now: datetime) -> str:
         """`3 minutes ago`; a moment after a month."""
         seconds = int((now - moment).total_seconds())

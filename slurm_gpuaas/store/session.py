@@ -50,6 +50,19 @@ class Sessions:
             yield session
 
     @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Several readings of one moment. Nothing is written within it: it keeps no writer waiting."""
+        if self._open.get() is not None:
+            yield
+            return
+        with self._session(writes=False) as session:
+            token = self._open.set(session)
+            try:
+                yield
+            finally:
+                self._open.reset(token)
+
+    @contextmanager
     def _session(self, *, writes: bool) -> Iterator[Session]:
         try:
             with Session(self._engine, expire_on_commit=False) as session:

@@ -69,13 +69,27 @@ def certificate(folder: Path) -> dict[str, str]:
 @contextmanager
 def running(folder: Path, port: int, *, tls: dict[str, str], **settings: Any) -> Iterator[BrowserSite]:
     """The portal on `port` of 127.0.0.1 until the block ends."""
-    url = f"https://127.0.0.1:{port}"
-    config = Config(
-        public_url=url, listen={"port": port, "tls": tls}, name_ko="국가 GPU 풀", name="National GPU Pool", **settings
-    )
+    config = config_of(port, tls, **settings)
     store = new_pool_store(folder / "pool.db")
     people = people_of_all_roles(store, SystemClock(), config)
-    server = uvicorn.Server(uvicorn_config(config, Wiring(config=config, store=store, hasher=WEAKEST)))
+    with serving(Wiring(config=config, store=store, hasher=WEAKEST)):
+        yield BrowserSite(config.public_url, store, config, people)
+
+
+def config_of(port: int, tls: dict[str, str], **settings: Any) -> Config:
+    return Config(
+        public_url=f"https://127.0.0.1:{port}",
+        listen={"port": port, "tls": tls},
+        name_ko="국가 GPU 풀",
+        name="National GPU Pool",
+        **settings,
+    )
+
+
+@contextmanager
+def serving(wiring: Wiring) -> Iterator[None]:
+    """Answers on the port of its configuration until the block ends; then its store is closed."""
+    server = uvicorn.Server(uvicorn_config(wiring.config, wiring))
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + STARTS_WITHIN_S
@@ -83,8 +97,8 @@ def running(folder: Path, port: int, *, tls: dict[str, str], **settings: Any) ->
         assert thread.is_alive() and time.monotonic() < deadline, "the portal did not start"
         thread.join(0.01)
     try:
-        yield BrowserSite(url, store, config, people)
+        yield
     finally:
         server.should_exit = server.force_exit = True  # connections that clients of tests keep are not waited for
         thread.join(STARTS_WITHIN_S)
-        store.close()
+        wiring.store.close()

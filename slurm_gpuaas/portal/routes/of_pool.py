@@ -9,8 +9,13 @@ from slurm_gpuaas.portal.pool import PoolServer
 from slurm_gpuaas.portal.routes.awards import awards_feature
 from slurm_gpuaas.portal.routes.grants import grants_feature
 from slurm_gpuaas.portal.routes.identity import identity_feature
+from slurm_gpuaas.portal.routes.ledger import ledger_feature
 from slurm_gpuaas.portal.routes.offers import offers_feature
+from slurm_gpuaas.portal.routes.rates import rates_feature
+from slurm_gpuaas.portal.routes.reports import reports_feature
 from slurm_gpuaas.portal.routes.reviews import reviews_feature
+from slurm_gpuaas.portal.routes.statements import statements_feature
+from slurm_gpuaas.portal.routes.usage import usage_feature
 
 
 def pool_features(pool: PoolServer) -> Sequence[Feature]:
@@ -21,4 +26,9 @@ def pool_features(pool: PoolServer) -> Sequence[Feature]:
         identity_feature(pool),
         offers_feature(pool),
         reviews_feature(pool),
+        ledger_feature(pool),
+        rates_feature(pool),
+        reports_feature(pool),
+        statements_feature(pool),
+        usage_feature(pool),
     )

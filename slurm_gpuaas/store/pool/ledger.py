@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from datetime import date, datetime
 from decimal import Decimal
@@ -27,6 +27,7 @@ from sqlalchemy import (
     func,
     insert,
     text,
+    tuple_,
     update,
 )
 from sqlalchemy.dialects import postgresql, sqlite
@@ -37,6 +38,7 @@ from slurm_gpuaas.domain.jobs import JobId, ServiceClass
 from slurm_gpuaas.domain.ledger import (
     WHOLE,
     Amounts,
+    Asked,
     AskedWon,
     BookKey,
     Ending,
@@ -69,6 +71,7 @@ from slurm_gpuaas.domain.names import (
 )
 from slurm_gpuaas.domain.usage import RunKey, UsageChange, UsageRecord, Window, key_of, service_class
 from slurm_gpuaas.store.columns import UtcDateTime, at_least, json_column, moment_column, number_column, one_of
+from slurm_gpuaas.store.pool.ledger_views import BookedSums, RateRequests, Reconciliations, add_to_sums
 from slurm_gpuaas.store.pool.tables import PoolTable
 from slurm_gpuaas.store.session import Sessions
 
@@ -227,6 +230,7 @@ class WonRequestRow(PoolTable, table=True):
     verdict: str = Field(max_length=10, index=True)
     decided_by: str | None = Field(default=None, max_length=22)
     decided_at: datetime | None = moment_column(nullable=True)
+    why: str = Field(default="", max_length=500)
 
 
 class ClosedMonthRow(PoolTable, table=True):
@@ -263,6 +267,9 @@ class LedgerStore:
 
     def __init__(self, sessions: Sessions) -> None:
         self._sessions = sessions
+        self.sums = BookedSums(sessions)
+        self.rate_requests = RateRequests(sessions)
+        self.reconciliations = Reconciliations(sessions)
 
     @contextmanager
     def transaction(self) -> Iterator[Session]:
@@ -272,6 +279,10 @@ class LedgerStore:
             if session.get_bind().dialect.name == "postgresql":
                 session.execute(text("LOCK TABLE unbooked IN EXCLUSIVE MODE"))
             yield session
+
+    def snapshot(self) -> AbstractContextManager[None]:
+        """Several readings of one moment."""
+        return self._sessions.snapshot()
 
     # -- Terms and rates
 
@@ -386,6 +397,41 @@ class LedgerStore:
                 for account, qos, gpus in rows:
                     found[AccountName(account), service_class(QosName(qos))] += int(gpus)
         return found
+
+    def runs_in(self, cluster: ClusterName, window: Window) -> Iterator[UsageRecord]:
+        """Runs of a cluster that overlap the window, one after the other: they are too many to be held at once."""
+        ended = col(ReportedRunRow.ended)
+        rows = select(ReportedRunRow).where(
+            ReportedRunRow.cluster == cluster,
+            ended.is_(None) | (ended > window.start),
+            ReportedRunRow.started < window.end,
+        )
+        with self._sessions.reading() as session:
+            for row in session.exec(rows.execution_options(yield_per=_AT_ONCE)):
+                yield _run(row).record
+
+    def use_by_person(
+        self, cluster: ClusterName, account: AccountName, window: Window
+    ) -> tuple[Mapping[tuple[UserName, QosName, str], int], Sequence[UsageRecord]]:
+        """What an account used in the window: GPU-seconds of runs that lie within it, by login, QOS and state, and the
+        runs over its borders or not over yet, which are few."""
+        started, ended = col(ReportedRunRow.started), col(ReportedRunRow.ended)
+        mine = (ReportedRunRow.cluster == cluster, ReportedRunRow.account == account)
+        alike = (ReportedRunRow.user, ReportedRunRow.qos, ReportedRunRow.state)
+        within = select(*alike, func.sum(ReportedRunRow.gpu_seconds)).where(
+            *mine, started >= window.start, ended > window.start, ended <= window.end
+        )
+        over = select(ReportedRunRow).where(
+            *mine,
+            started < window.end,
+            ended.is_(None) | (ended > window.end) | ((ended > window.start) & (started < window.start)),
+        )
+        with self._sessions.reading() as session:
+            sums = {
+                (UserName(user), QosName(qos), state): int(used)
+                for user, qos, state, used in session.execute(within.group_by(*alike))
+            }
+            return sums, [_run(row).record for row in session.exec(over)]
 
     def add_use(self, changes: Mapping[UseKey, int]) -> None:
         """Add GPU-seconds to the sums, and note their places as unbooked."""
@@ -510,11 +556,11 @@ class LedgerStore:
                     found |= {_book_key(*row[:9]): Amounts(*map(int, row[9:])) for row in rows}
         return found
 
-    def append(self, entries: Iterable[Entry]) -> None:
-        rows = [_entry_row(entry) for entry in entries]
+    def append(self, entries: Sequence[Entry]) -> None:
         with self.transaction() as session:
-            if rows:
-                session.exec(insert(EntryRow), params=rows)
+            if entries:
+                session.exec(insert(EntryRow), params=[_entry_row(entry) for entry in entries])
+                add_to_sums(session, entries)
 
     def entries(
         self,
@@ -546,6 +592,33 @@ class LedgerStore:
             rows = select(EntryRow).where(*wanted).order_by(col(EntryRow.seq)).limit(limit)
             return [_entry(row) for row in session.exec(rows)]
 
+    def newest_entries(
+        self,
+        *,
+        limit: int,
+        before: int | None = None,
+        month: Month | None = None,
+        kind: EntryKind | None = None,
+        organisation: OrganisationName | None = None,
+        provider: ProviderName | None = None,
+        grant: GrantName | None = None,
+    ) -> Sequence[Entry]:
+        """The newest first.
+
+        Args:
+            before: only entries with a lower `seq`.
+            month: on whose statement they stand.
+        """
+        equal = {"month": month, "kind": kind, "organisation": organisation, "provider": provider, "grant_name": grant}
+        wanted: list[ColumnElement[bool]] = [
+            col(getattr(EntryRow, name)) == str(value) for name, value in equal.items() if value is not None
+        ]
+        if before is not None:
+            wanted.append(col(EntryRow.seq) < before)
+        with self._sessions.reading() as session:
+            rows = select(EntryRow).where(*wanted).order_by(col(EntryRow.seq).desc()).limit(limit)
+            return [_entry(row) for row in session.exec(rows)]
+
     def entry_of(self, command: str) -> Entry | None:
         """What was booked by hand under this command."""
         with self._sessions.reading() as session:
@@ -573,12 +646,12 @@ class LedgerStore:
             )
             session.flush()
 
-    def decide_request(self, command: str, verdict: Verdict, *, by: PersonId, at: datetime) -> None:
+    def decide_request(self, command: str, verdict: Verdict, *, by: PersonId, at: datetime, why: str) -> None:
         with self.transaction() as session:
             session.execute(
                 update(WonRequestRow)
                 .where(col(WonRequestRow.command) == command)
-                .values(verdict=verdict, decided_by=by, decided_at=at)
+                .values(verdict=verdict, decided_by=by, decided_at=at, why=why)
             )
 
     def request(self, command: str) -> AskedWon | None:
@@ -608,24 +681,46 @@ class LedgerStore:
             session.flush()
 
     def owed(self) -> Mapping[tuple[OrganisationName, ProviderName], Won]:
-        """By the newest statement of each pair: what its next one carries over."""
-        newest: dict[tuple[OrganisationName, ProviderName], Won] = {}
-        for head in self.statements():
-            newest[head.organisation, head.provider] = head.due
-        return newest
+        """What each pair's next statement carries over. Whoever owes anything gets a statement of each month, so those
+        of the month that was closed last say it."""
+        closed = self.closed_through()
+        heads = [] if closed is None else self.statements(month=closed)
+        return {(head.organisation, head.provider): head.due for head in heads}
 
     def statements(
-        self, *, month: Month | None = None, organisation: OrganisationName | None = None
+        self,
+        *,
+        month: Month | None = None,
+        organisation: OrganisationName | None = None,
+        provider: ProviderName | None = None,
     ) -> Sequence[StatementHead]:
         """Oldest month first, then by number."""
-        wanted: list[ColumnElement[bool]] = []
-        if month is not None:
-            wanted.append(col(StatementRow.month) == str(month))
-        if organisation is not None:
-            wanted.append(col(StatementRow.organisation) == organisation)
+        rows = select(StatementRow).where(*_of_statements(month, organisation, provider))
         with self._sessions.reading() as session:
-            rows = select(StatementRow).where(*wanted).order_by(col(StatementRow.month), col(StatementRow.number))
-            return [_head(row) for row in session.exec(rows)]
+            found = session.exec(rows.order_by(col(StatementRow.month), col(StatementRow.number)))
+            return [_head(row) for row in found]
+
+    def newest_statements(
+        self,
+        *,
+        limit: int,
+        before: tuple[str, str] | None = None,
+        month: Month | None = None,
+        organisation: OrganisationName | None = None,
+        provider: ProviderName | None = None,
+    ) -> Sequence[StatementHead]:
+        """The newest month first, then by number backwards.
+
+        Args:
+            before: month and number of the last one that is known.
+        """
+        key = tuple_(col(StatementRow.month), col(StatementRow.number))
+        rows = select(StatementRow).where(*_of_statements(month, organisation, provider))
+        if before is not None:
+            rows = rows.where(key < tuple_(*before))
+        with self._sessions.reading() as session:
+            order = (col(StatementRow.month).desc(), col(StatementRow.number).desc())
+            return [_head(row) for row in session.exec(rows.order_by(*order).limit(limit))]
 
     def statement(self, number: str) -> StatementHead:
         """
@@ -640,6 +735,13 @@ class LedgerStore:
 
 
 # -- Rows and values ---------------------------------------------------------------------------------------------------
+
+
+def _of_statements(
+    month: Month | None, organisation: OrganisationName | None, provider: ProviderName | None
+) -> list[ColumnElement[bool]]:
+    equal = {"month": month, "organisation": organisation, "provider": provider}
+    return [col(getattr(StatementRow, name)) == str(value) for name, value in equal.items() if value is not None]
 
 
 def _some(values: Sequence[_T]) -> Iterator[Sequence[_T]]:
@@ -791,13 +893,14 @@ def _entry(row: EntryRow) -> Entry:
 
 
 def _asked(row: WonRequestRow) -> AskedWon:
-    return AskedWon(
+    return Asked(
         request=WonRequest.model_validate(row.request),
         asked_by=PersonId(row.asked_by),
         asked_at=row.asked_at,
         verdict=Verdict(row.verdict),
         decided_by=None if row.decided_by is None else PersonId(row.decided_by),
         decided_at=row.decided_at,
+        why=row.why,
     )
 
 
