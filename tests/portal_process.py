@@ -24,15 +24,21 @@ from slurm_gpuaas.api.models import Problem
 from slurm_gpuaas.api.signing import Nonces
 from slurm_gpuaas.domain.clock import SystemClock
 from slurm_gpuaas.domain.errors import GpuaasError
+from slurm_gpuaas.domain.fleet_map import CellState
 from slurm_gpuaas.domain.from_portal import PORTAL_DOCUMENTS
 from slurm_gpuaas.domain.logins import LOGINS
 from slurm_gpuaas.domain.names import SiteName
 from slurm_gpuaas.domain.usage import UsageChange
+from slurm_gpuaas.portal import rights
+from slurm_gpuaas.portal.pictures import Pictures
+from slurm_gpuaas.portal.running import Onlooker, jobs_seen
 from slurm_gpuaas.portal.sites import Polls, site_routes
 from slurm_gpuaas.store.pool import PoolStore
 
 SAID: Final = "/test/documents"
 """POST {"site", "documents", "people"}: what an acceptance leads to."""
+SHOWN: Final = "/test/shown"
+"""GET: jobs, and the state of each node's first GPU, as the sites' newest pictures have them."""
 
 
 class Ledger:
@@ -90,8 +96,9 @@ def portal(store: PoolStore, master: bytes, *, die_at: str = "") -> ASGIApp:
     polls, clock = Polls(), SystemClock()
     store.sites.on_documents(polls.changed)
     app = FastAPI()
+    pictures = Pictures(store.sites, clock)
     routes = site_routes(
-        store.sites, Ledger(store, die_at), polls=polls, master_key=master, clock=clock, nonces=Nonces()
+        store.sites, Ledger(store, die_at), pictures, polls=polls, master_key=master, clock=clock, nonces=Nonces()
     )
     app.include_router(routes)
 
@@ -108,6 +115,24 @@ def portal(store: PoolStore, master: bytes, *, die_at: str = "") -> ASGIApp:
     @app.post(SAID)
     async def documents(request: Request) -> int:
         return said(json.loads(await request.body()))
+
+    @app.get(SHOWN)
+    def shown() -> JSONResponse:
+        known = pictures.live.known
+        jobs = jobs_seen(known, Onlooker(scope=rights.Scope.ALL))
+        return JSONResponse(
+            {
+                "jobs": [[one.job.id, one.state, one.job.user, one.gpus] for one in jobs],
+                "states": {
+                    node: CellState(int(state)).name
+                    for site in known.values()
+                    if site.frame is not None
+                    for node, state in zip(
+                        site.cluster.nodes, site.frame.unpacked().state[:: site.cluster.gpus_per_node], strict=True
+                    )
+                },
+            }
+        )
 
     return DiesBeforeItAnswers(app, die_at)
 

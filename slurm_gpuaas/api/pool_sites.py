@@ -1,4 +1,4 @@
-"""What a site's gpuaasd and the portal say to each other, v1: documents down, usage and reports up.
+"""What a site's gpuaasd and the portal say to each other, v1: documents down, usage, reports and pictures up.
 
 The site always calls. Each request is signed with the site's key (`api.signing`), may be lost, repeated or come late,
 and changes nothing a second time. Requests forbid unknown fields; of answers the site ignores what it does not know.
@@ -6,6 +6,7 @@ and changes nothing a second time. Requests forbid unknown fields; of answers th
 
 from __future__ import annotations
 
+import zlib
 from datetime import UTC
 from itertools import pairwise
 from typing import Annotated, Final, Self
@@ -14,6 +15,7 @@ from pydantic import AwareDatetime, Field, JsonValue, model_validator
 
 from slurm_gpuaas.api.models import API, Answer, Request
 from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.fleet_map import SiteLayout
 from slurm_gpuaas.domain.from_portal import MOST_DOCUMENTS
 from slurm_gpuaas.domain.incidents import IncidentState
 from slurm_gpuaas.domain.jobs import JobId
@@ -31,6 +33,7 @@ from slurm_gpuaas.domain.names import (
     UserName,
 )
 from slurm_gpuaas.domain.policy import MOST_GPUS
+from slurm_gpuaas.domain.site_frame import SiteFrame
 from slurm_gpuaas.domain.usage import UsageChange, UsageRecord
 
 SITES_PATH: Final = f"{API}/sites"
@@ -46,6 +49,10 @@ MOST_FINDINGS: Final = 1_000
 MAX_ANSWER_BYTES: Final = 64 * 2**20
 """Of a whole set of documents; a site reads no more."""
 MAX_REQUEST_BYTES: Final = 4 * 2**20
+MAX_PICTURE_BYTES: Final = 32 * 2**20
+"""Of a picture once it is unpacked; 957 nodes full of jobs make a third of a megabyte."""
+PICTURE_CODING: Final = "deflate"
+"""The HTTP content coding of pictures: RFC 9110 means zlib's format by it."""
 
 Number = Annotated[int, Field(ge=0, le=MOST_NUMBER)]
 Count = Annotated[int, Field(ge=0, le=MOST_GPUS)]
@@ -61,6 +68,10 @@ def usage_path(site: SiteName) -> str:
 
 def reports_path(site: SiteName) -> str:
     return f"{SITES_PATH}/{site}/reports"
+
+
+def picture_path(site: SiteName) -> str:
+    return f"{SITES_PATH}/{site}/picture"
 
 
 # -- Down --------------------------------------------------------------------------------------------------------------
@@ -210,4 +221,43 @@ class SiteReport(Request):
 
 
 class ReportTaken(Answer):
+    now: AwareDatetime = Field(description="The portal's clock.")
+
+
+class PicturePush(Request):
+    """What runs at the site now (`domain.site_frame`). The newest frame stands; one that is sent again, or comes after
+    a newer one, changes nothing. The layout goes with it until the portal has said that it knows it."""
+
+    layout: SiteLayout | None = None
+    frame: SiteFrame
+
+    @model_validator(mode="after")
+    def _belongs_together(self) -> Self:
+        if self.layout is not None and (self.layout.name, self.layout.number) != (self.frame.site, self.frame.layout):
+            raise InvalidInput("The frame is not of the layout that comes with it.")
+        return self
+
+    def packed(self) -> bytes:
+        return zlib.compress(self.model_dump_json(exclude_defaults=True).encode(), 6)
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> Self:
+        """
+        Raises:
+            InvalidInput: it is not packed like that, or unpacks to more than `MAX_PICTURE_BYTES`.
+            ValidationError: it is no such push.
+        """
+        unpacking = zlib.decompressobj()
+        try:
+            text = unpacking.decompress(data, MAX_PICTURE_BYTES)
+        except zlib.error as error:
+            raise InvalidInput(f"The picture cannot be unpacked: {error}.") from None
+        if not unpacking.eof:
+            raise InvalidInput(f"The picture is cut off, or larger than {MAX_PICTURE_BYTES} bytes.")
+        return cls.model_validate_json(text)
+
+
+class PictureTaken(Answer):
+    knows_layout: bool = Field(description="False: nothing was taken; send the frame again with its layout.")
+    newest: AwareDatetime | None = Field(description="Moment of the newest frame that the portal has.")
     now: AwareDatetime = Field(description="The portal's clock.")

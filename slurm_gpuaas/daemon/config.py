@@ -471,6 +471,9 @@ class PoolConfig(Section):
     )
     wait: int = Field(default=50, ge=1, le=LONGEST_WAIT_S, description="Seconds that the portal may keep a poll.")
     interval: Span = Field(default=timedelta(minutes=1), description="Time between two reports.")
+    picture_every: Span = Field(
+        default=timedelta(seconds=5), description="Time between two pictures of what runs, for map, jobs and incidents."
+    )
     people_file: Path | None = Field(
         default=None, description="Where wanted logins go for `gpuaas-people`. Absent = somebody else keeps logins."
     )

@@ -73,6 +73,7 @@ from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound, Refused, Unavailable
 from slurm_gpuaas.domain.from_portal import Merged, title
 from slurm_gpuaas.domain.incidents import OPEN_STATES, Incident, IncidentState
+from slurm_gpuaas.domain.job_reasons import limit_meaning
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState, ServiceClass
 from slurm_gpuaas.domain.money import whole_won
 from slurm_gpuaas.domain.names import (
@@ -649,7 +650,7 @@ class Operations:
         except (Unavailable, InvalidInput) as error:
             untold.append(f"How much one leaf group has free cannot be told: {error.message}")
         try:
-            quota = self._limits_of(job) if why.limit_meaning(job.reason) else None
+            quota = self._limits_of(job) if limit_meaning(job.reason) else None
         except (NotFound, InvalidInput) as error:
             untold.append(f"What the limit is cannot be told: {error.message}")
         room = self._room_for(job, jobs)

@@ -13,12 +13,16 @@ from pydantic import BaseModel, ValidationError
 from slurm_gpuaas.api.models import Problem
 from slurm_gpuaas.api.pool_sites import (
     MAX_ANSWER_BYTES,
+    PICTURE_CODING,
+    PicturePush,
+    PictureTaken,
     ReportTaken,
     SiteDocuments,
     SiteReport,
     UsagePush,
     UsageTaken,
     documents_path,
+    picture_path,
     reports_path,
     usage_path,
 )
@@ -47,6 +51,8 @@ class Portal(Protocol):
 
     def report(self, report: SiteReport) -> ReportTaken: ...
 
+    def picture(self, picture: PicturePush) -> PictureTaken: ...
+
 
 class HttpPortal:
     """Args:
@@ -74,12 +80,19 @@ class HttpPortal:
     def report(self, report: SiteReport) -> ReportTaken:
         return self._ask("POST", reports_path(self._site), report.model_dump_json().encode(), ReportTaken)
 
-    def _ask(self, method: str, target: str, body: bytes, answer: type[A], wait: int = 0) -> A:
+    def picture(self, picture: PicturePush) -> PictureTaken:
+        return self._ask("POST", picture_path(self._site), picture.packed(), PictureTaken, coding=PICTURE_CODING)
+
+    def _ask(
+        self, method: str, target: str, body: bytes, answer: type[A], wait: int = 0, *, coding: str | None = None
+    ) -> A:
         headers = sign(
             SITES, self._key, method=method, target=target, sender=self._site, body=body, now=self._clock.now()
         )
         if body:
             headers["Content-Type"] = "application/json"
+        if coding:
+            headers["Content-Encoding"] = coding
         timeout = httpx2.Timeout(ANSWER_S + wait, connect=CONNECT_S)
         try:
             with self._http.stream(method, target, content=body, headers=headers, timeout=timeout) as response:

@@ -16,11 +16,13 @@ from slurm_gpuaas.daemon.capacities import Capacities
 from slurm_gpuaas.daemon.config import Config, OnChange, OnDrift
 from slurm_gpuaas.daemon.defragmentation import Defragmenter
 from slurm_gpuaas.daemon.fabric_file import FabricFile
+from slurm_gpuaas.daemon.gpu_activity import GpuActivity
 from slurm_gpuaas.daemon.gpu_usages import GpuUsages
 from slurm_gpuaas.daemon.identity import uid_of
 from slurm_gpuaas.daemon.loop import ControllerLoop, Scheduled, steady
 from slurm_gpuaas.daemon.node_life import compose_node_life
 from slurm_gpuaas.daemon.operations import Agents, Operations, nodes_by_partition
+from slurm_gpuaas.daemon.picture_push import PicturePusher
 from slurm_gpuaas.daemon.pool_site import PoolSite
 from slurm_gpuaas.daemon.portal_client import Portal
 from slurm_gpuaas.daemon.replacement import Replacement, places, spare_partitions
@@ -333,9 +335,18 @@ def compose(
             people_state=config.pool.people_state,
             failpoint=failpoint,
         )
+        pictures = PicturePusher(
+            portal,
+            cluster=config.cluster,
+            shared=shared,
+            store=store,
+            fabric=fabric.arrays,
+            activity=GpuActivity(telemetry),
+        )
         with_portal = [
             Scheduled("pool-pull", pool_site.pull, PULL_EVERY, waits=True),
             Scheduled("pool-push", pool_site.push, config.pool.interval, waits=True),
+            Scheduled("pool-picture", pictures.tick, config.pool.picture_every, waits=True),
             Scheduled("people", pool_site.publish, config.policy.interval, wake_people),
         ]
 

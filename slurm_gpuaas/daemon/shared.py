@@ -46,6 +46,10 @@ class _Reading(Generic[Row]):
                 self._rows_after, self.at = writes, now
             return self._rows
 
+    def last(self) -> tuple[datetime | None, Sequence[Row]]:
+        with self._lock:
+            return self.at, self._rows
+
     def forget(self) -> None:
         self._writes += 1
 
@@ -83,6 +87,11 @@ class SharedController:
     def read_at(self) -> datetime | None:
         """When nodes were last read with success; None before the first time."""
         return self._nodes.at
+
+    def last(self) -> tuple[datetime, Sequence[Node], Sequence[Job]] | None:
+        """Nodes and jobs as they were last read, and when the older of the two was; asks nobody. None before that."""
+        (nodes_at, nodes), (jobs_at, jobs) = self._nodes.last(), self._jobs.last()
+        return None if nodes_at is None or jobs_at is None else (min(nodes_at, jobs_at), nodes, jobs)
 
     def version(self) -> str:
         return self._door.version()

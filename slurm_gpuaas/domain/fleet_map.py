@@ -167,11 +167,10 @@ class MapUnit(_Value):
         return self
 
 
-class MapCluster(_Value):
+class SiteLayout(_Value):
     """One cluster as its site describes it; sent when it changes."""
 
     name: ClusterName
-    provider: ProviderName
     model: GpuModel
     gpus_per_node: int = Field(ge=1, le=16)
     units: tuple[MapUnit, ...] = Field(min_length=1, max_length=2_048)
@@ -210,12 +209,23 @@ class MapCluster(_Value):
 
     @cached_property
     def number(self) -> int:
-        """Tells one layout from another."""
-        return zlib.crc32(self.model_dump_json().encode())
+        """Tells one layout of a cluster from another. The provider is no part of it: the site does not know it."""
+        return zlib.crc32(self.model_dump_json(exclude={"provider"}).encode())
 
     @property
     def cells(self) -> int:
         return len(self.nodes) * self.gpus_per_node
+
+
+class MapCluster(SiteLayout):
+    """A cluster with who provides it, in the portal's word."""
+
+    provider: ProviderName
+
+    @classmethod
+    def of(cls, layout: SiteLayout, *, provider: ProviderName) -> Self:
+        """What a site described, with the portal's word for its provider."""
+        return cls(**dict(layout), provider=provider)
 
 
 @dataclass(frozen=True)

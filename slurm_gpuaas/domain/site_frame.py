@@ -1,26 +1,31 @@
-"""What a site pushes for the cluster map: its layout when that changes (`fleet_map.MapCluster`), and every few seconds
-one `SiteFrame` with all its GPUs, running jobs, waiting jobs by reason, and incidents.
+"""What a site pushes of what runs: its layout when that changes (`fleet_map.SiteLayout`), and every few seconds one
+`SiteFrame` with all its GPUs, running and waiting jobs, and incidents.
 
-A frame is a state, not an event: the newest replaces the one before, and a lost one costs nothing.
+A frame is a state, not an event: the newest replaces the one before, and a lost one costs nothing. Jobs of projects
+that are not the portal's come without user, name, tenant and project.
 """
 
 from __future__ import annotations
 
 import base64
 import zlib
+from enum import StrEnum
 from typing import Annotated, Final, Self
 
 import numpy as np
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
 from slurm_gpuaas.domain.errors import InvalidInput
-from slurm_gpuaas.domain.fleet_map import CELL_BYTES, MAX_CELLS, NO_JOB, Cells, CellState, MapCluster, inflated
+from slurm_gpuaas.domain.fleet_map import CELL_BYTES, MAX_CELLS, NO_JOB, Cells, CellState, SiteLayout, inflated
 from slurm_gpuaas.domain.incidents import EARLIEST_EVENT, LATEST_EVENT, IncidentState
 from slurm_gpuaas.domain.jobs import ServiceClass
 from slurm_gpuaas.domain.names import ClusterName, NodeName, OrganisationName, ProjectName, ShareName, UserName
 
 MAX_JOBS: Final = 40_000
 """Running ones of one site. All sites together number fewer than 65,536, which is what a cell can point to."""
+
+MAX_QUEUED: Final = 10_000
+"""Waiting jobs of one site that are told one by one; all are in the sums."""
 
 Moment = Annotated[AwareDatetime, Field(ge=EARLIEST_EVENT, le=LATEST_EVENT)]
 Short = Annotated[str, Field(max_length=200, pattern=r"^[^\x00-\x1f\x7f]*$")]
@@ -30,18 +35,64 @@ class _Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SiteJob(_Value):
-    """One running job. Cells point to it by its place in `SiteFrame.jobs`, counted from 1."""
+class _OfSomebody(_Value):
+    """A job and whose it is, as far as that is the portal's business."""
 
     id: int = Field(ge=1, le=2**32)
     name: Short = ""
-    user: UserName
-    tenant: OrganisationName
+    user: UserName | None = Field(default=None, description="A login of the portal's people; nobody else's is told.")
+    tenant: OrganisationName | None = Field(default=None, description="Absent = of no organisation of the portal's.")
     project: ProjectName | None = None
     share: ShareName
     service: ServiceClass
+
+
+class SiteJob(_OfSomebody):
+    """One running job. Cells point to it by its place in `SiteFrame.jobs`, counted from 1."""
+
     since: Moment
     until: Moment | None = Field(default=None, description="Its time limit ends then.")
+
+
+class AtGate(StrEnum):
+    """What the placement gate does with a waiting job."""
+
+    DECIDING = "deciding"
+    FOR_BETTER = "for-better"
+    """It lets it wait for better nodes."""
+    PLACED = "placed"
+    """It gave it nodes: it starts there in a moment."""
+
+
+class SiteRoom(_Value):
+    """Room for a waiting job, by nodes and GPUs alone, as `jobs.why.Room`."""
+
+    whole: bool
+    nodes: int = Field(ge=1, le=100_000)
+    gpus_per_node: int = Field(ge=1, le=64)
+    free: int = Field(ge=0, le=100_000)
+    enough_at: Moment | None = None
+
+
+class SiteLimit(_Value):
+    """The limit that holds a waiting job, in GPUs: its grant's. `below_at`: when the job fits below it, by the time
+    limits of what runs; absent = they do not tell."""
+
+    limit: int = Field(ge=0, le=100_000_000)
+    in_use: int = Field(ge=0, le=100_000_000)
+    below_at: Moment | None = None
+
+
+class SiteQueued(_OfSomebody):
+    """One waiting job, with Slurm's word for why."""
+
+    gpus: int = Field(ge=0, le=100_000_000)
+    submitted: Moment
+    minutes: int | None = Field(default=None, ge=0, le=10_000_000, description="Its time limit.")
+    reason: str = Field(pattern=r"^[A-Za-z0-9_]{1,60}$")
+    gate: AtGate | None = None
+    room: SiteRoom | None = None
+    limit: SiteLimit | None = None
 
 
 class SiteWaiting(_Value):
@@ -57,6 +108,14 @@ class SiteStep(_Value):
     at: Moment
 
 
+class HitJob(_Value):
+    """A job that a fault hit, with whose it was as far as that is the portal's business."""
+
+    id: int = Field(ge=1, le=2**32)
+    tenant: OrganisationName | None = None
+    user: UserName | None = None
+
+
 class SiteIncident(_Value):
     """An open incident, or one that closed within a week."""
 
@@ -68,8 +127,7 @@ class SiteIncident(_Value):
     rule: Short = Field(default="", description="What decided.")
     steps: tuple[SiteStep, ...] = Field(min_length=1, max_length=60, description="In order of time.")
     requeued_at: Moment | None = None
-    jobs: tuple[Annotated[int, Field(ge=1, le=2**32)], ...] = Field(default=(), max_length=1_000)
-    tenants: tuple[OrganisationName, ...] = Field(default=(), max_length=100, description="Whose jobs were hit.")
+    hit: tuple[HitJob, ...] = Field(default=(), max_length=1_000, description="Jobs that were on the node.")
     gpu_hours_lost: float = Field(default=0, ge=0, le=1e9, allow_inf_nan=False)
 
 
@@ -85,7 +143,7 @@ class SiteFrame(_Value):
     """One push.
 
     Attributes:
-        layout: number of the `MapCluster` that its cells follow.
+        layout: number of the `SiteLayout` that its cells follow.
         planes: base64 of zlib of the planes of `fleet_map.Cells`, whose `job` counts from 1 within `jobs`.
     """
 
@@ -95,19 +153,21 @@ class SiteFrame(_Value):
     cells: int = Field(ge=1, le=MAX_CELLS)
     planes: str = Field(max_length=2 * MAX_CELLS * CELL_BYTES, repr=False)
     jobs: tuple[SiteJob, ...] = Field(default=(), max_length=MAX_JOBS)
-    waiting: tuple[SiteWaiting, ...] = Field(default=(), max_length=60)
+    waiting: tuple[SiteWaiting, ...] = Field(default=(), max_length=60, description="All waiting jobs, as sums.")
+    queue: tuple[SiteQueued, ...] = Field(default=(), max_length=MAX_QUEUED, description="The first ones of them.")
     incidents: tuple[SiteIncident, ...] = Field(default=(), max_length=5_000)
     links: tuple[SiteLinks, ...] = Field(default=(), max_length=2_048)
 
     @classmethod
     def of(
         cls,
-        cluster: MapCluster,
+        cluster: SiteLayout,
         moment: AwareDatetime,
         cells: Cells,
         *,
         jobs: tuple[SiteJob, ...] = (),
         waiting: tuple[SiteWaiting, ...] = (),
+        queue: tuple[SiteQueued, ...] = (),
         incidents: tuple[SiteIncident, ...] = (),
         links: tuple[SiteLinks, ...] = (),
     ) -> Self:
@@ -121,13 +181,14 @@ class SiteFrame(_Value):
             planes=packed,
             jobs=jobs,
             waiting=waiting,
+            queue=queue,
             incidents=incidents,
             links=links,
         )
 
     @model_validator(mode="after")
     def _bounded(self) -> Self:
-        if len({job.id for job in self.jobs}) != len(self.jobs):
+        if len({job.id for job in (*self.jobs, *self.queue)}) != len(self.jobs) + len(self.queue):
             raise InvalidInput(f"Site {self.site} names a job twice.", way_out="Name each one once.")
         if len({incident.id for incident in self.incidents}) != len(self.incidents):
             raise InvalidInput(f"Site {self.site} names an incident twice.", way_out="Name each one once.")

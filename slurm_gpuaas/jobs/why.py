@@ -6,160 +6,20 @@ Room is judged by nodes and GPUs alone, not by CPUs, memory, features or reserva
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
 
 from slurm_gpuaas.domain.capacity import Capacity
+from slurm_gpuaas.domain.job_reasons import AT_THE_GATE, FOR_BETTER, Meaning, meaning_of_word, word_of
 from slurm_gpuaas.domain.jobs import Job, JobPlacement, JobState, PlacementOutcome
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.domain.nodes import Node, NodeFlag
 from slurm_gpuaas.domain.policy import KST, fold_nodes
 from slurm_gpuaas.jobs.gate_rules import ON_NODES, Pin, asks
 
-# -- Slurm's words -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Meaning:
-    """A reason of Slurm's in words, after "It waits:" or "It ended:", and what to do about it (may be nothing)."""
-
-    says: str
-    way_out: str = ""
-
-
-_HELD: Final = "`scontrol release JOBID` lets it go"
-_WRONG: Final = "cancel it and submit it again without that"
-_ASK: Final = "ask a cluster administrator"
-
-REASONS: Final[Mapping[str, Meaning]] = {
-    "None": Meaning("Slurm has not looked at it yet", "look again in a moment"),
-    "Priority": Meaning("jobs of higher priority wait in the partition, and it is behind them"),
-    "Resources": Meaning("what it asks for is not free now"),
-    "Dependency": Meaning("it waits for another job, as asked with --dependency"),
-    "DependencyNeverSatisfied": Meaning(
-        "the job that it depends on ended otherwise than asked: it will never start",
-        "cancel it, or `scontrol update JobId=JOBID Dependency=`",
-    ),
-    "BeginTime": Meaning("its start time lies ahead: asked with --begin, or it was queued again a moment ago"),
-    "JobHeldUser": Meaning("its user holds it", _HELD),
-    "JobHeldAdmin": Meaning("an administrator holds it, or Slurm after a failed start", _ASK),
-    "JobHoldMaxRequeue": Meaning(
-        "it was queued again too often, and Slurm holds it", f"find out why it fails, then {_HELD}"
-    ),
-    "JobArrayTaskLimit": Meaning("as many tasks of its array run as it allows at once (--array=...%N)"),
-    "Licenses": Meaning("licences that it asks for are in use"),
-    "Reservation": Meaning("its reservation has not begun, or has no room", "`scontrol show reservation` shows it"),
-    "ReservationDeleted": Meaning("its reservation was deleted", _WRONG),
-    "ReservationInvalid": Meaning("its reservation is not one that it may use", _WRONG),
-    "ReqNodeNotAvail": Meaning(
-        "nodes that it needs are down, drained or reserved",
-        "drop --nodelist, or wait until they are back; `gpuaas node list --drained` shows why",
-    ),
-    "NodeDown": Meaning("a node that it needs is down", "drop --nodelist, or wait until it is back"),
-    "BadConstraints": Meaning("no set of nodes can ever give it what it asks for", _WRONG),
-    "Constraints": Meaning("no set of nodes can give it what it asks for", _WRONG),
-    "No_suitable_topology_unit_found": Meaning("no part of the topology has room for it as it asks"),
-    "No_suitable_topology_unit_found_for_segment": Meaning("too few parts of the topology have room for its segments"),
-    "PartitionDown": Meaning("its partition starts no jobs now", _ASK),
-    "PartitionInactive": Meaning("its partition is inactive", _ASK),
-    "PartitionConfig": Meaning(
-        "its partition does not allow what it asks for", "ask for less, or for another partition"
-    ),
-    "PartitionNodeLimit": Meaning(
-        "it asks for more nodes than the partition has in service or allows a job", "ask for fewer nodes"
-    ),
-    "PartitionTimeLimit": Meaning(
-        "its time limit is above that of the partition", "lower it: `scontrol update JobId=JOBID TimeLimit=`"
-    ),
-    "QOSNotAllowed": Meaning(
-        "the partition or its account does not admit its QOS", "`gpuaas quota explain` shows which do"
-    ),
-    "AccountNotAllowed": Meaning("the partition does not admit its account", "`gpuaas project list` shows yours"),
-    "InvalidAccount": Meaning(
-        "its account does not exist any more, or its user is not in it", "`gpuaas project list` shows yours"
-    ),
-    "InvalidQOS": Meaning(
-        "its QOS does not exist any more, or is not for its user", "`gpuaas quota explain` shows which are"
-    ),
-    "AccountingPolicy": Meaning("an accounting policy stands in the way", "`gpuaas quota explain` shows which"),
-    "MaxMemPerLimit": Meaning("it asks for more memory a node than the partition allows", "ask for less memory"),
-    "Prolog": Meaning("its nodes are being prepared: it starts in a moment"),
-    "Cleaning": Meaning("its earlier run is still being cleared away"),
-    "FedJobLock": Meaning("another cluster of the federation is deciding on it"),
-    "SchedDefer": Meaning("it was not startable at once, and Slurm defers what is left"),
-    "FrontEndDown": Meaning("no front-end node is up", _ASK),
-    "PowerNotAvail": Meaning("there is not enough power for it now"),
-    "PowerReserved": Meaning("the power that it needs is reserved"),
-    "BurstBufferResources": Meaning("burst-buffer space is in use"),
-    "BurstBufferStageIn": Meaning("its data are being staged in"),
-    "BurstBufferOperation": Meaning("staging its data failed", _ASK),
-    "InactiveLimit": Meaning("it did nothing for too long and was ended"),
-    "TimeLimit": Meaning("it reached its time limit", "ask for more --time, or write checkpoints"),
-    "DeadLine": Meaning("its deadline (--deadline) was reached"),
-    "NonZeroExitCode": Meaning("its script ended with an error", "its output file says which"),
-    "RaisedSignal": Meaning("a signal ended it", "its output file may say why"),
-    "OutOfMemory": Meaning("it used more memory than it asked for", "ask for more with --mem"),
-    "JobLaunchFailure": Meaning("Slurm could not start it on its nodes", _ASK),
-    "SystemFailure": Meaning("Slurm, or a file system that it needs, failed", _ASK),
-}
-"""Of Slurm 26.05, src/common/job_state_reason.c (read 2026-11-27); limits are in `LIMITS`."""
-
-_EXPLAIN: Final = "`gpuaas quota explain` shows the limit, and what would start"
-_LESS: Final = "ask for less, or use another QOS: `gpuaas quota explain` shows what would start"
-
-LIMITS: Final[Sequence[tuple[re.Pattern[str], Meaning]]] = tuple(
-    (re.compile(pattern), meaning)
-    for pattern, meaning in (
-        (r"QOSMin", Meaning("it asks for less than its QOS demands", "ask for more, or use another QOS")),
-        (
-            r"(QOSGrp|AssocGrp).*(RunMinutes)",
-            Meaning("what running jobs may still use until their time limits is at a limit", _EXPLAIN),
-        ),
-        (
-            r"(QOSGrp|AssocGrp).*Minutes",
-            Meaning(
-                "what is left of the budget does not pay it until its time limit",
-                "a shorter --time costs less; `gpuaas budget` shows what is left",
-            ),
-        ),
-        (r"QOSGrp", Meaning("running jobs with its QOS have together as much as the QOS allows", _EXPLAIN)),
-        (
-            r"AssocGrp",
-            Meaning("running jobs of its account, or of one above it, have together as much as it allows", _EXPLAIN),
-        ),
-        (r"(QOS|Assoc)Max.*(PerJob|PerNode|Wall)", Meaning("it asks for more than a job may have", _LESS)),
-        (r"(QOS|Assoc)?Max.*", Meaning("its user or account has as much as it may have at once", _EXPLAIN)),
-        (r"QOS(Job|Resource|Time|UsageThreshold)", Meaning("a limit of its QOS is reached", _EXPLAIN)),
-        (r"Association(Job|Resource|Time)Limit", Meaning("a limit of its account or user is reached", _EXPLAIN)),
-    )
-)
-"""Limits, by the beginning of Slurm's word; the first that matches."""
-
-AT_THE_GATE: Final = Meaning(
-    "it is at the placement gate, which looks for its nodes and lets it go within a moment", "look again in a moment"
-)
-
-FOR_BETTER: Final = Meaning(
-    "it waits at the placement gate for better nodes, as its user allows",
-    "`scontrol update JobId=JOBID Comment=` ends this wait",
-)
-
-
-def word_of(reason: str) -> str:
-    """Slurm's word without what it adds: `ReqNodeNotAvail, UnavailableNodes:n1`."""
-    return reason.partition(",")[0].strip() or "None"
-
-
-def limit_meaning(reason: str) -> Meaning | None:
-    """None where no limit holds the job."""
-    word = word_of(reason)
-    if word in REASONS:
-        return None
-    return next((meaning for pattern, meaning in LIMITS if pattern.match(word)), None)
+# -- Why it waits ----------------------------------------------------------------------------------------------------
 
 
 def waits_for_better(job: Job, placement: JobPlacement | None) -> bool:
@@ -183,8 +43,7 @@ def meaning_of(job: Job, placement: JobPlacement | None = None) -> Meaning:
         return FOR_BETTER
     if word == "Licenses" and asks(job):
         return AT_THE_GATE
-    unknown = Meaning(f"Slurm says {word:.80}", "`man squeue` explains it under JOB REASON CODES")
-    return REASONS.get(word) or limit_meaning(job.reason) or unknown
+    return meaning_of_word(job.reason)
 
 
 def way_out(job: Job, placement: JobPlacement | None = None) -> str:
@@ -235,39 +94,73 @@ def room(
     free: Collection[NodeName],
     promised: Collection[NodeName],
 ) -> Room | None:
-    """None where the job asks for no GPUs, or the partition has none. O(nodes + nodes of jobs).
+    """None where the job asks for no GPUs, or the partition has none. Arguments as of `Rooms`."""
+    return Rooms(now=now, nodes=nodes, jobs=jobs, free=free, promised=promised).of(job)
+
+
+class Rooms:
+    """Room on the nodes of one partition at one moment, for any number of jobs: jobs that need nodes alike share the
+    search.
 
     Args:
-        nodes: of the job's partition.
+        nodes: of the partition.
         jobs: all that run or wait.
         free: nodes that a whole-node job could have now.
         promised: nodes given to other jobs that are about to start.
     """
-    most = max((node.gpus for node in nodes), default=0)
-    if not job.gpus or not most:
-        return None
-    wanted = max(job.node_count, -(-job.gpus // most))
-    each = -(-job.gpus // wanted)
-    whole = any(job.gpus == wanted * node.gpus for node in nodes)
-    freed = _freed(jobs, now)
-    at: list[datetime] = []
-    available = 0
-    for node in nodes:
-        if not node.usable or NodeFlag.RESERVED in node.flags or node.name in promised or node.gpus < each:
-            continue
-        if (node.name in free) if whole else (node.free_gpus >= each):
-            available += 1
-            at.append(now)
-        elif (moment := _roomy_at(node, freed.get(node.name, ()), node.gpus if whole else each, now)) is not None:
-            at.append(moment)
-    at.sort()
-    return Room(
-        whole=whole,
-        nodes=wanted,
-        gpus_per_node=each,
-        free=available,
-        enough_at=at[wanted - 1] if len(at) >= wanted else None,
-    )
+
+    def __init__(
+        self,
+        *,
+        now: datetime,
+        nodes: Collection[Node],
+        jobs: Collection[Job],
+        free: Collection[NodeName],
+        promised: Collection[NodeName],
+    ) -> None:
+        self._now = now
+        self._nodes = [
+            node for node in nodes if node.usable and NodeFlag.RESERVED not in node.flags and node.name not in promised
+        ]
+        self._sizes = {node.gpus for node in nodes}
+        self._free = free
+        self._freed = _freed(jobs, now)
+        self._roomy: dict[tuple[bool, int], tuple[int, list[datetime]]] = {}
+
+    def of(self, job: Job) -> Room | None:
+        """None where the job asks for no GPUs, or the partition has none."""
+        most = max(self._sizes, default=0)
+        if not job.gpus or not most:
+            return None
+        wanted = max(job.node_count, -(-job.gpus // most))
+        each = -(-job.gpus // wanted)
+        whole = any(job.gpus == wanted * size for size in self._sizes)
+        if (whole, each) not in self._roomy:
+            self._roomy[whole, each] = self._search(whole, each)
+        free, at = self._roomy[whole, each]
+        return Room(
+            whole=whole,
+            nodes=wanted,
+            gpus_per_node=each,
+            free=free,
+            enough_at=at[wanted - 1] if len(at) >= wanted else None,
+        )
+
+    def _search(self, whole: bool, each: int) -> tuple[int, list[datetime]]:
+        """Nodes that have as much now, and when each node that will have it does, in order of time."""
+        at: list[datetime] = []
+        available = 0
+        for node in self._nodes:
+            if node.gpus < each:
+                continue
+            if (node.name in self._free) if whole else (node.free_gpus >= each):
+                available += 1
+                at.append(self._now)
+                continue
+            freed = self._freed.get(node.name, ())
+            if (moment := _roomy_at(node, freed, node.gpus if whole else each, self._now)) is not None:
+                at.append(moment)
+        return available, sorted(at)
 
 
 def _freed(jobs: Collection[Job], now: datetime) -> Mapping[NodeName, Sequence[tuple[datetime | None, int]]]:

@@ -79,7 +79,7 @@ async def serve(config: Config) -> None:
     """
     store = PoolStore.open(config.store.url)
     clock = SystemClock()
-    pool = PoolServer(store, clock)
+    pool = PoolServer(store, clock, map_folder=config.map.folder)
     key = config.sites.master_key
     features = (*pool_features(pool), *([sites_feature(pool, read_master_key(key))] if key.exists() else []))
     wiring = Wiring(config=config, store=store, clock=clock, features=features)

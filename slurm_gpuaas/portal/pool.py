@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
@@ -28,6 +29,7 @@ from slurm_gpuaas.metering.bookkeeping import Bookkeeper
 from slurm_gpuaas.pool.documents import SiteDocuments
 from slurm_gpuaas.pool.service import PoolService
 from slurm_gpuaas.pool.work import Evidence, Program, name_of
+from slurm_gpuaas.portal.pictures import Pictures
 from slurm_gpuaas.store.pool import PoolStore
 from slurm_gpuaas.store.pool.sites import Site
 
@@ -82,10 +84,15 @@ class ReportedUse:
 
 
 class PoolServer:
-    """What pages, sites and the turns work with."""
+    """What pages, sites and the turns work with.
 
-    def __init__(self, store: PoolStore, clock: Clock) -> None:
+    Args:
+        map_folder: where pictures of what runs are kept; None = nowhere, so the map has no past.
+    """
+
+    def __init__(self, store: PoolStore, clock: Clock, *, map_folder: Path | None = None) -> None:
         self.store = store
+        self.pictures = Pictures(store.sites, clock, map_folder)
         self.service = PoolService(store=store, clock=clock, audit=PoolTrail(store, clock))
         self.keeper = Bookkeeper(store.ledger, clock)
         self._clock = clock

@@ -9,12 +9,16 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Protocol
 
 from fastapi import APIRouter, Depends, Query, Request, params
+from fastapi.exceptions import RequestValidationError
+from pydantic import ValidationError
 from starlette.concurrency import run_in_threadpool
 
 from slurm_gpuaas.api.pool_sites import (
     LONGEST_WAIT_S,
     MOST_REVISION,
     SITES_PATH,
+    PicturePush,
+    PictureTaken,
     ReportTaken,
     SiteDocuments,
     SiteReport,
@@ -45,6 +49,12 @@ class SitePool(Protocol):
     def put_report(
         self, site: SiteName, report: Mapping[str, Any], *, sent_at: datetime, received_at: datetime
     ) -> None: ...
+
+
+class PictureSink(Protocol):
+    """Where pictures go; `portal.pictures.Pictures` is one."""
+
+    async def take(self, site: Site, push: PicturePush) -> PictureTaken: ...
 
 
 class Polls:
@@ -122,6 +132,7 @@ class SignedSite:
 def site_routes(
     pool: SitePool,
     sink: UsageSink,
+    pictures: PictureSink,
     *,
     polls: Polls,
     master_key: bytes,
@@ -172,6 +183,14 @@ def site_routes(
         changes = tuple(row.change(cluster) for row in push.rows)
         return UsageTaken(acknowledged=pool.take_usage(site, after=push.after, changes=changes, sink=sink))
 
+    @router.post("/{site}/picture")
+    async def picture(site: Signed, request: Request) -> PictureTaken:
+        """Take what runs at the site now (`PicturePush`, JSON in the content coding `deflate`). A frame that is not
+        newer than what is here changes nothing."""
+        of = await run_in_threadpool(_known, site)
+        push = await run_in_threadpool(_unpacked, await request.body())
+        return await pictures.take(of, push)
+
     @router.post("/{site}/reports")
     def reports(site: Signed, report: SiteReport) -> ReportTaken:
         """Take how the site is; one that was sent before the newest changes nothing."""
@@ -192,6 +211,13 @@ def site_routes(
         return found
 
     return router
+
+
+def _unpacked(body: bytes) -> PicturePush:
+    try:
+        return PicturePush.unpacked(body)
+    except ValidationError as error:
+        raise RequestValidationError(error.errors(include_url=False, include_input=False)) from None
 
 
 async def _within(event: asyncio.Event, seconds: float) -> None:

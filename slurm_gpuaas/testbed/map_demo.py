@@ -34,7 +34,7 @@ from slurm_gpuaas.domain.names import (
     ShareName,
     UserName,
 )
-from slurm_gpuaas.domain.site_frame import SiteFrame, SiteIncident, SiteJob, SiteLinks, SiteStep, SiteWaiting
+from slurm_gpuaas.domain.site_frame import HitJob, SiteFrame, SiteIncident, SiteJob, SiteLinks, SiteStep, SiteWaiting
 from slurm_gpuaas.portal.map import EVERYTHING, LiveMap, MapViewer, map_routes
 from slurm_gpuaas.portal.map.history import MapHistory
 from slurm_gpuaas.testbed.profiles import Cluster, profile
@@ -272,8 +272,7 @@ class DemoFleet:
             rule="drain now: the GPU needs a reset" if xid else "drain when idle",
             steps=(SiteStep(state=IncidentState.SUSPECT, at=at),),
             requeued_at=at + timedelta(minutes=3) if hit else None,
-            jobs=tuple(job.job.id for job in hit),
-            tenants=tuple(dict.fromkeys(job.job.tenant for job in hit)),
+            hit=tuple(HitJob(id=job.job.id, tenant=job.job.tenant, user=job.job.user) for job in hit),
             gpu_hours_lost=round(sum(len(job.cells) for job in hit) * float(self._draw.uniform(0.1, 0.6)), 1),
         )
         for job in hit:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -22,6 +22,7 @@ from slurm_gpuaas.domain.errors import Conflict, NotFound, Refused
 from slurm_gpuaas.domain.fleet_map import (
     NO_JOB,
     UNKNOWN_BYTE,
+    UNKNOWN_IDLE,
     Bytes,
     Cells,
     CellState,
@@ -33,9 +34,10 @@ from slurm_gpuaas.domain.fleet_map import (
 )
 from slurm_gpuaas.domain.names import ClusterName, NodeName
 from slurm_gpuaas.domain.site_frame import SiteFrame, SiteIncident
+from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.portal.map.history import MapHistory
 from slurm_gpuaas.portal.map.placement import near_pairs, packed
-from slurm_gpuaas.portal.map.rail import Waiting, rail
+from slurm_gpuaas.portal.map.rail import IDLE_MINUTES, Waiting, rail
 from slurm_gpuaas.portal.map.source import GpuCard, JobCard, Mark, NodeCard, Past, UnitNodes
 from slurm_gpuaas.portal.map.view import MapViewer, cluster_seen, seen_by
 
@@ -64,6 +66,26 @@ class _Site:
     row: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """GPUs of a running job now. `use`: percent, of those GPUs of which it is known; None = of none. `idle`: GPUs that
+    it has not used for `IDLE_MINUTES`; `idle_minutes`: how long none of those that are known has been used."""
+
+    gpus: int
+    use: float | None
+    idle: int
+    idle_minutes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownSite:
+    """A cluster with its newest frame, None while there is none. `held` has one of each of the frame's jobs."""
+
+    cluster: MapCluster
+    frame: SiteFrame | None = None
+    held: Sequence[Held] = ()
+
+
 @dataclass
 class _View:
     """What one viewer was told last, and the deltas that led there."""
@@ -85,6 +107,8 @@ class LiveMap:
         self._free_slots: list[int] = []
         self._next_slot = 1
         self._dirty = False
+        self.known: Mapping[ClusterName, KnownSite] = {}
+        """Clusters as they are now, for pages. Replaced as a whole, so any thread may read it."""
         self._waker = asyncio.Event()
         self._views: OrderedDict[MapViewer, _View] = OrderedDict()
         self._use: deque[tuple[int, Bytes]] = deque(maxlen=HOUR_MINUTES)
@@ -103,11 +127,14 @@ class LiveMap:
         if known is not None and known.cluster.number == cluster.number:
             return
         if known is None and len(self._sites) >= MAX_CLUSTERS:
-            raise Refused(f"The map holds {MAX_CLUSTERS} clusters already.", way_out="Take one off it first.")
+            raise Refused(f"The map holds {MAX_CLUSTERS} clusters already.", way_out="Show fewer sites.")
         if known is not None:
             self._free_slots.extend(known.slot_of.values())
         self._sites[cluster.name] = _Site(cluster)
+        # By name, so that the layout is the same after a restart, whoever comes first: the past hangs on its number.
+        self._sites = dict(sorted(self._sites.items()))
         self._layout = FleetLayout(tuple(site.cluster for site in self._sites.values()))
+        self.known = {**self.known, cluster.name: KnownSite(cluster=cluster)}
         self._use.clear()
         self._views.clear()
         self._renew()
@@ -133,6 +160,7 @@ class LiveMap:
         if site.moment is not None and frame.moment <= site.moment:
             return
         cells = frame.unpacked()
+        held = _held(cells, len(frame.jobs))
         slots = self._slots(site, frame)
         per_job = np.bincount(cells.job, minlength=len(frame.jobs) + 1).tolist()
         node_of = np.arange(cells.count) // site.cluster.gpus_per_node
@@ -141,7 +169,7 @@ class LiveMap:
         jobs = {}
         for number, job in enumerate(frame.jobs, start=1):
             if per_job[number]:
-                told = {
+                row = {
                     **job.model_dump(mode="json", exclude_none=True, exclude={"since", "until"}),
                     "since": int(job.since.timestamp()),
                     "cluster": frame.site,
@@ -149,9 +177,9 @@ class LiveMap:
                     "nodes": nodes[number],
                 }
                 if job.until is not None:
-                    told["until"] = int(job.until.timestamp())
+                    row["until"] = int(job.until.timestamp())
                 key = str(slots[number])
-                jobs[key] = site.jobs[key] if site.jobs.get(key) == told else told
+                jobs[key] = site.jobs[key] if site.jobs.get(key) == row else row
         site.cells = cells
         cells.job[:] = slots[cells.job]
         site.jobs = jobs
@@ -165,6 +193,7 @@ class LiveMap:
             },
         }
         site.moment = frame.moment
+        self.known = {**self.known, frame.site: KnownSite(cluster=site.cluster, frame=frame, held=held)}
         self._dirty = True
 
     def _slots(self, site: _Site, frame: SiteFrame) -> np.ndarray[Any, np.dtype[np.uint16]]:
@@ -229,6 +258,10 @@ class LiveMap:
     def layout(self) -> FleetLayout:
         return self._layout
 
+    def picture(self, viewer: MapViewer) -> Picture:
+        """The newest picture, with its rail, as the viewer may see it."""
+        return self._view(viewer).told
+
     def whole(self, viewer: MapViewer) -> bytes:
         view = self._view(viewer)
         if view.whole is None:
@@ -278,8 +311,11 @@ class LiveMap:
     def node_card(self, viewer: MapViewer, cluster: str, node: str) -> NodeCard:
         home = self._layout.cluster(cluster)
         if home is None or node not in home.place:
-            raise NotFound(f"The map has no node {node:.64} of {cluster:.64}.", way_out="Choose one on the map.")
-        told = self._view(viewer).told
+            raise NotFound(
+                told("The map has no node {node} of {cluster}.", node=node[:64], cluster=cluster[:64]),
+                way_out=told("Choose one on the map."),
+            )
+        seen = self._view(viewer).told
         part = self._layout.of_node(home, NodeName.as_slurm_says(node))
         number = home.place[NodeName.as_slurm_says(node)]
         unit, share = next(
@@ -291,8 +327,8 @@ class LiveMap:
         all_seen = cluster_seen(viewer, home.provider)
         gpus = []
         for index, cell in enumerate(range(part.start, part.stop)):
-            job = int(told.cells.job[cell])
-            since = 0 if all_seen else int(told.table["jobs"][str(job)]["since"]) if job else None
+            job = int(seen.cells.job[cell])
+            since = 0 if all_seen else int(seen.table["jobs"][str(job)]["since"]) if job else None
             gpus.append(
                 GpuCard(
                     index=index,
@@ -306,7 +342,7 @@ class LiveMap:
         incidents = sorted(
             (
                 (one["steps"][0][1], key)
-                for key, one in told.table["incidents"].items()
+                for key, one in seen.table["incidents"].items()
                 if one["cluster"] == cluster and one["node"] == node
             ),
             reverse=True,
@@ -329,13 +365,13 @@ class LiveMap:
         return tuple(None if use == UNKNOWN_BYTE else use for use in hour)
 
     def job_card(self, viewer: MapViewer, slot: int) -> JobCard:
-        told = self._view(viewer).told
-        job = told.table["jobs"].get(str(slot))
+        seen = self._view(viewer).told
+        job = seen.table["jobs"].get(str(slot))
         home = None if job is None else self._layout.cluster(job["cluster"])
         if home is None:
-            raise NotFound("That job is not running any more.", way_out="Choose another one on the map.")
+            raise NotFound(told("That job is not running any more."), way_out=told("Choose another one on the map."))
         part = self._layout.part(home)
-        cells = told.cells
+        cells = seen.cells
         mine = (cells.job[part] == slot).reshape(-1, home.gpus_per_node)
         # For where it could lie, nodes that are wholly free or wholly its own are room.
         room = ((cells.state[part] == CellState.FREE).reshape(mine.shape) | mine).all(axis=1)
@@ -388,11 +424,33 @@ def _view_of(viewer: MapViewer, picture: Picture, layout: FleetLayout) -> Pictur
     return replace(seen, table={**seen.table, "rail": sums})
 
 
+def _held(cells: Cells, jobs: int) -> Sequence[Held]:
+    """Of each job by its number within the frame, counted from 1."""
+    gpus = np.bincount(cells.job, minlength=jobs + 1)
+    known = cells.use != UNKNOWN_BYTE
+    counted = np.bincount(cells.job, known, jobs + 1)
+    use = np.bincount(cells.job, np.where(known, cells.use, 0), jobs + 1)
+    aged = cells.idle != UNKNOWN_IDLE
+    idle = np.bincount(cells.job, aged & (cells.idle >= IDLE_MINUTES), jobs + 1)
+    shortest = np.full(jobs + 1, UNKNOWN_IDLE, np.int64)
+    np.minimum.at(shortest, cells.job[aged], cells.idle[aged])
+    return tuple(
+        Held(
+            gpus=int(gpus[number]),
+            use=float(use[number] / counted[number]) if counted[number] else None,
+            idle=int(idle[number]),
+            idle_minutes=0 if shortest[number] == UNKNOWN_IDLE else int(shortest[number]),
+        )
+        for number in range(1, jobs + 1)
+    )
+
+
 def _incident(site: ClusterName, incident: SiteIncident) -> dict[str, Any]:
-    told = incident.model_dump(mode="json", exclude_none=True, exclude={"id", "steps", "requeued_at"})
-    told["cluster"] = site
-    told["id"] = incident.id
-    told["steps"] = [[step.state.value, int(step.at.timestamp())] for step in incident.steps]
+    row = incident.model_dump(mode="json", exclude_none=True, exclude={"id", "steps", "requeued_at", "hit"})
+    row["cluster"] = site
+    row["id"] = incident.id
+    row["steps"] = [[step.state.value, int(step.at.timestamp())] for step in incident.steps]
+    row["hit"] = [[job.id, job.tenant or ""] for job in incident.hit]
     if incident.requeued_at is not None:
-        told["requeued"] = int(incident.requeued_at.timestamp())
-    return told
+        row["requeued"] = int(incident.requeued_at.timestamp())
+    return row

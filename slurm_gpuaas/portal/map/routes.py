@@ -17,18 +17,20 @@ import base64
 import json
 import struct
 import zlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import timedelta
+from functools import cache
 from importlib.resources import files
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Path, Query, Request, Response
+from fastapi import APIRouter, Path, Query, Request, Response, params
 from fastapi.responses import HTMLResponse, StreamingResponse
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from pydantic import AwareDatetime
 from starlette.concurrency import run_in_threadpool
 
 from slurm_gpuaas.domain.errors import InvalidInput, NotFound
+from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.portal.map.source import JobCard, MapSource, NodeCard, Past
 from slurm_gpuaas.portal.map.view import MapViewer
 from slurm_gpuaas.portal.map.words import Language, texts
@@ -45,46 +47,51 @@ _KINDS: Final = {".js": "text/javascript; charset=utf-8", ".css": "text/css; cha
 _LENGTH: Final = struct.Struct("<I")
 
 
-def stand_alone() -> Environment:
-    """Templates of the map alone; within the portal, `map/page.html` extends the portal's own layout."""
-    return Environment(
-        loader=PackageLoader("slurm_gpuaas.portal.map"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-
-
-def map_routes(
-    source: MapSource,
-    viewer: Callable[[Request], MapViewer],
-    *,
-    templates: Environment | None = None,
-    base: str = "map/alone.html",
-    simulated: bool = False,
-) -> APIRouter:
-    """Routes of one map under /map.
+def map_routes(source: MapSource, viewer: Callable[[Request], MapViewer], *, simulated: bool = False) -> APIRouter:
+    """Routes of a map that stands alone; the portal has a page of its own around the same data.
 
     Args:
         viewer: who looks, from the request; raises where nobody may.
-        templates: finds `map/page.html` and `base`; those of the map alone by default.
-        base: template with the blocks `title`, `head` and `main` that the page goes into.
         simulated: the page says that what it shows is made up.
     """
     router = APIRouter(tags=["map"])
-    found = templates or stand_alone()
-    static = _Static()
+    found = Environment(
+        loader=PackageLoader("slurm_gpuaas.portal.map"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
 
     @router.get("/map", response_class=HTMLResponse)
     def page(request: Request, lang: Language = Language.KO) -> HTMLResponse:
         viewer(request)
         text = found.get_template("map/page.html").render(
-            base=base, lang=lang.value, words=texts(lang), simulated=simulated, version=static.version
+            base="map/alone.html",
+            framed=False,
+            lang=lang.value,
+            map_words=texts(lang),
+            simulated=simulated,
+            version=version(),
         )
         return HTMLResponse(text, headers={"Content-Security-Policy": CSP, "Cache-Control": "no-store"})
 
+    router.include_router(map_data(source, viewer))
+    router.include_router(map_files())
+    return router
+
+
+def map_data(
+    source: MapSource, viewer: Callable[[Request], MapViewer], dependencies: Sequence[params.Depends] = ()
+) -> APIRouter:
+    """What the page asks for.
+
+    Args:
+        dependencies: of all routes; they see the request before `viewer` does.
+    """
+    router = APIRouter(include_in_schema=False, dependencies=dependencies)
+
     @router.get("/map/opening")
     def opening(request: Request, lang: Language = Language.KO) -> Response:
-        told = _opening(source, viewer(request), lang)
+        opened = _opening(source, viewer(request), lang)
         return Response(
-            json.dumps(told, ensure_ascii=False, separators=(",", ":")),
+            json.dumps(opened, ensure_ascii=False, separators=(",", ":")),
             media_type="application/json",
             headers={"Cache-Control": "no-store"},
         )
@@ -131,12 +138,19 @@ def map_routes(
     async def job_card(request: Request, slot: Annotated[int, Path(ge=1, le=65_535)]) -> JobCard:
         return source.job_card(viewer(request), slot)
 
-    @router.get("/map/static/{version}/{name}")
-    def asset(version: str, name: str) -> Response:
-        # The version in the path makes every file of a release a different address, so that it may be kept for good.
-        content = static.files.get(name)
-        if content is None or version != static.version:
-            raise NotFound(f"The map has no file {name:.64}.", way_out="Reload the page.")
+    return router
+
+
+def map_files(dependencies: Sequence[params.Depends] = ()) -> APIRouter:
+    """Scripts and style sheet."""
+    router = APIRouter(include_in_schema=False, dependencies=dependencies)
+
+    @router.get("/map/static/{release}/{name}")
+    def asset(release: str, name: str) -> Response:
+        # The release in the path makes every file of it a different address, so that it may be kept for good.
+        content = _static().files.get(name)
+        if content is None or release != version():
+            raise NotFound(told("The map has no file {name}.", name=name[:64]), way_out=told("Reload the page."))
         return Response(
             content,
             media_type=_KINDS[name[name.rindex(".") :]],
@@ -191,7 +205,9 @@ def _pictures(data: bytes) -> Response:
 
 def _ordered(begin: AwareDatetime, end: AwareDatetime) -> None:
     if not timedelta(0) < end - begin <= MAX_SPAN:
-        raise InvalidInput("The end must lie after the begin, and at most 8 days.", way_out="Ask for less at once.")
+        raise InvalidInput(
+            told("The end must lie after the begin, at most 8 days."), way_out=told("Ask for less at once.")
+        )
 
 
 class _Static:
@@ -201,3 +217,13 @@ class _Static:
         folder = files("slurm_gpuaas.portal.map") / "static"
         self.files = {one.name: one.read_bytes() for one in folder.iterdir() if one.name.endswith(tuple(_KINDS))}
         self.version = f"{zlib.crc32(b''.join(self.files[name] for name in sorted(self.files))):08x}"
+
+
+@cache
+def _static() -> _Static:
+    return _Static()
+
+
+def version() -> str:
+    """Part of the address of the page's files."""
+    return _static().version

@@ -6,7 +6,7 @@ is in use; of jobs and incidents only those of the own organisation.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -115,7 +115,7 @@ PERSONAL: Final = frozenset({"name", "user"})
 
 
 def _job(viewer: MapViewer, seen: frozenset[ClusterName], job: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    if viewer.organisation is not None and job["tenant"] == viewer.organisation:
+    if viewer.organisation is not None and job.get("tenant") == viewer.organisation:
         return job
     if job["cluster"] not in seen:
         return None
@@ -123,12 +123,15 @@ def _job(viewer: MapViewer, seen: frozenset[ClusterName], job: Mapping[str, Any]
 
 
 def _incident(viewer: MapViewer, seen: frozenset[ClusterName], incident: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    if incident["cluster"] in seen:
-        return incident
-    if viewer.organisation is None or viewer.organisation not in incident["tenants"]:
-        return None
-    # Of a fault that hit their jobs a tenant may know, but not whom else it hit and what that cost.
-    return _without(frozenset({"jobs", "gpu_hours_lost"}), {**incident, "tenants": [viewer.organisation]})
+    row = _without(frozenset({"hit"}), incident)
+    hit: Sequence[tuple[int, str]] = incident["hit"]
+    if incident["cluster"] not in seen:
+        # Of a fault that hit their jobs a tenant may know, but not whom else it hit and what that cost.
+        hit = [(job, tenant) for job, tenant in hit if tenant == viewer.organisation]
+        if viewer.organisation is None or not hit:
+            return None
+        row = _without(frozenset({"gpu_hours_lost"}), row)
+    return {**row, "jobs": [job for job, _ in hit], "tenants": sorted({tenant for _, tenant in hit if tenant})}
 
 
 def _without(keys: frozenset[str], row: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,11 +9,15 @@ from slurm_gpuaas.portal.pool import PoolServer
 from slurm_gpuaas.portal.routes.awards import awards_feature
 from slurm_gpuaas.portal.routes.grants import grants_feature
 from slurm_gpuaas.portal.routes.identity import identity_feature
+from slurm_gpuaas.portal.routes.incidents import incidents_feature
+from slurm_gpuaas.portal.routes.jobs import jobs_feature
 from slurm_gpuaas.portal.routes.ledger import ledger_feature
+from slurm_gpuaas.portal.routes.map import map_feature
 from slurm_gpuaas.portal.routes.offers import offers_feature
 from slurm_gpuaas.portal.routes.rates import rates_feature
 from slurm_gpuaas.portal.routes.reports import reports_feature
 from slurm_gpuaas.portal.routes.reviews import reviews_feature
+from slurm_gpuaas.portal.routes.site_pages import site_pages_feature
 from slurm_gpuaas.portal.routes.statements import statements_feature
 from slurm_gpuaas.portal.routes.usage import usage_feature
 
@@ -24,11 +28,15 @@ def pool_features(pool: PoolServer) -> Sequence[Feature]:
         awards_feature(pool),
         grants_feature(pool),
         identity_feature(pool),
-        offers_feature(pool),
-        reviews_feature(pool),
+        incidents_feature(pool),
+        jobs_feature(pool),
         ledger_feature(pool),
+        map_feature(pool),
+        offers_feature(pool),
         rates_feature(pool),
         reports_feature(pool),
+        reviews_feature(pool),
+        site_pages_feature(pool),
         statements_feature(pool),
         usage_feature(pool),
     )

@@ -25,6 +25,7 @@ def sites_feature(pool: PoolServer, master_key: bytes) -> Feature:
             site_routes(
                 pool.store.sites,
                 ReportedUse(pool.keeper),
+                pool.pictures,
                 polls=polls,
                 master_key=master_key,
                 clock=portal.clock,

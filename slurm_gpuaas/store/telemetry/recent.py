@@ -96,6 +96,14 @@ class OpenHour:
             return None
         return Block(samples.serials, minutes_of(samples.codes, SLOTS_A_MINUTE))
 
+    def slots(self, node: NodeName, first: int, end: int) -> Codes | None:
+        """Samples [metrics, gpus, slots] of slots [first, end), counted from 1970, as far as they are of this hour."""
+        samples = self._nodes.get(node)
+        begin, last = first - self.number * HOUR_SLOTS, end - self.number * HOUR_SLOTS
+        if samples is None or begin >= HOUR_SLOTS or last <= 0:
+            return None
+        return samples.codes[:, :, max(0, begin) : min(HOUR_SLOTS, last)]
+
     def _put(self, batch: SampleBatch) -> None:
         codes = np.frombuffer(batch.values, np.uint8).reshape(len(METRICS), batch.slots, len(batch.serials))
         first = batch.first // SLOT_S - self.number * HOUR_SLOTS

@@ -22,18 +22,23 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from slurm_gpuaas.domain.errors import InvalidInput, Unavailable
 from slurm_gpuaas.domain.names import NodeName
-from slurm_gpuaas.domain.telemetry import NEWEST_SAMPLE, OLDEST_SAMPLE, SLOT_S, SampleBatch
+from slurm_gpuaas.domain.telemetry import METRICS, NEWEST_SAMPLE, OLDEST_SAMPLE, SLOT_S, UNKNOWN, SampleBatch
 from slurm_gpuaas.store.telemetry.chunk import Block, Chunk, ChunkWriter, Damaged
 from slurm_gpuaas.store.telemetry.recent import OpenHour
 from slurm_gpuaas.store.telemetry.rollup import SAMPLES, Codes, mean_of, merged, unknown_minutes
 
+FloatCodes = NDArray[np.float64]
 DAY_MINUTES: Final = 1440
 SEAL_AFTER: Final = timedelta(minutes=15)
 """An hour is written to its chunk so long after its end; what comes later is merged into it."""
+RECENT: Final = timedelta(minutes=2)
+"""What counts as now: agents send once a minute."""
 COMPACT_AFTER: Final = OLDEST_SAMPLE + timedelta(minutes=30)
 """A day is put together so long after its end: by then no sample of it is taken or waits in a log."""
 
@@ -202,6 +207,25 @@ class Telemetry:
                 elif blocks := _hour_blocks(hours, recent, node):
                     minutes = _day(blocks)
                     yield node, BusyDay(minutes.serials, minutes.codes[0], minutes.codes[SAMPLES])
+
+    def recent(self, nodes: Iterable[NodeName], *, now: datetime) -> Iterator[tuple[NodeName, FloatCodes]]:
+        """The mean of each metric of each GPU [metrics, gpus] over the last `RECENT`, in steps of its code; NaN where
+        nothing is known. Nodes that told nothing are left out. Reads memory alone."""
+        end = int(now.timestamp()) // SLOT_S + 1
+        first = end - int(RECENT.total_seconds()) // SLOT_S
+        with self._open_lock:
+            hours = sorted(self._open.values(), key=lambda hour: hour.number)[-2:]
+        for node in nodes:
+            parts = [part for hour in hours if (part := hour.slots(node, first, end)) is not None]
+            gpus = max((part.shape[1] for part in parts), default=0)
+            sums = np.zeros((2, len(METRICS), gpus))
+            for part in parts:
+                known = part != UNKNOWN
+                sums[0, :, : part.shape[1]] += known.sum(axis=2)
+                sums[1, :, : part.shape[1]] += np.where(known, part, 0).sum(axis=2)
+            if sums[0].any():
+                with np.errstate(invalid="ignore"):
+                    yield node, sums[1] / sums[0]
 
     def rest(self, day: date, node: NodeName) -> Block | None:
         """The other metrics of a node on a day: codes [metrics but busy, gpus, minutes or hours]; None when nothing is

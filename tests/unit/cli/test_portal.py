@@ -12,7 +12,15 @@ from typing import Any
 
 import pytest
 
-from slurm_gpuaas.api.pool_sites import ReportTaken, SiteDocuments, SiteReport, UsagePush, UsageTaken
+from slurm_gpuaas.api.pool_sites import (
+    PicturePush,
+    PictureTaken,
+    ReportTaken,
+    SiteDocuments,
+    SiteReport,
+    UsagePush,
+    UsageTaken,
+)
 from slurm_gpuaas.domain.errors import Unavailable
 from tests.fakes import EPOCH
 from tests.unit.cli.conftest import POLICY, Run
@@ -53,6 +61,10 @@ class OnePortal:
         self._check()
         self.reports.append(report)
         return ReportTaken(now=EPOCH)
+
+    def picture(self, picture: PicturePush) -> PictureTaken:
+        self._check()
+        return PictureTaken(knows_layout=True, newest=picture.frame.moment, now=EPOCH)
 
     def _check(self) -> None:
         if self.down:

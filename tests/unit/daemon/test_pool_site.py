@@ -14,7 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from slurm_gpuaas.api.people import PeopleState, PersonFinding, WantedPeople
-from slurm_gpuaas.api.pool_sites import Finding, ReportTaken, SiteDocuments, SiteReport, UsagePush, UsageTaken
+from slurm_gpuaas.api.pool_sites import (
+    Finding,
+    PicturePush,
+    PictureTaken,
+    ReportTaken,
+    SiteDocuments,
+    SiteReport,
+    UsagePush,
+    UsageTaken,
+)
 from slurm_gpuaas.daemon.pool_site import MOST_PUSHES, PoolSite, read_set
 from slurm_gpuaas.domain.errors import Conflict, Unavailable
 from slurm_gpuaas.domain.from_portal import Terms
@@ -109,6 +118,9 @@ class Network:
             return ReportTaken(now=self.clock.now())
 
         return self._carry(take)
+
+    def picture(self, picture: PicturePush) -> PictureTaken:
+        raise NotImplementedError
 
     def _carry(self, request: Callable[[], A]) -> A:
         match self.fates.pop(0) if self.fates else "ok":

@@ -9,12 +9,13 @@ from datetime import timedelta
 import pytest
 
 from slurm_gpuaas.domain.capacity import Capacity, Largest, Level
+from slurm_gpuaas.domain.job_reasons import LIMITS, REASONS, limit_meaning
 from slurm_gpuaas.domain.jobs import Job, JobPlacement, JobState, PlacementOutcome
 from slurm_gpuaas.domain.names import ClusterName
 from slurm_gpuaas.domain.nodes import Node, NodeBase, NodeFlag
 from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.jobs.gate_rules import free_nodes, occupied
-from slurm_gpuaas.jobs.why import LIMITS, REASONS, Room, limit_meaning, meaning_of, room, sentences, way_out
+from slurm_gpuaas.jobs.why import Room, meaning_of, room, sentences, way_out
 from slurm_gpuaas.quota.limit_words import reason as limit_word
 from slurm_gpuaas.slurm.limit_records import Kind
 from tests.fakes import EPOCH, make_job, make_node

@@ -22,6 +22,7 @@ from slurm_gpuaas.domain.logins import Login
 from slurm_gpuaas.domain.names import ClusterName, ProviderName, SiteName
 from slurm_gpuaas.domain.policy import DOCUMENT
 from slurm_gpuaas.domain.usage import UsageChange, UsageRecord
+from slurm_gpuaas.portal.pictures import Pictures
 from slurm_gpuaas.portal.site_commands import group
 from slurm_gpuaas.portal.sites import MOST_POLLS, Polls, site_routes
 from slurm_gpuaas.store.pool import PoolStore
@@ -56,7 +57,13 @@ class Portal:
         self.app = FastAPI()
         self.app.include_router(
             site_routes(
-                self.store.sites, self.ledger, polls=self.polls, master_key=MASTER, clock=self.clock, nonces=Nonces()
+                self.store.sites,
+                self.ledger,
+                Pictures(self.store.sites, self.clock),
+                polls=self.polls,
+                master_key=MASTER,
+                clock=self.clock,
+                nonces=Nonces(),
             )
         )
 

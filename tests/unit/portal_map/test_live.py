@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from slurm_gpuaas.domain.errors import Conflict, NotFound, Refused
 from slurm_gpuaas.domain.fleet_map import CellState, Picture, read
 from slurm_gpuaas.domain.incidents import IncidentState
-from slurm_gpuaas.domain.names import NodeName, OrganisationName, PersonId, ProviderName
+from slurm_gpuaas.domain.names import NodeName, OrganisationName, PersonId, ProviderName, UserName
 from slurm_gpuaas.domain.people import Actor, PortalRole
-from slurm_gpuaas.domain.site_frame import SiteIncident, SiteJob, SiteStep, SiteWaiting
+from slurm_gpuaas.domain.site_frame import HitJob, SiteIncident, SiteJob, SiteStep, SiteWaiting
 from slurm_gpuaas.portal.map import EVERYTHING, LiveMap, MapViewer, viewer_of
 from slurm_gpuaas.portal.map.history import MapHistory
 from tests.unit.portal_map.fleets import NOW, Stopped, cluster, frame, job
@@ -34,8 +34,10 @@ FAULT = SiteIncident(
     xid=79,
     headline="XID 79: GPU has fallen off the bus",
     steps=(SiteStep(state=IncidentState.SUSPECT, at=NOW - timedelta(minutes=20)),),
-    jobs=(1, 2),
-    tenants=(OrganisationName("hangang-univ"), OrganisationName("baekdu-lab")),
+    hit=(
+        HitJob(id=1, tenant=OrganisationName("hangang-univ"), user=UserName("kim")),
+        HitJob(id=2, tenant=OrganisationName("baekdu-lab")),
+    ),
     gpu_hours_lost=12.5,
 )
 

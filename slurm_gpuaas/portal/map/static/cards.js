@@ -85,7 +85,7 @@ export function cellFacts(cell, fleet, picture) {
     state: stateWord(state),
     rows: [
       ['card.job', job ? [job.id, job.name].filter(Boolean).join(' · ') : ''],
-      ['card.tenant', job ? job.tenant : ''],
+      ['card.tenant', job?.tenant ?? ''],
       ['card.user', job?.user ?? ''],
       ['card.use', picture.use[cell] === UNKNOWN_BYTE ? '' : `${picture.use[cell]} %`],
       ['card.power', picture.power[cell] === UNKNOWN_BYTE ? '' : `${number(picture.power[cell] * 10)} W`],
@@ -185,7 +185,7 @@ function jobCard(job, cells, { fleet, picture, live, ask, find }) {
   }
   return [
     facts([
-      ['card.name', job.name ?? ''], ['card.tenant', job.tenant], ['card.user', job.user ?? ''],
+      ['card.name', job.name ?? ''], ['card.tenant', job.tenant ?? ''], ['card.user', job.user ?? ''],
       ['card.size', `${t('gpus', { n: number(job.gpus) })} · ${t('nodes', { n: number(job.nodes) })}`],
       ['card.share', `${job.cluster} · ${told('share', job.share)} · ${told('service', job.service)}`],
       ['card.since', moment(job.since * 1000)], ['card.until', job.until ? moment(job.until * 1000) : ''],

@@ -22,14 +22,14 @@ export const isHeldIdle = (picture, cell) =>
 
 /** Colours of the tenants of a picture, in the order of their names. @returns {Map<string, number>} */
 export function tenantColours(picture) {
-  const names = [...new Set(Object.values(picture.table.jobs).map((job) => job.tenant))].sort();
+  const names = [...new Set(Object.values(picture.table.jobs).map((job) => job.tenant).filter(Boolean))].sort();
   return new Map(names.map((name, n) => [name, Colour.MANY + (n % MANY)]));
 }
 
 /** GPUs a tenant, most first. @returns {[string, number][]} */
 export function tenantSizes(picture) {
   const sizes = new Map();
-  for (const job of Object.values(picture.table.jobs)) sizes.set(job.tenant, (sizes.get(job.tenant) ?? 0) + job.gpus);
+  for (const job of Object.values(picture.table.jobs)) if (job.tenant) sizes.set(job.tenant, (sizes.get(job.tenant) ?? 0) + job.gpus);
   return [...sizes].sort((a, b) => b[1] - a[1] || (a[0] < b[0] ? -1 : 1));
 }
 

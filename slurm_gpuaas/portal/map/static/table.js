@@ -30,7 +30,7 @@ function rowOf(node, fleet, picture, shown) {
   if (uses) row.use = Math.round(row.use / uses);
   row.states = [...states].map(([state, n]) => `${stateWord(state)} ${n}`).join(', ');
   row.jobs = [...jobs.values()];
-  row.tenants = [...new Set(row.jobs.map((job) => job.tenant))].join(', ');
+  row.tenants = [...new Set(row.jobs.map((job) => job.tenant).filter(Boolean))].join(', ');
   return row;
 }
 
