@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -9,7 +10,7 @@ from enum import Enum
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import JsonValue
-from sqlalchemy import ColumnElement, delete, text
+from sqlalchemy import ColumnElement, Row, Text, delete, text, type_coerce
 from sqlalchemy import select as sql_select
 from sqlmodel import Session, col, select
 
@@ -49,8 +50,38 @@ _AT_ONCE: Final = 500
 """Values of one query; SQLite takes a few thousand."""
 
 
+class _Kept(Generic[M]):
+    """All rows of a shelf at one moment, in the order of their keys; `by` finds those of a column's value."""
+
+    def __init__(self, rows: Mapping[tuple[object, ...], tuple[Sequence[object], M]], columns: Sequence[str]) -> None:
+        self.rows = rows
+        self.nouns = tuple(noun for _, noun in rows.values())
+        self._columns = columns
+        self._found: dict[str, Mapping[object, Sequence[int]]] = {}
+
+    def by(self, name: str) -> Mapping[object, Sequence[int]]:
+        """Places of nouns by a column's value."""
+        if name not in self._found:
+            place = self._columns.index(name)
+            found: dict[object, list[int]] = {}
+            for at, (raw, _) in enumerate(self.rows.values()):
+                found.setdefault(raw[place], []).append(at)
+            self._found[name] = found
+        return self._found[name]
+
+    def those(self, columns: Mapping[str, str | Sequence[str]]) -> tuple[M, ...]:
+        places: set[int] | None = None
+        for name, value in columns.items():
+            wanted = [value] if isinstance(value, str) else value
+            some = {at for one in wanted for at in self.by(name).get(str(one), ())}
+            places = some if places is None else places & some
+        return self.nouns if places is None else tuple(self.nouns[at] for at in sorted(places))
+
+
 class Shelf(Generic[M]):
-    """All nouns of one kind, found by the columns of their table; fields without a column are in its `body`."""
+    """All nouns of one kind, found by the columns of their table; fields without a column are in its `body`.
+
+    They are kept as they were read: making a noun from its row costs a hundred times as much as looking at it."""
 
     def __init__(self, sessions: Sessions, noun: type[M], table: type[PoolTable]) -> None:
         self._sessions = sessions
@@ -60,6 +91,9 @@ class Shelf(Generic[M]):
         self._name: Final = self._rows.name
         self._columns: Final = frozenset(table.model_fields) - {"body"}
         self._has_body: Final = "body" in table.model_fields
+        self._names: Final = tuple(column.name for column in self._rows.columns)
+        self._keys: Final = tuple(column.name for column in self._rows.primary_key)
+        self._last: Mapping[tuple[object, ...], tuple[Sequence[object], M]] = {}
 
     def get(self, *key: str) -> M:
         """
@@ -75,12 +109,17 @@ class Shelf(Generic[M]):
         return found
 
     def find(self, *key: str) -> M | None:
+        if not self._sessions.joined:
+            kept = self._kept().rows.get(tuple(str(part) for part in key))
+            return None if kept is None else kept[1]
         with self._sessions.reading() as session:
             row = session.get(self._table, key[0] if len(key) == 1 else key)
             return None if row is None else self._read(row)
 
     def all(self, **columns: str | Sequence[str]) -> tuple[M, ...]:
         """Those whose columns have these values (or one of them), in the order of their keys."""
+        if not self._sessions.joined:
+            return self._kept().those(columns)
         wanted = [
             getattr(self._table, name) == value if isinstance(value, str) else getattr(self._table, name).in_(value)
             for name, value in columns.items()
@@ -88,6 +127,28 @@ class Shelf(Generic[M]):
         query = select(self._table).where(*wanted).order_by(*self._rows.primary_key)
         with self._sessions.reading() as session:
             return tuple(self._read(row) for row in session.exec(query))
+
+    def _kept(self) -> _Kept[M]:
+        return self._sessions.remembered((self._name,), self._name, self._keep)
+
+    def _keep(self) -> _Kept[M]:
+        """All rows; nouns of rows that are as they were the last time are taken over."""
+        columns = self._rows.columns
+        plain = [type_coerce(one, Text).label(one.name) if one.name == "body" else one for one in columns]
+        before, rows = self._last, {}
+        with self._sessions.reading() as session:
+            for raw in session.execute(sql_select(*plain).order_by(*self._rows.primary_key)):
+                key = tuple(getattr(raw, name) for name in self._keys)
+                known = before.get(key)
+                rows[key] = known if known is not None and known[0] == raw else (raw, self._noun_of(raw))
+        self._last = rows
+        return _Kept(rows, self._names)
+
+    def _noun_of(self, raw: Row[Any]) -> M:
+        fields = raw._asdict()
+        body = fields.pop("body", None)
+        named = {name: value for name, value in fields.items() if name in self._noun.model_fields}
+        return self._noun.model_validate(named | ((json.loads(body) if isinstance(body, str) else body) or {}))
 
     def put(self, noun: M) -> None:
         """Add it, or replace the one of that key."""
