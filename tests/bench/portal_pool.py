@@ -280,5 +280,3 @@ def _seat(accounts: Accounts, store: PoolStore, login: str, office: Office) -> S
     scopes = tuple(RIGHTS[office.role])
     _, token = accounts.make_token(found.person, name="load", scopes=scopes, days=1, source=NOWHERE)
     return Seat(role=str(office.role), organisation=str(office.organisation or ""), cookie=cookie, token=token)
-
-
