@@ -20,7 +20,7 @@ from sqlmodel import Session
 
 from slurm_gpuaas.domain.errors import Unavailable
 
-MOST_REMEMBERED: Final = 256
+MOST_REMEMBERED: Final = 4_096
 """Those not asked for longest are forgotten."""
 WRITTEN: Final = "gpuaas-written"
 """Key of a connection's notes: tables that its transaction has written to."""
