@@ -3,6 +3,7 @@ files of two days after a start."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from typing import Final, Protocol
@@ -49,20 +50,30 @@ class GpuActivity:
                 for node, told in self._samples.busy(day.date(), nodes):
                     self._recall(node, told, day)
             self._recalled = True
-        return {node: self._activity(node, codes, at) for node, codes in self._samples.recent(nodes, now=at)}
+        alike: dict[int, list[tuple[NodeName, FloatCodes]]] = defaultdict(list)
+        for node, codes in self._samples.recent(nodes, now=at):
+            alike[codes.shape[1]].append((node, codes))
+        activity: dict[NodeName, Activity] = {}
+        for gpus, found in alike.items():
+            names = [node for node, _ in found]
+            activity.update(self._activities(names, np.stack([codes for _, codes in found]), gpus, int(at.timestamp())))
+        return activity
 
-    def _activity(self, node: NodeName, codes: FloatCodes, at: datetime) -> Activity:
-        busy, seconds = codes[_ROW[Metric.BUSY]], int(at.timestamp())
-        worked = self._of(node, len(busy))
+    def _activities(
+        self, names: Sequence[NodeName], codes: FloatCodes, gpus: int, now: int
+    ) -> Iterator[tuple[NodeName, Activity]]:
+        """Of nodes with as many GPUs each, all at once. `codes`: [nodes, metrics, gpus]; `now` in s of the epoch."""
+        busy = codes[:, _ROW[Metric.BUSY]]
+        worked = np.stack([self._of(node, gpus) for node in names])
         known = ~np.isnan(busy)
-        worked[known & ((busy >= IDLE_BELOW) | (worked == UNKNOWN_MOMENT))] = seconds
-        minutes = np.clip((seconds - worked) // 60, 0, LONGEST_IDLE)
-        return Activity(
-            use=_codes(busy * STEP[Metric.BUSY]),
-            power=_codes(codes[_ROW[Metric.POWER]]),
-            heat=_codes(codes[_ROW[Metric.TEMPERATURE]]),
-            idle=np.where(known & (worked != UNKNOWN_MOMENT), minutes, UNKNOWN_IDLE).tolist(),
-        )
+        worked[known & ((busy >= IDLE_BELOW) | (worked == UNKNOWN_MOMENT))] = now
+        minutes = np.clip((now - worked) // 60, 0, LONGEST_IDLE)
+        idle = np.where(known & (worked != UNKNOWN_MOMENT), minutes, UNKNOWN_IDLE).tolist()
+        use = _codes(busy * STEP[Metric.BUSY])
+        power, heat = (_codes(codes[:, _ROW[metric]]) for metric in (Metric.POWER, Metric.TEMPERATURE))
+        for row, node in enumerate(names):
+            self._of(node, gpus)[:] = worked[row]
+            yield node, Activity(use=use[row], power=power[row], heat=heat[row], idle=idle[row])
 
     def _recall(self, node: NodeName, told: BusyDay, day: datetime) -> None:
         midnight = int(day.replace(hour=0, minute=0, second=0, microsecond=0).timestamp())
@@ -84,9 +95,8 @@ class GpuActivity:
         return moments[:gpus]
 
 
-def _codes(values: FloatCodes) -> list[int]:
+def _codes(values: FloatCodes) -> list[list[int]]:
     """Rounded to whole steps; what is not known, or above what a plane holds, as that."""
-    codes: list[int] = (
-        np.where(np.isnan(values), UNKNOWN_BYTE, np.clip(np.rint(values), 0, UNKNOWN_BYTE - 1)).astype(int).tolist()
-    )
-    return codes
+    codes = np.where(np.isnan(values), UNKNOWN_BYTE, np.clip(np.rint(values), 0, UNKNOWN_BYTE - 1))
+    rows: list[list[int]] = codes.astype(int).tolist()
+    return rows

@@ -59,6 +59,8 @@ NO_SHARE: Final = ShareName("unassigned")
 NO_FABRIC: Final = "all"
 """The one unit of a cluster whose fabric is not known, and the last one of nodes that it does not know."""
 MOST_REASONS: Final = 60
+MOST_WAITING: Final = 50_000
+"""Jobs in the sums: a frame takes no more of one reason."""
 _DOWN: Final = NodeFlag.NOT_RESPONDING | NodeFlag.POWERED_DOWN | NodeFlag.FAIL
 _SERVICED: Final = NodeFlag.MAINTENANCE | NodeFlag.REBOOT
 _WORD: Final = re.compile(r"[A-Za-z0-9_]{1,60}")
@@ -348,13 +350,13 @@ def _reason(job: Job) -> str:
 
 
 def _sums(waiting: Iterable[Job], now: datetime) -> Iterator[SiteWaiting]:
-    """Sums by reason, those of most jobs; all others as one."""
+    """Sums by reason, those of most jobs."""
     by_reason: dict[str, list[Job]] = defaultdict(list)
-    for job in waiting:
+    for job in islice(waiting, MOST_WAITING):
         by_reason[_reason(job)].append(job)
     for reason, jobs in sorted(by_reason.items(), key=lambda one: -len(one[1]))[:MOST_REASONS]:
         minutes = tuple(max(0, int((now - job.submitted) / timedelta(minutes=1))) for job in jobs)
-        yield SiteWaiting(reason=reason, gpus=sum(job.gpus for job in jobs), minutes=minutes[:50_000])
+        yield SiteWaiting(reason=reason, gpus=sum(job.gpus for job in jobs), minutes=minutes)
 
 
 def _queue(

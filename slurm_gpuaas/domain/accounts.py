@@ -18,18 +18,6 @@ ORGANISATION_ROLES: Final = frozenset({PortalRole.TENANT_ADMIN, PortalRole.RESEA
 PROVIDER_ROLES: Final = frozenset({PortalRole.PROVIDER_OPERATOR, PortalRole.PROVIDER_BILLING})
 """Roles that hold at one provider."""
 
-MOST_SSH_KEYS: Final = 10
-
-RESERVED_USERS: Final = frozenset(
-    {
-        "root", "daemon", "bin", "sys", "sync", "games", "man", "lp", "mail", "news", "uucp", "proxy", "www-data",
-        "backup", "list", "irc", "nobody", "sshd", "munge", "slurm", "slurmrestd", "gpuaas", "gpuaas-portal", "mysql",
-        "postgres", "ldap", "ntp", "chrony", "admin", "operator", "systemd-network", "systemd-resolve",
-        "systemd-timesync", "messagebus",
-    }
-)  # fmt: skip
-"""UNIX users of systems and of ours: nobody becomes one of them by writing it into a profile."""
-
 
 class PersonState(StrEnum):
     INVITED = "invited"
@@ -81,7 +69,6 @@ class Office:
 class Person:
     """Args:
     login: of a local account; None = signs in at the identity provider only.
-    unix_user, ssh_keys: who they are on the clusters.
     """
 
     id: PersonId
@@ -93,8 +80,6 @@ class Person:
     created_at: datetime
     language: Language | None = None
     login: UserName | None = None
-    unix_user: UserName | None = None
-    ssh_keys: tuple[str, ...] = ()
 
     @property
     def actor(self) -> Actor:

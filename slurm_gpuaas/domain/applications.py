@@ -7,7 +7,7 @@ rule forbids is refused in one sentence that names the rule and its numbers.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import date, datetime
 from enum import StrEnum
 from fractions import Fraction
 from typing import Annotated, Final, Self
@@ -27,7 +27,11 @@ from slurm_gpuaas.domain.programmes import (
     Programme,
 )
 from slurm_gpuaas.domain.stages import Line, Noun, Staged, Step, Text
-from slurm_gpuaas.domain.told import told
+from slurm_gpuaas.domain.told import Told, told
+from slurm_gpuaas.domain.workloads import Measured, Workload
+
+MOST_MEASURED: Final = 50
+"""Earlier grants that right-sizing looks at, the newest."""
 
 
 class ApplicationState(StrEnum):
@@ -62,11 +66,29 @@ APPLICATION_STEPS: Final[Mapping[StrEnum, Step[ApplicationState]]] = {
 }
 
 
+class Sized(Noun):
+    """What right-sizing was told when the application was submitted, and what it proposed.
+
+    Args:
+        model: what it was sized for; of several models the one that needs the most GPUs.
+        measured: earlier grants of the applicant that it took into account.
+        proposed: None: it could propose nothing.
+        why: why another count is asked for.
+    """
+
+    workload: Workload
+    model: GpuModel
+    measured: tuple[Measured, ...] = Field(default=(), max_length=MOST_MEASURED)
+    proposed: GpuCount | None = None
+    why: Text = ""
+
+
 class ApplicationRequest(Noun):
     """What an application asks for.
 
     Args:
         workload: what is to run, in its author's words and figures.
+        sized: absent: the workload was not declared in figures.
         model: None takes any model of the programme.
         min_gpus: with fewer the project makes no sense.
         budget_won: where the programme has a cap in Won: how much of it.
@@ -84,6 +106,20 @@ class ApplicationRequest(Noun):
     starts: CalendarDay
     ends: CalendarDay
     budget_won: int | None = Field(default=None, ge=1, le=MOST_WON)
+    sized: Sized | None = None
+
+    @model_validator(mode="after")
+    def _says_why_not_as_proposed(self) -> Self:
+        if self.sized is not None and self.gpus != self.sized.proposed and not self.sized.why:
+            raise InvalidInput(
+                told(
+                    "{gpus} GPUs are asked for and {proposed} were proposed; the application does not say why.",
+                    gpus=self.gpus,
+                    proposed=self.sized.proposed or 0,
+                ),
+                way_out=told("Say why, or ask for what was proposed."),
+            )
+        return self
 
     @model_validator(mode="after")
     def _is_in_order(self) -> Self:
@@ -109,6 +145,7 @@ class ApplicationDraft(Noun):
 
     person: PersonId
     programme: ProgrammeName
+    saved_at: AwareDatetime
     fields: Mapping[Annotated[str, Field(max_length=40)], Annotated[str, Field(max_length=4_000)]] = Field(
         max_length=40
     )
@@ -162,7 +199,17 @@ def check_request(
         Refused: a rule of the programme forbids the application; the sentence names it.
         NotFound: the programme has no such call.
     """
-    call = programme.call(request.call)
+    check_call(request.call, programme, now)
+    check_kind(organisation, programme)
+    check_model(request.model, programme)
+    check_size(request.gpus, programme)
+    check_days(request.days, programme)
+    check_start(request.starts, now)
+    check_budget(request.budget_won, programme)
+
+
+def check_call(number: int, programme: Programme, now: datetime) -> None:
+    call = programme.call(number)
     if not call.open_at(now):
         raise Refused(
             told(
@@ -174,6 +221,9 @@ def check_request(
             ),
             way_out=told("Apply in an open call."),
         )
+
+
+def check_kind(organisation: PoolOrganisation, programme: Programme) -> None:
     if organisation.kind not in programme.prices:
         raise Refused(
             told(
@@ -185,70 +235,87 @@ def check_request(
             ),
             way_out=told("Look for a programme for your kind of organisation."),
         )
-    if request.model is not None and request.model not in programme.models:
+
+
+def check_model(model: GpuModel | None, programme: Programme) -> None:
+    if model is not None and model not in programme.models:
         raise Refused(
             told(
                 "Programme {programme} has no {model}; it has {models}.",
                 programme=programme.name,
-                model=request.model,
+                model=model,
                 models=", ".join(programme.models),
             ),
             way_out=told("Choose one of these models, or any."),
         )
-    if not programme.offers_size(request.gpus):
+
+
+def check_size(gpus: int, programme: Programme) -> None:
+    if not programme.offers_size(gpus):
         raise Refused(
             told(
                 "{gpus} GPUs are no size of programme {programme}; it offers {sizes}.",
-                gpus=request.gpus,
+                gpus=gpus,
                 programme=programme.name,
-                sizes=_sizes(programme),
+                sizes=sizes_of(programme),
             ),
             way_out=told("Choose one of these sizes."),
         )
-    _check_period(request, programme, now)
-    _check_budget(request, programme)
 
 
-def _sizes(programme: Programme) -> str:
+def sizes_of(programme: Programme) -> str:
     sizes = ", ".join(str(size) for size in sorted(programme.sizes))
     return sizes if programme.beyond is None else f"{sizes}, +{programme.beyond}, ..."
 
 
-def _check_period(request: ApplicationRequest, programme: Programme, now: datetime) -> None:
-    if request.days > programme.longest_days:
+def check_days(days: int, programme: Programme) -> None:
+    if days > programme.longest_days:
         raise Refused(
             told(
                 "{days} days are more than the {most} of programme {programme}.",
-                days=request.days,
+                days=days,
                 most=programme.longest_days,
                 programme=programme.name,
             ),
             way_out=told("Choose a shorter period."),
         )
-    if request.starts < (today := korean_day(now)):
+
+
+def check_start(starts: date, now: datetime) -> None:
+    if starts < (today := korean_day(now)):
         raise Refused(
-            told("The period starts {starts}; today is {today}.", starts=request.starts, today=today),
+            told("The period starts {starts}; today is {today}.", starts=starts, today=today),
             way_out=told("Start today or later."),
         )
 
 
-def _check_budget(request: ApplicationRequest, programme: Programme) -> None:
+def check_budget(budget_won: int | None, programme: Programme) -> None:
     if programme.cap_won is None:
-        if request.budget_won is not None:
+        if budget_won is not None:
             raise Refused(
                 told("Programme {programme} gives no budget in Won.", programme=programme.name),
                 way_out=told("Leave the budget out."),
             )
-    elif request.budget_won is None or request.budget_won > programme.cap_won:
+    elif budget_won is None or budget_won > programme.cap_won:
         raise Refused(
             told(
                 "Programme {programme} gives an organisation at most {cap} Won; the application asks for {asked}.",
                 programme=programme.name,
                 cap=programme.cap_won,
-                asked=request.budget_won or 0,
+                asked=budget_won or 0,
             ),
             way_out=told("Ask for a budget up to that."),
         )
+
+
+def missing(request: ApplicationRequest) -> tuple[Told, ...]:
+    """What the programme's office would ask for before anybody judges the application; empty: it is complete."""
+    found = []
+    if not request.purpose:
+        found.append(told("It does not say what the GPUs are for."))
+    if not request.workload:
+        found.append(told("It does not say what is to run."))
+    return tuple(found)
 
 
 def check_points(review: Review, programme: Programme) -> None:

@@ -102,7 +102,7 @@ class Cells:
         idle: minutes since the GPU last did work; 0 = it works, `UNKNOWN_IDLE` = not known (also longer than 45 days).
         job: slot of the job that holds it in the table's `jobs`; 0 = none.
         state, health: `CellState`; `Severity` and `Sign`.
-        use: percent of the time in which its multiprocessors were active (SM active); 255 = not known.
+        use: percent of the time in which a kernel ran on it (NVML's utilisation); 255 = not known.
         power: in steps of 10 W; 255 = not known.
         heat: degrees Celsius; 255 = not known.
     """
@@ -225,7 +225,8 @@ class MapCluster(SiteLayout):
     @classmethod
     def of(cls, layout: SiteLayout, *, provider: ProviderName) -> Self:
         """What a site described, with the portal's word for its provider."""
-        return cls(**dict(layout), provider=provider)
+        told = {name: getattr(layout, name) for name in SiteLayout.model_fields}
+        return cls(**told, provider=provider)
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,8 @@ class Call(Noun):
 
 
 class Caps(Noun):
-    """The most GPUs that one round of awards may concentrate; absent: no bound."""
+    """The most GPUs of the programme that one organisation or region may have at one time, offers and grants of all
+    calls together, and that one award may have; absent: no bound."""
 
     organisation: GpuCount | None = None
     region: GpuCount | None = None

@@ -414,9 +414,9 @@ class Bookkeeper:
         *,
         organisation: OrganisationName | None = None,
         provider: ProviderName | None = None,
-        titles: Titles = NO_TITLES,
     ) -> Sequence[StatementHead]:
-        """What statements of months that are not closed would say now, the earliest month first."""
+        """What statements of months that are not closed would say now, the earliest month first. Things are called by
+        their names."""
         parties = {By.ORGANISATION: organisation, By.PROVIDER: provider}
         with self._store.snapshot():
             closed, owed, now = self._store.closed_through(), dict(self._store.owed()), self._clock.now()
@@ -434,6 +434,9 @@ class Bookkeeper:
         for (month, of, at, kind), one in sums.items():
             if of and at:
                 found[month, of, at][kind == EntryKind.PAYMENT] += one.won
+        for (of, at), won_owed in owed.items():  # whoever owes gets a statement without any use
+            if won_owed and organisation in (None, of) and provider in (None, at):
+                found[str(since), of, at][False] += 0
         heads = []
         for (month, of, at), won in sorted(found.items()):
             pair = OrganisationName(of), ProviderName(at)
@@ -448,7 +451,7 @@ class Bookkeeper:
                 supply=Won(won[False]),
                 vat=vat_of(won[False]),
                 paid=Won(-won[True]),
-                titles=_named(titles, *pair, ()),
+                titles=NO_TITLES,
             )
             owed[pair] = head.due
             heads.append(head)

@@ -7,13 +7,14 @@ from datetime import date, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
+from typing import Final
 
-from slurm_gpuaas.domain.money import Won, whole_won
+from slurm_gpuaas.domain.money import SECONDS_OF_AN_HOUR, Won, whole_won
 from slurm_gpuaas.domain.names import ProgrammeName
 from slurm_gpuaas.domain.programmes import PoolShare
 from slurm_gpuaas.metering.ledger import Tariff
 
-DAY_SECONDS = 86_400
+DAY_SECONDS: Final = 86_400
 """Korea has no summer time."""
 
 
@@ -50,7 +51,7 @@ def cost(
     """
     begin = sorted({starts, *(rate.starts for rate in tariff.rates if starts < rate.starts <= ends)})
     rates = [tariff.rate_for(share.share, programme, share.model, day) for day in begin]
-    first = rates[0].price(percent).burst * 3_600 if rates[0] else None
+    first = rates[0].price(percent).burst * SECONDS_OF_AN_HOUR if rates[0] else None
     total: Fraction | None = Fraction(0)
     for rate, (day, following) in zip(rates, pairwise([*begin, ends + timedelta(days=1)]), strict=True):
         if not percent:

@@ -17,17 +17,18 @@ from enum import Enum, auto
 from math import gcd
 from typing import Final
 
+import numpy as np
+
+from slurm_gpuaas.pool.award_bound import Alternative, Market
 from slurm_gpuaas.pool.integer_program import Infeasible, IntegerProgram, NotProven, Terms, WrongAnswer, value_of
 
 SERVER: Final = 8
 """GPUs of a whole server: partial awards are multiples of it."""
 MOST_SIZES: Final = 12
 """Sizes that a bin has rows for; more only slow the solver."""
-PRICE_SCALE: Final = 2**20
-"""Prices count in fractions of this. Any prices give a right bound; finer ones give a tighter one."""
 FIRST_GUESS: Final = 64
 """Candidates that are first guessed at together."""
-WIDEST_BLOCK: Final = 2**30
+WIDEST_BLOCK: Final = 2**12
 """Largest sum of weights when several candidates are settled by one program."""
 
 
@@ -128,7 +129,7 @@ class _Column:
     """Of the bin, where it matters: of IN_POOL, and of awards that are not whole servers."""
 
 
-@dataclass(slots=True)
+@dataclass
 class _Choice:
     """The program of a problem. A FULL or PARTIAL column is 1 where its candidate has that award in that bin."""
 
@@ -139,6 +140,8 @@ class _Choice:
     """Columns of each candidate."""
     shared: list[int] = field(default_factory=list)
     """Rows that candidates compete in."""
+    group_of_row: dict[int, int] = field(default_factory=dict)
+    """Of those that are limits of groups."""
     room: list[int] = field(default_factory=list)
     """GPUs of each bin that settled candidates leave."""
     limits: list[int] = field(default_factory=list)
@@ -192,10 +195,12 @@ class _Choice:
                 members[group] += columns
         for group, columns in members.items():
             limit = self.problem.limits[group]
-            self.shared.append(self.program.row(self._gpus(columns), high=limit))
+            rows = [self.program.row(self._gpus(columns), high=limit)]
             for size in sorted({SERVER, limit // 2 + 1}):  # whole servers; of awards above half the limit only one
                 if limit % size and (terms := list(self._in_units(columns, size))):
-                    self.shared.append(self.program.row(terms, high=limit // size * size))
+                    rows += [self.program.row(terms, high=limit // size * size)]
+            self.shared += rows
+            self.group_of_row.update(dict.fromkeys(rows, group))
 
     def _add_room(self, bin_: int, capacities: Sequence[int]) -> None:
         """A bin's room in GPUs and, for awards of some sizes, in units of that size: pools of 12 and 12 GPUs hold two
@@ -337,51 +342,84 @@ class _Choice:
     # -- Before the second stage ---------------------------------------------------------------------------------------
 
     def _rule_out(self, worth: Terms, reached: int) -> None:
-        """Close what no best choice can hold, so that the later stages have little left to search.
-
-        With any prices on the shared rows, a choice is worth at most their room at these prices and, of each
-        candidate, what its award makes beyond its price (Lagrange). The prices are the relaxed program's, rounded; the
-        bound is added up in whole numbers. An award that makes less than its candidate's best one by more than bound -
-        reached is in no best choice, and neither is going without, likewise.
-        """
+        """Close what no best choice can hold, so that the later stages have little left to search (`award_bound`)."""
+        if not any(self.of):
+            return
+        group = self._weighed_groups()
+        rows = [row for row in self.shared if self.group_of_row.get(row) not in {*group} - {None}]
+        market = self._market(group, rows)
         prices = self.program.prices(worth)
-        margin = [0] * len(self.columns)
-        for at, value in worth:
-            margin[at] += value * PRICE_SCALE
-        spare = -reached * PRICE_SCALE
-        for row in self.shared:
-            price = round(prices[row] * PRICE_SCALE)
-            spare += price * (self.program.rows[row].high or 0)
-            for at, coefficient in self.program.rows[row].terms:
-                margin[at] -= price * coefficient
-        gains = [dict(self._gains(number, margin)) for number in range(len(self.of))]
-        spare += sum(max(gain.values()) for gain in gains)
-        for at, column in enumerate(self.columns):
-            if column.kind is _Kind.IN_POOL:
-                spare += max(0, margin[at]) * self.program.most[at]
-        if spare < 0:
+        priced = market.priced([prices[row] for row in rows])
+        if priced.bound < reached * priced.fraction:
             raise WrongAnswer("the largest worth is above its own bound")
-        for gain in gains:
-            for award, value in gain.items():
-                if max(gain.values()) - value <= spare:
-                    continue
-                if award is None:
-                    self.program.row([(at, 1) for at in gain if at is not None], low=1)
-                else:
-                    self._close(award)
+        sizes: dict[int, int] = {}
+        without: set[int] = set()
+        for one in priced.possible(reached):
+            if one.award is None:
+                without.add(one.candidate)
+            else:
+                sizes[one.award] = max(one.servers, sizes.get(one.award, 0))
+        for number, columns in enumerate(self.of):
+            awards = [at for at in columns if self.columns[at].kind is not _Kind.SERVERS]
+            if awards and number not in without:
+                self.program.row([(at, 1) for at in awards], low=1)
+            for at in awards:
+                if at not in sizes:
+                    self._close(at)
+                elif self.columns[at].kind is _Kind.PARTIAL:
+                    self.program.most[at + 1] = sizes[at]
 
-    def _gains(self, number: int, margin: Sequence[int]) -> Iterator[tuple[int | None, int]]:
-        """The most that each award of a candidate makes beyond its price; None: going without."""
+    def _market(self, group: Sequence[int | None], rows: Sequence[int]) -> Market:
+        """The problem with prices on these rows, and each candidate's group weighed exactly."""
+        takes = np.zeros((len(self.columns), len(rows)), dtype=np.int64)
+        for place, row in enumerate(rows):
+            for column, coefficient in self.program.rows[row].terms:
+                takes[column, place] = coefficient
+        alternatives = [one for number in range(len(self.of)) for one in self._alternatives(number)]
+        taken = np.zeros((len(alternatives), len(rows)), dtype=np.int64)
+        for place, one in enumerate(alternatives):
+            if one.award is not None:
+                taken[place] = takes[one.award]
+            if one.award is not None and one.servers:
+                taken[place] += one.servers * takes[one.award + 1]
+        return Market(
+            alternatives=alternatives,
+            group=group,
+            limits=self.problem.limits,
+            room=np.array([self.program.rows[row].high for row in rows], dtype=np.int64),
+            taken=taken,
+            kept=[
+                (takes[at], self.program.most[at])
+                for at, column in enumerate(self.columns)
+                if column.kind is _Kind.IN_POOL
+            ],
+        )
+
+    def _alternatives(self, number: int) -> Iterator[Alternative]:
+        """All that a candidate may have; a partial award once for each number of servers."""
         candidate = self.problem.candidates[number]
         if not candidate.must:
-            yield None, 0
+            yield Alternative(number, None, 0, 0, 0)
         for at in self.of[number]:
-            kind = self.columns[at].kind
-            if kind is _Kind.FULL:
-                yield at, margin[at]
-            elif kind is _Kind.PARTIAL:
-                ends = candidate.low, self.program.most[at + 1]
-                yield at, margin[at] + max(servers * margin[at + 1] for servers in ends)
+            if self.columns[at].kind is _Kind.FULL:
+                yield Alternative(number, at, 0, candidate.full, candidate.worth * candidate.full)
+            elif self.columns[at].kind is _Kind.PARTIAL:
+                for servers in range(candidate.low, self.program.most[at + 1] + 1):
+                    gpus = SERVER * servers
+                    yield Alternative(number, at, servers, gpus, candidate.worth * gpus)
+
+    def _weighed_groups(self) -> list[int | None]:
+        """Of each candidate the group whose limit is weighed exactly: the smallest ones that share no member."""
+        members: dict[int, list[int]] = defaultdict(list)
+        for number, candidate in enumerate(self.problem.candidates):
+            for group in candidate.groups:
+                members[group].append(number)
+        found: list[int | None] = [None] * len(self.problem.candidates)
+        for group in sorted(members, key=lambda group: (len(members[group]), group)):
+            if all(found[number] is None for number in members[group]):
+                for number in members[group]:
+                    found[number] = group
+        return found
 
     def _close(self, award: int) -> None:
         self.program.most[award] = 0

@@ -35,7 +35,7 @@ from slurm_gpuaas.domain.applications import (
     score,
     suits,
 )
-from slurm_gpuaas.domain.calendar import korean_day, overcommitted, room, start_of
+from slurm_gpuaas.domain.calendar import Commitment, korean_day, overcommitted, room, start_of
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, Refused
 from slurm_gpuaas.domain.names import (
@@ -85,6 +85,7 @@ from slurm_gpuaas.domain.pool_grants import (
 )
 from slurm_gpuaas.domain.programmes import (
     FIRST_UID,
+    Caps,
     Membership,
     PoolOrganisation,
     PoolShare,
@@ -96,6 +97,7 @@ from slurm_gpuaas.domain.ssh_keys import SshKey
 from slurm_gpuaas.domain.stages import Noun, stepped
 from slurm_gpuaas.domain.told import Told, told
 from slurm_gpuaas.pool.award_scenario import Scenario
+from slurm_gpuaas.pool.concentration import Holding, check_caps, room_under_caps
 from slurm_gpuaas.pool.documents import SiteDocuments, site_documents
 from slurm_gpuaas.pool.scenario import scenario
 from slurm_gpuaas.pool.waiting import in_order, next_in_line
@@ -283,11 +285,18 @@ class PoolService:
 
     def save_draft(self, actor: Actor, programme: ProgrammeName, fields: Mapping[str, str]) -> ApplicationDraft:
         """What the form of an application holds so far. The actor's own business: saving it again replaces it."""
-        draft = ApplicationDraft(person=actor.person, programme=programme, fields=fields)
+        draft = ApplicationDraft(
+            person=actor.person, programme=programme, saved_at=self._clock.now(), fields=dict(fields)
+        )
         with self.store.transaction():
             self.store.register.programmes.get(programme)
             self.store.register.drafts.put(draft)
         return draft
+
+    def drop_draft(self, actor: Actor, programme: ProgrammeName) -> None:
+        """The actor does not want to apply after all; no error when there is none."""
+        with self.store.transaction():
+            self.store.register.drafts.remove(actor.person, programme)
 
     @command("application.submit", Application)
     def submit(self, work: Work, request: ApplicationRequest) -> Application:
@@ -411,7 +420,7 @@ class PoolService:
         """
         Raises:
             Refused: a conflict of interest, a call that is still open, too few reviews for an award or the waiting
-                list, an award that does not suit its application.
+                list, an award that does not suit its application, a cap of the programme.
             Conflict: an application that has been decided on.
         """
         applications = {id: work.register.applications.get(id) for id in award.applications}
@@ -435,6 +444,9 @@ class PoolService:
                 )
         for line in award.awards:
             self._check_line(work, line, applications[line.application], programme)
+        if programme.caps != Caps():
+            new = self.holdings(award.awards, applications, work.today)
+            check_caps(programme, new, self.held(programme), since=work.today)
 
     def _check_open(self, work: Work, application: Application, programme: Programme) -> None:
         if application.programme != programme.name:
@@ -840,11 +852,20 @@ class PoolService:
                         work, application.id, ApplicationStep.REFUSE, "", Mail.APPLICATION_PERIOD_OVER
                     )
                     return True
+            held = self.held(programme) if programme.caps != Caps() else []
+            organisations = {one.name: one for one in work.register.organisations.all()}
+
+            def most(application: Application) -> int | None:
+                starts = max(application.request.starts, work.today)
+                organisation = organisations[application.organisation]
+                return room_under_caps(programme, organisation, held, starts, application.request.ends)
+
             line = next_in_line(
                 [one for one in self.waiting_list(name) if self._bar(programme, one) is None],
                 programme,
                 work.register.shares.all(),
                 room=self.room,
+                most=most,
                 today=work.today,
             )
             if line is None:
@@ -890,6 +911,39 @@ class PoolService:
         """GPUs of a share that can be promised for every day of a window."""
         register = self.store.register
         return room(register.shares.get(share).capacity, register.calendar.of_share(share, since=starts), starts, ends)
+
+    def held(self, programme: Programme) -> list[Holding]:
+        """What of the programme's GPUs is promised to whom: offers that wait for an answer, and grants."""
+        register = self.store.register
+        regions = {one.name: one.region for one in register.organisations.all()}
+        promised: list[Offer | PoolGrant] = [*register.offers.all(programme=programme.name, state="made")]
+        promised += register.grants.all(programme=programme.name, state=LIVE)
+        return [
+            Holding(one.organisation, regions[one.organisation], one.commitment)
+            for one in promised
+            if one.commitment is not None
+        ]
+
+    def holdings(
+        self, lines: Sequence[AwardLine], applications: Mapping[ApplicationId, Application], today: date
+    ) -> list[Holding]:
+        """What lines of an award would promise."""
+        regions = {one.name: one.region for one in self.store.register.organisations.all()}
+        asked = [(line, applications[line.application]) for line in lines]
+        return [
+            Holding(
+                one.organisation,
+                regions[one.organisation],
+                Commitment(
+                    holder=one.id,
+                    share=line.share,
+                    gpus=line.gpus,
+                    starts=max(one.request.starts, today),
+                    ends=one.request.ends,
+                ),
+            )
+            for line, one in asked
+        ]
 
     def scenario(self, programme: ProgrammeName) -> Scenario:
         """For the award solver: all applications of the programme that can be decided now, and the room there is."""

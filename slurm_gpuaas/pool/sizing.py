@@ -13,45 +13,23 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from math import ceil
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from slurm_gpuaas.domain.errors import InvalidInput, Refused
-from slurm_gpuaas.domain.names import GpuModel, GrantName
+from slurm_gpuaas.domain.names import GpuModel
 from slurm_gpuaas.domain.policy import MOST_GPUS
+from slurm_gpuaas.domain.stages import Noun
 from slurm_gpuaas.domain.told import Told, told
+from slurm_gpuaas.domain.workloads import Kind, Measured, Workload
 from slurm_gpuaas.pool import sizing_figures as known
-from slurm_gpuaas.pool.sizing_figures import Kind, Precision, Range
+from slurm_gpuaas.pool.sizing_figures import Range
 
 DAY_SECONDS: Final = 86_400
-MOST_PARAMETERS: Final = 1e14
-MOST_TOKENS: Final = 1e17
-
-Part = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
 
 
-class Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Measured(Model):
-    """One earlier grant of the applicant. Parts are from 0 to 1; absent: not measured.
-
-    `mfu` is of the dense peak of its precision, `busy` of allocated GPU time, `allocated` of awarded GPU time, `ettr`
-    of the time of jobs.
-    """
-
-    grant: GrantName
-    gpu_hours: float = Field(gt=0, le=1e9, allow_inf_nan=False, description="Its weight.")
-    precision: Precision = Precision.BF16
-    mfu: Part | None = None
-    busy: Part | None = None
-    allocated: Part | None = None
-    ettr: Part | None = None
-
-
-class Offered(Model):
+class Offered(Noun):
     """Sizes of the programme: `sizes` and, above the largest, multiples of `step`, up to `most`; single GPUs up to
     `singles`."""
 
@@ -65,60 +43,32 @@ class Offered(Model):
         least = max(1, ceil(gpus))
         if least <= min(self.singles, self.most):
             return least
-        largest = max(self.sizes, default=0)
         fitting = [size for size in self.sizes if size >= least]
-        return min(min(fitting) if fitting else largest + ceil((least - largest) / self.step) * self.step, self.most)
+        return min(min(fitting) if fitting else ceil(least / self.step) * self.step, self.most)
 
 
-class SizingQuestion(Model):
-    """A workload as it is declared, what was measured before, and what is offered.
+class SizingQuestion(Workload):
+    """A workload, what was measured before, and what is offered."""
 
-    `tokens` are those of the whole period: trained on, of rollouts, or served. `gpu_hours` says it for kind `other`.
-    """
-
-    kind: Kind
     model: GpuModel
     period_days: int = Field(ge=1, le=1100)
-    parameters: float | None = Field(default=None, ge=1e6, le=MOST_PARAMETERS, allow_inf_nan=False)
-    active_parameters: float | None = Field(
-        default=None, ge=1e6, le=MOST_PARAMETERS, allow_inf_nan=False, description="Per token, of a mixture of experts."
-    )
-    tokens: float | None = Field(default=None, ge=1, le=MOST_TOKENS, allow_inf_nan=False)
-    precision: Precision = Precision.BF16
-    sequence_length: int = Field(default=4096, ge=1, le=100_000_000)
-    layers: int | None = Field(default=None, ge=1, le=10_000)
-    width: int | None = Field(default=None, ge=1, le=10_000_000)
-    sharding: Literal["full", "none"] = Field(
-        default="full", description="full: state is spread over all GPUs (FSDP, ZeRO-3, tensor and pipeline parallel)."
-    )
-    concurrent_sequences: int = Field(default=64, ge=1, le=10_000_000, description="At once, of inference.")
-    peak_over_mean: float = Field(default=3.0, ge=1, le=1000, allow_inf_nan=False, description="Of served tokens.")
-    gpu_hours: float | None = Field(default=None, gt=0, le=1e9, allow_inf_nan=False)
     measured: tuple[Measured, ...] = Field(default=(), max_length=1000)
     offered: Offered = Offered()
 
     @model_validator(mode="after")
-    def _is_complete(self) -> Self:
+    def _gpu_is_known(self) -> Self:
         if self.kind is Kind.OTHER:
-            if self.gpu_hours is None:
-                raise InvalidInput("A workload of kind other names no gpu_hours.", way_out="Say how many it needs.")
             return self
-        if self.parameters is None or self.tokens is None:
-            raise InvalidInput(
-                f"A workload of kind {self.kind} names no parameters or no tokens.",
-                way_out="Name both, or use kind other with gpu_hours.",
-            )
-        if self.active_parameters is not None and self.active_parameters > self.parameters:
-            raise InvalidInput(
-                f"{self.active_parameters:.3g} parameters are active of {self.parameters:.3g}.",
-                way_out="Name no more than all of them.",
-            )
         if self.model not in known.GPUS:
             raise InvalidInput(
-                f"No peak of model {self.model} is known.", way_out=f"Known are {', '.join(sorted(known.GPUS))}."
+                told("No peak of model {model} is known.", model=self.model),
+                way_out=told("Known are {models}.", models=", ".join(sorted(known.GPUS))),
             )
         if self.precision not in known.GPUS[self.model].peak:
-            raise InvalidInput(f"A {self.model} has no {self.precision}.", way_out="Choose another precision.")
+            raise InvalidInput(
+                told("A {model} has no {precision}.", model=self.model, precision=self.precision),
+                way_out=told("Choose another precision."),
+            )
         return self
 
 

@@ -12,25 +12,7 @@ from enum import StrEnum
 from typing import Final
 
 from slurm_gpuaas.domain.names import GpuModel
-
-
-class Kind(StrEnum):
-    PRE_TRAINING = "pre-training"
-    FINE_TUNING = "fine-tuning"
-    LORA = "fine-tuning-lora"
-    REINFORCEMENT = "reinforcement"
-    INFERENCE = "inference"
-    OTHER = "other"
-
-
-class Precision(StrEnum):
-    """Of the matrix products; master weights stay in 32 bits where there is an optimiser."""
-
-    BF16 = "bf16"
-    FP8 = "fp8"
-    FP4 = "fp4"
-    FP32 = "fp32"
-    """TF32 Tensor Cores."""
+from slurm_gpuaas.domain.workloads import Kind, Precision
 
 
 class Checked(StrEnum):

@@ -27,6 +27,7 @@ def next_in_line(
     shares: Sequence[PoolShare],
     *,
     room: Callable[[PoolShareName, date, date], int],
+    most: Callable[[Application], int | None] = lambda _: None,
     today: date,
 ) -> AwardLine | None:
     """The first of the list for whom there is room, on the first share by name that suits; None: for nobody.
@@ -34,15 +35,17 @@ def next_in_line(
     Args:
         waiting: in order; their periods are not over.
         room: GPUs of a share that can be promised from a day to a day.
+        most: GPUs that one may have under the programme's caps; None: no cap.
     """
     free: dict[tuple[PoolShareName, date, date], int] = {}
     for application in waiting:
-        request = application.request
+        request, cap = application.request, most(application)
         for share in sorted(shares, key=lambda one: one.name):
             if suits(share, request, programme):
                 window = share.name, max(request.starts, today), request.ends
                 if window not in free:
                     free[window] = room(*window)
-                if gpus := most_that_fits(request, free[window]):
+                left = free[window] if cap is None else min(free[window], cap)
+                if gpus := most_that_fits(request, left):
                     return AwardLine(application=application.id, share=share.name, gpus=gpus)
     return None

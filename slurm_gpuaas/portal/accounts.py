@@ -445,9 +445,7 @@ class Accounts:
     def save_profile(self, person: Person, source: Source) -> None:
         with self._store.transaction():
             self._store.people.save(person)
-            self._store.audit.append(
-                self._event_of(person, "profile.change", person.id, source, evidence={"keys": len(person.ssh_keys)})
-            )
+            self._store.audit.append(self._event_of(person, "profile.change", person.id, source))
 
     def change_office(self, by: Person, number: PersonId, office: Office, *, reason: str, source: Source) -> bool:
         """Change a role, or ask a second person to approve it; whether it holds already.

@@ -12,9 +12,11 @@ from slurm_gpuaas.domain.calendar import korean_day
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import InvalidInput, NotFound
 from slurm_gpuaas.domain.names import ApplicationId, AwardId, PoolShareName, ProgrammeName
-from slurm_gpuaas.domain.pool_grants import Award, AwardState
+from slurm_gpuaas.domain.pool_grants import Award, AwardLine, AwardState
 from slurm_gpuaas.domain.programmes import PoolOrganisation, PoolShare, Programme
 from slurm_gpuaas.domain.told import Told, told
+from slurm_gpuaas.pool.award import Award as SolvedAward
+from slurm_gpuaas.pool.concentration import Over, over_caps
 from slurm_gpuaas.pool.reviewing import Judged
 from slurm_gpuaas.pool.waiting import in_order
 from slurm_gpuaas.portal.award_runs import AwardRuns, Question
@@ -94,6 +96,16 @@ class AwardDesk:
         ]
         rest = [judged[id] for id in judged if id not in set(ordered)]
         return (*found, *(Waiting(None, one, _why_it_waits(one.application)) for one in rest))
+
+    def over_caps(self, programme: Programme, found: SolvedAward) -> tuple[Over, ...]:
+        """Caps that a run's award would pass together with what earlier rounds hold, which the solver does not know."""
+        lines = [
+            AwardLine(application=ApplicationId(id), share=PoolShareName(one.pool.name), gpus=one.gpus)
+            for id, one in found.awarded.items()
+        ]
+        applications = self.applications([line.application for line in lines])
+        new = self.service.holdings(lines, applications, self.today)
+        return over_caps(programme, new, self.service.held(programme), since=self.today)
 
     # -- Awards
 

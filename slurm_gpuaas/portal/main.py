@@ -27,6 +27,7 @@ from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.portal.accounts import SERVER, Accounts
 from slurm_gpuaas.portal.app import Wiring, make_portal
 from slurm_gpuaas.portal.config import DEFAULT_CONFIG, Config
+from slurm_gpuaas.portal.money_commands import close_month, reconcile
 from slurm_gpuaas.portal.pool import PoolServer, PoolTurns
 from slurm_gpuaas.portal.routes.fields import email, line
 from slurm_gpuaas.portal.routes.of_pool import pool_features
@@ -193,7 +194,11 @@ def command(context: click.Context, path: Path, check: bool) -> None:
     config = Config.load(path)
     context.obj = config
     known = {"url": config.store.url, "master_key": str(config.sites.master_key)}
-    context.default_map = {"site": dict.fromkeys(sites.commands, known)}
+    context.default_map = {
+        "site": dict.fromkeys(sites.commands, known),
+        "reconcile": {"url": config.store.url},
+        "close-month": {"url": config.store.url},
+    }
     if check:
         open_engine(config.store.url).dispose()  # connects on first use only
         click.echo(f"{path} is right.")
@@ -282,6 +287,8 @@ def open_store(config: Config) -> Iterator[PoolStore]:
 
 
 command.add_command(sites)
+command.add_command(reconcile)
+command.add_command(close_month)
 add_backup(command, POOL, lambda config: config.store.url)
 
 

@@ -159,7 +159,7 @@ def programme_states(
 ) -> tuple[ProgrammeState, ...]:
     """
     Args:
-        grants: all of them.
+        grants: those that have GPUs now or later; others are passed over.
         sums: of all entries but payments, by programme.
     """
     return tuple(

@@ -60,15 +60,12 @@ class Pictures:
             )
         known = self._show(site, push)
         self.live.publish()
-        layout = self._layouts.get(site.cluster)
-        if known and layout is not None and self._is_due(site.cluster, layout.number):
-            await run_in_threadpool(self._keep, push.model_copy(update={"layout": layout}))
         shown = self.live.known.get(site.cluster)
-        return PictureTaken(
-            knows_layout=known,
-            newest=None if shown is None or shown.frame is None else shown.frame.moment,
-            now=self._clock.now(),
-        )
+        newest = None if shown is None or shown.frame is None else shown.frame.moment
+        layout = self._layouts.get(site.cluster)
+        if known and layout is not None and newest == push.frame.moment and self._is_due(site.cluster, layout.number):
+            await run_in_threadpool(self._keep, push.model_copy(update={"layout": layout}))
+        return PictureTaken(knows_layout=known, newest=newest, now=self._clock.now())
 
     def _show(self, site: Site, push: PicturePush) -> bool:
         """Whether its layout is known, so that it was taken."""

@@ -19,7 +19,7 @@ from slurm_gpuaas.domain.errors import GpuaasError
 from slurm_gpuaas.domain.ledger import Reconciled, Terms, Titles
 from slurm_gpuaas.domain.logins import Login
 from slurm_gpuaas.domain.months import Month
-from slurm_gpuaas.domain.names import ClusterName, CommandId, SiteName
+from slurm_gpuaas.domain.names import ClusterName, CommandId, OrganisationName, SiteName
 from slurm_gpuaas.domain.people import NOWHERE, Actor, PortalRole
 from slurm_gpuaas.domain.policy import Grant, Role
 from slurm_gpuaas.domain.pool_grants import PoolGrant
@@ -128,13 +128,15 @@ class PoolServer:
         sites = self.store.sites.all()
         return [self.keeper.show_equal(site.cluster, month) for month in months for site in sites]
 
-    def titles(self) -> Titles:
-        """What statements call things."""
+    def titles(self, organisation: OrganisationName | None = None) -> Titles:
+        """What statements call things: those of one organisation, or all."""
         register = self.store.register
+        only_name = {} if organisation is None else {"name": str(organisation)}
+        only = {} if organisation is None else {"organisation": str(organisation)}
         return Titles(
-            organisations={one.name: one.title for one in register.organisations.all()},
+            organisations={one.name: one.title for one in register.organisations.all(**only_name)},
             programmes={one.name: one.title.ko for one in register.programmes.all()},
-            projects={one.project: one.title for one in register.grants.all()},
+            projects={one.project: one.title for one in register.grants.all(**only)},
         )
 
     def told(self, cluster: ClusterName) -> bool:

@@ -41,6 +41,9 @@ class Action(StrEnum):
     # From application to grant
     PROGRAMME_READ = "programme.read"
     PROGRAMME_CHANGE = "programme.change"
+    ORGANISATION_READ = "organisation.read"
+    SHARE_READ = "share.read"
+    """What pool shares have and have promised."""
     APPLICATION_READ = "application.read"
     APPLICATION_WRITE = "application.write"
     APPLICATION_REVIEW = "application.review"
@@ -94,6 +97,8 @@ _TABLE: Final[Mapping[PortalRole, Mapping[Action, Scope]]] = {
         Action.PEOPLE_CHANGE: Scope.ALL,
         Action.PEOPLE_APPROVE: Scope.ALL,
         Action.PROGRAMME_CHANGE: Scope.ALL,
+        Action.ORGANISATION_READ: Scope.ALL,
+        Action.SHARE_READ: Scope.ALL,
         Action.APPLICATION_READ: Scope.ALL,
         Action.APPLICATION_REVIEW: Scope.ALL,
         Action.REVIEW_READ: Scope.ALL,
@@ -116,6 +121,7 @@ _TABLE: Final[Mapping[PortalRole, Mapping[Action, Scope]]] = {
         Action.AUDIT_READ: Scope.ALL,
     },
     PortalRole.PROVIDER_OPERATOR: {
+        Action.SHARE_READ: Scope.PROVIDER,
         Action.AWARD_READ: Scope.PROVIDER,
         Action.GRANT_READ: Scope.PROVIDER,
         Action.MAP_READ: Scope.PROVIDER,
@@ -127,6 +133,7 @@ _TABLE: Final[Mapping[PortalRole, Mapping[Action, Scope]]] = {
         Action.USAGE_READ: Scope.PROVIDER,
     },
     PortalRole.PROVIDER_BILLING: {
+        Action.SHARE_READ: Scope.PROVIDER,
         Action.GRANT_READ: Scope.PROVIDER,
         Action.RATE_READ: Scope.PROVIDER,
         Action.RATE_PROPOSE: Scope.PROVIDER,
@@ -140,6 +147,7 @@ _TABLE: Final[Mapping[PortalRole, Mapping[Action, Scope]]] = {
         Action.PEOPLE_INVITE: Scope.ORGANISATION,
         Action.PEOPLE_CHANGE: Scope.ORGANISATION,
         Action.PEOPLE_APPROVE: Scope.ORGANISATION,
+        Action.ORGANISATION_READ: Scope.ORGANISATION,
         Action.APPLICATION_READ: Scope.ORGANISATION,
         Action.APPLICATION_WRITE: Scope.ORGANISATION,
         Action.OFFER_ANSWER: Scope.ORGANISATION,
@@ -155,6 +163,7 @@ _TABLE: Final[Mapping[PortalRole, Mapping[Action, Scope]]] = {
         Action.STATEMENT_READ: Scope.ORGANISATION,
     },
     PortalRole.RESEARCHER: {
+        Action.ORGANISATION_READ: Scope.ORGANISATION,
         Action.APPLICATION_READ: Scope.OWN,
         Action.APPLICATION_WRITE: Scope.OWN,
         Action.GRANT_READ: Scope.OWN,
@@ -166,6 +175,8 @@ _TABLE: Final[Mapping[PortalRole, Mapping[Action, Scope]]] = {
     },
     PortalRole.AUDITOR: {
         Action.PEOPLE_READ: Scope.ALL,
+        Action.ORGANISATION_READ: Scope.ALL,
+        Action.SHARE_READ: Scope.ALL,
         Action.APPLICATION_READ: Scope.ALL,
         Action.REVIEW_READ: Scope.ALL,
         Action.AWARD_READ: Scope.ALL,

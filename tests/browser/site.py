@@ -6,7 +6,7 @@ import datetime as dt
 import ipaddress
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +21,16 @@ from cryptography.x509.oid import NameOID
 from slurm_gpuaas.domain.accounts import Person
 from slurm_gpuaas.domain.clock import SystemClock
 from slurm_gpuaas.domain.people import PortalRole
+from slurm_gpuaas.domain.programmes import Programme
+from slurm_gpuaas.portal.accounts import Accounts
 from slurm_gpuaas.portal.app import Wiring
 from slurm_gpuaas.portal.config import Config
+from slurm_gpuaas.portal.feature import Feature
 from slurm_gpuaas.portal.main import uvicorn_config
+from slurm_gpuaas.portal.pool import PoolServer, PoolTurns
+from slurm_gpuaas.portal.routes.of_pool import pool_features
 from slurm_gpuaas.store.pool import PoolStore
-from tests.pools import WEAKEST, people_of_all_roles
+from tests.pools import WEAKEST, fill_pool, people_of_all_roles
 from tests.stores import new_pool_store
 
 STARTS_WITHIN_S = 20
@@ -37,6 +42,7 @@ class BrowserSite:
     store: PoolStore
     config: Config
     people: dict[PortalRole, Person]
+    pool: PoolServer | None = None
 
 
 def certificate(folder: Path) -> dict[str, str]:
@@ -67,13 +73,34 @@ def certificate(folder: Path) -> dict[str, str]:
 
 
 @contextmanager
-def running(folder: Path, port: int, *, tls: dict[str, str], **settings: Any) -> Iterator[BrowserSite]:
-    """The portal on `port` of 127.0.0.1 until the block ends."""
-    config = config_of(port, tls, **settings)
+def running(
+    folder: Path,
+    port: int,
+    *,
+    tls: dict[str, str],
+    parts: Callable[[PoolStore], Sequence[Feature]] = lambda store: (),
+    rules: Programme | None = None,
+    **settings: Any,
+) -> Iterator[BrowserSite]:
+    """The portal on `port` of 127.0.0.1 until the block ends: with further parts, or with all of the pool's, their
+    turns, and this programme in a pool that is filled as `PoolPortal`'s."""
+    config, clock = config_of(port, tls, **settings), SystemClock()
     store = new_pool_store(folder / "pool.db")
-    people = people_of_all_roles(store, SystemClock(), config)
-    with serving(Wiring(config=config, store=store, hasher=WEAKEST)):
-        yield BrowserSite(config.public_url, store, config, people)
+    people = people_of_all_roles(store, clock, config)
+    if rules is None:
+        with serving(Wiring(config=config, store=store, hasher=WEAKEST, features=parts(store))):
+            yield BrowserSite(config.public_url, store, config, people)
+        return
+    pool = PoolServer(store, clock)
+    fill_pool(pool.service, Accounts(store, clock, config.sessions, hasher=WEAKEST), rules)
+    pool.turn()
+    turns = PoolTurns(pool)
+    with serving(Wiring(config=config, store=store, hasher=WEAKEST, features=pool_features(pool))):
+        turns.start()
+        try:
+            yield BrowserSite(config.public_url, store, config, people, pool)
+        finally:
+            turns.stop()
 
 
 def config_of(port: int, tls: dict[str, str], **settings: Any) -> Config:

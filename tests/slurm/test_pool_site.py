@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from slurm_gpuaas.testbed.instance import Instance
-from tests.portal_process import SAID
+from tests.portal_process import SAID, SHOWN
 from tests.slurm.test_daemon import Gpuaasd
 
 pytestmark = pytest.mark.slurm
@@ -40,6 +40,7 @@ pool:
   key_file: {FOLDER}/site.key
   shares: [government]
   interval: 1
+  picture_every: 1
   people_file: {FOLDER}/people.json
   people_state: {PEOPLE}/state.json
 """
@@ -123,6 +124,11 @@ class Pool:
         python = ["/opt/gpuaas/venv/bin/python", "-c", code]
         self.instance.exec([*python, *argv[1:], *store], user="gpuaas", env={"PYTHONPATH": "/opt/gpuaas/src"})
 
+    def shown(self) -> Any:
+        """Jobs and node states in the newest picture that the portal has."""
+        argv = ["python3", "-c", _GET, f"http://127.0.0.1:{PORT}{SHOWN}"]
+        return json.loads(self.instance.exec(argv).stdout)
+
     def told(self) -> dict[int, str]:
         """Usage at the portal by job."""
         argv = ["python3", "-c", _TOLD, f"{PORTAL}/pool.db"]
@@ -151,6 +157,10 @@ class Pool:
 _POST = """
 import sys, urllib.request
 urllib.request.urlopen(urllib.request.Request(sys.argv[1], data=sys.stdin.read().encode()), timeout=10).read()
+"""
+_GET = """
+import sys, urllib.request
+print(urllib.request.urlopen(sys.argv[1], timeout=10).read().decode())
 """
 _TOLD = """
 import json, sqlite3, sys
@@ -200,7 +210,7 @@ def test_an_acceptance_is_in_slurm_and_the_login_opens_within_five_seconds(pool:
 
     # A job of theirs runs, and its usage arrives.
     argv = ["sbatch", "--parsable", "--gres=gpu:2", "--output=/dev/null", "-p", "mini-government"]
-    wrap = ["--account=vision", "--qos=guaranteed-vision", "--wrap", "exec sleep 3"]
+    wrap = ["--account=vision", "--qos=guaranteed-vision", "--wrap", "exec sleep 8"]
     taken: list[int] = []
 
     def submit() -> bool:
@@ -212,6 +222,11 @@ def test_an_acceptance_is_in_slurm_and_the_login_opens_within_five_seconds(pool:
     pool.wait("a job of theirs is taken", submit)
     print(f"acceptance to the first job {time.monotonic() - began:.2f} s")
     (job,) = taken
+    # The portal's picture has the job under its person, and a node that is drained.
+    pool.wait("the job in the picture", lambda: [job, "running", "gpu-bob", 2] in pool.shown()["jobs"], seconds=30)
+    pool.instance.exec(["scontrol", "update", "NodeName=b200-06", "State=DRAIN", "Reason=test"])
+    pool.wait("the drain in the picture", lambda: pool.shown()["states"]["b200-06"] == "DRAINED", seconds=30)
+    pool.instance.exec(["scontrol", "update", "NodeName=b200-06", "State=RESUME"])
     pool.wait("usage at the portal", lambda: "COMPLETED" in pool.told().get(job, ""))
 
     # The portal is killed: the site goes on with what it has, takes its own policy, and says how old the word is.

@@ -52,7 +52,7 @@ _TEXTS: Final[Mapping[str, tuple[str, str]]] = {
     "question.state": ("누가 쓸 수 있는가", "Who could use it?"),
     "question.tenant": ("어느 기관이 쓰는가", "Whose jobs run where?"),
     "question.job": ("어느 작업이 어디에 있는가", "Which job is where?"),
-    "question.use": ("얼마나 일하는가 (SM 활성)", "How hard does it work? (SM active)"),
+    "question.use": ("얼마나 일하는가 (커널이 실행된 시간)", "How hard does it work? (time with a kernel running)"),
     "question.health": ("어디가 아픈가", "What is broken?"),
     "question.heat": ("얼마나 뜨거운가 · 6을 다시 누르면 전력", "How hot is it? · press 6 again for power"),
     "question.power": (

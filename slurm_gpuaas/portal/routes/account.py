@@ -6,11 +6,9 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 
-from slurm_gpuaas.domain.accounts import MOST_SSH_KEYS, RESERVED_USERS, ApiToken, Language
+from slurm_gpuaas.domain.accounts import ApiToken, Language
 from slurm_gpuaas.domain.audit_chain import iso
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
-from slurm_gpuaas.domain.names import UserName
-from slurm_gpuaas.domain.ssh_keys import SshKey
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.portal.feature import Card, Feature, NavEntry, Portal, go
 from slurm_gpuaas.portal.http import (
@@ -26,7 +24,7 @@ from slurm_gpuaas.portal.http import (
     with_etag,
 )
 from slurm_gpuaas.portal.rights import RIGHTS, Action
-from slurm_gpuaas.portal.routes.fields import Faults, LongText, Password, Text, line, unix_name
+from slurm_gpuaas.portal.routes.fields import Faults, Password, Text, line
 from slurm_gpuaas.portal.visit import Needs, Visit
 from slurm_gpuaas.portal.words import noted
 
@@ -78,8 +76,6 @@ def _routes(portal: Portal) -> list[APIRouter]:
         values = {
             "name": person.name,
             "language": str(person.language or ""),
-            "unix_user": person.unix_user or "",
-            "ssh_keys": "\n".join(person.ssh_keys),
         }
         return portal.page(
             request, visit, "profile.html", status=status, faults=faults or {}, fault=fault, typed=values | typed
@@ -95,17 +91,13 @@ def _routes(portal: Portal) -> list[APIRouter]:
         visit: Owner,
         name: Text = "",
         language: Text = "",
-        unix_user: Text = "",
-        ssh_keys: LongText = "",
     ) -> Response:
         faults = Faults()
         shown = faults.read("name", line(200), name)
-        user = faults.read("unix_user", lambda text: _unix_user(text, visit.person.unix_user), unix_user)
-        keys = faults.read("ssh_keys", _keys, ssh_keys)
         chosen = Language(language) if language in set(Language) else None
         fault = ""
-        if shown is not None and keys is not None and not faults.told:
-            person = replace(visit.person, name=shown, language=chosen, unix_user=user, ssh_keys=keys)
+        if shown is not None:
+            person = replace(visit.person, name=shown, language=chosen)
             try:
                 portal.accounts.save_profile(person, visit.source)
             except GpuaasError as error:
@@ -123,8 +115,6 @@ def _routes(portal: Portal) -> list[APIRouter]:
             fault=fault,
             name=name,
             language=language,
-            unix_user=unix_user,
-            ssh_keys=ssh_keys,
         )
 
     @pages.post("/profile/password")
@@ -224,27 +214,6 @@ def _routes(portal: Portal) -> list[APIRouter]:
         portal.accounts.revoke_token(visit.person, token[:20], visit.source)
 
     return [pages, api]
-
-
-def _unix_user(text: str, known: UserName | None) -> UserName | None:
-    """Chosen once: accounts, files and usage on the clusters stand under it.
-
-    Raises:
-        InvalidInput: it is none, belongs to a system, or is another than the one chosen.
-    """
-    user = unix_name(text) if text else None
-    if known is not None and user != known:
-        raise InvalidInput(told("The UNIX user stays {known} once it is chosen.", known=known))
-    if user in RESERVED_USERS:
-        raise InvalidInput(told("This UNIX user belongs to the system; choose another."))
-    return user
-
-
-def _keys(text: str) -> tuple[str, ...]:
-    lines = [one for one in text.splitlines() if one.strip()]
-    if len(lines) > MOST_SSH_KEYS:
-        raise InvalidInput(told("{count} keys were given; {most} are taken.", count=len(lines), most=MOST_SSH_KEYS))
-    return tuple(dict.fromkeys(SshKey(one) for one in lines))
 
 
 def _cards(portal: Portal, visit: Visit) -> list[Card]:

@@ -53,9 +53,12 @@ def draft_pages(portal: Portal, desk: AwardDesk) -> APIRouter:
         rules = desk.programme(run.question.programme)
         judged = [one for one, _ in desk.undecidable(rules)] if refuse == "yes" else []
         found = of_run(run.award, judged, visit.words.tell, today=desk.today)
-        award = service.draft_award(
-            act, visit.actor, rules.name, found.awards, found.waiting if wait == "yes" else (), found.refused
-        )
+        waiting = found.waiting if wait == "yes" else ()
+        if not (found.awards or waiting or found.refused):
+            raise Conflict(
+                told("The draft would decide on nothing."), way_out=told("Put those without GPUs on the waiting list.")
+            )
+        award = service.draft_award(act, visit.actor, rules.name, found.awards, waiting, found.refused)
         return go(f"/awards/{award.id}", "award-drafted")
 
     @pages.get("/awards/{number}")
@@ -115,8 +118,8 @@ def draft_pages(portal: Portal, desk: AwardDesk) -> APIRouter:
         fault: GpuaasError | None = None,
         faults: Mapping[str, str] | None = None,
     ) -> Response:
-        rules = desk.programme(award.programme)
-        request_ = application.request
+        rules, asked = desk.programme(award.programme), application.request
+        shares = [one.name for one in desk.shares().values() if suits(one, asked, rules)]
         return portal.page(
             request,
             visit,
@@ -124,14 +127,9 @@ def draft_pages(portal: Portal, desk: AwardDesk) -> APIRouter:
             status=fault.http_status if fault else 422 if faults else 200,
             award=award,
             application=application,
-            asked=request_,
+            asked=asked,
             score=service.score_of(application.id),
-            shares=[one for one in desk.shares().values() if suits(one, request_, rules)],
-            room={
-                one.name: service.room(one.name, max(request_.starts, desk.today), request_.ends)
-                for one in desk.shares().values()
-                if suits(one, request_, rules)
-            },
+            room={name: service.room(name, max(asked.starts, desk.today), asked.ends) for name in shares},
             typed=typed,
             fault=fault,
             faults=faults or {},
@@ -178,6 +176,9 @@ def draft_pages(portal: Portal, desk: AwardDesk) -> APIRouter:
         faults = Faults()
         changed = _changed(of_draft(award), found, typed, faults)
         if changed is None:
+            return line_page(request, visit, award, found, typed, faults=faults.told)
+        if not (changed.awards or changed.waiting or changed.refused):
+            faults.told["decision"] = told("It is the only decision of the draft; drop the draft instead.")
             return line_page(request, visit, award, found, typed, faults=faults.told)
         try:
             with portal.store.transaction():

@@ -12,6 +12,7 @@ from pydantic import StringConstraints
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
 from slurm_gpuaas.domain.names import ApplicationId
 from slurm_gpuaas.domain.pool_grants import AwardState, OfferState
+from slurm_gpuaas.domain.programmes import Caps
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.pool.award import Award, OutOfTime, gpus_of
 from slurm_gpuaas.pool.award_answer import number
@@ -173,7 +174,6 @@ def _pages(portal: Portal, desk: AwardDesk) -> APIRouter:
     ) -> Response:
         rules, question = desk.programme(run.question.programme), run.question
         base = desk.runs.base_of(run) if question.what_if else None
-        scenario = question.what_if.of(question.scenario)
         found, before = run.award, base.award if base else None
         return portal.page(
             request,
@@ -187,14 +187,16 @@ def _pages(portal: Portal, desk: AwardDesk) -> APIRouter:
             otherwise=_otherwise(run),
             base=base,
             stale=run.over and desk.question(rules).id != question.base.id,
-            scenario=scenario,
             base_scenario=question.scenario,
             fills=_fills(found, before) if found else (),
             caps=_caps(found) if found else (),
+            over=desk.over_caps(rules, found) if found and rules.caps != Caps() else (),
             totals=_totals(run),
             before=_totals(base) if base else None,
             changes=differences(before, found) if found and before else (),
-            applications=desk.applications([ApplicationId(one.id) for one in scenario.applications]) if found else {},
+            applications=desk.applications([ApplicationId(one.id) for one in question.scenario.applications])
+            if found
+            else {},
             organisations=desk.organisations() if found else {},
             reasons=reasons,
             may_propose=visit.may(Action.AWARD_PROPOSE),

@@ -1,14 +1,16 @@
 """The award desk's JSON API: scenario, what-if, waiting list, awards with their approval."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Self
 
 from fastapi import APIRouter, Depends, Query, Request, Response
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validator
 
+from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import ApplicationId, PoolShareName, ProgrammeName
 from slurm_gpuaas.domain.pool_grants import MOST_LINES, Award, AwardLine, NotAwarded
 from slurm_gpuaas.domain.stages import Line, Text
+from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.pool.award_answer import AwardAnswer, WhatIfAnswer, answer, what_if_answer
 from slurm_gpuaas.pool.award_scenario import MOST_APPLICATIONS, MOST_POOLS, Capacity, Scenario
 from slurm_gpuaas.pool.award_scenario import Text as Id
@@ -32,7 +34,7 @@ from slurm_gpuaas.portal.rights import Action, Owned
 from slurm_gpuaas.portal.visit import Needs, Visit
 from slurm_gpuaas.portal.words import Words
 
-MOST_WAIT_S: Final = 20
+MOST_WAIT_S: Final = 10
 
 
 class AskedCaps(BaseModel):
@@ -146,6 +148,17 @@ class NewAward(BaseModel):
     waiting: tuple[NewNotAwarded, ...] = Field(default=(), max_length=MOST_LINES)
     refused: tuple[NewNotAwarded, ...] = Field(default=(), max_length=MOST_LINES)
 
+    @model_validator(mode="after")
+    def _decides_once(self) -> Self:
+        named = [one.application for one in self.awards]
+        named += [one.application for one in (*self.waiting, *self.refused)]
+        if not named or len(set(named)) < len(named):
+            raise InvalidInput(
+                told("An award decides on at least one application, and on each once."),
+                way_out=told("Name each application in one line."),
+            )
+        return self
+
 
 class Dropped(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -211,7 +224,7 @@ def awards_api(desk: AwardDesk) -> APIRouter:
         visit: Proposer,
         name: str,
         asked: Asked,
-        wait: Annotated[int, Query(ge=0, le=MOST_WAIT_S, description="Seconds to wait for the answer.")] = 10,
+        wait: Annotated[int, Query(ge=0, le=MOST_WAIT_S, description="Seconds to wait for the answer.")] = 5,
     ) -> Response:
         """The award as it would be. It changes nothing; the same question asked again is the same run."""
         rules = desk.programme(name)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import date, datetime
+from enum import StrEnum
 from typing import Annotated, Final, TypeVar
 
-from fastapi import Form
+from fastapi import Depends, Form, Request
 
 from slurm_gpuaas.domain.calendar import FURTHEST_DAY
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput, NotFound
@@ -18,11 +19,13 @@ from slurm_gpuaas.domain.told import told
 
 T = TypeVar("T")
 N = TypeVar("N", bound=Name)
+E = TypeVar("E", bound=StrEnum)
 
 Text = Annotated[str, Form(max_length=500)]
 """One line."""
 LongText = Annotated[str, Form(max_length=100_000)]
 Password = Annotated[str, Form(max_length=1_000)]
+MOST_FIELDS: Final = 2_000
 _ADDRESS: Final = re.compile(r"[^\s@,;<>\"]{1,64}@[^\s@,;<>\"]{1,189}")
 
 
@@ -54,16 +57,16 @@ def line(most: int, least: int = 1) -> Callable[[str], str]:
     return parse
 
 
-def paragraphs(most: int) -> Callable[[str], str]:
-    """A parser of some lines of text."""
+def paragraphs(most: int, least: int = 1) -> Callable[[str], str]:
+    """A parser of a longer text; lines end as everywhere but in forms."""
 
     def parse(text: str) -> str:
-        lines = text.replace("\r\n", "\n")
-        if not 1 <= len(lines) <= most:
-            raise InvalidInput(told("Write {least} to {most} characters.", least=1, most=most))
-        if not all(line.replace("\t", " ").isprintable() for line in lines.split("\n")):
+        text = text.replace("\r\n", "\n")
+        if not least <= len(text) <= most:
+            raise InvalidInput(told("Write {least} to {most} characters.", least=least, most=most))
+        if any((ord(one) < 32 and one not in "\t\n") or ord(one) == 127 for one in text):
             raise InvalidInput(told("Write text without control characters."))
-        return lines
+        return text
 
     return parse
 
@@ -139,3 +142,47 @@ def person_number(text: str) -> PersonId:
         return PersonId(text)
     except InvalidInput:
         raise NotFound(told("There is no such person.")) from None
+
+
+def key(kind: type[N], text: str) -> N:
+    """A name or number from an address, where anything may stand.
+
+    Raises:
+        NotFound: nothing can be called so.
+    """
+    try:
+        return kind(text)
+    except InvalidInput:
+        raise NotFound(told("There is nothing of this number or name.")) from None
+
+
+def choice(kind: type[E], text: str) -> E:
+    """Of a list of options."""
+    if text not in set(kind):
+        raise InvalidInput(told("Choose from the list."))
+    return kind(text)
+
+
+def same_name(of_address: str, of_document: str) -> None:
+    """
+    Raises:
+        InvalidInput: a document is put where another name belongs.
+    """
+    if of_address != of_document:
+        raise InvalidInput(
+            told("The address names {name}, the document {other}.", name=of_address[:60], other=str(of_document)),
+            way_out=told("Make them the same."),
+        )
+
+
+async def _typed(request: Request) -> Mapping[str, Sequence[str]]:
+    form = await request.form()
+    typed: dict[str, list[str]] = {}
+    for name, value in form.multi_items()[:MOST_FIELDS]:
+        if isinstance(value, str):
+            typed.setdefault(name, []).append(value.replace("\r\n", "\n"))
+    return typed
+
+
+Typed = Annotated[Mapping[str, Sequence[str]], Depends(_typed)]
+"""All fields of a form with many of them; each a list, since a field may be there several times."""

@@ -106,7 +106,7 @@ def act_api(desk: Desk) -> APIRouter:
         shelf = desk.register.changes
         found = [
             one
-            for one in reversed(shelf.all(state=state) if state else shelf.all())
+            for one in reversed(shelf.all(state=state.value) if state else shelf.all())
             if one.grant in grants and (before is None or one.id < before)
         ]
         rows, following = page_of(found[: limit + 1], limit, lambda one: (one.id,))

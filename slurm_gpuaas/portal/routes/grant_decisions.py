@@ -1,13 +1,12 @@
 """What the programme's office does with grants: decides on other terms, takes GPUs back."""
 
-from datetime import timedelta
 from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from slurm_gpuaas.domain.calendar import ONE_DAY
 from slurm_gpuaas.domain.errors import GpuaasError
-from slurm_gpuaas.domain.pool_grants import ChangeState, GrantChange, PoolGrant
+from slurm_gpuaas.domain.pool_grants import ChangeState, GrantChange, PoolGrant, recalled
 from slurm_gpuaas.portal.feature import go
 from slurm_gpuaas.portal.http import (
     CursorText,
@@ -185,13 +184,14 @@ def decision_pages(desk: Desk) -> APIRouter:
                 if sure:
                     desk.service.recall_grant(act, visit.actor, grant.id, why)
                     return go(f"/grants/{grant.id}", "grant-recalled")
+                after = recalled(grant, by=visit.person.id, at=desk.portal.clock.now(), reason=why)
                 return desk.confirm(
                     request,
                     visit,
                     grant,
                     act="recall",
                     gpus_back=grant.gpus,
-                    grace=desk.today + timedelta(days=grant.grace_days) - ONE_DAY,
+                    grace=after.grace_until,
                     fields={"recall_reason": recall_reason},
                     reason=why,
                 )

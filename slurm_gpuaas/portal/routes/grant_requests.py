@@ -6,11 +6,10 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Form, Request, Response
 
 from slurm_gpuaas.domain.accounts import Person
-from slurm_gpuaas.domain.calendar import ONE_DAY
 from slurm_gpuaas.domain.errors import GpuaasError
 from slurm_gpuaas.domain.names import PersonId
 from slurm_gpuaas.domain.policy import MOST_GPUS
-from slurm_gpuaas.domain.pool_grants import MOST_MEMBERS, PoolGrant
+from slurm_gpuaas.domain.pool_grants import MOST_MEMBERS, PoolGrant, returned
 from slurm_gpuaas.domain.programmes import PoolShare
 from slurm_gpuaas.portal.feature import go
 from slurm_gpuaas.portal.http import (
@@ -168,14 +167,16 @@ def request_pages(desk: Desk) -> APIRouter:
                 if sure:
                     desk.service.return_grant(act, visit.actor, grant.id, last, why)
                     return go(f"/grants/{grant.id}", "grant-returned")
+                now = desk.portal.clock.now()
+                after = returned(grant, last_day=last, by=visit.person.id, at=now, reason=why)
                 return desk.confirm(
                     request,
                     visit,
                     grant,
                     act="return",
                     gpus_back=grant.gpus,
-                    last_day=last if last >= desk.today else None,
-                    grace=max(last, desk.today - ONE_DAY) + timedelta(days=grant.grace_days),
+                    last_day=last if after.holds else None,
+                    grace=after.grace_until or last + timedelta(days=grant.grace_days),
                     fields={"last_day": last_day, "return_reason": return_reason},
                     reason=why,
                 )

@@ -178,7 +178,7 @@ def history(service: PoolService, grant: PoolGrant, visit: Visit) -> list[Shown]
         )
         for happened, step, detail in steps
     ]
-    return sorted(found, key=lambda one: one.at, reverse=True)
+    return sorted(found, key=lambda one: one.at)[::-1]
 
 
 def _terms(words: Words, change: GrantChange) -> str:

@@ -14,7 +14,7 @@ from slurm_gpuaas.domain.pool_grants import ChangeState, PoolGrant, PoolGrantSta
 from slurm_gpuaas.domain.programmes import PoolShare, Programme
 from slurm_gpuaas.pool.grant_use import HOUR_SECONDS, Limit
 from slurm_gpuaas.portal.feature import Card, Feature, NavEntry, Portal
-from slurm_gpuaas.portal.grant_figures import GrantReader
+from slurm_gpuaas.portal.grant_figures import Delivery, GrantReader
 from slurm_gpuaas.portal.http import (
     API,
     NOT_MODIFIED,
@@ -189,7 +189,7 @@ def _routes(portal: Portal, pool: PoolServer, reader: GrantReader) -> list[APIRo
     def grant_page(request: Request, visit: Reader, id: str) -> Response:
         grant, share = found(visit, id)
         figures, now = reader.figures([grant])[grant.id], portal.clock.now()
-        changes = register.changes.all(grant=grant.id, state=ChangeState.ASKED)
+        changes = register.changes.all(grant=grant.id, state=ChangeState.ASKED.value)
         owner = grant_owner(grant, share)
         return portal.page(
             request,
@@ -220,10 +220,13 @@ def _routes(portal: Portal, pool: PoolServer, reader: GrantReader) -> list[APIRo
         )
 
     @pages.get("/grants/{id}/delivery")
-    def delivery(request: Request, visit: Reader, id: str) -> Response:
+    def delivery_part(request: Request, visit: Reader, id: str) -> Response:
         """Only the part of the page that says whether the site has the documents; asked for again until it has."""
         grant, _ = found(visit, id)
-        return portal.page(request, visit, "grant-delivery.html", grant=grant, delivery=reader.delivery(grant))
+        delivery = reader.delivery(grant)
+        if is_htmx(request) and delivery.state is Delivery.ON_THE_WAY:
+            return Response(status_code=204)  # nothing to put in: a screen reader is not told the same again and again
+        return portal.page(request, visit, "grant-delivery.html", grant=grant, delivery=delivery)
 
     @pages.get("/grants/{id}/start")
     def start(request: Request, visit: Reader, id: str) -> Response:
@@ -304,7 +307,7 @@ def _cards(pool: PoolServer, reader: GrantReader, portal: Portal, visit: Visit) 
         )
     ]
     if visit.may(Action.GRANT_CHANGE):
-        asked = pool.store.register.changes.all(state=ChangeState.ASKED)
+        asked = pool.store.register.changes.all(state=ChangeState.ASKED.value)
         cards.append(
             Card(
                 label=words.say("Changes to decide"),

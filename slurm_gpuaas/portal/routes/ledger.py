@@ -3,7 +3,7 @@ is equal to what sites reported. An entry is never changed."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,7 +37,10 @@ from slurm_gpuaas.portal.visit import Needs, Visit
 from slurm_gpuaas.portal.words import noted
 
 ROWS: Final = 50
-BY_HAND: Final = (EntryKind.CREDIT, EntryKind.ADJUSTMENT)
+BY_HAND: Final[tuple[Literal[EntryKind.CREDIT], Literal[EntryKind.ADJUSTMENT]]] = (
+    EntryKind.CREDIT,
+    EntryKind.ADJUSTMENT,
+)
 KindText = Annotated[str, Query(max_length=10)]
 
 
@@ -102,7 +105,7 @@ class Correction(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    kind: EntryKind
+    kind: Literal[EntryKind.CREDIT, EntryKind.ADJUSTMENT]
     organisation: OrganisationName
     grant: GrantName | None = None
     won: int = Field(ge=-MOST_WON, le=MOST_WON)
@@ -346,6 +349,16 @@ class Books:
         return self._store.ledger.reconciliations.newest(clusters)
 
     def ask(self, visit: Visit, act: CommandId, asked: Correction) -> AskedWon:
+        """
+        Raises:
+            InvalidInput: it gives nothing back.
+            NotFound: the organisation has no such grant with the provider.
+        """
+        if not asked.won or (asked.kind is EntryKind.CREDIT and asked.won > 0):
+            raise InvalidInput(
+                told("A credit is below 0; an adjustment is not 0."),
+                way_out=told("Write '-' in front where the organisation owes less."),
+            )
         request = WonRequest(command=act, provider=self._provider(visit), **dict(asked))
         with self._store.transaction():
             if self._pool.keeper.ask(request, visit.actor):
@@ -463,10 +476,11 @@ def _correction(asked: AskedWon) -> CorrectionView:
     )
 
 
-def _by_hand(text: str) -> EntryKind:
-    if text not in BY_HAND:
-        raise InvalidInput(told("Choose a credit or an adjustment."))
-    return EntryKind(text)
+def _by_hand(text: str) -> Literal[EntryKind.CREDIT, EntryKind.ADJUSTMENT]:
+    for kind in BY_HAND:
+        if text == kind:
+            return kind
+    raise InvalidInput(told("Choose a credit or an adjustment."))
 
 
 def _grant(text: str) -> GrantName:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from slurm_gpuaas.portal.feature import Feature
 from slurm_gpuaas.portal.pool import PoolServer
+from slurm_gpuaas.portal.routes.applications import applications_feature
 from slurm_gpuaas.portal.routes.awards import awards_feature
 from slurm_gpuaas.portal.routes.grants import grants_feature
 from slurm_gpuaas.portal.routes.identity import identity_feature
@@ -14,6 +15,8 @@ from slurm_gpuaas.portal.routes.jobs import jobs_feature
 from slurm_gpuaas.portal.routes.ledger import ledger_feature
 from slurm_gpuaas.portal.routes.map import map_feature
 from slurm_gpuaas.portal.routes.offers import offers_feature
+from slurm_gpuaas.portal.routes.organisations import organisations_feature
+from slurm_gpuaas.portal.routes.programmes import programmes_feature
 from slurm_gpuaas.portal.routes.rates import rates_feature
 from slurm_gpuaas.portal.routes.reports import reports_feature
 from slurm_gpuaas.portal.routes.reviews import reviews_feature
@@ -25,6 +28,7 @@ from slurm_gpuaas.portal.routes.usage import usage_feature
 def pool_features(pool: PoolServer) -> Sequence[Feature]:
     """Each part's pages and API."""
     return (
+        applications_feature(pool),
         awards_feature(pool),
         grants_feature(pool),
         identity_feature(pool),
@@ -33,6 +37,8 @@ def pool_features(pool: PoolServer) -> Sequence[Feature]:
         ledger_feature(pool),
         map_feature(pool),
         offers_feature(pool),
+        organisations_feature(pool),
+        programmes_feature(pool),
         rates_feature(pool),
         reports_feature(pool),
         reviews_feature(pool),

@@ -310,7 +310,7 @@ def states_of(portal: Portal, pool: PoolServer) -> tuple[ShareState, ...]:
 def programmes_of(portal: Portal, pool: PoolServer) -> tuple[ProgrammeState, ...]:
     register = pool.store.register
     sums = portal.store.ledger.sums.by(By.PROGRAMME)
-    return programme_states(register.programmes.all(), register.grants.all(), sums)
+    return programme_states(register.programmes.all(), register.grants.all(state=("scheduled", "active")), sums)
 
 
 def totals_of(states: Sequence[ShareState]) -> dict[str, int]:

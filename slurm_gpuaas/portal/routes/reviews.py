@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from fastapi import APIRouter, Depends, Form, Query, Request, Response
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints
@@ -27,6 +27,8 @@ from slurm_gpuaas.portal.visit import Needs, Visit
 from slurm_gpuaas.portal.words import Names, noted
 
 ROWS: Final = 50
+MOST_COMMENT: Final = 4_000
+"""Characters of `domain.stages.Text`."""
 REVIEWERS: Final = frozenset(role for role in PortalRole if scope_of(role, Action.APPLICATION_REVIEW))
 NAMES: Final[Names] = {
     Standing: {
@@ -79,7 +81,7 @@ class PointsGiven(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     points: dict[Annotated[str, Field(max_length=30)], Annotated[int, Field(ge=0, le=MOST_POINTS)]] = Field(
-        max_length=20, description="Of each of the programme's criteria, by its key."
+        min_length=1, max_length=20, description="Of each of the programme's criteria, by its key."
     )
     comment: Text = ""
 
@@ -157,17 +159,28 @@ class _Reviews:
         for review in self._register.reviews.all(application=[one.id for one in applications]):
             reviews[review.application].append(review)
         own = {id: one for id, given in reviews.items() for one in given if one.reviewer == visit.person.id}
-        at_home = {one.organisation for one in self._register.memberships.all(person=visit.person.id)}
-        colleagues = {True: frozenset({visit.person.id}), False: frozenset[Any]()}
         return _Desk(
             judged={one.id: Judged(one, counted[one.id], rules[one.programme]) for one in applications},
-            standings={
-                one.id: standing(visit.person.id, one, own.get(one.id), colleagues[one.organisation in at_home])
-                for one in applications
-            },
+            standings=self._standings(visit, applications, own),
             own=own,
             reviews=reviews,
         )
+
+    def to_do(self, visit: Visit) -> int:
+        """How many applications in review wait for the visitor's judgement."""
+        applications = self._register.applications.all(state="in review")
+        own = {one.application: one for one in self._register.reviews.all(reviewer=visit.person.id)}
+        return sum(one is Standing.TO_DO for one in self._standings(visit, applications, own).values())
+
+    def _standings(
+        self, visit: Visit, applications: Sequence[Application], own: Mapping[ApplicationId, Review]
+    ) -> dict[ApplicationId, Standing]:
+        me = visit.person.id
+        at_home = {one.organisation for one in self._register.memberships.all(person=me)}
+        return {
+            one.id: standing(me, one, own.get(one.id), {me} if one.organisation in at_home else ())
+            for one in applications
+        }
 
     def application(self, number: str) -> Application:
         """
@@ -234,7 +247,7 @@ def reviews_feature(pool: PoolServer) -> Feature:
         name="reviews",
         routes=lambda portal: [_pages(portal, pool, reads), _api(pool, reads)],
         nav=(NavEntry("/reviews", noted("Reviews"), "review", Action.REVIEW_READ, 20),),
-        cards=lambda _portal, visit: _cards(pool, reads, visit),
+        cards=lambda _portal, visit: _cards(reads, visit),
         names=NAMES,
         notices={
             "review-begun": noted("Reviewers may judge it from now on."),
@@ -366,8 +379,12 @@ def _pages(portal: Portal, pool: PoolServer, reads: _Reviews) -> APIRouter:
         points: Points = [],  # noqa: B006
         comment: LongText = "",
     ) -> Response:
+        rules = register.programmes.get(reads.application(number).programme)
         faults = Faults()
         given = points_of(criterion, points, faults)
+        for one in rules.criteria:
+            if one.key not in criterion:
+                faults.read(f"points-{one.key}", _points, "")
         typed = dict(zip(criterion, points, strict=False))
         remark = faults.read("comment", _comment, comment)
         fault: GpuaasError | None = None
@@ -411,9 +428,12 @@ def _pages(portal: Portal, pool: PoolServer, reads: _Reviews) -> APIRouter:
 
 
 def _comment(text: str) -> str:
-    if len(text) > 4_000:
-        raise InvalidInput(told("Write at most {most} characters.", most=4_000))
-    return text.replace("\r\n", "\n")
+    lines = text.replace("\r\n", "\n")
+    if len(lines) > MOST_COMMENT:
+        raise InvalidInput(told("Write at most {most} characters.", most=MOST_COMMENT))
+    if not lines.replace("\n", "").replace("\t", "").isprintable():
+        raise InvalidInput(told("Write text without control characters."))
+    return lines
 
 
 def _api(pool: PoolServer, reads: _Reviews) -> APIRouter:
@@ -439,11 +459,10 @@ def _api(pool: PoolServer, reads: _Reviews) -> APIRouter:
     return api
 
 
-def _cards(pool: PoolServer, reads: _Reviews, visit: Visit) -> list[Card]:
+def _cards(reads: _Reviews, visit: Visit) -> list[Card]:
     if visit.may(Action.APPLICATION_REVIEW) is None:
         return []
-    desk = reads.desk(visit, pool.store.register.applications.all(state="in review"))
-    to_do = sum(one is Standing.TO_DO for one in desk.standings.values())
+    to_do = reads.to_do(visit)
     words = visit.words
     return [
         Card(

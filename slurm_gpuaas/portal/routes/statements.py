@@ -11,7 +11,7 @@ from slurm_gpuaas.domain.ledger import By, StatementHead
 from slurm_gpuaas.domain.months import Month
 from slurm_gpuaas.metering.papers import percent
 from slurm_gpuaas.metering.statement_pdf import find_fonts, statement_pdf
-from slurm_gpuaas.metering.statements import Statement
+from slurm_gpuaas.metering.statements import Statement, draft_number, parts_of_draft
 from slurm_gpuaas.portal.feature import Card, Feature, NavEntry, Portal
 from slurm_gpuaas.portal.http import (
     API,
@@ -116,7 +116,7 @@ def _routes(portal: Portal, pool: PoolServer) -> list[APIRouter]:
 
     def drafts(visit: Visit, month: str, organisation: str) -> Sequence[StatementHead]:
         of, at = parties_of(visit, Action.STATEMENT_READ, organisation)
-        found = pool.keeper.drafts(organisation=of, provider=at, titles=pool.titles())
+        found = pool.keeper.drafts(organisation=of, provider=at)
         return [head for head in found if month in ("", str(head.month))]
 
     def statement_of(visit: Visit, number: str) -> Statement:
@@ -125,7 +125,11 @@ def _routes(portal: Portal, pool: PoolServer) -> list[APIRouter]:
         Raises:
             NotFound, Refused: there is none, or it is somebody else's.
         """
-        found = pool.keeper.draft(number, pool.titles()) if "." in number else pool.keeper.statement(number)
+        found = (
+            pool.keeper.draft(number, pool.titles(parts_of_draft(number)[1]))
+            if "." in number
+            else pool.keeper.statement(number)
+        )
         visit.require(Action.STATEMENT_READ, Owned(organisation=found.head.organisation, provider=found.head.provider))
         return found
 
@@ -149,7 +153,7 @@ def _routes(portal: Portal, pool: PoolServer) -> list[APIRouter]:
             issued=issued,
             drafts=[] if cursor else drafts(visit, month, organisation)[: ROWS * 4],
             following=following,
-            titles=pool.titles().organisations,
+            titles={str(one.name): one.title for one in pool.store.register.organisations.all()},
             wanted={"month": month, "organisation": organisation},
             one_organisation=visit.person.office.organisation is not None,
         )
@@ -191,7 +195,7 @@ def _routes(portal: Portal, pool: PoolServer) -> list[APIRouter]:
         rows = []
         for month, sums in sorted(pool.keeper.corrections(head).items()):
             issued = portal.store.ledger.statements(month=month, organisation=head.organisation, provider=head.provider)
-            number = issued[0].number if issued else f"{month}.{head.provider}.{head.organisation}"
+            number = issued[0].number if issued else draft_number(month, head.organisation, head.provider)
             rows.append((str(month), number, sums.gpu_seconds, sums.won))
         return rows
 

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
+from slurm_gpuaas.domain.accounts import Language
 from slurm_gpuaas.domain.errors import InvalidInput, NotFound
 from slurm_gpuaas.domain.jobs import ServiceClass
 from slurm_gpuaas.domain.ledger import By, Ending, PersonUse, Sums
@@ -224,7 +225,7 @@ class Usage:
         office = self._visit.person.office
         found = [split for split in PARTS if split is not Split.ORGANISATION or office.organisation is None]
         if self._grant is not None:
-            return [Split.PERSON, Split.MODEL]
+            return [Split.PERSON, *found]
         return [Split.GRANT, *(one for one in found if one is not Split.GRANT)] if office.organisation else found
 
     def _grant_of(self, text: str) -> PoolGrant:
@@ -305,14 +306,17 @@ class Usage:
         return use
 
     def _titles(self) -> Mapping[str, str]:
-        register, titles = self._store.register, self._pool.titles()
+        register = self._store.register
         match self.split:
             case Split.ORGANISATION:
-                return {str(name): title for name, title in titles.organisations.items()}
+                return {str(one.name): one.title for one in register.organisations.all()}
             case Split.PROGRAMME:
-                return {str(name): title for name, title in titles.programmes.items()}
+                korean = self._words.language is Language.KOREAN
+                return {str(one.name): one.title.ko if korean else one.title.en for one in register.programmes.all()}
             case Split.GRANT:
-                return {str(one.id): one.title for one in register.grants.all()}
+                of = self._only.get(By.ORGANISATION)
+                grants = register.grants.all() if of is None else register.grants.all(organisation=of)
+                return {str(one.id): one.title for one in grants}
             case _:
                 return {}
 

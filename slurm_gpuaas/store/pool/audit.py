@@ -64,13 +64,15 @@ class PoolAudit:
         with self._sessions.writing() as session:
             if session.get_bind().dialect.name == "postgresql":
                 session.execute(text(f"SELECT pg_advisory_xact_lock({APPEND_LOCK})"))
-            last = self._last(session)
+            # The lock is kept to the end of the transaction: nobody else's entry comes between two of ours.
+            last: Anchor = session.info.get(AuditRow) or self._last(session)
             entries: list[Entry] = []
             for event in events:
                 entries.append(link(event, last))
                 last = Anchor(entries[-1].seq, entries[-1].hash)
             if entries:
-                session.execute(insert(AuditRow), [entry._asdict() for entry in entries])
+                session.execute(insert(AuditRow.metadata.tables["audit_entry"]), [entry._asdict() for entry in entries])
+                session.info[AuditRow] = last
 
     def last(self) -> Anchor:
         """The newest entry's number and hash; `Anchor(0, BEGINNING)` of an empty trail."""

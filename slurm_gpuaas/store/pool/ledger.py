@@ -385,26 +385,6 @@ class LedgerStore:
         with self._sessions.reading() as session:
             return [_run(row).record for row in session.exec(rows)]
 
-    def running(
-        self, cluster: ClusterName, accounts: Iterable[AccountName]
-    ) -> Mapping[tuple[AccountName, ServiceClass], int]:
-        """GPUs of runs that had not ended when their site reported them last."""
-        found: dict[tuple[AccountName, ServiceClass], int] = defaultdict(int)
-        with self._sessions.reading() as session:
-            for some in _some(sorted(set(accounts))):
-                rows = session.execute(
-                    select(ReportedRunRow.account, ReportedRunRow.qos, func.sum(ReportedRunRow.gpus))
-                    .where(
-                        ReportedRunRow.cluster == cluster,
-                        col(ReportedRunRow.account).in_(some),
-                        col(ReportedRunRow.ended).is_(None),
-                    )
-                    .group_by(col(ReportedRunRow.account), col(ReportedRunRow.qos))
-                )
-                for account, qos, gpus in rows:
-                    found[AccountName(account), service_class(QosName(qos))] += int(gpus)
-        return found
-
     def runs_in(self, cluster: ClusterName, window: Window) -> Iterator[UsageRecord]:
         """Runs of a cluster that overlap the window, one after the other: they are too many to be held at once."""
         ended = col(ReportedRunRow.ended)
@@ -439,6 +419,26 @@ class LedgerStore:
                 for user, qos, state, used in session.execute(within.group_by(*alike))
             }
             return sums, [_run(row).record for row in session.exec(over)]
+
+    def running(
+        self, cluster: ClusterName, accounts: Iterable[AccountName]
+    ) -> Mapping[tuple[AccountName, ServiceClass], int]:
+        """GPUs of runs that had not ended when their site reported them last."""
+        found: dict[tuple[AccountName, ServiceClass], int] = defaultdict(int)
+        with self._sessions.reading() as session:
+            for some in _some(sorted(set(accounts))):
+                rows = session.execute(
+                    select(ReportedRunRow.account, ReportedRunRow.qos, func.sum(ReportedRunRow.gpus))
+                    .where(
+                        ReportedRunRow.cluster == cluster,
+                        col(ReportedRunRow.account).in_(some),
+                        col(ReportedRunRow.ended).is_(None),
+                    )
+                    .group_by(col(ReportedRunRow.account), col(ReportedRunRow.qos))
+                )
+                for account, qos, gpus in rows:
+                    found[AccountName(account), service_class(QosName(qos))] += int(gpus)
+        return found
 
     def add_use(self, changes: Mapping[UseKey, int]) -> None:
         """Add GPU-seconds to the sums, and note their places as unbooked."""

@@ -65,8 +65,6 @@ class PersonRow(PoolTable, table=True):
     subject: str | None = Field(default=None, max_length=255)
     invitation: str | None = Field(default=None, max_length=64, unique=True)
     invitation_ends: datetime | None = moment_column(nullable=True)
-    unix_user: str | None = Field(default=None, max_length=32, unique=True)
-    ssh_keys: list[str] = json_column()
 
 
 class PortalSessionRow(PoolTable, table=True):
@@ -195,7 +193,7 @@ class People:
 
     def save(self, person: Person) -> None:
         """Raises:
-        Conflict: somebody else has the login or the UNIX user.
+        Conflict: somebody else has the login.
         NotFound: there is no such person.
         """
         with self._sessions.writing() as session:
@@ -517,7 +515,7 @@ def _nobody() -> NotFound:
 
 
 def _taken() -> Conflict:
-    return Conflict(told("Somebody has this login, UNIX user or identity already."), way_out=told("Choose another."))
+    return Conflict(told("Somebody has this login or identity already."), way_out=told("Choose another."))
 
 
 def _columns(person: Person) -> dict[str, Any]:
@@ -533,8 +531,6 @@ def _columns(person: Person) -> dict[str, Any]:
         "created_at": person.created_at,
         "language": person.language,
         "login": person.login,
-        "unix_user": person.unix_user,
-        "ssh_keys": list(person.ssh_keys),
     }
 
 
@@ -557,8 +553,6 @@ def _person(row: PersonRow) -> Person:
         created_at=row.created_at,
         language=Language(row.language) if row.language else None,
         login=UserName(row.login) if row.login else None,
-        unix_user=UserName(row.unix_user) if row.unix_user else None,
-        ssh_keys=tuple(row.ssh_keys),
     )
 
 

@@ -7,11 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import Enum
+from functools import cache
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import JsonValue
-from sqlalchemy import ColumnElement, Row, Text, delete, text, type_coerce
+from sqlalchemy import ColumnElement, Executable, Row, Table, Text, bindparam, delete, text, type_coerce
+from sqlalchemy import insert as sql_insert
 from sqlalchemy import select as sql_select
+from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Session, col, select
 
 from slurm_gpuaas.domain.applications import Application, ApplicationDraft, Review
@@ -46,6 +49,7 @@ from slurm_gpuaas.store.pool.tables import PoolTable
 from slurm_gpuaas.store.session import Sessions
 
 M = TypeVar("M", bound=Noun)
+_COMMITMENTS: Final = PoolTable.metadata.tables["commitment"]
 _AT_ONCE: Final = 500
 """Values of one query; SQLite takes a few thousand."""
 
@@ -86,14 +90,14 @@ class Shelf(Generic[M]):
     def __init__(self, sessions: Sessions, noun: type[M], table: type[PoolTable]) -> None:
         self._sessions = sessions
         self._noun = noun
-        self._table = table
-        self._rows: Final = table.metadata.tables[str(table.__tablename__)]
+        self._rows: Final = _rows(table)
         self._name: Final = self._rows.name
-        self._columns: Final = frozenset(table.model_fields) - {"body"}
-        self._has_body: Final = "body" in table.model_fields
-        self._names: Final = tuple(column.name for column in self._rows.columns)
-        self._keys: Final = tuple(column.name for column in self._rows.primary_key)
+        self._key: Final = tuple(self._rows.primary_key)
+        self._columns: Final = tuple(column.name for column in self._rows.columns if column.name != "body")
+        self._fields: Final = tuple(name for name in self._columns if name in noun.model_fields)
+        self._has_body: Final = "body" in self._rows.columns
         self._last: Mapping[tuple[object, ...], tuple[Sequence[object], M]] = {}
+        self._one: Final = sql_select(self._rows).where(*(column == bindparam(column.name) for column in self._key))
 
     def get(self, *key: str) -> M:
         """
@@ -109,24 +113,31 @@ class Shelf(Generic[M]):
         return found
 
     def find(self, *key: str) -> M | None:
+        """Within a transaction each is read once."""
         if not self._sessions.joined:
             kept = self._kept().rows.get(tuple(str(part) for part in key))
             return None if kept is None else kept[1]
         with self._sessions.reading() as session:
-            row = session.get(self._table, key[0] if len(key) == 1 else key)
-            return None if row is None else self._read(row)
+            found: dict[tuple[str, ...], M] = session.info.setdefault(self._name, {})
+            if key not in found:
+                wanted = {column.name: str(part) for column, part in zip(self._key, key, strict=True)}
+                row = session.execute(self._one, wanted).one_or_none()
+                if row is None:
+                    return None
+                found[key] = self._read(row)
+            return found[key]
 
     def all(self, **columns: str | Sequence[str]) -> tuple[M, ...]:
         """Those whose columns have these values (or one of them), in the order of their keys."""
         if not self._sessions.joined:
             return self._kept().those(columns)
         wanted = [
-            getattr(self._table, name) == value if isinstance(value, str) else getattr(self._table, name).in_(value)
+            self._rows.c[name] == str(value) if isinstance(value, str) else self._rows.c[name].in_(map(str, value))
             for name, value in columns.items()
         ]
-        query = select(self._table).where(*wanted).order_by(*self._rows.primary_key)
+        query = sql_select(self._rows).where(*wanted).order_by(*self._key)
         with self._sessions.reading() as session:
-            return tuple(self._read(row) for row in session.exec(query))
+            return tuple(self._read(row) for row in session.execute(query))
 
     def _kept(self) -> _Kept[M]:
         return self._sessions.remembered((self._name,), self._name, self._keep)
@@ -134,21 +145,24 @@ class Shelf(Generic[M]):
     def _keep(self) -> _Kept[M]:
         """All rows; nouns of rows that are as they were the last time are taken over."""
         columns = self._rows.columns
+        # The body as text: only what has changed is parsed.
         plain = [type_coerce(one, Text).label(one.name) if one.name == "body" else one for one in columns]
         before, rows = self._last, {}
         with self._sessions.reading() as session:
-            for raw in session.execute(sql_select(*plain).order_by(*self._rows.primary_key)):
-                key = tuple(getattr(raw, name) for name in self._keys)
+            for raw in session.execute(sql_select(*plain).order_by(*self._key)):
+                key = tuple(raw._mapping[column.name] for column in self._key)
                 known = before.get(key)
-                rows[key] = known if known is not None and known[0] == raw else (raw, self._noun_of(raw))
+                rows[key] = known if known is not None and known[0] == raw else (raw, self._made_from(raw))
         self._last = rows
-        return _Kept(rows, self._names)
+        return _Kept(rows, [column.name for column in columns])
 
-    def _noun_of(self, raw: Row[Any]) -> M:
-        fields = raw._asdict()
-        body = fields.pop("body", None)
-        named = {name: value for name, value in fields.items() if name in self._noun.model_fields}
-        return self._noun.model_validate(named | ((json.loads(body) if isinstance(body, str) else body) or {}))
+    def _made_from(self, raw: Row[Any]) -> M:
+        columns = raw._mapping
+        fields = {name: columns[name] for name in self._fields}
+        if not self._has_body:
+            return self._noun.model_validate(fields)
+        body = columns["body"]  # PostgreSQL's driver has parsed it already
+        return self._noun.model_validate(fields | (json.loads(body) if isinstance(body, str) else body))
 
     def put(self, noun: M) -> None:
         """Add it, or replace the one of that key."""
@@ -156,19 +170,40 @@ class Shelf(Generic[M]):
         if self._has_body:
             values["body"] = noun.model_dump(mode="json", exclude=set(self._columns))
         with self._sessions.writing() as session:
-            session.merge(self._table(**values))
-            session.flush()
+            _put(session, self._rows, values)
+            self._forget(session, tuple(values[column.name] for column in self._key))
 
     def remove(self, *key: str) -> None:
         with self._sessions.writing() as session:
-            row = session.get(self._table, key[0] if len(key) == 1 else key)
-            if row is not None:
-                session.delete(row)
-                session.flush()
+            session.execute(
+                delete(self._rows).where(*(column == str(part) for column, part in zip(self._key, key, strict=True)))
+            )
+            self._forget(session, key)
 
-    def _read(self, row: PoolTable) -> M:
-        fields = {name: getattr(row, name) for name in self._columns & self._noun.model_fields.keys()}
-        return self._noun.model_validate(fields | (getattr(row, "body", None) or {}))
+    def _forget(self, session: Session, key: tuple[str, ...]) -> None:
+        session.info.get(self._name, {}).pop(key, None)
+
+    def _read(self, row: Row[Any]) -> M:
+        columns = row._mapping
+        fields = {name: columns[name] for name in self._fields}
+        return self._noun.model_validate(fields | columns["body"] if self._has_body else fields)
+
+
+def _rows(table: type[PoolTable]) -> Table:
+    return table.metadata.tables[str(table.__tablename__)]
+
+
+def _put(session: Session, rows: Table, values: Mapping[str, Any]) -> None:
+    """Add the row, or replace the one of its key. One statement, past the ORM: a round of awards writes thousands."""
+    session.execute(_upsert(rows, session.get_bind().dialect.name), values)
+
+
+@cache
+def _upsert(rows: Table, dialect: str) -> Executable:
+    insert = postgresql.insert(rows) if dialect == "postgresql" else sqlite.insert(rows)
+    keys = [column.name for column in rows.primary_key]
+    changed = {column.name: insert.excluded[column.name] for column in rows.columns if column.name not in keys}
+    return insert.on_conflict_do_update(index_elements=keys, set_=changed)
 
 
 def _plain(value: object) -> object:
@@ -213,20 +248,27 @@ class Calendar:
             new = () if wanted is None else from_day([wanted], since)
             if from_day(before, since) == new:
                 return
-            session.exec(delete(CommitmentRow).where(col(CommitmentRow.holder) == holder))
+            if before:
+                session.execute(delete(_COMMITMENTS).where(_COMMITMENTS.c.holder == holder))
             for one in new:
                 self._check(session, one)
-            for one in (*cut(before, since), *new):
-                session.add(
-                    CommitmentRow(
-                        holder=one.holder, share=str(one.share), gpus=one.gpus, starts=one.starts, ends=one.ends
-                    )
-                )
-            session.flush()
+            rows = [
+                {
+                    "holder": one.holder,
+                    "share": str(one.share),
+                    "gpus": one.gpus,
+                    "starts": one.starts,
+                    "ends": one.ends,
+                }
+                for one in (*cut(before, since), *new)
+            ]
+            if rows:
+                session.execute(sql_insert(_COMMITMENTS), rows)
 
     def _check(self, session: Session, new: Commitment) -> None:
-        share = session.exec(select(PoolShareRow).where(col(PoolShareRow.name) == new.share)).one()
-        left = room(share.capacity, self.of_share(new.share, since=new.starts), new.starts, new.ends)
+        shares = _rows(PoolShareRow)
+        capacity = session.execute(sql_select(shares.c.capacity).where(shares.c.name == str(new.share))).scalar_one()
+        left = room(capacity, self.of_share(new.share, since=new.starts), new.starts, new.ends)
         if new.gpus > left:
             raise Conflict(
                 told(
@@ -242,7 +284,7 @@ class Calendar:
 
 
 def _commitments(session: Session, *wanted: ColumnElement[bool]) -> tuple[Commitment, ...]:
-    row = PoolTable.metadata.tables["commitment"].c
+    row = _COMMITMENTS.c
     query = sql_select(row.holder, row.share, row.gpus, row.starts, row.ends).where(*wanted).order_by(row.number)
     return tuple(
         Commitment(holder=holder, share=PoolShareName.as_slurm_says(share), gpus=gpus, starts=starts, ends=ends)
@@ -267,8 +309,10 @@ class Outbox:
 
     def put(self, to: PersonId, template: str, parts: Mapping[str, JsonValue], *, at: datetime) -> None:
         with self._sessions.writing() as session:
-            session.add(MailRow(to=str(to), template=template, parts=dict(parts), written_at=at))
-            session.flush()
+            session.execute(
+                sql_insert(_rows(MailRow)),
+                {"to": str(to), "template": template, "parts": dict(parts), "written_at": at},
+            )
 
     def unsent(self, *, limit: int = 100) -> tuple[WrittenMail, ...]:
         """The oldest first."""
@@ -323,19 +367,17 @@ class Register:
         self.outbox = Outbox(sessions)
 
     def alone(self) -> None:
-        """Until the transaction ends nobody else writes: on SQLite that is so by itself."""
+        """Until the transaction ends nobody else writes: on SQLite that is so by itself. What was read before counts no
+        more."""
         with self._sessions.writing() as session:
+            session.info.clear()
             if session.get_bind().dialect.name == "postgresql":
                 session.execute(text("LOCK TABLE commitment IN EXCLUSIVE MODE"))
 
     def next_number(self, name: str) -> int:
         """1, 2, 3, ... without gaps: a number of a transaction that fails is given again."""
         with self._sessions.writing() as session:
-            row = session.get(CounterRow, name) or CounterRow(name=name, last=0)
-            row.last += 1
-            session.add(row)
-            session.flush()
-            return row.last
+            return _raised(session, _rows(CounterRow), name, "last")
 
     def revision(self, cluster: ClusterName) -> int:
         """Of the documents of a site; 0 before the first change."""
@@ -345,10 +387,7 @@ class Register:
 
     def raise_revision(self, cluster: ClusterName) -> None:
         with self._sessions.writing() as session:
-            row = session.get(SiteRevisionRow, str(cluster)) or SiteRevisionRow(cluster=str(cluster), revision=0)
-            row.revision += 1
-            session.add(row)
-            session.flush()
+            _raised(session, _rows(SiteRevisionRow), str(cluster), "revision")
 
     def done_command(self, command: CommandId) -> DoneCommand | None:
         with self._sessions.reading() as session:
@@ -357,5 +396,16 @@ class Register:
 
     def put_done_command(self, command: CommandId, done: DoneCommand, *, at: datetime) -> None:
         with self._sessions.writing() as session:
-            session.add(DoneCommandRow(id=str(command), asked=done.asked, answer=done.answer, at=at))
-            session.flush()
+            session.execute(
+                sql_insert(_rows(DoneCommandRow)),
+                {"id": str(command), "asked": done.asked, "answer": done.answer, "at": at},
+            )
+
+
+def _raised(session: Session, rows: Table, key: str, column: str) -> int:
+    """One more than before, from 1 on."""
+    (name,) = rows.primary_key
+    query = sql_select(rows.c[column]).where(name == key).with_for_update()
+    number = int(session.execute(query).scalar_one_or_none() or 0) + 1
+    _put(session, rows, {name.name: key, column: number})
+    return number

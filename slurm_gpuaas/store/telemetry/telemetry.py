@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 import threading
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ from numpy.typing import NDArray
 
 from slurm_gpuaas.domain.errors import InvalidInput, Unavailable
 from slurm_gpuaas.domain.names import NodeName
-from slurm_gpuaas.domain.telemetry import METRICS, NEWEST_SAMPLE, OLDEST_SAMPLE, SLOT_S, UNKNOWN, SampleBatch
+from slurm_gpuaas.domain.telemetry import NEWEST_SAMPLE, OLDEST_SAMPLE, SLOT_S, UNKNOWN, SampleBatch
 from slurm_gpuaas.store.telemetry.chunk import Block, Chunk, ChunkWriter, Damaged
 from slurm_gpuaas.store.telemetry.recent import OpenHour
 from slurm_gpuaas.store.telemetry.rollup import SAMPLES, Codes, mean_of, merged, unknown_minutes
@@ -215,17 +216,22 @@ class Telemetry:
         first = end - int(RECENT.total_seconds()) // SLOT_S
         with self._open_lock:
             hours = sorted(self._open.values(), key=lambda hour: hour.number)[-2:]
+        alike: dict[tuple[int, ...], list[tuple[NodeName, Codes]]] = defaultdict(list)
         for node in nodes:
             parts = [part for hour in hours if (part := hour.slots(node, first, end)) is not None]
-            gpus = max((part.shape[1] for part in parts), default=0)
-            sums = np.zeros((2, len(METRICS), gpus))
-            for part in parts:
-                known = part != UNKNOWN
-                sums[0, :, : part.shape[1]] += known.sum(axis=2)
-                sums[1, :, : part.shape[1]] += np.where(known, part, 0).sum(axis=2)
-            if sums[0].any():
-                with np.errstate(invalid="ignore"):
-                    yield node, sums[1] / sums[0]
+            if parts:
+                gpus = max(part.shape[1] for part in parts)
+                codes = np.concatenate([_widened(part, gpus) for part in parts], axis=2)
+                alike[codes.shape].append((node, codes))
+        # All nodes of a shape at once: one by one takes ten times as long.
+        for found in alike.values():
+            codes = np.stack([codes for _, codes in found])
+            known = codes != UNKNOWN
+            counts = known.sum(axis=3)
+            with np.errstate(invalid="ignore"):
+                means = np.where(known, codes, 0).sum(axis=3) / counts
+            told = counts.any(axis=(1, 2))
+            yield from ((node, mean) for (node, _), mean, any_of in zip(found, means, told, strict=True) if any_of)
 
     def rest(self, day: date, node: NodeName) -> Block | None:
         """The other metrics of a node on a day: codes [metrics but busy, gpus, minutes or hours]; None when nothing is
@@ -260,6 +266,14 @@ class Telemetry:
         """Files of a kind, the oldest first; what a crash left aside, or is not ours, is not among them."""
         name = _HOUR_NAME if kind in (_HOUR, _LOG) else _DAY_NAME
         return sorted(path for path in (self._folder / kind).iterdir() if name.fullmatch(path.name))
+
+
+def _widened(codes: Codes, gpus: int) -> Codes:
+    """With unknown GPUs added."""
+    if codes.shape[1] == gpus:
+        return codes
+    more = np.full((codes.shape[0], gpus - codes.shape[1], codes.shape[2]), UNKNOWN, np.uint8)
+    return np.concatenate([codes, more], axis=1)
 
 
 def chunk_blocks(chunks: Mapping[int, Chunk], node: NodeName) -> dict[int, Block]:

@@ -9,6 +9,7 @@ from datetime import UTC, date, datetime, timedelta
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 from slurm_gpuaas.domain.budgets import Budget, budgets, cuts
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound, Refused
-from slurm_gpuaas.domain.ledger import EntryKind, Payment, UseKey, Verdict, WonRequest
+from slurm_gpuaas.domain.ledger import Ending, EntryKind, Payment, RateRequest, UseKey, Verdict, WonRequest
 from slurm_gpuaas.domain.months import Month
 from slurm_gpuaas.domain.names import ProjectName
 from slurm_gpuaas.domain.policy import Policy
@@ -346,6 +347,63 @@ def test_a_request_that_makes_no_sense_is_refused(fields: dict[str, Any]) -> Non
         request(**fields)
 
 
+# -- Rates that two people decide --------------------------------------------------------------------------------------
+
+
+def proposal(command: str = "proposal-1", **fields: Any) -> RateRequest:
+    rate = pool_rate(**{"name": "h200-2027", "starts": date(2027, 1, 1), "won_per_gpu_hour": 4_000} | fields)
+    return RateRequest(command=command, rate=rate, provider=NAVER)
+
+
+def test_a_proposed_rate_is_in_force_once_another_person_approves(books: Books) -> None:
+    assert books.keeper.propose_rate(proposal(), ASKER)
+    assert not books.keeper.propose_rate(proposal(), ASKER)
+    with pytest.raises(Refused, match="does not approve"):
+        books.keeper.decide_rate("proposal-1", Verdict.APPROVED, ASKER)
+    assert books.pool.ledger.rates() == [pool_rate()]
+    assert books.keeper.decide_rate("proposal-1", Verdict.APPROVED, OTHER)
+    assert not books.keeper.decide_rate("proposal-1", Verdict.APPROVED, OTHER)
+    assert books.pool.ledger.rates() == [pool_rate(), proposal().rate]
+    with pytest.raises(Conflict, match="approved already"):
+        books.keeper.decide_rate("proposal-1", Verdict.REFUSED, OTHER, "no")
+    with pytest.raises(NotFound):
+        books.keeper.decide_rate("proposal-9", Verdict.APPROVED, OTHER)
+
+
+def test_a_refused_rate_may_be_proposed_again_under_another_command(books: Books) -> None:
+    books.keeper.propose_rate(proposal(), ASKER)
+    books.keeper.decide_rate("proposal-1", Verdict.REFUSED, OTHER, "too much")
+    assert books.keeper.propose_rate(proposal("proposal-2"), ASKER)
+    refused = books.pool.ledger.rate_requests.find("proposal-1")
+    assert refused is not None and (refused.verdict, refused.why) == (Verdict.REFUSED, "too much")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"name": "h200-2026"},
+        {"name": "other", "starts": date(2026, 1, 1)},
+        {"command": "proposal-1", "won_per_gpu_hour": 1},
+        {"name": "h200-2027", "starts": date(2027, 5, 1)},
+        {"name": "other", "starts": date(2027, 1, 1)},
+    ],
+)
+def test_what_is_there_or_proposed_is_not_proposed_again(books: Books, fields: dict[str, Any]) -> None:
+    books.keeper.propose_rate(proposal(), ASKER)
+    with pytest.raises(Conflict):
+        books.keeper.propose_rate(proposal(**{"command": "proposal-2"} | fields), ASKER)
+
+
+def test_a_proposal_whose_month_was_closed_meanwhile_changes_nothing(books: Books) -> None:
+    books.keeper.propose_rate(proposal(starts=date(2026, 10, 1)), ASKER)
+    books.take(run(1, kst(2026, 10, 5), 60))
+    books.keeper.close(OCTOBER)
+    with pytest.raises(Refused, match="closed"):
+        books.keeper.decide_rate("proposal-1", Verdict.APPROVED, OTHER)
+    waiting = books.pool.ledger.rate_requests.find("proposal-1")
+    assert waiting is not None and waiting.verdict is Verdict.OPEN
+
+
 # -- Views -------------------------------------------------------------------------------------------------------------
 
 
@@ -364,6 +422,30 @@ def test_reconciliation_finds_a_single_gpu_second_and_says_where(books: Books) -
     assert books.keeper.reconcile(CLUSTER, longer, [OCTOBER]) == []
     lost = books.keeper.reconcile(CLUSTER, [], [OCTOBER])
     assert [(one.slurm, one.reported) for one in lost] == [(0, 28_800)]
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_use_of_people_is_that_of_the_runs_cut_at_the_months_borders(data: st.DataObject) -> None:
+    hours = st.integers(-50, 770)
+    with TemporaryDirectory() as folder:
+        books = Books.new(Path(folder), kst(2026, 12, 5))
+        runs = []
+        for job in range(data.draw(st.integers(1, 6))):
+            started = kst(2026, 11, 1) + timedelta(hours=data.draw(hours))
+            state = data.draw(st.sampled_from(["COMPLETED", "PREEMPTED", "NODE_FAIL"]))
+            one = run(job, started, data.draw(st.integers(0, 200)) * 3_600, state=state, burst=data.draw(st.booleans()))
+            runs.append(replace(one, ended=None, state="RUNNING") if data.draw(st.booleans()) else one)
+        books.take(*runs)
+        found = books.keeper.people_use(CLUSTER, VISION, NOVEMBER)
+        books.pool.close()
+    wanted: dict[tuple[str, Ending], int] = defaultdict(int)
+    for one in runs:
+        for key, used in use_of(one).items():
+            if key.month == NOVEMBER:
+                wanted[key.service, key.ending] += used
+    assert {(key.service, key.ending): used for key, used in found.items()} == {k: v for k, v in wanted.items() if v}
+    assert {key.user for key in found} <= {"alice"}
 
 
 def test_awarded_time_follows_the_versions_of_the_terms() -> None:

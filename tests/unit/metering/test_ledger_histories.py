@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import event
 
-from slurm_gpuaas.domain.ledger import Entry, EntryKind, Payment, Verdict, WonRequest
+from slurm_gpuaas.domain.ledger import By, Entry, EntryKind, Payment, Sums, Verdict, WonRequest
 from slurm_gpuaas.domain.months import Month
 from slurm_gpuaas.domain.policy import KST
 from slurm_gpuaas.domain.usage import RunKey, UsageChange, UsageRecord, key_of
@@ -205,6 +205,15 @@ class Ledger:
         by_hand = sum(entry.amounts.won for entry in mine if entry.used is None)
         assert by_hand == self.hand_booked
 
+    def sums_are_those_of_the_entries(self) -> None:
+        wanted: dict[tuple[str, str, str], Sums] = defaultdict(Sums)
+        for entry in self.entries:
+            seconds, preempted, list_won, won = entry.amounts
+            faults = seconds if entry.used and entry.used.fault else 0
+            key = (str(entry.month), str(entry.kind), str(entry.used.month if entry.used else ""))
+            wanted[key] = wanted[key].plus(Sums(seconds, preempted, faults, list_won, won))
+        assert self.books.pool.ledger.sums.by(By.MONTH, By.KIND, By.USED_IN, without=()) == wanted
+
     def is_booked(self) -> None:
         """GPU-seconds are those of the runs, and Won their price, rounded down once for each key."""
         seconds: dict[Expected, int] = defaultdict(int)
@@ -316,6 +325,7 @@ def test_booked_is_what_was_used_whatever_happens(first: list[tuple[Any, ...]], 
             ledger.entries_are_only_added()
             ledger.issued_statements_never_change()
             ledger.what_is_owed_is_what_was_booked()
+            ledger.sums_are_those_of_the_entries()
         ledger.books.keeper.book()
         ledger.is_booked()
         ledger.books.pool.close()

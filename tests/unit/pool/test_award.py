@@ -16,6 +16,7 @@ from slurm_gpuaas.domain.errors import InvalidInput, Refused
 from slurm_gpuaas.pool.award import Award, OutOfTime, award
 from slurm_gpuaas.pool.award_reasons import Limit, reasons, why
 from slurm_gpuaas.pool.award_scenario import Scenario, order_of
+from slurm_gpuaas.pool.award_solver import _Choice
 from tests.unit.pool.awards import Place, best_by_trying, call, places_of, scenario
 
 B200 = {"p1": ("b200", 64)}
@@ -313,6 +314,17 @@ def _check_limits(known: Scenario, found: Award) -> None:
         assert one.pool.model == one.application.model or one.application.model == "any"
         assert one.gpus == one.application.gpus or (one.gpus % 8 == 0 and one.gpus >= one.application.min_gpus)
         assert known.caps.per_project is None or one.gpus <= known.caps.per_project
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("scores", [None, (60.0, 70.0)], ids=["scores", "ties"])
+def test_what_is_closed_because_no_best_award_holds_it_is_held_by_none(
+    monkeypatch: pytest.MonkeyPatch, seed: int, scores: tuple[float, ...] | None
+) -> None:
+    known = call(seed, applications=40, scores=scores)
+    quick = award(known)
+    monkeypatch.setattr(_Choice, "_rule_out", lambda self, worth, reached: None)
+    assert places_of(award(known)) == places_of(quick)
 
 
 def test_ids_go_by_their_numbers() -> None:

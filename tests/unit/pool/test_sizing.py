@@ -14,9 +14,9 @@ from pydantic import ValidationError
 from slurm_gpuaas.domain.errors import Refused
 from slurm_gpuaas.domain.names import GpuModel
 from slurm_gpuaas.domain.told import Told
+from slurm_gpuaas.domain.workloads import Kind, Measured, Precision
 from slurm_gpuaas.pool import sizing_figures as known
-from slurm_gpuaas.pool.sizing import Measured, Offered, Origin, Sizing, SizingQuestion, size
-from slurm_gpuaas.pool.sizing_figures import Kind, Precision
+from slurm_gpuaas.pool.sizing import Offered, Origin, Sizing, SizingQuestion, size
 
 HUGE = {"offered": {"most": 100_000}}
 

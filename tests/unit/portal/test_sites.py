@@ -140,7 +140,11 @@ class TestDocuments:
         assert (got["revision"], got["changed"]) == (1, True)
         assert [one["name"] for one in got["documents"]] == ["kaist"]
         assert [one["user"] for one in got["people"]] == ["bob"]
+        found = portal.store.sites.find(NAVER)
+        assert found and found.held == 0, "it has not said yet that it has them"
         again = portal.now("GET", documents_path(NAVER, revision=1, wait=0)).json()
+        found = portal.store.sites.find(NAVER)
+        assert found and found.held == 1
         assert (again["changed"], again["documents"]) == (False, [])
         other = portal.now("GET", documents_path(KAKAO, revision=0, wait=0), by=KAKAO).json()
         assert other["revision"] == 0
@@ -327,7 +331,13 @@ def test_the_commands_make_a_site_and_keys_that_open_it(tmp_path: Path, portal: 
     assert first.hex() not in said
     run("key", "nhn", "--out", str(tmp_path / "2"), *common)
     assert read_key(tmp_path / "2") == site_key(MASTER, SiteName("nhn"), 2)
-    assert "nhn  cluster nhn  provider nhn  last heard never" in run("list", *common[2:])
+    run("login", "nhn", "Login.NHN.example.org", *common[2:])
+    shown = "nhn  cluster nhn  provider nhn  login login.nhn.example.org  last heard never"
+    assert shown in run("list", *common[2:])
+    run("login", "nhn", *common[2:])
+    assert "login -  last heard" in run("list", *common[2:])
+    with pytest.raises(InvalidInput, match="host name"):
+        run("login", "nhn", "login host; rm", *common[2:])
     with pytest.raises(InvalidInput, match="cannot be made"):
         run("key", "nhn", "--out", str(tmp_path / "2"), *common)
     site = portal.store.sites.find(SiteName("nhn"))

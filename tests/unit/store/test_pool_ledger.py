@@ -11,7 +11,7 @@ from sqlalchemy import inspect, text
 from sqlalchemy.exc import DatabaseError
 
 from slurm_gpuaas.domain.errors import NotFound
-from slurm_gpuaas.domain.ledger import Verdict
+from slurm_gpuaas.domain.ledger import By, Verdict
 from slurm_gpuaas.domain.months import Month
 from slurm_gpuaas.domain.usage import key_of
 from slurm_gpuaas.metering.bookkeeping import Bookkeeper
@@ -63,6 +63,23 @@ def test_a_rate_for_a_share_or_a_programme_comes_back(url: str) -> None:
     for rate in rates:
         pool.ledger.add_rate(rate)
     assert pool.ledger.rates() == rates
+    pool.close()
+
+
+def test_sums_of_entries_are_made_of_those_that_were_there_before(url: str) -> None:
+    pool = a_closed_month(url)
+    keeper = Bookkeeper(pool.ledger, FakeClock(kst(2026, 11, 5)))
+    keeper.take([reported(2, run(2, kst(2026, 10, 5), 60, state="NODE_FAIL"))])
+    keeper.book()
+    before = pool.ledger.sums.by(*By, without=())
+    pool.close()
+    engine = open_engine(url)
+    command.downgrade(migrations(engine, POOL), "pool_0004")
+    upgrade(engine, POOL)
+    engine.dispose()
+    pool = PoolStore.open(url)
+    assert pool.ledger.sums.by(*By, without=()) == before
+    assert sum(one.faults for one in before.values()) == 480
     pool.close()
 
 
