@@ -144,8 +144,8 @@ def install(app: FastAPI) -> None:
     def _invalid(request: Request, error: RequestValidationError) -> Response:
         found = error.errors()
         if any(fault["type"] == "json_invalid" for fault in found):
-            wrong = told("The body is no JSON that can be read.")
-            return answer(request, _Unreadable(wrong, way_out=told("Send one whole JSON document.")))
+            unread = told("The body is no JSON that can be read.")
+            return answer(request, _Unreadable(unread, way_out=told("Send one whole JSON document.")))
         if for_machines(request) and any(fault["loc"] == ("body",) for fault in found) and not _says_json(request):
             return answer(request, _NotJson())
         faults = tuple(

@@ -174,9 +174,9 @@ def _offices() -> Iterator[tuple[str, Office]]:
     for number in range(2):
         yield f"auditor{number}", Office(role=PortalRole.AUDITOR)
     for cluster in profile("national").clusters:
-        name = ProviderName(cluster.name)
-        yield f"operator-{name}", Office(role=PortalRole.PROVIDER_OPERATOR, provider=name)
-        yield f"billing-{name}", Office(role=PortalRole.PROVIDER_BILLING, provider=name)
+        provider = ProviderName(cluster.name)
+        yield f"operator-{provider}", Office(role=PortalRole.PROVIDER_OPERATOR, provider=provider)
+        yield f"billing-{provider}", Office(role=PortalRole.PROVIDER_BILLING, provider=provider)
     for name in organisations():
         yield f"admin-{name}"[:32], Office(role=PortalRole.TENANT_ADMIN, organisation=name)
         yield f"res-{name}"[:32], Office(role=PortalRole.RESEARCHER, organisation=name)
@@ -193,7 +193,7 @@ def _people(accounts: Accounts) -> dict[str, Actor]:
 
 def _applied(pool: PoolServer, people: dict[str, Actor], clock: FakeClock) -> list[tuple[str, OrganisationName]]:
     names, today = organisations(), korean_day(clock.now())
-    applied = []
+    applied: list[tuple[str, OrganisationName]] = []
     for number in range(APPLICATIONS):
         of = names[number % len(names)]
         asked = ApplicationRequest.model_validate(

@@ -83,10 +83,12 @@ def things_in(world: World, path: str) -> list[tuple[str, Thing | None]]:
     if any(kind is None for kind in kinds):
         return [(_THING.sub("none-such", path), None)]
     first, *others = kinds
-    targets = []
+    targets: list[tuple[str, Thing | None]] = []
     for thing in _one_of_each_owner(first or ()):
-        values = iter([thing.value, *(other[0].value for other in others if other)])
-        targets.append((_THING.sub(lambda _, values=values: next(values), path), thing))
+        target = path
+        for value in (thing.value, *(other[0].value for other in others if other)):
+            target = _THING.sub(value, target, count=1)
+        targets.append((target, thing))
     return targets
 
 
