@@ -12,7 +12,15 @@ from uuid import uuid4
 from slurm_gpuaas.domain.accounts import Office
 from slurm_gpuaas.domain.applications import Application
 from slurm_gpuaas.domain.calendar import start_of
-from slurm_gpuaas.domain.names import CommandId, OrganisationName, ProgrammeName, ProviderName, UserName
+from slurm_gpuaas.domain.names import (
+    ClusterName,
+    CommandId,
+    OrganisationName,
+    ProgrammeName,
+    ProviderName,
+    SiteName,
+    UserName,
+)
 from slurm_gpuaas.domain.people import NOWHERE, Actor, PortalRole
 from slurm_gpuaas.domain.pool_grants import AwardLine, HoldKind, Offer, PoolGrant
 from slurm_gpuaas.domain.ssh_keys import SshKey
@@ -76,6 +84,8 @@ class World(PoolPortal):
         super().__post_init__()
         self._create("operator-nhn", Office(role=PortalRole.PROVIDER_OPERATOR, provider=ProviderName("nhn")))
         self.things: dict[str, list[Thing]] = {}
+        for name in ("naver", "nhn"):
+            self.store.sites.add(SiteName(name), cluster=ClusterName(name), provider=ProviderName(name))
         self._applications: dict[tuple[str, str], Application] = {}
         for stage in STAGES:
             for of in SHARES:
@@ -191,6 +201,11 @@ class World(PoolPortal):
             (change,) = register.changes.all(grant=grant.id)
             reason = f"reason-change-{of}-q7z"
             things["changes"].append(Thing(change.id, (whose,), reason, frozenset({Action.GRANT_READ})))
+        # The form under a programme's name is everybody's own.
+        people = frozenset(person.id for person in self.store.people.all())
+        own = (Owned(people=people), *(Owned(organisation=OrganisationName(of)) for of in SHARES))
+        things["apply"], things["apply/*"] = [Thing("national", own)], [Thing("purpose", own)]
+        things["sites"] = [Thing(one.name, (Owned(provider=one.provider),)) for one in self.store.sites.all()]
         things["lines"] = things["reviews"] = things["applications"]
         things["people"] = [
             Thing(

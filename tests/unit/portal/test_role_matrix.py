@@ -34,8 +34,17 @@ ABSENT: Final = {
     "what-if": "as runs",
     "people/changes": "nobody's role waits for a decision here; test_signing_in has them",
     "tokens": "nobody has a token here; test_api has them",
+    "incidents": "no site has pushed a picture; test_running has them",
+    "jobs": "as incidents",
+    "jobs/*": "as incidents",
+    "map/jobs": "as incidents",
+    "map/nodes": "as incidents",
+    "map/nodes/*": "as incidents",
+    "statements": "no month is closed here; test_money has them",
+    "ledger/corrections": "as statements",
+    "rates/proposals": "as statements",
 }
-"""Static part of a path before a thing of which there is none: who may is told 404."""
+"""Part of a path before a thing of which there is none, and why; `*` is a thing. Who may is told 404."""
 FORM: Final = "application/x-www-form-urlencoded"
 SIGN_OUT: Final = "/sign-out"
 """It would be everybody's last request."""
@@ -101,7 +110,7 @@ def _one_of_each_owner(things: Iterable[Thing]) -> list[Thing]:
 
 def _kind(world: World, before: str) -> list[Thing] | None:
     """Things by the static part of the path before them; None: there is none here, and why is said above."""
-    parts = [part for part in _THING.sub("", before).removeprefix(API).split("/") if part]
+    parts = [part for part in _THING.sub("*", before).removeprefix(API).split("/") if part]
     for words in range(len(parts), 0, -1):
         place = "/".join(parts[-words:])
         if place in ABSENT:
