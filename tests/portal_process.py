@@ -31,6 +31,7 @@ from slurm_gpuaas.domain.names import SiteName
 from slurm_gpuaas.domain.usage import UsageChange
 from slurm_gpuaas.portal import rights
 from slurm_gpuaas.portal.pictures import Pictures
+from slurm_gpuaas.portal.pool import ReportedDays
 from slurm_gpuaas.portal.running import Onlooker, jobs_seen
 from slurm_gpuaas.portal.sites import Polls, site_routes
 from slurm_gpuaas.store.pool import PoolStore
@@ -98,7 +99,14 @@ def portal(store: PoolStore, master: bytes, *, die_at: str = "") -> ASGIApp:
     app = FastAPI()
     pictures = Pictures(store.sites, clock)
     routes = site_routes(
-        store.sites, Ledger(store, die_at), pictures, polls=polls, master_key=master, clock=clock, nonces=Nonces()
+        store.sites,
+        Ledger(store, die_at),
+        ReportedDays(store, clock),
+        pictures,
+        polls=polls,
+        master_key=master,
+        clock=clock,
+        nonces=Nonces(),
     )
     app.include_router(routes)
 

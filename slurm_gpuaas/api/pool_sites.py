@@ -24,6 +24,7 @@ from slurm_gpuaas.domain.names import (
     AccountName,
     ClusterName,
     GpuModel,
+    GrantName,
     NodeName,
     PartitionName,
     PoolName,
@@ -32,7 +33,7 @@ from slurm_gpuaas.domain.names import (
     SiteName,
     UserName,
 )
-from slurm_gpuaas.domain.policy import MOST_GPUS
+from slurm_gpuaas.domain.policy import MOST_GPUS, Day
 from slurm_gpuaas.domain.site_frame import SiteFrame
 from slurm_gpuaas.domain.usage import UsageChange, UsageRecord
 
@@ -72,6 +73,10 @@ def reports_path(site: SiteName) -> str:
 
 def picture_path(site: SiteName) -> str:
     return f"{SITES_PATH}/{site}/picture"
+
+
+def days_path(site: SiteName) -> str:
+    return f"{SITES_PATH}/{site}/days"
 
 
 # -- Down --------------------------------------------------------------------------------------------------------------
@@ -173,6 +178,30 @@ class UsagePush(Request):
 
 class UsageTaken(Answer):
     acknowledged: int = Field(ge=0, le=MOST_NUMBER, description="The site goes on after this change, whatever it sent.")
+
+
+class UseDayRow(Request):
+    """What jobs of a grant did on a Korean day that is over, in GPU-seconds. Told again, the greater number stands."""
+
+    grant: GrantName
+    day: Day
+    number: Number = Field(description="Of the site's newest change of usage when it was measured.")
+    allocated: Number = Field(description="Held by jobs on the grant's own GPUs.")
+    busy: Number | None = Field(description="Of it, GPUs that computed; null: too little is known.")
+    loaded: Number = Field(description="Of it, GPUs that did not compute and had their memory full.")
+    lost: Number = Field(description="What faults and maintenance took of the grant's GPUs.")
+    burst: Number = Field(description="Borrowed, beside all that.")
+    peak: Count = Field(description="GPUs in use in the busiest hour.")
+
+
+class UseDaysPush(Request):
+    """A grant of which a day is not told was not measured on it."""
+
+    rows: tuple[UseDayRow, ...] = Field(max_length=MOST_ROWS)
+
+
+class UseDaysTaken(Answer):
+    taken: int = Field(ge=0, description="Rows of grants at this site; others are not kept.")
 
 
 class ShareReport(Request):

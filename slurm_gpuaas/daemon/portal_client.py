@@ -21,6 +21,9 @@ from slurm_gpuaas.api.pool_sites import (
     SiteReport,
     UsagePush,
     UsageTaken,
+    UseDaysPush,
+    UseDaysTaken,
+    days_path,
     documents_path,
     picture_path,
     reports_path,
@@ -51,6 +54,8 @@ class Portal(Protocol):
 
     def report(self, report: SiteReport) -> ReportTaken: ...
 
+    def days(self, days: UseDaysPush) -> UseDaysTaken: ...
+
     def picture(self, picture: PicturePush) -> PictureTaken: ...
 
 
@@ -79,6 +84,9 @@ class HttpPortal:
 
     def report(self, report: SiteReport) -> ReportTaken:
         return self._ask("POST", reports_path(self._site), report.model_dump_json().encode(), ReportTaken)
+
+    def days(self, days: UseDaysPush) -> UseDaysTaken:
+        return self._ask("POST", days_path(self._site), days.model_dump_json().encode(), UseDaysTaken)
 
     def picture(self, picture: PicturePush) -> PictureTaken:
         return self._ask("POST", picture_path(self._site), picture.packed(), PictureTaken, coding=PICTURE_CODING)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import structlog
 
@@ -29,6 +29,7 @@ from slurm_gpuaas.daemon.replacement import Replacement, places, spare_partition
 from slurm_gpuaas.daemon.risks import FailureRisks
 from slurm_gpuaas.daemon.shared import SharedController
 from slurm_gpuaas.daemon.site_report import site_report
+from slurm_gpuaas.daemon.use_days import TELL_EVERY, UseDays
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.jobs import JobId
 from slurm_gpuaas.domain.names import NodeName, PartitionName, UserName
@@ -275,9 +276,14 @@ def compose(
     )
     warnings = BudgetWarnings(cluster=config.cluster, store=store, clock=clock)
 
+    metered_until: datetime | None = None
+
     def meter() -> None:
+        nonlocal metered_until
+        now = clock.now()
         for sentence in metering.tick().unreadable:
             log.warning("metering.unreadable", problem=sentence)
+        metered_until = now
         warnings.tick()
 
     # Shadow mode does nothing to Slurm: what spares there are stay.
@@ -343,9 +349,18 @@ def compose(
             fabric=fabric.arrays,
             activity=GpuActivity(telemetry),
         )
+        use_days = UseDays(
+            cluster=config.cluster,
+            portal=portal,
+            store=store,
+            samples=telemetry,
+            clock=clock,
+            metered=lambda: metered_until,
+        )
         with_portal = [
             Scheduled("pool-pull", pool_site.pull, PULL_EVERY, waits=True),
             Scheduled("pool-push", pool_site.push, config.pool.interval, waits=True),
+            Scheduled("pool-days", use_days.tick, TELL_EVERY, waits=True),
             Scheduled("pool-picture", pictures.tick, config.pool.picture_every, waits=True),
             Scheduled("people", pool_site.publish, config.policy.interval, wake_people),
         ]

@@ -45,11 +45,11 @@ from slurm_gpuaas.domain.site_frame import (
     SiteRoom,
     SiteWaiting,
 )
+from slurm_gpuaas.domain.slurm_accounts import guaranteed_qos
 from slurm_gpuaas.domain.usage import service_class
 from slurm_gpuaas.domain.words import printable
 from slurm_gpuaas.jobs import why
 from slurm_gpuaas.jobs.gate_rules import ON_NODES, asks, free_nodes, occupied, promised
-from slurm_gpuaas.quota.desired import guaranteed_qos
 from slurm_gpuaas.quota.entitlement import entitlements
 from slurm_gpuaas.topology.fabric import FabricArrays
 

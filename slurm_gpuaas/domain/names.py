@@ -214,6 +214,22 @@ class HoldId(Name):
     pattern = re.compile(r"h[0-9]{4}-[0-9]{5}")
 
 
+class AppealId(Name):
+    """Of an appeal against what the rules for idle grants announced."""
+
+    what = "number of an appeal"
+    shape = "e, the year, '-' and five digits, as in e2026-00017"
+    pattern = re.compile(r"e[0-9]{4}-[0-9]{5}")
+
+
+class LeaseId(Name):
+    """Of a provider's use of GPUs that nobody was awarded."""
+
+    what = "number of a lease"
+    shape = "l, the year, '-' and five digits, as in l2026-00017"
+    pattern = re.compile(r"l[0-9]{4}-[0-9]{5}")
+
+
 class CommandId(Name):
     """What a caller calls a command of its own, so that one sent twice is done once."""
 

@@ -1,16 +1,18 @@
 """The policy documents and the people that each site must have. Pure.
 
-They follow from the grants as they stand and from nothing else, so that a site that has them works without the portal:
-a grant's first and last day are in its document. A grant that is ending keeps its project and its members until its
-grace is over, without GPUs.
+They follow from grants and leases as they stand and from nothing else, so that a site that has them works without the
+portal: a grant's first and last day are in its document. A grant that is ending keeps its project and its members until
+its grace is over, without GPUs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 
-from slurm_gpuaas.domain.names import ClusterName, OrganisationName, PersonId, PoolShareName, UserName
+from slurm_gpuaas.domain.leases import Lease, LeaseState
+from slurm_gpuaas.domain.names import ClusterName, GrantName, OrganisationName, PersonId, PoolShareName, UserName
 from slurm_gpuaas.domain.policy import Grant, Member, Organisation, Project, Role
 from slurm_gpuaas.domain.pool_grants import PoolGrant, PoolGrantState
 from slurm_gpuaas.domain.programmes import Membership, PoolOrganisation, PoolShare, UnixIdentity
@@ -45,11 +47,13 @@ def site_documents(
     memberships: Iterable[Membership],
     identities: Mapping[PersonId, UnixIdentity],
     grants: Iterable[PoolGrant],
+    leases: Iterable[Lease] = (),
 ) -> SiteDocuments:
     """
     Args:
         identities: a member without one is not at the site yet.
         grants: of any cluster; those that have ended give nothing.
+        leases: of any cluster; those that are not approved, or have ended, give nothing.
     """
     here = sorted(
         (
@@ -67,25 +71,38 @@ def site_documents(
         # Who has left the organisation has left its grants.
         if person in identities and (person, grant.organisation) in roles
     ]
+    leased = [
+        one for one in leases if one.state is LeaseState.APPROVED and shares[one.share].cluster == cluster and one.hold
+    ]
+    lessees = [(one, identities[person]) for one in leased for person in one.members if person in identities]
     people = {identity.login: identity for _, identity, _ in members}
+    people |= {identity.login: identity for _, identity in lessees}
+    titles = {grant.organisation: organisations[grant.organisation].title for grant in here}
+    titles |= {one.organisation: str(one.provider) for one in leased}
     return SiteDocuments(
-        organisations=tuple(
-            Organisation(name=name, title=organisations[name].title)
-            for name in sorted({grant.organisation for grant in here})
-        ),
+        organisations=tuple(Organisation(name=name, title=title) for name, title in sorted(titles.items())),
         projects=tuple(
             sorted(
-                (Project(name=one.project, organisation=one.organisation, title=one.title) for one in here),
+                (
+                    *(Project(name=one.project, organisation=one.organisation, title=one.title) for one in here),
+                    *(Project(name=one.project, organisation=one.organisation, title=one.reason) for one in leased),
+                ),
                 key=lambda project: project.name,
             )
         ),
         members=tuple(
             sorted(
-                (_member(grant, identity, role) for grant, identity, role in members),
+                (
+                    *(_member(grant, identity, role) for grant, identity, role in members),
+                    *(Member(project=lease.project, user=identity.login) for lease, identity in lessees),
+                ),
                 key=lambda member: (member.project, member.user),
             )
         ),
-        grants=tuple(_grant(grant, shares[grant.share]) for grant in here),
+        grants=(
+            *(_grant(grant, shares[grant.share]) for grant in here),
+            *(_leased(lease, shares[lease.share]) for lease in sorted(leased, key=lambda one: one.id)),
+        ),
         people=tuple(
             SitePerson(login=login, uid=one.uid, ssh_keys=one.ssh_keys) for login, one in sorted(people.items())
         ),
@@ -109,4 +126,21 @@ def _grant(grant: PoolGrant, share: PoolShare) -> Grant:
         ends=gone or grant.ends,
         budget_won=grant.budget_won,
         price_percent=grant.price_percent,
+    )
+
+
+def _leased(lease: Lease, share: PoolShare) -> Grant:
+    """A grant like others: Slurm gives its GPUs to the provider's project, and takes them back on the day. Nothing is
+    borrowed on top, and nobody is charged for the provider's own hardware."""
+    assert lease.hold is not None
+    return Grant(
+        name=GrantName(lease.hold),
+        project=lease.project,
+        pool=share.pool,
+        share=share.share,
+        gpus=lease.gpus,
+        borrow_limit=0,
+        starts=lease.starts,
+        ends=lease.ends,
+        price_percent=Decimal(0),
     )

@@ -227,13 +227,20 @@ def step(
         InvalidInput: a day is there twice.
     """
     standing = _begun(standing, grant, rules)
+    table = _table(standing, grant, use, rules, today, excuses)
+    return Outcome(standing) if table is None else judge(standing, grant, table, 0, rules, today, excuses)
+
+
+def _table(
+    standing: Standing, grant: WatchedGrant, use: Iterable[UseDay], rules: IdleRules, today: date, excuses: Excuses
+) -> UseTable | None:
+    """Of one grant, up to the day before today; None before its second day."""
     first = max(grant.starts, today - MOST_LOOK_BACK)
     days = (today - first).days
     if days <= 0:
-        return Outcome(standing)
+        return None
     excused = excused_days(grant, first, days, rules, excuses, climbed=standing.climbed, today=today)
-    table = UseTable(first, days, [list(use)], excused[np.newaxis], [grant.min_gpus], rules)
-    return judge(standing, grant, table, 0, rules, today, excuses)
+    return UseTable(first, days, [list(use)], excused[np.newaxis], [grant.min_gpus], rules)
 
 
 def judge(
@@ -263,6 +270,74 @@ def judge(
         return Outcome(standing)
     held = _held(facts, today, excuses)
     return Outcome(standing, held=held) if held is not None else _up(facts, today)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outlook:
+    """Where a grant stands this morning, and what follows if its use stays as it is.
+
+    Attributes:
+        evidence: None before its second day.
+        low: it is used too little by the rules.
+        next: the step that would follow; None: none would.
+        on: the earliest day for it, every day until then being measured; None: not before something else is decided, or
+            not before the grant's end.
+        held: why it does not go up today.
+    """
+
+    standing: Standing
+    evidence: Evidence | None = None
+    low: bool = False
+    next: Rung | None = None
+    on: date | None = None
+    held: Told | None = None
+
+
+def outlook(
+    standing: Standing,
+    grant: WatchedGrant,
+    use: Iterable[UseDay],
+    rules: IdleRules,
+    today: date,
+    excuses: Excuses = Excuses(),
+) -> Outlook:
+    """As `step` sees it, without taking one."""
+    standing = _begun(standing, grant, rules)
+    table = _table(standing, grant, use, rules, today, excuses)
+    if table is None:
+        return Outlook(standing=standing)
+    at = table.days - 1
+    since = table.mean(0, (standing.since - table.first).days, at + 1) if standing.since is not None else NOTHING
+    facts = _Facts(standing, grant, table, 0, at, rules, since)
+    if not facts.low or standing.rung is Rung.RECALL:
+        return Outlook(standing=standing, evidence=facts.evidence(), low=facts.low)
+    return Outlook(
+        standing=standing,
+        evidence=facts.evidence(),
+        low=True,
+        next=standing.rung.next,
+        on=_earliest(facts, today, excuses),
+        held=_held(facts, today, excuses),
+    )
+
+
+def _earliest(facts: _Facts, today: date, excuses: Excuses) -> date | None:
+    standing, grant, rules = facts.standing, facts.grant, facts.rules
+    if any(one.grant == grant.name and one.open_on(today) for one in excuses.appeals):
+        return None
+    one_day = timedelta(days=1)
+    day = today if standing.stepped is None else max(today, standing.stepped + one_day)
+    if standing.rung is Rung.REGULAR:
+        if standing.cool_until is not None:
+            day = max(day, standing.cool_until + one_day)
+    else:
+        day += one_day * max(0, rules.waits[standing.rung.next] - facts.since_step.days - (day - today).days)
+    while (grant.ends - day).days >= rules.before_end_days:
+        works = day.weekday() < SATURDAY and day not in rules.holidays
+        if works and suspended(grant, day, rules, excuses, climbed=standing.climbed) is None:
+            return day
+        day += one_day
+    return None
 
 
 def undo(standing: Standing, rules: IdleRules, today: date, *, by: PersonId) -> Outcome:

@@ -208,8 +208,12 @@ def answer_of(found: IdleReplay) -> ReplayAnswer:
         wrongly=sum(hit.wrongly for hit in hits),
         steps_by_rung=dict(found.by_rung),
         hits=hits,
-        steps=tuple(_step(step, step.evidence) for step in found.steps),
+        steps=tuple(map(step_answer, found.steps)),
     )
+
+
+def step_answer(step: Step) -> StepAnswer:
+    return _step(step, step.evidence)
 
 
 def _step(step: Step, evidence: Evidence | None) -> StepAnswer:

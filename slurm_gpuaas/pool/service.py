@@ -9,15 +9,11 @@ a conflict of interest never judges, and only its own people act for an organisa
 from __future__ import annotations
 
 import hashlib
-import inspect
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date, timedelta
 from fractions import Fraction
-from functools import wraps
-from typing import Concatenate, Final, ParamSpec, TypeVar
-
-from pydantic_core import to_json
+from typing import Final
 
 from slurm_gpuaas.domain.applications import (
     APPLICATION_STEPS,
@@ -36,14 +32,12 @@ from slurm_gpuaas.domain.applications import (
     suits,
 )
 from slurm_gpuaas.domain.calendar import Commitment, korean_day, overcommitted, room, start_of
-from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, Refused
 from slurm_gpuaas.domain.names import (
     ApplicationId,
     AwardId,
     ChangeId,
     ClusterName,
-    CommandId,
     HoldId,
     OfferId,
     OrganisationName,
@@ -94,93 +88,23 @@ from slurm_gpuaas.domain.programmes import (
     check_login,
 )
 from slurm_gpuaas.domain.ssh_keys import SshKey
-from slurm_gpuaas.domain.stages import Noun, stepped
+from slurm_gpuaas.domain.stages import stepped
 from slurm_gpuaas.domain.told import Told, told
 from slurm_gpuaas.pool.award_scenario import Scenario
+from slurm_gpuaas.pool.commands import Service, command
 from slurm_gpuaas.pool.concentration import Holding, check_caps, room_under_caps
 from slurm_gpuaas.pool.documents import SiteDocuments, site_documents
 from slurm_gpuaas.pool.scenario import scenario
 from slurm_gpuaas.pool.waiting import in_order, next_in_line
-from slurm_gpuaas.pool.work import AuditTrail, Failpoint, Mail, Program, Work, no_failpoint
-from slurm_gpuaas.store.pool import PoolStore
-from slurm_gpuaas.store.pool.register import DoneCommand
+from slurm_gpuaas.pool.work import Mail, Program, Work
 
 CALENDAR: Final = Program("gpuaas-portal/calendar")
 """Does what the day brings."""
 LIVE: Final = ("scheduled", "active", "ending")
 
-P = ParamSpec("P")
-A = TypeVar("A", bound=Noun)
 
-
-def command(
-    action: str, answer: type[A]
-) -> Callable[
-    [Callable[Concatenate[PoolService, Work, P], A]],
-    Callable[Concatenate[PoolService, CommandId, Actor | Program, P], A],
-]:
-    """Makes a method that writes through `Work` one command: one transaction, done once for each command id.
-
-    Raises (the command):
-        Conflict: the id was another command's.
-    """
-
-    def decorate(
-        method: Callable[Concatenate[PoolService, Work, P], A],
-    ) -> Callable[Concatenate[PoolService, CommandId, Actor | Program, P], A]:
-        signature = inspect.signature(method)
-
-        @wraps(method)
-        def run(self: PoolService, id: CommandId, actor: Actor | Program, /, *args: P.args, **kwargs: P.kwargs) -> A:
-            with self.store.transaction():
-                self.store.register.alone()
-                work = self.work(action, actor)  # now, not when it began to wait for others
-                given = signature.bind(self, work, *args, **kwargs)
-                given.apply_defaults()
-                asked = hashlib.sha256(to_json([action, work.by, list(given.arguments.values())[2:]])).hexdigest()
-                done = work.register.done_command(id)
-                if done is not None:
-                    if done.asked != asked:
-                        raise Conflict(
-                            told("Command {id} was another one.", id=id), way_out=told("Load the page again.")
-                        )
-                    return answer.model_validate(done.answer)
-                noun = method(self, work, *args, **kwargs)
-                work.failpoint(f"{action}: done")
-                work.register.put_done_command(id, DoneCommand(asked, noun.model_dump(mode="json")), at=work.now)
-                work.failpoint(f"{action}: commit")
-            work.failpoint(f"{action}: answer")
-            return noun
-
-        return run
-
-    return decorate
-
-
-class PoolService:
-    """Safe to share between threads.
-
-    Args:
-        audit: appends within the store's transaction.
-    """
-
-    def __init__(
-        self, *, store: PoolStore, clock: Clock, audit: AuditTrail, failpoint: Failpoint = no_failpoint
-    ) -> None:
-        self.store = store
-        self._clock = clock
-        self._audit = audit
-        self._failpoint = failpoint
-
-    def work(self, action: str, actor: Actor | Program) -> Work:
-        return Work(
-            register=self.store.register,
-            audit=self._audit,
-            failpoint=self._failpoint,
-            action=action,
-            actor=actor,
-            now=self._clock.now(),
-        )
+class PoolService(Service):
+    """Safe to share between threads."""
 
     # -- What there is -------------------------------------------------------------------------------------------------
 
@@ -785,6 +709,10 @@ class PoolService:
         hold = work.register.holds.get(id)
         if hold.released:
             raise Conflict(told("Hold {id} is released already.", id=id))
+        if leases := work.register.leases.all(hold=id, state="approved"):
+            raise Conflict(
+                told("Hold {id} is lease {lease}'s.", id=id, lease=leases[0].id), way_out=told("End the lease.")
+            )
         work.record(id, reason)
         return work.put_hold(hold.model_copy(update={"released": True}))
 
@@ -981,4 +909,5 @@ class PoolService:
             memberships=register.memberships.all(),
             identities={one.person: one for one in register.identities.all()},
             grants=register.grants.all(state=LIVE),
+            leases=register.leases.all(state="approved"),
         )

@@ -17,12 +17,13 @@ from pydantic import JsonValue
 from slurm_gpuaas.domain.applications import Application, in_conflict
 from slurm_gpuaas.domain.calendar import korean_day
 from slurm_gpuaas.domain.errors import Refused
+from slurm_gpuaas.domain.idle import Said
 from slurm_gpuaas.domain.names import OrganisationName, PersonId
 from slurm_gpuaas.domain.people import Actor
 from slurm_gpuaas.domain.policy import Role
-from slurm_gpuaas.domain.pool_grants import Hold, Offer, PoolGrant, PoolGrantState
+from slurm_gpuaas.domain.pool_grants import Hold, HoldKind, Offer, PoolGrant, PoolGrantState
 from slurm_gpuaas.domain.stages import Happened, Noun
-from slurm_gpuaas.domain.told import told
+from slurm_gpuaas.domain.told import Told, told
 from slurm_gpuaas.store.pool.register import Register, Shelf
 
 Evidence = str | int | float | bool | None
@@ -77,6 +78,18 @@ class Mail(StrEnum):
     GRANT_ENDED = "grant.ended"
     GRANT_CLOSED = "grant.closed"
     GRANT_REPORT_MISSING = "grant.report-missing"
+    IDLE_NOTICE = "idle.notice"
+    IDLE_WARNING = "idle.warning"
+    IDLE_FINAL_WARNING = "idle.final-warning"
+    IDLE_REGULAR = "idle.regular"
+    IDLE_EXEMPTED = "idle.exempted"
+    IDLE_APPEAL_FILED = "idle.appeal-filed"
+    IDLE_APPEAL_ALLOWED = "idle.appeal-allowed"
+    IDLE_APPEAL_DENIED = "idle.appeal-denied"
+    LEASE_APPROVED = "lease.approved"
+    LEASE_REFUSED = "lease.refused"
+    LEASE_SHORTENED = "lease.shortened"
+    LEASE_ENDED = "lease.ended"
 
 
 N = TypeVar("N", bound=Noun)
@@ -136,6 +149,9 @@ class Work:
         self.put(self.register.holds, hold)
         self.failpoint(f"{self.action}: calendar")
         self.register.calendar.hold(hold.id, hold.commitment, since=self.today)
+        if hold.kind is HoldKind.LEASE:
+            self.failpoint(f"{self.action}: revision")
+            self.register.raise_revision(self.register.shares.get(hold.share).cluster)
         return hold
 
     def sites_changed(self, grants: Iterable[PoolGrant]) -> None:
@@ -154,6 +170,11 @@ class Work:
         self.audit.append(self.actor, self.action, subject, reason, evidence)
 
     def mail(self, people: Iterable[PersonId], template: Mail, **parts: JsonValue) -> None:
+        """A sentence among the parts that was `told` is told to each reader in their own language."""
+        parts = {
+            name: Said.of(part).model_dump(mode="json") if isinstance(part, Told) else part
+            for name, part in parts.items()
+        }
         for person in sorted(set(people)):
             self.failpoint(f"{self.action}: mail")
             self.register.outbox.put(person, template.value, parts, at=self.now)

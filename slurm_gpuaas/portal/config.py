@@ -7,6 +7,7 @@ Environment variables `GPUAAS_PORTAL_<FIELD>` (nested: `GPUAAS_PORTAL_STORE__URL
 from __future__ import annotations
 
 from datetime import timedelta
+from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, ClassVar, Final, Self
@@ -162,6 +163,42 @@ class MapConfig(Section):
     )
 
 
+class MailSecurity(StrEnum):
+    TLS = "tls"
+    """From the first byte, commonly on port 465."""
+    STARTTLS = "starttls"
+    """Asked for before anything is said, commonly on port 587; a server that has none gets no mail."""
+    NONE = "none"
+    """On loopback: a mail server of this machine."""
+
+
+class MailConfig(Section):
+    """An SMTP server that takes the portal's mails."""
+
+    host: str = Field(min_length=1, max_length=253, description="Name of the mail server.")
+    port: int = Field(default=587, ge=1, le=65535, description="TCP port.")
+    security: MailSecurity = Field(default=MailSecurity.STARTTLS, description="`tls`, `starttls` or `none`.")
+    ca_file: FilePath | None = Field(
+        default=None, description="PEM file of who may sign its certificate. Absent = the system's."
+    )
+    sender: str = Field(
+        max_length=254,
+        pattern=r"^[A-Za-z0-9._+-]{1,64}@[A-Za-z0-9.-]{1,189}$",
+        description="From whom mails come: an address, as in gpu-pool@example.org.",
+    )
+    login: str | None = Field(default=None, max_length=200, description="Name to log in with. Absent = without.")
+    password_file: FilePath | None = Field(default=None, description="File with its password.")
+    timeout: Span = Field(default=timedelta(seconds=30), description="Longest wait for an answer of the server.")
+
+    @model_validator(mode="after")
+    def _protected(self) -> Self:
+        if self.security is MailSecurity.NONE and not is_loopback(self.host):
+            raise ValueError(f"security is none and the server is {self.host}: mails would travel in the clear")
+        if (self.login is None) != (self.password_file is None):
+            raise ValueError("login and password_file go together")
+        return self
+
+
 class Config(Settings):
     model_config = SettingsConfigDict(env_prefix="GPUAAS_PORTAL_")
     example: ClassVar[str] = "etc/gpuaas-portal.yaml"
@@ -188,6 +225,9 @@ class Config(Settings):
     audit: AuditConfig = AuditConfig()
     sites: SitesConfig = SitesConfig()
     map: MapConfig = MapConfig()
+    mail: MailConfig | None = Field(
+        default=None, description="Where mails go. Absent = nowhere: people read them on the page of messages."
+    )
     log: LogConfig = LogConfig()
 
     @model_validator(mode="after")

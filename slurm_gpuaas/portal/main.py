@@ -27,12 +27,14 @@ from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.portal.accounts import SERVER, Accounts
 from slurm_gpuaas.portal.app import Wiring, make_portal
 from slurm_gpuaas.portal.config import DEFAULT_CONFIG, Config
+from slurm_gpuaas.portal.mailing import Mailer
 from slurm_gpuaas.portal.money_commands import close_month, reconcile
 from slurm_gpuaas.portal.pool import PoolServer, PoolTurns
 from slurm_gpuaas.portal.routes.fields import email, line
 from slurm_gpuaas.portal.routes.of_pool import pool_features
 from slurm_gpuaas.portal.routes.sites import sites_feature
 from slurm_gpuaas.portal.site_commands import group as sites
+from slurm_gpuaas.portal.words import Dictionary
 from slurm_gpuaas.service.entry import run
 from slurm_gpuaas.service.log import set_up_log
 from slurm_gpuaas.store.backup_commands import add_backup
@@ -43,6 +45,8 @@ ANCHOR_EVERY: Final = timedelta(days=1)
 GRACEFUL_S: Final = 10
 """Requests have so long to end; open streams are then cut."""
 MOST_CONNECTIONS: Final = 2_000
+MAIL_S: Final = 10.0
+"""Between two looks at the outbox, and between two tries to reach a mail server that is away."""
 MOST_ANCHORS_BYTES: Final = 64 * 2**20
 
 log = structlog.get_logger(__name__)
@@ -84,7 +88,12 @@ async def serve(config: Config) -> None:
     key = config.sites.master_key
     features = (*pool_features(pool), *([sites_feature(pool, read_master_key(key))] if key.exists() else []))
     wiring = Wiring(config=config, store=store, clock=clock, features=features)
-    turns = PoolTurns(pool)
+    turns = [PoolTurns(pool)]
+    if config.mail is not None:
+        mailer = Mailer(
+            store, clock, config.mail, url=config.public_url, dictionary=Dictionary(), metrics=wiring.metrics
+        )
+        turns.append(PoolTurns(mailer, name="mail", every_s=MAIL_S))
     settings = uvicorn_config(config, wiring)
     try:
         settings.load()
@@ -96,14 +105,16 @@ async def serve(config: Config) -> None:
     if config.insecure_http:
         log.warning("INSECURE", reason="insecure_http is set: passwords and sessions travel in the clear")
     anchoring = asyncio.create_task(_anchor_daily(wiring)) if config.audit.anchor_file else None
-    turns.start()
+    for each in turns:
+        each.start()
     log.info("listening", host=config.listen.host, port=config.listen.port, tls=config.listen.tls is not None)
     try:
         await uvicorn.Server(settings).serve()
     finally:
         if anchoring is not None:
             anchoring.cancel()
-        await asyncio.to_thread(turns.stop)
+        for each in turns:
+            await asyncio.to_thread(each.stop)
         store.close()
 
 

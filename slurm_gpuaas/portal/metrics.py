@@ -29,6 +29,20 @@ class Metrics:
             "When the audit trail was anchored last.",
             registry=self._registry,
         )
+        self.mails = Gauge(
+            "gpuaas_portal_mails",
+            "Mails that no server has taken: waiting for the first try, failing, given up.",
+            ["state"],
+            registry=self._registry,
+        )
+        self.mails_sent = Counter(
+            "gpuaas_portal_mails_sent", "Mails that the mail server took.", registry=self._registry
+        )
+        self.mail_failures = Counter(
+            "gpuaas_portal_mail_failures",
+            "Tries to send that failed: of one mail, or of the whole server.",
+            registry=self._registry,
+        )
         build = Gauge("gpuaas_portal_build_info", "Version of the portal.", ["version"], registry=self._registry)
         build.labels(__version__).set(1)
 

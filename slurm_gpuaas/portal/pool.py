@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from uuid import uuid4
 
 import structlog
@@ -16,6 +16,7 @@ from slurm_gpuaas.domain.accounts import PersonState
 from slurm_gpuaas.domain.audit_chain import AuditEvent
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import GpuaasError
+from slurm_gpuaas.domain.idle import GrantDay
 from slurm_gpuaas.domain.ledger import Reconciled, Terms, Titles
 from slurm_gpuaas.domain.logins import Login
 from slurm_gpuaas.domain.months import Month
@@ -27,6 +28,8 @@ from slurm_gpuaas.domain.programmes import Membership, PoolShare
 from slurm_gpuaas.domain.usage import UsageChange
 from slurm_gpuaas.metering.bookkeeping import Bookkeeper
 from slurm_gpuaas.pool.documents import SiteDocuments
+from slurm_gpuaas.pool.idle_service import IdleService
+from slurm_gpuaas.pool.lease_service import LeaseService
 from slurm_gpuaas.pool.service import PoolService
 from slurm_gpuaas.pool.work import Evidence, Program, name_of
 from slurm_gpuaas.portal.pictures import Pictures
@@ -36,6 +39,8 @@ from slurm_gpuaas.store.pool.sites import Site
 TURN_S: Final = 0.5
 """Between two looks whether documents changed: what a person accepts is at its site within 5 s."""
 DAYS_EVERY: Final = timedelta(minutes=1)
+JUDGE_EVERY: Final = timedelta(hours=1)
+"""Use of the day before may come late; a grant makes one step a day at most."""
 BOOK_EVERY: Final = timedelta(hours=1)
 RECONCILE_EVERY: Final = timedelta(days=1)
 OFFICES: Final = Program("gpuaas-portal/people")
@@ -83,6 +88,18 @@ class ReportedUse:
         self._keeper.take(changes)
 
 
+class ReportedDays:
+    """What grants used on whole days, for the rules of idle grants."""
+
+    def __init__(self, store: PoolStore, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+
+    def put(self, cluster: ClusterName, days: Sequence[GrantDay]) -> int:
+        """How many are of grants on that cluster; others are not kept."""
+        return self._store.register.days.take(cluster, days, at=self._clock.now())
+
+
 class PoolServer:
     """What pages, sites and the turns work with.
 
@@ -93,12 +110,16 @@ class PoolServer:
     def __init__(self, store: PoolStore, clock: Clock, *, map_folder: Path | None = None) -> None:
         self.store = store
         self.pictures = Pictures(store.sites, clock, map_folder)
-        self.service = PoolService(store=store, clock=clock, audit=PoolTrail(store, clock))
+        trail = PoolTrail(store, clock)
+        self.service = PoolService(store=store, clock=clock, audit=trail)
+        self.idle = IdleService(store=store, clock=clock, audit=trail, pool=self.service)
+        self.leases = LeaseService(store=store, clock=clock, audit=trail)
         self.keeper = Bookkeeper(store.ledger, clock)
         self._clock = clock
         self._said: dict[ClusterName, int] = {}
         """Revision of the pool's documents that each cluster's site was last told."""
         self._days = _Every(DAYS_EVERY, clock)
+        self._mornings = _Every(JUDGE_EVERY, clock)
         self._books = _Every(BOOK_EVERY, clock)
         self._equal = _Every(RECONCILE_EVERY, clock)
         self._lock = threading.Lock()
@@ -107,7 +128,9 @@ class PoolServer:
         """Do what is due: the steps of the day, documents for sites, bookings. One turn at a time."""
         with self._lock:
             self._belong()
-            if self._days.due():
+            moved = self.idle.morning() if self._mornings.due() else 0
+            if self._days.due() or moved:  # what is taken back is offered at once
+                self.leases.tick()
                 self.service.tick()
             for site in self.store.sites.all():
                 if self._said.get(site.cluster) != self.store.register.revision(site.cluster):
@@ -241,15 +264,29 @@ class _Every:
         return True
 
 
+class Turning(Protocol):
+    """What has something to do again and again; a turn may be cut off anywhere and is made again."""
+
+    def turn(self) -> None: ...
+
+
 class PoolTurns:
     """Turns in a thread of their own, until it is stopped. A turn that fails is told and made again."""
 
-    def __init__(self, pool: PoolServer, *, every_s: float = TURN_S, failed: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self,
+        pool: Turning,
+        *,
+        name: str = "pool",
+        every_s: float = TURN_S,
+        failed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._pool = pool
+        self._name = name
         self._every_s = every_s
         self._failed = failed
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="pool", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
         self._thread.start()
@@ -265,5 +302,5 @@ class PoolTurns:
                 self._pool.turn()
             except GpuaasError as error:
                 self._failed()
-                log.warning("pool.turn-failed", why=str(error))
+                log.warning(f"{self._name}.turn-failed", why=str(error))
             self._over.wait(self._every_s)

@@ -66,9 +66,12 @@ class Action(StrEnum):
     SITE_READ = "site.read"
     SITE_CHANGE = "site.change"
     """Register a site, renew its key."""
+    LEASE_READ = "lease.read"
     LEASE_REQUEST = "lease.request"
     """A provider's use of government GPUs that nobody was awarded."""
     LEASE_APPROVE = "lease.approve"
+    LEASE_END = "lease.end"
+    """Its provider gives it back, the government takes it back with notice."""
     # Money
     RATE_READ = "rate.read"
     RATE_PROPOSE = "rate.propose"
@@ -111,7 +114,9 @@ _TABLE: Final[Mapping[PortalRole, Mapping[Action, Scope]]] = {
         Action.INCIDENT_READ: Scope.ALL,
         Action.SITE_READ: Scope.ALL,
         Action.SITE_CHANGE: Scope.ALL,
+        Action.LEASE_READ: Scope.ALL,
         Action.LEASE_APPROVE: Scope.ALL,
+        Action.LEASE_END: Scope.ALL,
         Action.RATE_READ: Scope.ALL,
         Action.RATE_PROPOSE: Scope.ALL,
         Action.RATE_APPROVE: Scope.ALL,
@@ -128,7 +133,9 @@ _TABLE: Final[Mapping[PortalRole, Mapping[Action, Scope]]] = {
         Action.JOB_READ: Scope.PROVIDER,
         Action.INCIDENT_READ: Scope.PROVIDER,
         Action.SITE_READ: Scope.PROVIDER,
+        Action.LEASE_READ: Scope.PROVIDER,
         Action.LEASE_REQUEST: Scope.PROVIDER,
+        Action.LEASE_END: Scope.PROVIDER,
         Action.RATE_READ: Scope.PROVIDER,
         Action.USAGE_READ: Scope.PROVIDER,
     },
@@ -185,6 +192,7 @@ _TABLE: Final[Mapping[PortalRole, Mapping[Action, Scope]]] = {
         Action.MAP_READ: Scope.ALL,
         Action.INCIDENT_READ: Scope.ALL,
         Action.SITE_READ: Scope.ALL,
+        Action.LEASE_READ: Scope.ALL,
         Action.RATE_READ: Scope.ALL,
         Action.USAGE_READ: Scope.ALL,
         Action.STATEMENT_READ: Scope.ALL,

@@ -24,11 +24,15 @@ from slurm_gpuaas.api.pool_sites import (
     SiteReport,
     UsagePush,
     UsageTaken,
+    UseDayRow,
+    UseDaysPush,
+    UseDaysTaken,
 )
 from slurm_gpuaas.api.signing import SITES, BadSignature, Nonces, site_key, verify
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, Refused, Unavailable
-from slurm_gpuaas.domain.names import SiteName
+from slurm_gpuaas.domain.idle import GrantDay
+from slurm_gpuaas.domain.names import ClusterName, PoolGrantId, SiteName
 from slurm_gpuaas.domain.usage import UsageChange
 from slurm_gpuaas.store.pool.sites import DocumentSet, Site, UsageSink
 
@@ -49,6 +53,14 @@ class SitePool(Protocol):
     def put_report(
         self, site: SiteName, report: Mapping[str, Any], *, sent_at: datetime, received_at: datetime
     ) -> None: ...
+
+
+class DaySink(Protocol):
+    """Where days of use go; `portal.pool.ReportedDays` has it."""
+
+    def put(self, cluster: ClusterName, days: Sequence[GrantDay]) -> int:
+        """Keep them, each in place of an older one; how many are of grants on that cluster."""
+        ...
 
 
 class PictureSink(Protocol):
@@ -132,6 +144,7 @@ class SignedSite:
 def site_routes(
     pool: SitePool,
     sink: UsageSink,
+    days: DaySink,
     pictures: PictureSink,
     *,
     polls: Polls,
@@ -204,6 +217,12 @@ def site_routes(
         pool.put_report(site, report.model_dump(mode="json"), sent_at=report.sent_at, received_at=now)
         return ReportTaken(now=now)
 
+    @router.post("/{site}/days")
+    def used_days(site: Signed, push: UseDaysPush) -> UseDaysTaken:
+        """Take what grants used on whole days; what was measured before changes nothing."""
+        rows = [_day(row) for row in push.rows if PoolGrantId.pattern.fullmatch(row.grant)]
+        return UseDaysTaken(taken=days.put(_known(site).cluster, rows))
+
     def _known(site: SiteName) -> Site:
         found = pool.find(site)
         if found is None:
@@ -218,6 +237,20 @@ def _unpacked(body: bytes) -> PicturePush:
         return PicturePush.unpacked(body)
     except ValidationError as error:
         raise RequestValidationError(error.errors(include_url=False, include_input=False)) from None
+
+
+def _day(row: UseDayRow) -> GrantDay:
+    return GrantDay(
+        grant=PoolGrantId(row.grant),
+        day=row.day,
+        number=row.number,
+        allocated=row.allocated,
+        busy=row.busy,
+        loaded=row.loaded,
+        lost=row.lost,
+        burst=row.burst,
+        peak=row.peak,
+    )
 
 
 async def _within(event: asyncio.Event, seconds: float) -> None:

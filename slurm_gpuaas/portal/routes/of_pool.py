@@ -10,10 +10,13 @@ from slurm_gpuaas.portal.routes.applications import applications_feature
 from slurm_gpuaas.portal.routes.awards import awards_feature
 from slurm_gpuaas.portal.routes.grants import grants_feature
 from slurm_gpuaas.portal.routes.identity import identity_feature
+from slurm_gpuaas.portal.routes.idle import idle_feature
 from slurm_gpuaas.portal.routes.incidents import incidents_feature
 from slurm_gpuaas.portal.routes.jobs import jobs_feature
+from slurm_gpuaas.portal.routes.leases import leases_feature
 from slurm_gpuaas.portal.routes.ledger import ledger_feature
 from slurm_gpuaas.portal.routes.map import map_feature
+from slurm_gpuaas.portal.routes.messages import messages_feature
 from slurm_gpuaas.portal.routes.offers import offers_feature
 from slurm_gpuaas.portal.routes.organisations import organisations_feature
 from slurm_gpuaas.portal.routes.programmes import programmes_feature
@@ -32,10 +35,13 @@ def pool_features(pool: PoolServer) -> Sequence[Feature]:
         awards_feature(pool),
         grants_feature(pool),
         identity_feature(pool),
+        idle_feature(pool),
         incidents_feature(pool),
         jobs_feature(pool),
+        leases_feature(pool),
         ledger_feature(pool),
         map_feature(pool),
+        messages_feature(),
         offers_feature(pool),
         organisations_feature(pool),
         programmes_feature(pool),

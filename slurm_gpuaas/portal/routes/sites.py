@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends
 
 from slurm_gpuaas.api.signing import Nonces
 from slurm_gpuaas.portal.feature import Feature, Portal
-from slurm_gpuaas.portal.pool import PoolServer, ReportedUse
+from slurm_gpuaas.portal.pool import PoolServer, ReportedDays, ReportedUse
 from slurm_gpuaas.portal.sites import Polls, site_routes
 from slurm_gpuaas.portal.visit import Machine
 
@@ -25,6 +25,7 @@ def sites_feature(pool: PoolServer, master_key: bytes) -> Feature:
             site_routes(
                 pool.store.sites,
                 ReportedUse(pool.keeper),
+                ReportedDays(pool.store, portal.clock),
                 pool.pictures,
                 polls=polls,
                 master_key=master_key,

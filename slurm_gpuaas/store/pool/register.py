@@ -11,7 +11,19 @@ from functools import cache
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import JsonValue
-from sqlalchemy import ColumnElement, Executable, Row, Table, Text, bindparam, delete, text, type_coerce
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Row,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    func,
+    text,
+    type_coerce,
+    update,
+)
 from sqlalchemy import insert as sql_insert
 from sqlalchemy import select as sql_select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -20,11 +32,22 @@ from sqlmodel import Session, col, select
 from slurm_gpuaas.domain.applications import Application, ApplicationDraft, Review
 from slurm_gpuaas.domain.calendar import Commitment, cut, from_day, room
 from slurm_gpuaas.domain.errors import Conflict, NotFound
+from slurm_gpuaas.domain.idle import IdleAppeal, IdleExemption, IdleStanding, IdleStep
+from slurm_gpuaas.domain.leases import Lease
 from slurm_gpuaas.domain.names import ClusterName, CommandId, PersonId, PoolShareName
 from slurm_gpuaas.domain.pool_grants import Award, GrantChange, Hold, Offer, PoolGrant
 from slurm_gpuaas.domain.programmes import Membership, PoolOrganisation, PoolShare, Programme, UnixIdentity
 from slurm_gpuaas.domain.stages import Noun
 from slurm_gpuaas.domain.told import told
+from slurm_gpuaas.store.pool.idle import (
+    GrantDays,
+    IdleAppealRow,
+    IdleExemptionRow,
+    IdleRuleSets,
+    IdleStandingRow,
+    IdleStepRow,
+    LeaseRow,
+)
 from slurm_gpuaas.store.pool.register_tables import (
     ApplicationDraftRow,
     ApplicationRow,
@@ -294,13 +317,32 @@ def _commitments(session: Session, *wanted: ColumnElement[bool]) -> tuple[Commit
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WrittenMail:
-    """Written in the reader's language when it is sent: `template` names the text, `parts` go into it."""
+    """Written in the reader's language when it is sent: `template` names the text, `parts` go into it.
+
+    Attributes:
+        sent_at: when a mail server took it.
+        try_at: when it is tried next; None once it was sent or given up.
+        tries, fault: how often it was tried in vain, and why the last time.
+    """
 
     number: int
     to: PersonId
     template: str
     parts: Mapping[str, JsonValue]
     written_at: datetime
+    sent_at: datetime | None = None
+    try_at: datetime | None = None
+    tries: int = 0
+    fault: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class MailCounts:
+    """Of mails that no server has taken: those that wait for their first try, for another one, and those given up."""
+
+    waiting: int
+    failing: int
+    given_up: int
 
 
 class Outbox:
@@ -311,32 +353,65 @@ class Outbox:
         with self._sessions.writing() as session:
             session.execute(
                 sql_insert(_rows(MailRow)),
-                {"to": str(to), "template": template, "parts": dict(parts), "written_at": at},
+                {"to": str(to), "template": template, "parts": dict(parts), "written_at": at, "try_at": at},
             )
 
     def unsent(self, *, limit: int = 100) -> tuple[WrittenMail, ...]:
         """The oldest first."""
         query = select(MailRow).where(col(MailRow.sent_at).is_(None)).order_by(col(MailRow.number)).limit(limit)
         with self._sessions.reading() as session:
-            return tuple(
-                WrittenMail(
-                    number=row.number,
-                    to=PersonId(row.to),
-                    template=row.template,
-                    parts=row.parts,
-                    written_at=row.written_at,
-                )
-                for row in session.exec(query)
-                if row.number is not None
-            )
+            return tuple(map(_mail, session.exec(query)))
+
+    def due(self, now: datetime, *, limit: int) -> tuple[WrittenMail, ...]:
+        """Those to be tried now, the oldest first."""
+        query = select(MailRow).where(col(MailRow.try_at) <= now).order_by(col(MailRow.number)).limit(limit)
+        with self._sessions.reading() as session:
+            return tuple(map(_mail, session.exec(query)))
+
+    def to(self, person: PersonId, *, before: int | None = None, limit: int) -> tuple[WrittenMail, ...]:
+        """A person's, the newest first; `before`: older than the mail of that number."""
+        query = select(MailRow).where(col(MailRow.to) == str(person))
+        if before is not None:
+            query = query.where(col(MailRow.number) < before)
+        with self._sessions.reading() as session:
+            return tuple(map(_mail, session.exec(query.order_by(col(MailRow.number).desc()).limit(limit))))
 
     def sent(self, number: int, *, at: datetime) -> None:
         """Say it after the server has taken the mail: a mail may be sent twice after a crash, never not at all."""
+        self._set(number, sent_at=at, try_at=None, fault="")
+
+    def failed(self, number: int, fault: str, *, tries: int, try_at: datetime | None) -> None:
+        """It was not sent; `try_at` None: it is given up."""
+        self._set(number, fault=fault[:300], tries=tries, try_at=try_at)
+
+    def _set(self, number: int, **values: object) -> None:
         with self._sessions.writing() as session:
-            row = session.get(MailRow, number)
-            if row is not None:
-                row.sent_at = at
-                session.add(row)
+            session.execute(update(MailRow).where(col(MailRow.number) == number).values(**values))
+
+    def counts(self) -> MailCounts:
+        row = PoolTable.metadata.tables["mail"].c
+        waits = row.try_at.is_not(None)
+        query = sql_select(
+            func.count().filter(waits, row.tries == 0), func.count().filter(waits, row.tries > 0), func.count()
+        ).where(row.sent_at.is_(None))
+        with self._sessions.reading() as session:
+            waiting, failing, every = session.execute(query).one()
+            return MailCounts(waiting, failing, every - waiting - failing)
+
+
+def _mail(row: MailRow) -> WrittenMail:
+    assert row.number is not None
+    return WrittenMail(
+        number=row.number,
+        to=PersonId(row.to),
+        template=row.template,
+        parts=row.parts,
+        written_at=row.written_at,
+        sent_at=row.sent_at,
+        try_at=row.try_at,
+        tries=row.tries,
+        fault=row.fault,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,6 +438,13 @@ class Register:
         self.grants = Shelf(sessions, PoolGrant, PoolGrantRow)
         self.changes = Shelf(sessions, GrantChange, GrantChangeRow)
         self.holds = Shelf(sessions, Hold, HoldRow)
+        self.standings = Shelf(sessions, IdleStanding, IdleStandingRow)
+        self.idle_steps = Shelf(sessions, IdleStep, IdleStepRow)
+        self.exemptions = Shelf(sessions, IdleExemption, IdleExemptionRow)
+        self.appeals = Shelf(sessions, IdleAppeal, IdleAppealRow)
+        self.leases = Shelf(sessions, Lease, LeaseRow)
+        self.days = GrantDays(sessions)
+        self.idle_rules = IdleRuleSets(sessions)
         self.calendar = Calendar(sessions)
         self.outbox = Outbox(sessions)
 

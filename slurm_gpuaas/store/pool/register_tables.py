@@ -8,14 +8,14 @@ from __future__ import annotations
 from datetime import date, datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, UniqueConstraint
+from sqlalchemy import CheckConstraint, Column, UniqueConstraint
 from sqlmodel import Field
 
 from slurm_gpuaas.domain.applications import ApplicationState
 from slurm_gpuaas.domain.policy import Role
 from slurm_gpuaas.domain.pool_grants import AwardState, ChangeState, HoldKind, OfferState, PoolGrantState
 from slurm_gpuaas.domain.programmes import OrganisationKind, Region
-from slurm_gpuaas.store.columns import at_least, json_column, moment_column, number_column, one_of
+from slurm_gpuaas.store.columns import UtcDateTime, at_least, json_column, moment_column, number_column, one_of
 from slurm_gpuaas.store.pool.tables import PoolTable
 
 
@@ -197,16 +197,20 @@ class CommitmentRow(PoolTable, table=True):
 
 
 class MailRow(PoolTable, table=True):
-    """To be sent, and sent."""
+    """To be sent, and sent. `try_at`: when it is tried next; None once it was sent or given up. `fault`: why the last
+    of `tries` failed."""
 
     __tablename__ = "mail"
 
     number: int | None = number_column()
-    to: str = Field(max_length=22)
+    to: str = Field(index=True, max_length=22)
     template: str = Field(max_length=60)
     parts: dict[str, Any] = json_column()
     written_at: datetime = moment_column()
     sent_at: datetime | None = moment_column(nullable=True)
+    tries: int = 0
+    try_at: datetime | None = Field(default=None, sa_column=Column(UtcDateTime(), nullable=True, index=True))
+    fault: str = Field(default="", max_length=300)
 
 
 class SiteRevisionRow(PoolTable, table=True):

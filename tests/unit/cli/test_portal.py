@@ -20,6 +20,8 @@ from slurm_gpuaas.api.pool_sites import (
     SiteReport,
     UsagePush,
     UsageTaken,
+    UseDaysPush,
+    UseDaysTaken,
 )
 from slurm_gpuaas.domain.errors import Unavailable
 from tests.fakes import EPOCH
@@ -65,6 +67,10 @@ class OnePortal:
     def picture(self, picture: PicturePush) -> PictureTaken:
         self._check()
         return PictureTaken(knows_layout=True, newest=picture.frame.moment, now=EPOCH)
+
+    def days(self, days: UseDaysPush) -> UseDaysTaken:
+        self._check()
+        return UseDaysTaken(taken=len(days.rows))
 
     def _check(self) -> None:
         if self.down:

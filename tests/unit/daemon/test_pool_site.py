@@ -23,6 +23,8 @@ from slurm_gpuaas.api.pool_sites import (
     SiteReport,
     UsagePush,
     UsageTaken,
+    UseDaysPush,
+    UseDaysTaken,
 )
 from slurm_gpuaas.daemon.pool_site import MOST_PUSHES, PoolSite, read_set
 from slurm_gpuaas.domain.errors import Conflict, Unavailable
@@ -121,6 +123,9 @@ class Network:
 
     def picture(self, picture: PicturePush) -> PictureTaken:
         raise NotImplementedError
+
+    def days(self, days: UseDaysPush) -> UseDaysTaken:
+        return self._carry(lambda: UseDaysTaken(taken=len(days.rows)))
 
     def _carry(self, request: Callable[[], A]) -> A:
         match self.fates.pop(0) if self.fates else "ok":

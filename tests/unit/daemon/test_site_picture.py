@@ -22,6 +22,8 @@ from slurm_gpuaas.api.pool_sites import (
     SiteReport,
     UsagePush,
     UsageTaken,
+    UseDaysPush,
+    UseDaysTaken,
 )
 from slurm_gpuaas.daemon.gpu_activity import GpuActivity
 from slurm_gpuaas.daemon.picture_push import PicturePusher
@@ -288,6 +290,9 @@ class Wire:
         raise NotImplementedError
 
     def report(self, report: SiteReport) -> ReportTaken:
+        raise NotImplementedError
+
+    def days(self, days: UseDaysPush) -> UseDaysTaken:
         raise NotImplementedError
 
     def picture(self, picture: PicturePush) -> PictureTaken:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
@@ -15,9 +16,18 @@ from click.testing import CliRunner
 from fastapi import FastAPI
 
 from slurm_gpuaas.api.keyfile import read_key
-from slurm_gpuaas.api.pool_sites import SiteReport, UsagePush, UsageRow, documents_path, reports_path, usage_path
+from slurm_gpuaas.api.pool_sites import (
+    SiteReport,
+    UsagePush,
+    UsageRow,
+    days_path,
+    documents_path,
+    reports_path,
+    usage_path,
+)
 from slurm_gpuaas.api.signing import MAX_SKEW, SITES, Nonces, sign, site_key
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
+from slurm_gpuaas.domain.idle import GrantDay
 from slurm_gpuaas.domain.logins import Login
 from slurm_gpuaas.domain.names import ClusterName, ProviderName, SiteName
 from slurm_gpuaas.domain.policy import DOCUMENT
@@ -46,10 +56,20 @@ class Ledger:
 
 
 @dataclass
+class Days:
+    told: list[GrantDay] = field(default_factory=list)
+
+    def put(self, cluster: ClusterName, days: Sequence[GrantDay]) -> int:
+        self.told += days
+        return len(days)
+
+
+@dataclass
 class Portal:
     store: PoolStore
     clock: FakeClock = field(default_factory=FakeClock)
     ledger: Ledger = field(default_factory=Ledger)
+    days: Days = field(default_factory=Days)
     polls: Polls = field(default_factory=Polls)
 
     def __post_init__(self) -> None:
@@ -59,6 +79,7 @@ class Portal:
             site_routes(
                 self.store.sites,
                 self.ledger,
+                self.days,
                 Pictures(self.store.sites, self.clock),
                 polls=self.polls,
                 master_key=MASTER,
@@ -124,6 +145,25 @@ def push(portal: Portal, after: int, *rows: UsageRow, by: SiteName = NAVER) -> i
     assert answer.status_code == 200, answer.text
     acknowledged: int = answer.json()["acknowledged"]
     return acknowledged
+
+
+def test_days_of_use_are_taken_for_grants_and_for_nothing_else(portal: Portal) -> None:
+    def day(grant: str, **more: Any) -> dict[str, Any]:
+        figures = {"allocated": 8, "busy": None, "loaded": 0, "lost": 0, "burst": 0, "peak": 1}
+        return {"grant": grant, "day": "2027-01-04", "number": 3, **figures, **more}
+
+    rows = [day("g2027-00001"), day("h2027-00001"), day("the-sites-own")]
+    answer = portal.now("POST", days_path(NAVER), json.dumps({"rows": rows}).encode())
+    assert (answer.status_code, answer.json()) == (200, {"taken": 1})
+    assert [(one.grant, one.allocated, one.busy) for one in portal.days.told] == [("g2027-00001", 8, None)]
+    for wrong in (
+        day("g2027-00001", busy=-1),
+        day("g2027-00001", more=1),
+        day("../x"),
+        day("g2027-00001", day="9999-99-99"),
+    ):
+        assert portal.now("POST", days_path(NAVER), json.dumps({"rows": [wrong]}).encode()).status_code == 422
+    assert portal.now("POST", days_path(KAKAO), b'{"rows": []}').status_code in (401, 403)
 
 
 def report(at: Any, cluster: str = "naver-1", **more: Any) -> bytes:

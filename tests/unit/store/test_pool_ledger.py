@@ -74,7 +74,7 @@ def test_sums_of_entries_are_made_of_those_that_were_there_before(url: str) -> N
     before = pool.ledger.sums.by(*By, without=())
     pool.close()
     engine = open_engine(url)
-    command.downgrade(migrations(engine, POOL), "pool_0004")
+    command.downgrade(migrations(engine, POOL), "pool_0005")
     upgrade(engine, POOL)
     engine.dispose()
     pool = PoolStore.open(url)

@@ -8,7 +8,7 @@ from alembic import op
 from slurm_gpuaas.store.columns import UtcDateTime
 
 revision = "pool_0007"
-down_revision = "pool_0004"
+down_revision = "pool_0005"
 branch_labels = None
 depends_on = None
 

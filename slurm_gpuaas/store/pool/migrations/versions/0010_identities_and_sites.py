@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "pool_0010"
-down_revision = "pool_0004"
+down_revision = "pool_0007"
 branch_labels = None
 depends_on = None
 
