@@ -250,7 +250,7 @@ def reviews_feature(pool: PoolServer) -> Feature:
         cards=lambda _portal, visit: _cards(reads, visit),
         names=NAMES,
         notices={
-            "review-begun": noted("Reviewers may judge it from now on."),
+            "judging-begun": noted("Reviewers may judge it from now on."),
             "review-given": noted("Your judgement was saved. You can change it until the application is decided."),
             "conflict-declared": noted("Your conflict of interest was declared. You no longer judge this application."),
         },
@@ -422,7 +422,7 @@ def _pages(portal: Portal, pool: PoolServer, reads: _Reviews) -> APIRouter:
     @pages.post("/reviews/{number}/begin")
     def begin(visit: Reviewer, act: FormAct, number: str) -> Response:
         pool.service.begin_review(act, visit.actor, application_number(number))
-        return go(f"/reviews/{number}", "review-begun")
+        return go(f"/reviews/{number}", "judging-begun")
 
     return pages
 
