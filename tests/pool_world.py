@@ -206,6 +206,7 @@ class World(PoolPortal):
         own = (Owned(people=people), *(Owned(organisation=OrganisationName(of)) for of in SHARES))
         things["apply"], things["apply/*"] = [Thing("national", own)], [Thing("purpose", own)]
         things["sites"] = [Thing(one.name, (Owned(provider=one.provider),)) for one in self.store.sites.all()]
+        things["idle"] = things["grants"]
         things["lines"] = things["reviews"] = things["applications"]
         things["people"] = [
             Thing(

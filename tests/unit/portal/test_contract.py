@@ -20,6 +20,7 @@ ONCE_WITHOUT_KEY = {
     f"DELETE {API}/tokens/{{token}}": "revoking twice changes nothing",
     f"POST {API}/programmes/{{name}}/what-if": "changes nothing",
     f"POST {API}/sizing": "changes nothing",
+    f"POST {API}/idle/dry-run": "changes nothing",
     f"POST {API}/ledger/corrections/{{id}}/approve": "decided once: the second is a 409",
     f"POST {API}/ledger/corrections/{{id}}/refuse": "decided once: the second is a 409",
     f"POST {API}/rates/proposals/{{id}}/approve": "decided once: the second is a 409",
