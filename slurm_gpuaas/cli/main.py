@@ -38,7 +38,10 @@ GROUPS: Final[dict[str, tuple[str, str]]] = {
         "slurm_gpuaas.cli.policy:group",
         "Plan, apply and export the policy: organisations to grants.",
     ),
-    "pool": ("slurm_gpuaas.cli.pool:group", "The pool: what to award and why, what lies idle."),
+    "pool": (
+        "slurm_gpuaas.cli.pool:group",
+        "The pool: applications, offers, grants; what to award, what lies idle.",
+    ),
     "project": ("slurm_gpuaas.cli.project:group", "Projects: limits, use and budget."),
     "quota": ("slurm_gpuaas.cli.quota:group", "Quotas: what they allow, why, and what would happen."),
     "rma": ("slurm_gpuaas.cli.rma:group", "Parts on their way to the manufacturer and back."),
@@ -82,8 +85,16 @@ class LazyGroup(click.Group):
     show_envvar=True,
     help="gpuaasd's socket.",
 )
+@click.option("--site", metavar="URL", envvar="GPUAAS_SITE", show_envvar=True, help="The pool's portal.")
+@click.option(
+    "--ca",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    envvar="GPUAAS_CA",
+    show_envvar=True,
+    help="Authorities that vouch for the portal (PEM), instead of the system's.",
+)
 @click.pass_context
-def cli(ctx: click.Context, socket: Path) -> None:
+def cli(ctx: click.Context, socket: Path, site: str | None, ca: Path | None) -> None:
     """GPU-as-a-Service on Slurm.
 
     \b
@@ -91,9 +102,10 @@ def cli(ctx: click.Context, socket: Path) -> None:
       gpuaas policy plan -f policy.yaml       what would change in Slurm
       gpuaas job submit torchrun --nodes 4 --script train.py
       gpuaas incident list --json
+      gpuaas --site https://gpu.example.org pool grants
     """
     if ctx.obj is None:
-        ctx.obj = Session.at(socket)
+        ctx.obj = Session.at(socket, site, ca)
 
 
 def main(args: Sequence[str] | None = None, *, session: Session | None = None) -> None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import Final
 
 from slurm_gpuaas.domain.names import OrganisationName, PersonId, ProviderName
 
@@ -20,10 +21,25 @@ class PortalRole(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """Where a request comes from: address, the browser's own word for itself, and the request's number in the log."""
+
+    address: str = ""
+    browser: str = ""
+    request: str = ""
+
+
+NOWHERE: Final = Source()
+"""Of what no request asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Actor:
-    """Who does something, as what. Two-person rules compare `person`, never the role."""
+    """Who does something, as what, from where. Two-person rules compare `person`, never the role; `source` is for the
+    audit trail and makes nobody another actor."""
 
     person: PersonId
     role: PortalRole
     organisation: OrganisationName | None = None
     provider: ProviderName | None = None
+    source: Source = field(default=NOWHERE, compare=False)

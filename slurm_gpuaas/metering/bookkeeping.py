@@ -83,7 +83,7 @@ class Bookkeeper:
 
     def tariff(self) -> Tariff:
         """All terms and rates, as they are now."""
-        return Tariff(self._store.terms(), self._store.rates())
+        return self._store.from_tariff("tariff", lambda: Tariff(self._store.terms(), self._store.rates()))
 
     # -- What bookings follow from
 

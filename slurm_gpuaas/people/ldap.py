@@ -41,7 +41,7 @@ PAGE: Final = 500
 CLASSES: Final = ("inetOrgPerson", "posixAccount", "shadowAccount", "ldapPublicKey")
 READ: Final = ("uid", "uidNumber", "cn", "sshPublicKey", "shadowExpire")
 
-Attributes = Mapping[str, Sequence[Any]]
+Attributes = Mapping[str, Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,10 +140,10 @@ class LdapUsers:
 
     def _read(self, entry: Attributes) -> OurLogin | None:
         """None: the entry is not one that we could have made."""
-        user, ends = str(entry["uid"][0]), [str(day) for day in entry["shadowExpire"]]
+        user, ends = entry["uid"][0], list(entry["shadowExpire"])
         if UserName.pattern.fullmatch(user) is None or int(entry["uidNumber"][0]) not in self._settings.uids:
             return None
-        shown = str(entry["cn"][0])
+        shown = entry["cn"][0]
         return OurLogin(
             user=UserName(user),
             name="" if shown == user else shown,
@@ -155,7 +155,10 @@ class LdapUsers:
     @staticmethod
     def _search(connection: Connection, base: str, filter_: str, scope: str) -> Iterator[Attributes]:
         found = connection.extend.standard.paged_search(base, filter_, scope, attributes=list(READ), paged_size=PAGE)
-        return (entry["attributes"] for entry in found if entry["type"] == "searchResEntry")
+        for entry in found:
+            if entry["type"] == "searchResEntry":  # as bytes: what else is made of them depends on the server's schema
+                raw = entry["raw_attributes"]
+                yield {name: [one.decode(errors="replace") for one in raw.get(name, ())] for name in READ}
 
     @contextmanager
     def _connected(self) -> Iterator[Connection]:
@@ -174,9 +177,9 @@ class LdapUsers:
             raise NotDone(f"The directory service said: {said}.") from error
 
 
-def _keys(values: Iterable[str | bytes]) -> tuple[SshKey, ...]:
+def _keys(values: Iterable[str]) -> tuple[SshKey, ...]:
     """Sorted, since a directory keeps values in no order. One that we would not write is written anew."""
     try:
-        return tuple(sorted(SshKey(one.decode() if isinstance(one, bytes) else one) for one in values))
-    except (InvalidInput, UnicodeDecodeError):
+        return tuple(sorted(map(SshKey, values)))
+    except InvalidInput:
         return (SshKey.as_slurm_says("unreadable"),)

@@ -29,11 +29,23 @@ from slurm_gpuaas.store.pool.register import Register, Shelf
 Evidence = str | int | float | bool | None
 
 
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A program of ours that acts by itself, e.g. `gpuaas-portal/pool`."""
+
+    name: str
+
+
+def name_of(actor: Actor | Program) -> str:
+    """What the audit trail calls it."""
+    return actor.name if isinstance(actor, Program) else str(actor.person)
+
+
 class AuditTrail(Protocol):
     """Appends within the caller's transaction."""
 
     def append(
-        self, actor: str, action: str, subject: str, reason: str, evidence: Mapping[str, Evidence], /
+        self, actor: Actor | Program, action: str, subject: str, reason: str, evidence: Mapping[str, Evidence], /
     ) -> None: ...
 
 
@@ -80,13 +92,6 @@ class Mail(StrEnum):
     LEASE_ENDED = "lease.ended"
 
 
-@dataclass(frozen=True, slots=True)
-class Program:
-    """A program of ours that acts by itself, e.g. `gpuaas-portal/pool`."""
-
-    name: str
-
-
 N = TypeVar("N", bound=Noun)
 
 
@@ -107,7 +112,7 @@ class Work:
 
     @property
     def by(self) -> str:
-        return self.actor.name if isinstance(self.actor, Program) else str(self.actor.person)
+        return name_of(self.actor)
 
     @property
     def person(self) -> PersonId:
@@ -162,7 +167,7 @@ class Work:
 
     def record(self, subject: str, reason: str = "", **evidence: Evidence) -> None:
         self.failpoint(f"{self.action}: audit")
-        self.audit.append(self.by, self.action, subject, reason, evidence)
+        self.audit.append(self.actor, self.action, subject, reason, evidence)
 
     def mail(self, people: Iterable[PersonId], template: Mail, **parts: JsonValue) -> None:
         """A sentence among the parts that was `told` is told to each reader in their own language."""

@@ -29,7 +29,7 @@ from slurm_gpuaas.domain.audit_chain import AuditEvent, AuditResult
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import InvalidInput, NotFound, Refused
 from slurm_gpuaas.domain.names import PersonId, UserName
-from slurm_gpuaas.domain.people import PortalRole
+from slurm_gpuaas.domain.people import NOWHERE, PortalRole, Source
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.portal.config import SessionsConfig
 from slurm_gpuaas.portal.rights import Action, Owned, not_by_requester, require, scope_of
@@ -50,15 +50,6 @@ Facts = Mapping[str, str | int | float | bool | None]
 
 SERVER: Final = "gpuaas-portal"
 """Actor of what the server does by itself, and of commands on its host."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """Where a request comes from."""
-
-    address: str = ""
-    browser: str = ""
-    request: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -345,7 +336,7 @@ class Accounts:
                     SERVER,
                     "people.add",
                     person.id,
-                    Source(),
+                    NOWHERE,
                     reason="command on the server's host",
                     evidence=_office_facts(office),
                 )

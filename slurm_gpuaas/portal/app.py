@@ -1,13 +1,11 @@
 """Puts the portal together: pages and API of all its parts, behind one guard."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
-from fastapi.dependencies.models import Dependant
 from fastapi.responses import JSONResponse, PlainTextResponse
 from fastapi.routing import APIRoute
 from prometheus_client import CONTENT_TYPE_LATEST
@@ -20,23 +18,21 @@ from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
 from slurm_gpuaas.portal.accounts import Accounts
 from slurm_gpuaas.portal.assets import Assets
 from slurm_gpuaas.portal.config import Config
+from slurm_gpuaas.portal.description import gate_of
 from slurm_gpuaas.portal.feature import Feature, Limits, Portal
 from slurm_gpuaas.portal.guard import MAX_BODY_BYTES, Guard
-from slurm_gpuaas.portal.http import API, PROBLEMS
 from slurm_gpuaas.portal.metrics import Metrics
 from slurm_gpuaas.portal.oidc import Oidc
 from slurm_gpuaas.portal.pages import TEMPLATES, Pages
-from slurm_gpuaas.portal.problems import MEDIA_TYPE, BodyTooLarge, answer, install
+from slurm_gpuaas.portal.problems import BodyTooLarge, answer, install
 from slurm_gpuaas.portal.rate import RateLimit
 from slurm_gpuaas.portal.routes import FEATURES
-from slurm_gpuaas.portal.visit import Anybody, Machine, Needs
+from slurm_gpuaas.portal.visit import Machine
 from slurm_gpuaas.portal.words import LOCALE, NAMES, Dictionary
 from slurm_gpuaas.store.pool import PoolStore
 
 STATIC = Path(__file__).with_name("static")
 CALLBACK = "/sign-in/oidc/back"
-
-Gates = Needs | Anybody | Machine
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +75,11 @@ def make_app(wiring: Wiring) -> FastAPI:
     app = FastAPI(
         title="gpuaas-portal",
         version=__version__,
-        description="The pool's API. Sign in with `Authorization: Bearer TOKEN`; tokens are made on the profile page.",
+        description=(
+            "The pool's API. Sign in with `Authorization: Bearer TOKEN`; tokens are made on the page *API tokens*. "
+            "What changes something takes an `Idempotency-Key`: sent twice, it is done once and answers the same. "
+            "Errors are problem documents (RFC 9457)."
+        ),
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -87,7 +87,7 @@ def make_app(wiring: Wiring) -> FastAPI:
     )
     app.state.portal = portal
     install(app)
-    routers = [_probes(portal, wiring.metrics), assets.routes(), _openapi(app)]
+    routers = [_probes(portal, wiring.metrics), assets.routes()]
     routers += [router for feature in portal.features for router in feature.routes(portal)]
     app.state.routes = tuple(_checked(route) for router in routers for route in router.routes)
     for router in routers:
@@ -131,12 +131,6 @@ def _assemble(wiring: Wiring) -> tuple[Portal, Assets]:
     return portal, assets
 
 
-def routes_of(app: FastAPI) -> Sequence[APIRoute]:
-    """Every route of the portal, in the order in which they are tried."""
-    routes: Sequence[APIRoute] = app.state.routes
-    return routes
-
-
 def _checked(route: object) -> APIRoute:
     """Raises:
     InvalidInput: it does not say whom it is for, or cannot.
@@ -148,28 +142,6 @@ def _checked(route: object) -> APIRoute:
         )
     gate_of(route)
     return route
-
-
-def gate_of(route: APIRoute) -> Gates:
-    """Whom a route is for.
-
-    Raises:
-        InvalidInput: it does not say, or says it twice.
-    """
-    gates = list(_gates(route.dependant))
-    if len(gates) != 1:
-        raise InvalidInput(
-            f"Route {route.path} has {len(gates)} of Needs, Anybody, Machine.",
-            way_out="Depend on exactly one of them.",
-        )
-    return gates[0]
-
-
-def _gates(dependant: Dependant) -> Iterator[Gates]:
-    if isinstance(dependant.call, Needs | Anybody | Machine):
-        yield dependant.call
-    for inner in dependant.dependencies:
-        yield from _gates(inner)
 
 
 def _probes(portal: Portal, metrics: Metrics) -> APIRouter:
@@ -195,33 +167,3 @@ def _probes(portal: Portal, metrics: Metrics) -> APIRouter:
         return Response(metrics.page(), media_type=CONTENT_TYPE_LATEST)
 
     return router
-
-
-def _openapi(app: FastAPI) -> APIRouter:
-    router = APIRouter(include_in_schema=False)
-
-    @router.get(f"{API}/openapi.json", dependencies=[Depends(Machine("describes the API, which is public"))])
-    def openapi() -> JSONResponse:
-        """The API's description, OpenAPI 3.1."""
-        return JSONResponse(describe(app))
-
-    return router
-
-
-def describe(app: FastAPI) -> dict[str, Any]:
-    """OpenAPI 3.1 of all routes of the API, with what each may be refused with and which action it needs."""
-    schema = app.openapi()
-    schema["components"].setdefault("securitySchemes", {})["token"] = {"type": "http", "scheme": "bearer"}
-    for route in routes_of(app):
-        if not route.include_in_schema:
-            continue
-        gate = gate_of(route)
-        for method in route.methods or ():
-            operation = schema["paths"][route.path_format][method.lower()]
-            operation["x-gpuaas-gate"] = gate.declares
-            if isinstance(gate, Needs):
-                operation["security"] = [{"token": []}]
-            for status, described in operation["responses"].items():
-                if int(status) in PROBLEMS and "application/json" in described.get("content", {}):
-                    described["content"] = {MEDIA_TYPE: described["content"]["application/json"]}
-    return schema

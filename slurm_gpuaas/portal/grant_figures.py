@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Final
@@ -27,6 +27,8 @@ from slurm_gpuaas.store.pool.sites import Site
 
 STALE_AFTER: Final = timedelta(minutes=5)
 """Sites report every minute unless theirs is set otherwise (`portal.interval` of gpuaasd)."""
+FIGURES_FROM: Final = ("pool_grant", "pool_share", "commitment", "grant_terms", "pool_rate", "use_sum", "reported_run")
+"""Tables that figures follow from; they are remembered for the minute in which they were made."""
 SILENT_AFTER: Final = timedelta(minutes=2)
 """A site's question for documents lasts a minute at most; the next one follows at once."""
 
@@ -97,10 +99,20 @@ class GrantReader:
         if not grants:
             return {}
         now = self._clock.now()
+        minute = now.replace(second=0, microsecond=0)
+        name = ("figures", minute, *(grant.id for grant in grants))
+        found = self._store.remembered(FIGURES_FROM, name, lambda: self._figures(grants, minute))
+        reports = {cluster: self._reported(cluster) for cluster in {cluster for cluster, _ in found.values()}}
+        return {
+            id: replace(one, as_of=(told := reports[cluster]), stale=told is None or now - told > STALE_AFTER)
+            for id, (cluster, one) in found.items()
+        }
+
+    def _figures(self, grants: Sequence[PoolGrant], now: datetime) -> Mapping[PoolGrantId, tuple[ClusterName, Figures]]:
+        """All but what the sites said of themselves."""
         tariff = self._pool.keeper.tariff()
         shares = {share.name: share for share in self._store.register.shares.all()}
         clusters = {grant.id: shares[grant.share].cluster for grant in grants}
-        reports = {cluster: self._reported(cluster) for cluster in set(clusters.values())}
         use = self._use(grants, clusters, now)
         running = self._running(grants, clusters)
         held = self._store.register.calendar.of_holders([grant.id for grant in grants])
@@ -112,8 +124,7 @@ class GrantReader:
             won = _won(mine, tariff)
             budget, dry_at = self._budget(tariff, cluster, account, mine, now)
             in_use = running.get((cluster, account, ServiceClass.GUARANTEED), 0)
-            as_of = reports[cluster]
-            found[grant.id] = Figures(
+            figures = Figures(
                 use=grant_use(mine, held[grant.id], month, now),
                 won=Won(sum(won.values())),
                 won_this_month=Won(won.get(month, 0)),
@@ -122,9 +133,10 @@ class GrantReader:
                 budget=budget,
                 dry_at=dry_at,
                 bite=next_limit(grant, in_use, budget, dry_at, now),
-                as_of=as_of,
-                stale=as_of is None or now - as_of > STALE_AFTER,
+                as_of=None,
+                stale=True,
             )
+            found[grant.id] = (cluster, figures)
         return found
 
     def _reported(self, cluster: ClusterName) -> datetime | None:

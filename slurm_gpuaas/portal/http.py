@@ -14,7 +14,7 @@ from fastapi import Depends, Form, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
 from slurm_gpuaas.api.models import Problem
-from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.errors import Conflict, InvalidInput
 from slurm_gpuaas.domain.names import CommandId
 from slurm_gpuaas.domain.told import told
 
@@ -87,12 +87,51 @@ def page_of(rows: Sequence[R], limit: int, key: Callable[[R], tuple[str | int, .
 def with_etag(request: Request, answer: BaseModel) -> Response:
     """The answer as JSON with its ETag; 304 without a body when the caller has just that."""
     content = answer.model_dump_json().encode()
-    etag = f'"{hashlib.sha256(content).hexdigest()[:24]}"'
+    etag = _etag(content)
     headers = {"ETag": etag, "Cache-Control": "private, no-cache", "Vary": "Authorization, Cookie"}
-    known = {one.strip().removeprefix("W/") for one in request.headers.get("if-none-match", "")[:2_000].split(",")}
+    known = _etags(request, "if-none-match")
     if etag in known or "*" in known:
         return Response(status_code=304, headers=headers)
     return Response(content, media_type="application/json", headers=headers)
+
+
+class Outdated(Conflict):
+    """Somebody else changed the thing since the caller read it."""
+
+    http_status = 412
+
+    def __init__(self) -> None:
+        super().__init__(
+            told("It is no longer what you have read; nothing was changed."),
+            way_out=told("Read it again, make your change to that, and send it with the new ETag."),
+        )
+
+
+def refuse_outdated(request: Request, current: BaseModel | None) -> None:
+    """What a change that replaces a whole thing asks first, within its transaction: `If-Match` with the ETag that was
+    read keeps the changes of others; `If-None-Match: *` makes a new thing only.
+
+    Args:
+        current: what GET answers now; None: there is none yet.
+
+    Raises:
+        Outdated: the header names another.
+    """
+    now = None if current is None else _etag(current.model_dump_json().encode())
+    if (wanted := _etags(request, "if-match")) and (now is None or not wanted & {now, "*"}):
+        raise Outdated
+    if "*" in _etags(request, "if-none-match") and now is not None:
+        raise Outdated
+
+
+def _etag(content: bytes) -> str:
+    return f'"{hashlib.sha256(content).hexdigest()[:24]}"'
+
+
+def _etags(request: Request, header: str) -> set[str]:
+    """Weak ones too: a proxy that compresses makes an ETag of ours weak."""
+    given = request.headers.get(header, "")[:2_000].split(",")
+    return {one.strip().removeprefix("W/") for one in given} - {""}
 
 
 def _from_header(
@@ -108,6 +147,11 @@ def _from_form(command: Annotated[str, Form(max_length=64)] = "") -> CommandId:
     return CommandId(command or str(uuid4()))
 
 
+IfMatch = Annotated[
+    str | None,
+    Header(alias="If-Match", max_length=200, description="ETag of what you read: refused when it was changed since."),
+]
+"""Of a route that replaces a whole thing; `refuse_outdated` reads it."""
 Act = Annotated[CommandId, Depends(_from_header)]
 """Of a route of the API that changes something."""
 FormAct = Annotated[CommandId, Depends(_from_form)]
@@ -120,8 +164,11 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         (401, "Nobody knows who is asking."),
         (403, "The role or the token does not allow it."),
         (404, "There is no such thing."),
+        (405, "This address does not take this method; Allow says which it takes."),
         (409, "The state moved on, or somebody else owns the thing."),
+        (412, "It is another than the one that If-Match names: somebody changed it meanwhile."),
         (413, "The body is too large."),
+        (415, "The body is no application/json."),
         (419, "Sent with a session, but without its CSRF token or from another site."),
         (422, "The request is wrong as it stands."),
         (429, "Too many requests; Retry-After says when the next is taken."),

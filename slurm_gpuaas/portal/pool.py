@@ -21,7 +21,7 @@ from slurm_gpuaas.domain.ledger import Reconciled, Terms, Titles
 from slurm_gpuaas.domain.logins import Login
 from slurm_gpuaas.domain.months import Month
 from slurm_gpuaas.domain.names import ClusterName, CommandId, OrganisationName, SiteName
-from slurm_gpuaas.domain.people import PortalRole
+from slurm_gpuaas.domain.people import NOWHERE, Actor, PortalRole
 from slurm_gpuaas.domain.policy import Grant, Role
 from slurm_gpuaas.domain.pool_grants import PoolGrant
 from slurm_gpuaas.domain.programmes import Membership, PoolShare
@@ -31,7 +31,7 @@ from slurm_gpuaas.pool.documents import SiteDocuments
 from slurm_gpuaas.pool.idle_service import IdleService
 from slurm_gpuaas.pool.lease_service import LeaseService
 from slurm_gpuaas.pool.service import PoolService
-from slurm_gpuaas.pool.work import Evidence, Program
+from slurm_gpuaas.pool.work import Evidence, Program, name_of
 from slurm_gpuaas.portal.pictures import Pictures
 from slurm_gpuaas.store.pool import PoolStore
 from slurm_gpuaas.store.pool.sites import Site
@@ -59,10 +59,21 @@ class PoolTrail:
         self._store = store
         self._clock = clock
 
-    def append(self, actor: str, action: str, subject: str, reason: str, evidence: Mapping[str, Evidence], /) -> None:
+    def append(
+        self, actor: Actor | Program, action: str, subject: str, reason: str, evidence: Mapping[str, Evidence], /
+    ) -> None:
+        source = NOWHERE if isinstance(actor, Program) else actor.source
         self._store.audit.append(
             AuditEvent(
-                at=self._clock.now(), actor=actor, action=action, subject=subject, reason=reason, evidence=evidence
+                at=self._clock.now(),
+                actor=name_of(actor),
+                role="" if isinstance(actor, Program) else actor.role,
+                action=action,
+                subject=subject,
+                reason=reason,
+                evidence=evidence,
+                source=source.address,
+                request=source.request,
             )
         )
 

@@ -11,6 +11,7 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
+from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
 from slurm_gpuaas.api.models import Fault, Problem
@@ -31,7 +32,9 @@ TITLES: Final = {
     404: noted("Not found"),
     405: noted("Not possible here"),
     409: noted("Things have changed meanwhile"),
+    412: noted("Things have changed meanwhile"),
     413: noted("Too large"),
+    415: noted("Not in this form"),
     419: noted("Please send the form again"),
     422: noted("Something needs correcting"),
     429: noted("A little slower, please"),
@@ -139,14 +142,27 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     def _invalid(request: Request, error: RequestValidationError) -> Response:
+        found = error.errors()
+        if any(fault["type"] == "json_invalid" for fault in found):
+            unread = told("The body is no JSON that can be read.")
+            return answer(request, _Unreadable(unread, way_out=told("Send one whole JSON document.")))
+        if for_machines(request) and any(fault["loc"] == ("body",) for fault in found) and not _says_json(request):
+            return answer(request, _NotJson())
         faults = tuple(
             Fault(field=".".join(str(part) for part in fault["loc"])[:200], message=fault["msg"][:300])
-            for fault in error.errors()[:20]
+            for fault in found[:20]
         )
         wrong = InvalidInput(
             told("{count} fields are missing or wrong.", count=len(faults)), way_out=told("Correct the named fields.")
         )
         return answer(request, wrong, faults)
+
+    @app.exception_handler(ValidationError)
+    def _against_a_rule(request: Request, error: ValidationError) -> Response:
+        """What was asked makes a noun that one of its own rules forbids."""
+        rules = [fault.get("ctx", {}).get("error") for fault in error.errors()]
+        told_by = next((rule for rule in rules if isinstance(rule, GpuaasError)), None)
+        return _unexpected(request, error) if told_by is None else answer(request, told_by)
 
     @app.exception_handler(HTTPException)
     def _http(request: Request, error: HTTPException) -> Response:
@@ -165,6 +181,22 @@ def install(app: FastAPI) -> None:
         return answer(request, Unexpected(number))
 
 
+def _says_json(request: Request) -> bool:
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))
+
+
 class _Unreadable(GpuaasError):
     exit_code = ExitCode.INVALID
     http_status = 400
+
+
+class _NotJson(GpuaasError):
+    exit_code = ExitCode.INVALID
+    http_status = 415
+
+    def __init__(self) -> None:
+        super().__init__(
+            told("The API takes JSON, and this body says that it is something else."),
+            way_out=told("Send it with Content-Type: application/json."),
+        )

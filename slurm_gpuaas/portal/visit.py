@@ -6,7 +6,7 @@ or with an API token.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
@@ -16,9 +16,8 @@ from starlette.concurrency import run_in_threadpool
 from slurm_gpuaas.domain.accounts import ApiToken, Language, Person, PortalSession
 from slurm_gpuaas.domain.audit_chain import AuditEvent, AuditResult
 from slurm_gpuaas.domain.errors import GpuaasError, Refused
-from slurm_gpuaas.domain.people import Actor
+from slurm_gpuaas.domain.people import Actor, Source
 from slurm_gpuaas.domain.told import told
-from slurm_gpuaas.portal.accounts import Source
 from slurm_gpuaas.portal.rights import Action, Owned, Scope, require, scope_of
 from slurm_gpuaas.portal.secret import csrf_token, new_secret, same
 from slurm_gpuaas.portal.words import Words, preferred
@@ -108,7 +107,7 @@ class Visit(Guest):
 
     @property
     def actor(self) -> Actor:
-        return self.person.actor
+        return replace(self.person.actor, source=self.source)
 
     def may(self, action: Action) -> Scope | None:
         """How far this visit may do it: what the role allows, and no more than the token was made for."""

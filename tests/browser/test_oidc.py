@@ -16,8 +16,8 @@ from playwright.sync_api import Browser, Page, expect
 
 from slurm_gpuaas.domain.accounts import RoleSource
 from slurm_gpuaas.domain.clock import SystemClock
-from slurm_gpuaas.domain.people import PortalRole
-from slurm_gpuaas.portal.accounts import Accounts, Source
+from slurm_gpuaas.domain.people import PortalRole, Source
+from slurm_gpuaas.portal.accounts import Accounts
 from slurm_gpuaas.portal.config import OidcConfig
 from slurm_gpuaas.portal.oidc import LOGOUT_EVENT, Oidc, SignInFailed, _Provider
 from tests.browser.site import BrowserSite

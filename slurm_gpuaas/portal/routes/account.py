@@ -7,10 +7,22 @@ from typing import Annotated, Final
 from fastapi import APIRouter, Depends, Form, Request, Response
 
 from slurm_gpuaas.domain.accounts import ApiToken, Language
+from slurm_gpuaas.domain.audit_chain import iso
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.portal.feature import Card, Feature, NavEntry, Portal, go
-from slurm_gpuaas.portal.http import API, NOT_MODIFIED, PROBLEMS, Answer, with_etag
+from slurm_gpuaas.portal.http import (
+    API,
+    NOT_MODIFIED,
+    PROBLEMS,
+    Answer,
+    CursorText,
+    Limit,
+    Page,
+    key_of,
+    page_of,
+    with_etag,
+)
 from slurm_gpuaas.portal.rights import RIGHTS, Action
 from slurm_gpuaas.portal.routes.fields import Faults, Password, Text, line
 from slurm_gpuaas.portal.visit import Needs, Visit
@@ -29,10 +41,6 @@ class TokenView(Answer):
     revoked_at: datetime | None
 
 
-class Tokens(Answer):
-    items: tuple[TokenView, ...]
-
-
 def _view(token: ApiToken) -> TokenView:
     return TokenView(
         id=token.id,
@@ -43,6 +51,10 @@ def _view(token: ApiToken) -> TokenView:
         used_at=token.used_at,
         revoked_at=token.revoked_at,
     )
+
+
+def _newest(token: ApiToken) -> tuple[str, str]:
+    return iso(token.created_at), token.id
 
 
 def _routes(portal: Portal) -> list[APIRouter]:
@@ -186,10 +198,15 @@ def _routes(portal: Portal) -> list[APIRouter]:
         portal.accounts.revoke_token(visit.person, token, visit.source)
         return go("/tokens", "token-revoked")
 
-    @api.get("/tokens", response_model=Tokens, responses=NOT_MODIFIED)
-    def list_tokens(request: Request, visit: Tokener) -> Response:
+    @api.get("/tokens", response_model=Page[TokenView], responses=NOT_MODIFIED)
+    def list_tokens(request: Request, visit: Tokener, limit: Limit = 100, cursor: CursorText = None) -> Response:
         """Your tokens, without their secrets, the newest first."""
-        return with_etag(request, Tokens(items=tuple(map(_view, portal.store.people.tokens(visit.person.id)))))
+        tokens = sorted(portal.store.people.tokens(visit.person.id), key=_newest, reverse=True)
+        if cursor is not None:
+            before = key_of(cursor, str, str)
+            tokens = [one for one in tokens if _newest(one) < before]
+        items, following = page_of(tokens[: limit + 1], limit, _newest)
+        return with_etag(request, Page[TokenView](items=tuple(map(_view, items)), next=following))
 
     @api.delete("/tokens/{token}", status_code=204)
     def revoke_token(visit: Tokener, token: str) -> None:

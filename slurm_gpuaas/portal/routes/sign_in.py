@@ -7,8 +7,9 @@ from fastapi.responses import JSONResponse
 
 from slurm_gpuaas.domain.accounts import Language
 from slurm_gpuaas.domain.errors import GpuaasError, NotFound
+from slurm_gpuaas.domain.people import Source
 from slurm_gpuaas.domain.told import told
-from slurm_gpuaas.portal.accounts import Source, WrongPassword
+from slurm_gpuaas.portal.accounts import WrongPassword
 from slurm_gpuaas.portal.feature import Feature, Portal, go
 from slurm_gpuaas.portal.oidc import Oidc, SignInFailed
 from slurm_gpuaas.portal.rights import Action

@@ -7,7 +7,7 @@ add an entry to a month that is closed.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import fields
 from datetime import date, datetime
@@ -308,6 +308,13 @@ class LedgerStore:
 
     def terms_versions(self) -> Mapping[GrantName, Sequence[tuple[datetime, Terms]]]:
         """All that were ever in force, and since when, oldest first."""
+        return self._sessions.remembered(("grant_terms",), "terms", self._terms_versions)
+
+    def from_tariff(self, name: str, make: Callable[[], _T]) -> _T:
+        """What follows from terms and rates alone, until one of them changes."""
+        return self._sessions.remembered(("grant_terms", "pool_rate"), name, make)
+
+    def _terms_versions(self) -> Mapping[GrantName, Sequence[tuple[datetime, Terms]]]:
         with self._sessions.reading() as session:
             rows = session.exec(select(TermsRow).order_by(col(TermsRow.grant_name), col(TermsRow.version)))
             return {

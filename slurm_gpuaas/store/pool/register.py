@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -10,7 +11,19 @@ from functools import cache
 from typing import Any, Final, Generic, TypeVar
 
 from pydantic import JsonValue
-from sqlalchemy import ColumnElement, Executable, Row, Table, bindparam, delete, func, text, update
+from sqlalchemy import (
+    ColumnElement,
+    Executable,
+    Row,
+    Table,
+    Text,
+    bindparam,
+    delete,
+    func,
+    text,
+    type_coerce,
+    update,
+)
 from sqlalchemy import insert as sql_insert
 from sqlalchemy import select as sql_select
 from sqlalchemy.dialects import postgresql, sqlite
@@ -64,8 +77,38 @@ _AT_ONCE: Final = 500
 """Values of one query; SQLite takes a few thousand."""
 
 
+class _Kept(Generic[M]):
+    """All rows of a shelf at one moment, in the order of their keys; `by` finds those of a column's value."""
+
+    def __init__(self, rows: Mapping[tuple[object, ...], tuple[Sequence[object], M]], columns: Sequence[str]) -> None:
+        self.rows = rows
+        self.nouns = tuple(noun for _, noun in rows.values())
+        self._columns = columns
+        self._found: dict[str, Mapping[object, Sequence[int]]] = {}
+
+    def by(self, name: str) -> Mapping[object, Sequence[int]]:
+        """Places of nouns by a column's value."""
+        if name not in self._found:
+            place = self._columns.index(name)
+            found: dict[object, list[int]] = {}
+            for at, (raw, _) in enumerate(self.rows.values()):
+                found.setdefault(raw[place], []).append(at)
+            self._found[name] = found
+        return self._found[name]
+
+    def those(self, columns: Mapping[str, str | Sequence[str]]) -> tuple[M, ...]:
+        places: set[int] | None = None
+        for name, value in columns.items():
+            wanted = [value] if isinstance(value, str) else value
+            some = {at for one in wanted for at in self.by(name).get(str(one), ())}
+            places = some if places is None else places & some
+        return self.nouns if places is None else tuple(self.nouns[at] for at in sorted(places))
+
+
 class Shelf(Generic[M]):
-    """All nouns of one kind, found by the columns of their table; fields without a column are in its `body`."""
+    """All nouns of one kind, found by the columns of their table; fields without a column are in its `body`.
+
+    They are kept as they were read: making a noun from its row costs a hundred times as much as looking at it."""
 
     def __init__(self, sessions: Sessions, noun: type[M], table: type[PoolTable]) -> None:
         self._sessions = sessions
@@ -76,6 +119,7 @@ class Shelf(Generic[M]):
         self._columns: Final = tuple(column.name for column in self._rows.columns if column.name != "body")
         self._fields: Final = tuple(name for name in self._columns if name in noun.model_fields)
         self._has_body: Final = "body" in self._rows.columns
+        self._last: Mapping[tuple[object, ...], tuple[Sequence[object], M]] = {}
         self._one: Final = sql_select(self._rows).where(*(column == bindparam(column.name) for column in self._key))
 
     def get(self, *key: str) -> M:
@@ -93,6 +137,9 @@ class Shelf(Generic[M]):
 
     def find(self, *key: str) -> M | None:
         """Within a transaction each is read once."""
+        if not self._sessions.joined:
+            kept = self._kept().rows.get(tuple(str(part) for part in key))
+            return None if kept is None else kept[1]
         with self._sessions.reading() as session:
             found: dict[tuple[str, ...], M] = session.info.setdefault(self._name, {})
             if key not in found:
@@ -105,6 +152,8 @@ class Shelf(Generic[M]):
 
     def all(self, **columns: str | Sequence[str]) -> tuple[M, ...]:
         """Those whose columns have these values (or one of them), in the order of their keys."""
+        if not self._sessions.joined:
+            return self._kept().those(columns)
         wanted = [
             self._rows.c[name] == str(value) if isinstance(value, str) else self._rows.c[name].in_(map(str, value))
             for name, value in columns.items()
@@ -112,6 +161,31 @@ class Shelf(Generic[M]):
         query = sql_select(self._rows).where(*wanted).order_by(*self._key)
         with self._sessions.reading() as session:
             return tuple(self._read(row) for row in session.execute(query))
+
+    def _kept(self) -> _Kept[M]:
+        return self._sessions.remembered((self._name,), self._name, self._keep)
+
+    def _keep(self) -> _Kept[M]:
+        """All rows; nouns of rows that are as they were the last time are taken over."""
+        columns = self._rows.columns
+        # The body as text: only what has changed is parsed.
+        plain = [type_coerce(one, Text).label(one.name) if one.name == "body" else one for one in columns]
+        before, rows = self._last, {}
+        with self._sessions.reading() as session:
+            for raw in session.execute(sql_select(*plain).order_by(*self._key)):
+                key = tuple(raw._mapping[column.name] for column in self._key)
+                known = before.get(key)
+                rows[key] = known if known is not None and known[0] == raw else (raw, self._made_from(raw))
+        self._last = rows
+        return _Kept(rows, [column.name for column in columns])
+
+    def _made_from(self, raw: Row[Any]) -> M:
+        columns = raw._mapping
+        fields = {name: columns[name] for name in self._fields}
+        if not self._has_body:
+            return self._noun.model_validate(fields)
+        body = columns["body"]  # PostgreSQL's driver has parsed it already
+        return self._noun.model_validate(fields | (json.loads(body) if isinstance(body, str) else body))
 
     def put(self, noun: M) -> None:
         """Add it, or replace the one of that key."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Hashable
 from contextlib import AbstractContextManager
+from typing import TypeVar
 
 from sqlalchemy import Engine
 
@@ -13,6 +15,8 @@ from slurm_gpuaas.store.pool.people import People
 from slurm_gpuaas.store.pool.register import Register
 from slurm_gpuaas.store.pool.sites import Sites
 from slurm_gpuaas.store.session import Sessions
+
+V = TypeVar("V")
 
 
 class PoolStore:
@@ -42,6 +46,10 @@ class PoolStore:
 
     def close(self) -> None:
         self._engine.dispose()
+
+    def remembered(self, tables: tuple[str, ...], name: Hashable, make: Callable[[], V]) -> V:
+        """As `Sessions.remembered`."""
+        return self._sessions.remembered(tables, name, make)
 
     def transaction(self) -> AbstractContextManager[object]:
         """One transaction around several calls; it commits at the end, or not at all when something raises."""

@@ -30,7 +30,7 @@ from slurm_gpuaas.domain.programmes import (
     Title,
 )
 from slurm_gpuaas.pool.service import PoolService
-from slurm_gpuaas.pool.work import Evidence, Failpoint, no_failpoint
+from slurm_gpuaas.pool.work import Evidence, Failpoint, Program, name_of, no_failpoint
 from slurm_gpuaas.store.pool import PoolStore
 from tests.fakes import FakeClock
 from tests.stores import new_pool_store, opened
@@ -127,9 +127,11 @@ class TableAudit:
         with self._sessions.writing() as session:
             session.execute(text("CREATE TABLE IF NOT EXISTS trail (actor, action, subject, reason)"))
 
-    def append(self, actor: str, action: str, subject: str, reason: str, evidence: Mapping[str, Evidence], /) -> None:
+    def append(
+        self, actor: Actor | Program, action: str, subject: str, reason: str, evidence: Mapping[str, Evidence], /
+    ) -> None:
         assert all(value is None or isinstance(value, str | int | float) for value in evidence.values())
-        entry = {"actor": str(actor), "action": action, "subject": str(subject), "reason": reason}
+        entry = {"actor": name_of(actor), "action": action, "subject": str(subject), "reason": reason}
         with self._sessions.writing() as session:
             session.execute(text("INSERT INTO trail VALUES (:actor, :action, :subject, :reason)"), entry)
 

@@ -25,10 +25,9 @@ from slurm_gpuaas.domain.names import (
     SiteName,
     UserName,
 )
-from slurm_gpuaas.domain.people import PortalRole
+from slurm_gpuaas.domain.people import PortalRole, Source
 from slurm_gpuaas.domain.pool_grants import AwardLine, Offer, PoolGrant
 from slurm_gpuaas.domain.usage import UsageChange, UsageRecord
-from slurm_gpuaas.portal.accounts import Source
 from slurm_gpuaas.portal.pool import BOOK_EVERY
 from slurm_gpuaas.portal.rights import RIGHTS, Action
 from tests.pools import PoolPortal

@@ -16,7 +16,8 @@ from slurm_gpuaas.domain.names import ClusterName, OfferId, PoolShareName, Progr
 from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.domain.pool_grants import AwardLine, ChangeState, OfferState, PoolGrantState
 from slurm_gpuaas.domain.slurm_accounts import burst_qos, guaranteed_qos
-from slurm_gpuaas.portal.app import gate_of, make_app, routes_of
+from slurm_gpuaas.portal.app import make_app
+from slurm_gpuaas.portal.description import gate_of, routes_of
 from slurm_gpuaas.portal.rights import scope_of
 from slurm_gpuaas.portal.visit import Needs
 from slurm_gpuaas.quota.desired import wanted

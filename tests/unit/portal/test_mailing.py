@@ -20,10 +20,9 @@ from slurm_gpuaas.domain.accounts import Language
 from slurm_gpuaas.domain.errors import InvalidInput, Unavailable
 from slurm_gpuaas.domain.idle import Said
 from slurm_gpuaas.domain.names import PersonId
-from slurm_gpuaas.domain.people import PortalRole
+from slurm_gpuaas.domain.people import PortalRole, Source
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.pool.work import Mail
-from slurm_gpuaas.portal.accounts import Source
 from slurm_gpuaas.portal.config import MailConfig
 from slurm_gpuaas.portal.mail_texts import TEXTS, both, letter
 from slurm_gpuaas.portal.mailing import FIRST_WAIT, MOST_REFUSALS, Mailer

@@ -25,7 +25,8 @@ from slurm_gpuaas.domain.money import Won
 from slurm_gpuaas.domain.names import ProviderName, UserName
 from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.pool.work import Program
-from slurm_gpuaas.portal.app import describe, gate_of, make_app
+from slurm_gpuaas.portal.app import make_app
+from slurm_gpuaas.portal.description import describe, gate_of
 from slurm_gpuaas.portal.main import command
 from slurm_gpuaas.portal.rights import scope_of
 from slurm_gpuaas.portal.visit import Needs

@@ -16,11 +16,10 @@ from slurm_gpuaas.api.pool_sites import UsagePush, UsageRow, documents_path, usa
 from slurm_gpuaas.api.signing import SITES, sign, site_key
 from slurm_gpuaas.domain.ledger import PoolRate
 from slurm_gpuaas.domain.names import ClusterName, OrganisationName, ProviderName, SiteName, UserName
-from slurm_gpuaas.domain.people import PortalRole
+from slurm_gpuaas.domain.people import NOWHERE, PortalRole
 from slurm_gpuaas.domain.policy import Role
 from slurm_gpuaas.domain.pool_grants import PoolGrant
 from slurm_gpuaas.domain.ssh_keys import SshKey
-from slurm_gpuaas.portal.accounts import Source
 from slurm_gpuaas.portal.app import Wiring, make_portal
 from slurm_gpuaas.portal.config import Config
 from slurm_gpuaas.portal.pool import BOOK_EVERY, PoolServer, PoolTurns
@@ -30,7 +29,6 @@ from tests.unit.metering.books import pool_rate
 from tests.unit.pool.scene import DIRECTOR, KIM, OF, Pool, programme
 
 MASTER = b"m" * 32
-NOWHERE = Source()
 SITE = SiteName("naver-h200")
 KEY = SshKey("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2sC7WBoqP/lzMvlMQBbKdLEM2wWQKn8JZ4C+LwJ3qX kim@laptop")
 

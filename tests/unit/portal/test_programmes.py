@@ -9,23 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import strategies as st
-from schemathesis import openapi
-from schemathesis.core.result import Ok
 
 from slurm_gpuaas.domain.names import ProgrammeName
 from slurm_gpuaas.domain.people import PortalRole
-from slurm_gpuaas.portal.app import describe, make_app
-from slurm_gpuaas.portal.rights import RIGHTS
 from slurm_gpuaas.portal.routes.programme_form import changes, filled, read_form, read_text, written
-from tests.pools import ORIGIN, Browser, PoolPortal
+from tests.pools import Browser, PoolPortal
 from tests.unit.pool.scene import programme
-from tests.unit.portal.test_api import make_token, try_operation
 
 GOVERNMENT = PortalRole.GOVERNMENT
-EXAMPLES = 3
 
 
 @pytest.fixture
@@ -244,15 +237,3 @@ def test_the_office_registers_an_organisation_and_a_share_by_form(pool: PoolPort
     assert "2,040" in browser.get("/shares/kakao.b200.government").text
     other = browser.post("/shares", **share | {"model": "h200"}, capacity="8")
     assert other.status_code == 409 and "b200" in other.text
-
-
-def test_the_api_is_described_and_answers_as_described(pool: PoolPortal) -> None:
-    token = make_token(pool.browser(GOVERNMENT), *RIGHTS[GOVERNMENT])
-    schema = openapi.from_dict(describe(make_app(pool.wiring)))
-    client = TestClient(pool.app, base_url=ORIGIN, raise_server_exceptions=False)
-    ours = ("programmes", "organisations", "shares", "applications", "sizing")
-    found = [one.ok() for one in schema.get_all_operations() if isinstance(one, Ok)]
-    operations = [one for one in found if one.path.split("/")[3] in ours]
-    assert len(operations) >= 14
-    for operation in operations:
-        try_operation(operation, client, token, pool, examples=EXAMPLES)

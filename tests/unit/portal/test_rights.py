@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from slurm_gpuaas.domain.errors import InvalidInput, Refused
 from slurm_gpuaas.domain.names import OrganisationName, PersonId, ProviderName
 from slurm_gpuaas.domain.people import Actor, PortalRole
-from slurm_gpuaas.portal.app import gate_of, make_app, routes_of
+from slurm_gpuaas.portal.app import make_app
+from slurm_gpuaas.portal.description import gate_of, routes_of
 from slurm_gpuaas.portal.feature import Feature
 from slurm_gpuaas.portal.rights import RIGHTS, Action, Owned, Scope, allows, not_by_requester, require, scope_of
 from slurm_gpuaas.portal.visit import Machine, Needs

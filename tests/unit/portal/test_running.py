@@ -41,7 +41,8 @@ from slurm_gpuaas.domain.site_frame import (
 )
 from slurm_gpuaas.domain.told import Told
 from slurm_gpuaas.pool.work import Program
-from slurm_gpuaas.portal.app import gate_of, make_app, routes_of
+from slurm_gpuaas.portal.app import make_app
+from slurm_gpuaas.portal.description import gate_of, routes_of
 from slurm_gpuaas.portal.map.live import Held
 from slurm_gpuaas.portal.rights import Action, Scope, scope_of
 from slurm_gpuaas.portal.running import NoteKind, Onlooker, efficiency, may_start, waiting_for, why
