@@ -10,9 +10,8 @@ from fastapi import FastAPI
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
+from slurm_gpuaas.api.models import Problem
 from slurm_gpuaas.domain.errors import InvalidInput
-from slurm_gpuaas.portal.http import PROBLEMS
-from slurm_gpuaas.portal.problems import MEDIA_TYPE
 from slurm_gpuaas.portal.visit import Anybody, Machine, Needs
 
 Gates = Needs | Anybody | Machine
@@ -64,6 +63,8 @@ def _described(app: FastAPI) -> dict[str, Any]:
         "scheme": "bearer",
         "description": "A token of the page *API tokens*; the names beside it are the actions it must be made for.",
     }
+    problem = Problem.model_json_schema(ref_template=f"{SCHEMAS}{{model}}")
+    schema["components"]["schemas"].update({**problem.pop("$defs", {}), "Problem": problem})
     for route in routes_of(app):
         if not route.include_in_schema:
             continue
@@ -74,8 +75,6 @@ def _described(app: FastAPI) -> dict[str, Any]:
             if isinstance(gate, Needs):
                 operation["security"] = [{"token": [gate.declares]}]
             for status, described in operation["responses"].items():
-                if int(status) in PROBLEMS and "application/json" in described.get("content", {}):
-                    described["content"] = {MEDIA_TYPE: described["content"]["application/json"]}
                 if status == "429":
                     described["headers"] = {"Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}}
     return schema

@@ -13,7 +13,6 @@ from uuid import uuid4
 from fastapi import Depends, Form, Header, Query, Request, Response
 from pydantic import BaseModel, ConfigDict
 
-from slurm_gpuaas.api.models import Problem
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput
 from slurm_gpuaas.domain.names import CommandId
 from slurm_gpuaas.domain.told import told
@@ -157,8 +156,11 @@ Act = Annotated[CommandId, Depends(_from_header)]
 FormAct = Annotated[CommandId, Depends(_from_form)]
 """Of a page's form, which carries it in its hidden field `command` (`ui.act`): pressed twice, done once."""
 
+PROBLEM_JSON: Final = "application/problem+json"
+PROBLEM_SCHEMA: Final = "#/components/schemas/Problem"
+"""Named, not given as a model: FastAPI would make a validator of each status of each route, four in five of all."""
 PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
-    status: {"model": Problem, "description": description}
+    status: {"description": description, "content": {PROBLEM_JSON: {"schema": {"$ref": PROBLEM_SCHEMA}}}}
     for status, description in (
         (400, "The request is no HTTP or JSON that can be read."),
         (401, "Nobody knows who is asking."),

@@ -17,13 +17,12 @@ from starlette.exceptions import HTTPException
 from slurm_gpuaas.api.models import Fault, Problem
 from slurm_gpuaas.domain.errors import ExitCode, GpuaasError, InvalidInput, NotFound
 from slurm_gpuaas.domain.told import told
+from slurm_gpuaas.portal.http import PROBLEM_JSON
 from slurm_gpuaas.portal.oidc import SignInFailed
 from slurm_gpuaas.portal.rate import TooOften
 from slurm_gpuaas.portal.secret import new_secret
 from slurm_gpuaas.portal.visit import API_PREFIX, Guest, Unknown, Visit, language_of, portal_of, source_of
 from slurm_gpuaas.portal.words import noted
-
-MEDIA_TYPE: Final = "application/problem+json"
 
 TITLES: Final = {
     400: noted("That did not work"),
@@ -104,7 +103,7 @@ def answer(request: Request, error: GpuaasError, faults: tuple[Fault, ...] = ())
         headers |= {"Content-Language": str(guest.words.language), "Vary": "Accept-Language"}
         if status == 401:
             headers["WWW-Authenticate"] = 'Bearer realm="gpuaas-portal"'
-        return JSONResponse(problem.model_dump(mode="json"), status, headers, MEDIA_TYPE)
+        return JSONResponse(problem.model_dump(mode="json"), status, headers, PROBLEM_JSON)
     if isinstance(error, Unknown) and request.method in {"GET", "HEAD"}:
         # hx-redirect: a part of a page cannot be replaced with the sign-in page; the whole page goes there.
         target = f"/sign-in?back={quote(_local(request), safe='')}"

@@ -11,8 +11,7 @@ from fastapi import FastAPI
 from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.portal.app import make_app
 from slurm_gpuaas.portal.description import describe
-from slurm_gpuaas.portal.http import API, PROBLEMS
-from slurm_gpuaas.portal.problems import MEDIA_TYPE
+from slurm_gpuaas.portal.http import API, PROBLEM_JSON, PROBLEMS
 from tests.pool_world import World
 from tests.unit.portal.contract import token_of, try_all
 
@@ -85,7 +84,7 @@ def test_every_operation_says_what_it_is_refused_with(described: Mapping[str, An
     for method, path, operation in operations(described):
         problems = {int(status): one for status, one in operation["responses"].items() if int(status) >= 400}
         assert problems.keys() >= PROBLEMS.keys(), f"{method} {path}"
-        assert all(MEDIA_TYPE in one["content"] for one in problems.values()), f"{method} {path}"
+        assert all(PROBLEM_JSON in one["content"] for one in problems.values()), f"{method} {path}"
         assert operation.get("description"), f"{method} {path} says nothing of itself"
         assert operation["tags"], f"{method} {path}"
 
