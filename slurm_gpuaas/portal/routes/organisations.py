@@ -29,6 +29,7 @@ from slurm_gpuaas.portal.http import (
     Answer,
     CursorText,
     FormAct,
+    IfMatch,
     Limit,
     Page,
     key_of,
@@ -39,6 +40,7 @@ from slurm_gpuaas.portal.pool import PoolServer
 from slurm_gpuaas.portal.rights import Action, Owned, allows
 from slurm_gpuaas.portal.routes.application_form import whole
 from slurm_gpuaas.portal.routes.fields import Faults, Text, Typed, choice, key, line, same_name, short_name
+from slurm_gpuaas.portal.routes.replacing import unchanged
 from slurm_gpuaas.portal.visit import Needs, Visit
 from slurm_gpuaas.portal.words import Names, noted
 
@@ -235,10 +237,13 @@ def _api(portal: Portal, pool: PoolServer) -> APIRouter:
         return with_etag(request, _organisation(portal, visit, name))
 
     @api.put("/organisations/{name}", response_model=PoolOrganisation)
-    def put_organisation(visit: Office, act: Act, name: str, wanted: PoolOrganisation) -> PoolOrganisation:
+    def put_organisation(
+        request: Request, visit: Office, act: Act, name: str, wanted: PoolOrganisation, match: IfMatch = None
+    ) -> PoolOrganisation:
         """Declare an organisation, or what it is now."""
         same_name(name, wanted.name)
-        return pool.service.put_organisation(act, visit.actor, wanted)
+        with unchanged(pool, request, act, lambda: pool.store.register.organisations.find(wanted.name)):
+            return pool.service.put_organisation(act, visit.actor, wanted)
 
     @api.get("/shares", response_model=Page[ShareView], responses=NOT_MODIFIED)
     def shares(request: Request, visit: ShareReader, limit: Limit = 100, cursor: CursorText = None) -> Response:
@@ -253,10 +258,18 @@ def _api(portal: Portal, pool: PoolServer) -> APIRouter:
         return with_etag(request, _share(portal, visit, name))
 
     @api.put("/shares/{name}", response_model=ShareView)
-    def put_share(visit: Office, act: Act, name: str, wanted: PoolShare) -> ShareView:
+    def put_share(
+        request: Request, visit: Office, act: Act, name: str, wanted: PoolShare, match: IfMatch = None
+    ) -> ShareView:
         """Declare a pool share, or what it has now."""
         same_name(name, wanted.name)
-        return _share_view(portal, pool.service.put_share(act, visit.actor, wanted))
+
+        def current() -> ShareView | None:
+            found = pool.store.register.shares.find(wanted.name)
+            return None if found is None else _share_view(portal, found)
+
+        with unchanged(pool, request, act, current):
+            return _share_view(portal, pool.service.put_share(act, visit.actor, wanted))
 
     return api
 

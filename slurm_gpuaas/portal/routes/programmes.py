@@ -20,6 +20,7 @@ from slurm_gpuaas.portal.http import (
     Act,
     CursorText,
     FormAct,
+    IfMatch,
     Limit,
     Page,
     key_of,
@@ -30,6 +31,7 @@ from slurm_gpuaas.portal.pool import PoolServer
 from slurm_gpuaas.portal.rights import Action
 from slurm_gpuaas.portal.routes import programme_form as form
 from slurm_gpuaas.portal.routes.fields import LongText, Text, Typed, key, same_name
+from slurm_gpuaas.portal.routes.replacing import unchanged
 from slurm_gpuaas.portal.visit import Needs, Visit
 from slurm_gpuaas.portal.words import Names, noted
 
@@ -224,10 +226,13 @@ def _api(portal: Portal, pool: PoolServer) -> APIRouter:
         return with_etag(request, register.programmes.get(key(ProgrammeName, name)))
 
     @api.put("/programmes/{name}", response_model=Programme)
-    def put_programme(visit: Office, act: Act, name: str, wanted: Programme) -> Programme:
+    def put_programme(
+        request: Request, visit: Office, act: Act, name: str, wanted: Programme, match: IfMatch = None
+    ) -> Programme:
         """Declare a programme, or change its rules for what comes from now on."""
         same_name(name, wanted.name)
-        return pool.service.put_programme(act, visit.actor, wanted)
+        with unchanged(pool, request, act, lambda: register.programmes.find(wanted.name)):
+            return pool.service.put_programme(act, visit.actor, wanted)
 
     return api
 

@@ -16,7 +16,7 @@ from slurm_gpuaas.domain.names import ProgrammeName
 from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.portal.routes.programme_form import changes, filled, read_form, read_text, written
 from tests.pools import Browser, PoolPortal
-from tests.unit.pool.scene import programme
+from tests.unit.pool.scene import NAVER, programme
 
 GOVERNMENT = PortalRole.GOVERNMENT
 
@@ -158,6 +158,24 @@ def test_what_somebody_changed_meanwhile_is_not_overwritten(pool: PoolPortal) ->
     assert answer.status_code == 409 and "<ins>90</ins>" in answer.text
     assert pool.store.register.programmes.get(ProgrammeName("national")) == other
     assert browser.post("/programmes/-/put", **hidden(answer.text)).status_code == 303, "having seen it"
+
+
+def test_put_replaces_only_what_was_read_and_a_repeat_is_answered_again(pool: PoolPortal) -> None:
+    browser = pool.browser(GOVERNMENT)
+    for path in ("/api/v1/programmes/national", "/api/v1/organisations/snu", f"/api/v1/shares/{NAVER}"):
+        read = browser.get(path)
+        document, etag = read.json(), read.headers["etag"]
+        document = document.get("share", document)
+        field = {"national": "grace_days", "snu": "title"}.get(path.rsplit("/", 1)[1], "capacity")
+        changed = document | {field: {"grace_days": 9, "title": "Seoul", "capacity": 40}[field]}
+        act = {"Idempotency-Key": f"put-{field.replace('_', '-')}-once"}
+        assert put(browser, path, document, **{"If-None-Match": "*"}).status_code == 412
+        assert put(browser, path, changed, **{"If-Match": '"another"'}).status_code == 412
+        for _ in range(2):
+            assert put(browser, path, changed, **{"If-Match": etag}, **act).status_code == 200
+        answer = put(browser, path, document, **{"If-Match": etag})
+        assert answer.status_code == 412 and answer.headers["content-type"] == "application/problem+json"
+        assert browser.get(path).headers["etag"] != etag
 
 
 def test_a_wrong_form_keeps_what_was_typed_and_a_new_programme_is_made(pool: PoolPortal) -> None:
