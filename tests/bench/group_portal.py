@@ -2,8 +2,7 @@
 
 The pool is of national size (`portal_pool`), its map has 13,136 GPUs; three simulated sites push a picture every five
 seconds through their own signed door. The server (`portal_server`) has one core; who reads and who pushes are on the
-others. The mix stands in `portal_load.MIX` and is printed. The alternative is the same server in the same run that
-reads what everybody writes first: every noun is made anew from its row each time it is asked for.
+others. The mix stands in `portal_load.MIX` and is printed.
 """
 
 from __future__ import annotations
