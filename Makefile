@@ -39,7 +39,7 @@ test: $(STAMP)-dev browser ## Lint, types and the whole suite on real Slurm and 
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder
 
 lint: $(STAMP)-dev
 	$(BIN)/ruff check .
@@ -47,7 +47,7 @@ lint: $(STAMP)-dev
 	$(BIN)/lint-imports
 
 coverage: $(STAMP)-dev browser ## The whole suite again with the lines and branches it covers (root; slow)
-	$(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+	$(BIN)/pytest --numprocesses 3 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 bench: $(STAMP)-dev ## Ratios against the obvious alternative, side by side; GROUP=name for one group
 	$(BIN)/python -m tests.bench $(GROUP)

@@ -125,5 +125,5 @@ def test_the_office_sees_programmes_organisations_shares_and_applications(
         page.get_by_role("button", name="변경 내용 보기").click()
         expect(page.locator("ins")).to_have_text("180")
         look(page, "office-preview")
-        page.get_by_role("button", name="적용").click()
+        page.get_by_role("button", name="시행").click()
         expect(page.get_by_role("status")).to_have_text("사업 규칙이 적용되었습니다.")
