@@ -338,6 +338,7 @@ def test_a_grant_that_idles_is_recalled_and_its_use_is_paid_for_all_the_same() -
         machine.server_turns(kill=3)
         for kill in range(9):
             machine.a_run_is_reported(0, 1, 1, 30 * (kill + 1), False, "COMPLETED", kill % 5)
+            machine.server_turns(kill=kill)  # a day after the one before: what was corrected since is booked
             machine.a_grant_idles(which=0, days=1, kill=kill)
             machine.nothing_is_overcommitted()
             machine.what_idle_rules_took_is_what_they_announced()
