@@ -285,3 +285,20 @@ AnyOrder.TestCase.settings = settings(
     suppress_health_check=list(HealthCheck),
 )
 TestAnyOrder = AnyOrder.TestCase
+
+
+def test_an_award_of_more_than_there_is_promises_nothing() -> None:
+    """The way through the machine that must not be left to chance: 32 GPUs of a share that has 24 or 16."""
+    machine = AnyOrder()
+    try:
+        for at in ([NHN, NHN], [NAVER, NAVER], [NAVER, NHN, NHN]):
+            machine.teardown()
+            machine = AnyOrder()
+            for number in range(4):
+                machine.applies(of=["snu", "kaist"][number % 2], gpus=16, least=16, after=1, days=20, kill=0)
+            machine.days_pass(DAYS_OF_A_CALL)
+            machine.is_awarded(at=at, waits=False, fewer=False, kill=0)
+            machine.nothing_is_overcommitted()
+            assert list(machine.register.offers.all()) == []
+    finally:
+        machine.teardown()
