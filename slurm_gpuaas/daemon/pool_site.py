@@ -7,6 +7,7 @@ portal is away the site goes on with the set it has; nothing here is needed for 
 from __future__ import annotations
 
 import pwd
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
@@ -107,6 +108,8 @@ class PoolSite:
         self._skew = timedelta(0)
         self._knows = knows
         self._pause = pause
+        self._publishing = threading.Lock()
+        """The policy's thread publishes before it goes on, and the people's when it is woken: often at one moment."""
         self._published: WantedPeople | None = None
         self._given_up: frozenset[UserName] = frozenset()
         """Logins that did not come; they are not waited for again."""
@@ -204,14 +207,17 @@ class PoolSite:
 
     def publish(self) -> None:
         """Write who should have a login: the portal's people who are members of a project that is in force here."""
-        newest = self._store.portal.newest()
-        if self._people_file is None or newest is None:
+        if self._people_file is None:
             return
-        members = {one.user for one in self._store.in_force().taken if isinstance(one, Member)}
-        wanted = WantedPeople(people=tuple(one for one in newest.people if one.user in members))
-        if wanted != self._published or not self._people_file.exists():
-            write_atomically(self._people_file, wanted.model_dump_json(), mode=0o644)
-            self._published = wanted
+        with self._publishing:
+            newest = self._store.portal.newest()
+            if newest is None:
+                return
+            members = {one.user for one in self._store.in_force().taken if isinstance(one, Member)}
+            wanted = WantedPeople(people=tuple(one for one in newest.people if one.user in members))
+            if wanted != self._published or not self._people_file.exists():
+                write_atomically(self._people_file, wanted.model_dump_json(), mode=0o644)
+                self._published = wanted
 
     def logins_first(self) -> None:
         """Have logins made before their associations are: slurmctld looks a user's number up when it hears of an

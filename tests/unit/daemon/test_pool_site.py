@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -346,6 +348,28 @@ class TestPeople:
     def test_before_the_portal_was_heard_nobody_is_wanted_and_nobody_unwanted(self, world: World) -> None:
         world.site.publish()
         assert not (world.folder / "people.json").exists()
+
+    def test_two_threads_that_publish_at_one_moment_do_so_one_after_the_other(
+        self, world: World, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        world.say(*VISION, people=(BOB,))
+        world.site.pull()
+        both_inside = threading.Barrier(2)
+        met: list[bool] = []
+
+        def write(*_args: object, **_more: object) -> None:
+            try:
+                both_inside.wait(0.3)
+            except threading.BrokenBarrierError:
+                met.append(False)
+            else:
+                met.append(True)
+
+        monkeypatch.setattr("slurm_gpuaas.daemon.pool_site.write_atomically", write)
+        with ThreadPoolExecutor(2) as threads:
+            for done in [threads.submit(world.site.publish) for _ in range(2)]:
+                done.result()
+        assert not any(met)
 
     def test_logins_are_waited_for_while_they_are_being_made(self, world: World) -> None:
         world.say(*VISION, people=(BOB,))
