@@ -184,15 +184,16 @@ class PlacementGate:
         with self._looking:
             jobs = self._slurm.jobs()
             job = next((job for job in jobs if job.id == number and job.state in ON_NODES), None)
-            decision = None
-            if job:
-                picture = self._picture(jobs, self._slurm.reservations())
-                decision = gate_rules.looks_again(job, picture, self._placer())
+            if job is None:
+                return False
+            picture = self._picture(jobs, self._slurm.reservations())
+            decision = gate_rules.looks_again(job, picture, self._placer())
             if decision is None or decision.placement is None or decision.until is None:
                 return False
             self._record(decision)
             try:
-                self._slurm.put_reservation(kept_for(decision.job, decision.placement.nodes, decision.until))
+                if number not in picture.kept:
+                    self._slurm.put_reservation(kept_for(decision.job, decision.placement.nodes, decision.until))
             except SlurmRefused as refusal:
                 log.warning("gate.refused", job=number, outcome=decision.outcome, refusal=refusal.message)
                 return False

@@ -543,11 +543,14 @@ def looks_again(job: Job, picture: Picture, placer: Placer) -> Decision | None:
     """Whether a job that Slurm is about to start, on nodes of Slurm's choice, goes back to the gate because its user
     lets it wait for better ones. Its nodes are kept for it then. None: it starts.
 
-    Once only, and not if somebody before it waits: it fills in then, and would do so no more.
+    Not if somebody before it waits: it fills in then, and would do so no more. Once only, and again while its nodes
+    are kept and the gate has not got hold of it yet: seconds after it queued the job again Slurm starts it on them.
     """
     wait = longest_wait(allowed_wait(job), job.time_limit, picture.longest_wait)
-    if not wait or job.restarts or not job.requeue or job.node_count < 2 or _not_ours_to_place(job, picture):
+    if not wait or not job.requeue or job.node_count < 2 or _not_ours_to_place(job, picture):
         return None
+    if job.restarts:
+        return _called_off_again(job, picture, placer)
     before = (other for other in picture.jobs if other.id == picture.first.get(job.partition))
     if any(_order(other) < _order(job) for other in before) or not (fitting := picture.whole(job)):
         return None
@@ -566,6 +569,21 @@ def looks_again(job: Job, picture: Picture, placer: Placer) -> Decision | None:
         f"{better.why}"
     )
     return Decision(job=job, placement=placement, reason=reason, until=picture.now + wait)
+
+
+MOST_RESTARTS: Final = 5
+"""Of a job whose start is called off again; it takes Slurm about 5 s each (26.05)."""
+
+
+def _called_off_again(job: Job, picture: Picture, placer: Placer) -> Decision | None:
+    kept = picture.kept.get(job.id)
+    if kept is None or kept.until <= picture.now or kept.nodes != set(job.nodes) or job.restarts > MOST_RESTARTS:
+        return None
+    placement = placer.place(len(job.nodes), free=(), among=picture.partitions[job.partition], kept=job.nodes)
+    if placement is None:
+        return None
+    reason = f"Slurm would start it once more before the gate had it back: {placement.why}"
+    return Decision(job=job, placement=placement, reason=reason, until=kept.until)
 
 
 def _part_of_a_node(job: Job, ruling: GivingWay | None, room: _Room, picture: Picture, placer: Placer) -> Decision:

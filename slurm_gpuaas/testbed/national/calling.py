@@ -212,7 +212,14 @@ def reviewed(story: National) -> None:
 def awarded(story: National) -> None:
     with story.step("The award is solved, drafted and approved", "scontrol show partition") as done:
         officer, director = story.visitor(OFFICER), story.visitor(DIRECTOR)
-        run = officer.tell("POST", f"/programmes/{cast.PROGRAMME}/what-if?wait=20")
+        what_if = f"/programmes/{cast.PROGRAMME}/what-if"
+        asked = officer.tell("POST", f"{what_if}?wait=20")
+        run = story.until(
+            lambda: officer.tell("GET", f"{what_if}/{asked['id']}"),
+            lambda seen: seen["state"] != "solving",
+            "an answer of the solver",
+            300,
+        )
         answer = run["answer"]
         story.claim(answer is not None, f"the solver says {run['state']} {run['problem']}")
         _check_room(story, answer)

@@ -12,6 +12,7 @@ from slurm_gpuaas.domain.jobs import JobId, PlacementOutcome
 from slurm_gpuaas.domain.names import ClusterName
 from slurm_gpuaas.domain.nodes import NodeFlag
 from slurm_gpuaas.jobs.gate import RESERVATION, RESTART_AFTER, GateSettings, PlacementGate, PlacementStore, hold_wanted
+from slurm_gpuaas.jobs.gate_rules import MOST_RESTARTS
 from slurm_gpuaas.slurm.protocols import SlurmRefused
 from slurm_gpuaas.store import Store
 from tests.fakes import EPOCH, FakeClock, FakeController, make_job, make_node
@@ -291,6 +292,28 @@ class TestCalledOff:
         assert slurm.job_by_id[JobId(1)].required_nodes == names("n[5-8]")
         assert [entry.action for entry in store.entries] == ["job.wait", "job.wait", "job.place"]
 
+    def test_slurm_that_is_quicker_than_the_gate_is_told_again_while_the_nodes_are_kept(
+        self, slurm: FakeController, store: FakeStore
+    ) -> None:
+        controller = self.about_to_start(slurm, store)
+        assert controller.calls_off(JobId(1))
+        for _ in range(MOST_RESTARTS):
+            slurm.requeue(JobId(1))
+            slurm.start(1, list(names("n[3-6]")))
+            assert controller.calls_off(JobId(1))
+        assert slurm.reservation_by_name["gpuaas-wait-1"].nodes == "n[3-6]"
+        slurm.requeue(JobId(1))
+        slurm.start(1, list(names("n[3-6]")))
+        assert not controller.calls_off(JobId(1)), "it would never start"
+
+    def test_what_the_gate_opened_or_sent_elsewhere_starts(self, slurm: FakeController, store: FakeStore) -> None:
+        controller = self.about_to_start(slurm, store)
+        assert controller.calls_off(JobId(1))
+        slurm.requeue(JobId(1))
+        slurm.finish(9)
+        slurm.start(1, list(names("n[5-8]")))
+        assert not controller.calls_off(JobId(1))
+
     def test_a_better_place_is_taken_at_once(self, slurm: FakeController, store: FakeStore) -> None:
         controller = self.about_to_start(slurm, store)
         assert controller.calls_off(JobId(1))
@@ -308,7 +331,7 @@ class TestCalledOff:
     @pytest.mark.parametrize(
         ("why", "job"),
         [
-            ("it was called off once", {"restarts": 1}),
+            ("it ran before", {"restarts": 1}),
             ("it may not be queued again", {"requeue": False}),
             ("the gate chose its nodes", {"required_nodes": names("n[3-6]")}),
             ("a job of an array", {"array_job_id": JobId(1)}),
