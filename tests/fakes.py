@@ -321,6 +321,8 @@ class FakeController(_Calls):
             for name, value in wanted.items():
                 if value is not None:
                     held = replace(held, **{name: value})  # type: ignore[arg-type]
+            if change.unhold:
+                held = replace(held, priority=1, reason="None")
             if change.licenses == "" and held.reason == "Licenses":
                 held = replace(held, reason="None")
             self.job_by_id[job] = held

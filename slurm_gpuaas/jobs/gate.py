@@ -347,6 +347,7 @@ def change_for(decision: Decision, now: datetime) -> JobChange:
         licenses=licenses,
         admin_comment=comment,
         start_time=now.replace(microsecond=0) + RESTART_AFTER if decision.again else None,
+        unhold=decision.unholds,
     )
 
 

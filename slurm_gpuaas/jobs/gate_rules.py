@@ -33,6 +33,8 @@ FOR_NODES: Final = frozenset({"None", "Licenses", "Priority", "Resources"})
 """Pending reasons of jobs that wait for nodes, as far as Slurm has told; any other job may never start."""
 
 ON_NODES: Final = frozenset({JobState.RUNNING, JobState.SUSPENDED})
+SLURM_HOLDS: Final = "BadConstraints"
+"""Reason of a job that Slurm itself has held (priority 0), since no nodes could ever give it what it asks for."""
 NOT_YET: Final = frozenset(
     {
         "BeginTime",
@@ -74,7 +76,8 @@ class Decision:
     these nodes for it `until` a moment while it waits for better ones.
 
     `reason` is for people; `clears_pin` says that nodes we gave it before are to be taken back; `again` that it ran
-    before and need not wait for Slurm's requeue delay; `victims` give way on its nodes.
+    before and need not wait for Slurm's requeue delay; `unholds` that a hold of Slurm's own ends; `victims` give way on
+    its nodes.
     """
 
     job: Job
@@ -82,6 +85,7 @@ class Decision:
     reason: str
     clears_pin: bool = False
     again: bool = False
+    unholds: bool = False
     victims: tuple[JobId, ...] = ()
     until: datetime | None = None
 
@@ -353,7 +357,11 @@ def decide(picture: Picture, placer: Placer) -> list[Decision]:
     room.free -= occupied
     pending = [job for job in pending if job.id not in moved]
     for job in pending:
-        if (pin := Pin.of(job)) is None or job.priority == 0:  # a held job keeps nobody from its nodes
+        if (pin := Pin.of(job)) is None:
+            continue
+        if job.priority == 0:  # a held job keeps nobody from its nodes
+            if job.reason == SLURM_HOLDS:
+                decisions.append(_unheld(job))
             continue
         if pin.restarts != job.restarts:
             again.append((job, pin))
@@ -683,6 +691,14 @@ def _released(job: Job, pin: Pin, picture: Picture) -> Decision | None:
         seconds = (picture.now - pin.at).total_seconds()
         reason = f"It did not start on its nodes in {seconds:.0f} s ({job.reason})."
     return Decision(job=job, placement=None, reason=reason, clears_pin=True)
+
+
+def _unheld(job: Job) -> Decision:
+    """Slurm holds for ever what it cannot start: where the nodes that we chose left the partition, or somebody excluded
+    them, since then."""
+    return Decision(
+        job=job, placement=None, reason="Slurm held it: it may not start on its nodes.", clears_pin=True, unholds=True
+    )
 
 
 def _patience(job: Job, pin: Pin, picture: Picture) -> timedelta:

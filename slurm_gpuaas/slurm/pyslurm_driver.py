@@ -36,6 +36,8 @@ from slurm_gpuaas.slurm.pyslurm_worker import (
 from slurm_gpuaas.slurm.records import JobChange, Reservation
 
 DEFAULT_COMMAND: Final = (sys.executable, "-m", "slurm_gpuaas.slurm.pyslurm_worker")
+_INFINITE: Final = 0xFFFFFFFF
+"""Slurm's INFINITE: as a priority, that it shall be worked out."""
 _STDERR_KEPT: Final = 1 << 20
 
 
@@ -272,6 +274,8 @@ class PyslurmController:
             fields["begin_time"] = int(change.start_time.timestamp())
         if change.priority is not None:
             fields["priority"] = change.priority
+        elif change.unhold:
+            fields["priority"] = _INFINITE
         if change.admin_comment is not None:
             fields["admin_comment"] = change.admin_comment
         if change.qos is not None:

@@ -153,7 +153,11 @@ class TopologyUnit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobChange:
-    """One update of a job; what is None stays as it is. All of it reaches slurmctld in one message."""
+    """One update of a job; what is None stays as it is. All of it reaches slurmctld in one message.
+
+    Args:
+        unhold: Slurm works out the priority of a held job again, as `scontrol release` has it do.
+    """
 
     required_nodes: tuple[NodeName, ...] | None = None
     excluded_nodes: tuple[NodeName, ...] | None = None
@@ -163,6 +167,7 @@ class JobChange:
     priority: int | None = None
     admin_comment: str | None = None
     qos: QosName | None = None
+    unhold: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -261,6 +261,8 @@ class RestController:
             body["begin_time"] = number(int(change.start_time.timestamp()))
         if change.priority is not None:
             body["priority"] = number(change.priority)
+        elif change.unhold:
+            body["priority"] = number(None)
         if change.admin_comment is not None:
             body["admin_comment"] = change.admin_comment
         if change.qos is not None:

@@ -492,6 +492,18 @@ def test_every_field_of_an_update_can_be_set_and_cleared(controller: Controller,
     assert (found.required_nodes, found.licenses, found.priority, found.admin_comment) == ((), "", 78, "")
 
 
+def test_a_job_that_slurm_held_for_ever_runs_once_it_may_go_elsewhere(
+    controller: Controller, jobs: Jobs, witness: Witness
+) -> None:
+    job = jobs.submit("--nodelist=b200-07", "--exclude=b200-08", "--begin=now+1hour")
+    controller.update_job(job, JobChange(excluded_nodes=(NodeName("b200-07"),), start_time=datetime.now(UTC)))
+    until("the job held by Slurm", lambda: job_of(controller, job).reason == "BadConstraints")
+    assert job_of(controller, job).priority == 0
+    controller.update_job(job, JobChange(required_nodes=(), unhold=True))
+    until("the job running", lambda: witness.job(job)["JobState"] == "RUNNING")
+    assert witness.job(job)["NodeList"] != "b200-07"
+
+
 def test_updates_that_cannot_be_are_refused(controller: Controller, jobs: Jobs) -> None:
     with pytest.raises(SlurmRefused, match=r"[Ii]nvalid job id"):
         controller.update_job(JobId(99_999_999), JobChange(priority=1))

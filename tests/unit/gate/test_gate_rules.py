@@ -298,6 +298,16 @@ def test_nodes_of_a_reservation_to_come_are_for_jobs_that_end_before_it() -> Non
     assert brief(decide(replace(picture([again]), reserved=maintenance), PLACER)) == [(1, "n[5-7]")]
 
 
+def test_a_job_that_slurm_held_for_the_nodes_it_was_given_is_opened_without_them() -> None:
+    held = replace(pinned(1, "n[1-4]"), priority=0)
+    (decision,) = decide(picture([replace(held, reason="BadConstraints")]), PLACER)
+    assert (decision.placement, decision.clears_pin, decision.unholds) == (None, True, True)
+    for reason in ("JobHeldUser", "JobHeldAdmin"):
+        assert not decide(picture([replace(held, reason=reason)]), PLACER), "somebody holds it"
+    never = replace(make_job(2, priority=0, reason="BadConstraints"), required_nodes=names("n9"))
+    assert not decide(picture([never]), PLACER), "its user asks for what there is not"
+
+
 def test_a_job_that_can_never_start_is_not_the_next_one() -> None:
     for reason in ("PartitionNodeLimit", "PartitionTimeLimit", "BadConstraints", "QOSMaxNodePerJobLimit"):
         jobs = [*SPREAD, patient(), make_job(2, node_count=9, priority=5, reason=reason)]
