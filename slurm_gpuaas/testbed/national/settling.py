@@ -10,7 +10,7 @@ from slurm_gpuaas.domain.policy import KST
 from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.testbed.national import cast
 from slurm_gpuaas.testbed.national.calling import house_of
-from slurm_gpuaas.testbed.national.story import DIRECTOR, National, gpus_of, spread
+from slurm_gpuaas.testbed.national.story import AUDITOR, DIRECTOR, National, gpus_of, spread
 
 MORNING: Final = time(10, 0)
 SINCE: Final = timedelta(days=90)
@@ -101,7 +101,7 @@ def seconds_of_slurm(story: National, site: Instance) -> Counter[str]:
 def audit_is_whole(story: National) -> None:
     with story.step("The audit trail is whole", "-") as done:
         said = story.stage.portal.command_line("audit", "verify")
-        story.picture("audit", "auditor", "/audit")
+        story.picture("audit", AUDITOR, "/audit")
         done(" ".join(said.split()))
 
 

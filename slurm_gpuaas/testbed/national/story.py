@@ -27,6 +27,7 @@ from slurm_gpuaas.testbed.story import Story, fields_of
 PASSWORD: Final = "correct horse battery staple"  # noqa: S105  # of everybody in the demo
 DIRECTOR: Final = "director"
 OFFICER: Final = "officer"
+AUDITOR: Final = "auditor"
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,8 @@ class Scene:
     def __init__(self, pool: Pool) -> None:
         self.pool = pool
         self.store, self.clock = pool.store, pool.clock
-        self.store.sites.add(SITE, cluster=ClusterName("naver"), provider=ProviderName("naver"))
+        if self.store.sites.find(SITE) is None:
+            self.store.sites.add(SITE, cluster=ClusterName("naver"), provider=ProviderName("naver"))
         self.server = PoolServer(self.store, self.clock)
         config = Config(public_url=ORIGIN)
         features = (sites_feature(self.server, MASTER),)
