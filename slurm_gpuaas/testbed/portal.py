@@ -198,6 +198,8 @@ class PortalMachine(Machine):
         self.path(STORE).write_bytes(kept.store)
         self.own(STORE, USER, 0o600)
         self.command_line("restore", STORE)
+        for file in (STORE, FILES):
+            self.path(file).unlink()
 
     def _wire_to_host(self) -> str:
         """An interface in the host that goes with the machine; the first number that nobody has.
