@@ -45,7 +45,8 @@ MOST_ROWS: Final = 1_000
 MOST_NUMBER: Final = 2**53
 """Greatest number that every JSON reader keeps exact."""
 MOST_REVISION: Final = 2**40
-"""Revisions count sets, so none comes near; a site that claims a greater one does not push the portal's to its end."""
+"""Revisions are seconds since 1970, so none comes near; a site that claims a greater one does not push the portal's to
+its end."""
 MOST_FINDINGS: Final = 1_000
 MAX_ANSWER_BYTES: Final = 64 * 2**20
 """Of a whole set of documents; a site reads no more."""

@@ -38,7 +38,8 @@ from slurm_gpuaas.testbed.progress import shown
 @click.option("--no-pictures", is_flag=True, help="Take none; Chromium is not needed then.")
 def demo_national(name: str, size: str, pictures: Path, no_pictures: bool) -> None:
     """Boot three Slurm clusters and a portal, and live through a programme: 40 applications, reviews, an award, grants
-    in three Slurms, jobs, a site cut off, a grant that idles and whose GPUs reach the waiting list, statements.
+    in three Slurms, jobs, a site cut off, the portal killed, a grant that idles and whose GPUs reach the waiting list,
+    the portal lost and restored from a backup, statements.
 
     Every step is verified by asking Slurm itself; one whose real state is not what it claims ends the demo with an
     error. Days are skipped by setting the clocks of all machines ahead together (the host's stays as it is); what runs
@@ -57,7 +58,9 @@ def demo_national(name: str, size: str, pictures: Path, no_pictures: bool) -> No
     output = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
     browser = nullcontext() if no_pictures else chromium(pictures, url=stage.portal.url, password=PASSWORD)
     with browser as taken:
-        play(National(output, stage, taken))
+        story = National(output, stage, taken)
+        play(story)
+    stage = story.stage  # with the machine that took the portal's place
     machines = " ".join(f"--name {machine.name}" for machine in stage.machines)
     inside = f"gpuaas testbed exec --name {name}-nhn"
     output.print(

@@ -182,13 +182,14 @@ class PoolSite:
         for _ in range(MOST_PUSHES):
             after = self.acknowledged
             changes = self._store.usage_changes(after=after, limit=MOST_ROWS)
-            if not changes:
-                break
+            # Without rows it asks whether the portal still has what it acknowledged: one made of a backup has not.
             push = _fitting(UsagePush(after=after, rows=tuple(map(UsageRow.of, changes))))
             self._failpoint("portal.usage-read")
             acknowledged = self._portal.push(push).acknowledged
             self._failpoint("portal.usage-sent")
             if acknowledged == after:
+                if not changes:
+                    break
                 raise Conflict(f"The portal does not acknowledge usage after change {after}.")
             self._store.set_mark(ACKNOWLEDGED, str(acknowledged), at=self._clock.now())
             self._failpoint("portal.usage-acknowledged")

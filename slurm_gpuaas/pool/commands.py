@@ -71,7 +71,6 @@ def command(
         @wraps(method)
         def run(self: S, id: CommandId, actor: Actor | Program, /, *args: P.args, **kwargs: P.kwargs) -> A:
             with self.store.transaction():
-                self.store.register.alone()
                 work = self.work(action, actor)  # now, not when it began to wait for others
                 given = signature.bind(self, work, *args, **kwargs)
                 given.apply_defaults()

@@ -239,7 +239,6 @@ class IdleService(Service):
         """One grant, in a transaction of its own, by what is there now."""
         work = self.work("idle.judge", IDLE)
         with self.store.transaction():
-            work.register.alone()
             found = self.watch([work.register.grants.get(id)], work.today)
             for one in found:
                 rules = self.rules()

@@ -153,7 +153,6 @@ class LeaseService(Service):
         over = [one.id for one in self.store.register.leases.all(state="approved") if one.is_over(work.today)]
         for id in over:
             with self.store.transaction():
-                work.register.alone()
                 lease = work.register.leases.get(id)
                 if lease.state is LeaseState.APPROVED and lease.is_over(work.today):
                     self._over(work, lease, "")

@@ -743,7 +743,6 @@ class PoolService(Service):
     def _lapse(self, id: OfferId) -> bool:
         work = self.work("offer.lapse", CALENDAR)
         with self.store.transaction():
-            work.register.alone()
             offer = work.register.offers.get(id)
             if offer.state is not OfferState.MADE or work.now < offer.open_until:
                 return False
@@ -753,7 +752,6 @@ class PoolService(Service):
     def _move(self, id: PoolGrantId) -> bool:
         work = self.work("grant.calendar", CALENDAR)
         with self.store.transaction():
-            work.register.alone()
             grant = work.register.grants.get(id)
             warn_days = work.register.programmes.get(grant.programme).warn_days
             after = due(grant, warn_days, by=work.by, at=work.now)
@@ -772,7 +770,6 @@ class PoolService(Service):
         """One step down the waiting list: one whose period is over is refused, or the first that fits gets an offer."""
         work = self.work("waiting.offer", CALENDAR)
         with self.store.transaction():
-            work.register.alone()
             programme = work.register.programmes.get(name)
             for application in work.register.applications.all(programme=name, state="waiting"):
                 if application.request.ends < work.today:

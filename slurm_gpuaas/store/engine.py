@@ -8,6 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Final
 
+import psycopg
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
@@ -19,7 +20,9 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, Unavailable
 
 BUSY_SECONDS = 10.0
-"""How long SQLite waits for another writer before it gives up."""
+"""How long a transaction that writes waits for another one before it gives up."""
+WRITE_LOCK: Final = 0x6770756161737772
+"""Key of PostgreSQL's advisory lock that transactions which write hold one after the other: `gpuaaswr` in ASCII."""
 
 
 def open_engine(url: str) -> Engine:
@@ -41,7 +44,10 @@ def open_engine(url: str) -> Engine:
             event.listen(engine, "begin", _begin_sqlite)
             return engine
         case "postgresql":
-            return create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+            engine = create_engine(parsed.set(drivername="postgresql+psycopg"), pool_pre_ping=True)
+            event.listen(engine, "connect", _set_up_postgresql)
+            event.listen(engine, "begin", _begin_postgresql)
+            return engine
         case other:
             raise InvalidInput(f"The store cannot live in {other}.", way_out="Use a sqlite: or postgresql: URL.")
 
@@ -57,6 +63,25 @@ def _begin_sqlite(connection: Connection) -> None:
     """A transaction that will write takes the write lock at once; one that reads takes a snapshot."""
     immediate = connection.get_execution_options().get("gpuaas_writes", True)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if immediate else "BEGIN")
+
+
+def _set_up_postgresql(connection: psycopg.Connection, _entry: ConnectionPoolEntry) -> None:
+    connection.execute(f"SET lock_timeout = {round(BUSY_SECONDS * 1_000)}")
+    connection.commit()
+
+
+def _begin_postgresql(connection: Connection) -> None:
+    """As SQLite does it: one writer at a time, who sees what the one before has committed, and snapshots for readers.
+
+    Rules read, decide and write (is there room, has somebody approved it already); whoever read before the other one
+    wrote would decide on what is no longer so.
+    """
+    writes = connection.get_execution_options().get("gpuaas_writes", True)
+    connection.exec_driver_sql(
+        f"SELECT pg_advisory_xact_lock({WRITE_LOCK})"
+        if writes
+        else "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY"
+    )
 
 
 @dataclass(frozen=True, slots=True)

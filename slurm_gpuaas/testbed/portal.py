@@ -7,8 +7,8 @@ gets what an operator would bring there: the certificate, its key, a section in 
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import yaml
@@ -27,6 +27,7 @@ USER: Final = "gpuaas-portal"
 FOLDER: Final = "/var/lib/gpuaas-portal"
 CONFIG: Final = "/etc/gpuaas/gpuaas-portal.yaml"
 CERTIFICATE: Final = "/etc/gpuaas/portal.crt"
+ADDRESS: Final = "/etc/gpuaas/address"
 PORT: Final = 6890
 NETWORK: Final = "198.18.{number}.{host}"
 """Of the block that is set apart for tests of networks (RFC 2544): nobody has it on the internet."""
@@ -38,6 +39,8 @@ WIRE: Final = "portal"
 """Name of the interface in a site."""
 SITE_KEY: Final = "/etc/gpuaas/site.key"
 SITE_CERTIFICATE: Final = "/etc/gpuaas/portal.crt"
+STORE: Final = f"{FOLDER}/store.backup"
+FILES: Final = "/root/files.tar"
 REPORT_EVERY_S: Final = 2
 """Between two reports of a site: one can watch them arrive."""
 
@@ -48,6 +51,21 @@ PORTAL: Final = Service(
     log="/var/log/gpuaas/gpuaas-portal.log",
     ready=lambda machine: machine.listening(PORT),
 )
+
+
+@dataclass(frozen=True)
+class Kept:
+    """What an operator keeps of a portal elsewhere.
+
+    Args:
+        store: the file that `gpuaas-portal backup` wrote.
+        files: /etc/gpuaas, as tar writes it: configuration, certificate, keys.
+        said: what the command said.
+    """
+
+    store: bytes = field(repr=False)
+    files: bytes = field(repr=False)
+    said: str
 
 
 @dataclass(frozen=True)
@@ -72,15 +90,42 @@ class PortalMachine(Machine):
         Raises:
             TestbedError: it could not be booted, or the kernel makes no wires.
         """
+
+        def configure(machine: PortalMachine) -> None:
+            machine._configure(settings or {})
+
+        return cls._up(name, 0 if clock else None, configure, progress)
+
+    @classmethod
+    def restored(
+        cls, name: str, kept: Kept, *, ahead: int | None = None, progress: Progress | None = None
+    ) -> PortalMachine:
+        """Brings up a clean machine in the place of one that is lost, as an operator does: at its address, with the
+        files that were kept of it, the store made of the backup. Wires to sites went with the lost one (`wire`).
+
+        Args:
+            ahead: seconds by which its wall clock is ahead of the host's; None = it has none of its own.
+
+        Raises:
+            TestbedError, CommandFailed: it could not be booted, or the store could not be made.
+        """
+        return cls._up(name, ahead, lambda machine: machine._take_over(kept), progress)
+
+    @classmethod
+    def _up(
+        cls, name: str, ahead: int | None, configure: Callable[[PortalMachine], None], progress: Progress | None
+    ) -> PortalMachine:
         require_root()
         shown = progress or SilentProgress()
         ready = Builder(Cache.default(), progress=shown).all()
 
         def make(machine: PortalMachine) -> None:
-            if clock:
+            if ahead is not None:
                 machine.make_clock()
+                machine.set_ahead(ahead)
             with shown.step(f"{name}: network, certificate, gpuaas-portal"):
-                machine._make(settings or {})
+                machine._install()
+                configure(machine)
                 machine.start(PORTAL)
 
         return bring_up(State(PROFILE, ""), name, ready, lambda pid: cls(name, pid), make)
@@ -101,7 +146,7 @@ class PortalMachine(Machine):
     @property
     def address(self) -> str:
         """Where host and sites reach it."""
-        return self.path("/etc/gpuaas/address").read_text().strip()
+        return self.path(ADDRESS).read_text().strip()
 
     @property
     def url(self) -> str:
@@ -109,14 +154,19 @@ class PortalMachine(Machine):
 
     # -- Made
 
-    def _make(self, settings: Mapping[str, Any]) -> None:
+    def _install(self) -> None:
+        """What is the same on every portal's machine."""
         self.write("/etc/hosts", "127.0.0.1 localhost\n")
         self.path("/etc/munge/munge.key").unlink(missing_ok=True)  # the package made one
         self.exec(["ip", "link", "set", "lo", "up"], cwd="/")
         self.exec(["useradd", "--system", "--home-dir", FOLDER, "--shell", "/bin/bash", USER], cwd="/")
         for folder, owner in ((FOLDER, USER), ("/var/log/gpuaas", USER), ("/etc/gpuaas", "root"), (PID_FOLDER, "root")):
             self.make_folder(folder, owner=owner)
-        self.write("/etc/gpuaas/address", self._wire_to_host())
+        boot.write_wrapper(self, "gpuaas-portal", "slurm_gpuaas.portal")
+
+    def _configure(self, settings: Mapping[str, Any]) -> None:
+        """What is this one's own: address, certificate, the sites' key, configuration."""
+        self.write(ADDRESS, self._wire_to_host())
         key = "/etc/gpuaas/portal.key"
         self.exec(
             [
@@ -137,7 +187,19 @@ class PortalMachine(Machine):
             **settings,
         }
         self.write(CONFIG, yaml.safe_dump(config, allow_unicode=True))
-        boot.write_wrapper(self, "gpuaas-portal", "slurm_gpuaas.portal")
+
+    def _take_over(self, kept: Kept) -> None:
+        """All that `_configure` and people would have made, of what was kept."""
+        self.path(FILES).write_bytes(kept.files)
+        self.exec(["tar", "--extract", f"--file={FILES}", "--directory=/"], cwd="/")
+        number = int(self.address.split(".")[2])
+        # A network goes some moments after the last process in it.
+        self.wait_for(f"The end of the network of {self.address}", lambda: self._wire_number(number), seconds=10)
+        self.path(STORE).write_bytes(kept.store)
+        self.own(STORE, USER, 0o600)
+        self.command_line("restore", STORE)
+        for file in (STORE, FILES):
+            self.path(file).unlink()
 
     def _wire_to_host(self) -> str:
         """An interface in the host that goes with the machine; the first number that nobody has.
@@ -146,17 +208,23 @@ class PortalMachine(Machine):
             Our address.
         """
         for number in range(1, MOST_NETWORKS + 1):
-            ours, hosts = (NETWORK.format(number=number, host=host) for host in (PORTAL_HOST, HOST_HOST))
-            there = f"gpuaas-{number}"
-            made = _ip("link", "add", there, "type", "veth", "peer", "name", "host", "netns", str(self.pid))
-            if made.returncode == 0:
-                _ip_or_fail("address", "add", hosts, "peer", ours, "dev", there)
-                _ip_or_fail("link", "set", there, "up")
-                self._address("host", ours, hosts)
+            if ours := self._wire_number(number):
                 return ours
-            if "File exists" not in made.stderr:
-                raise _no_wire(made)
         raise TestbedError(f"{MOST_NETWORKS} portals are up.", way_out="gpuaas testbed down --name NAME")
+
+    def _wire_number(self, number: int) -> str | None:
+        """Our address on the wire of that number; None = somebody else has it."""
+        ours, hosts = (NETWORK.format(number=number, host=host) for host in (PORTAL_HOST, HOST_HOST))
+        there = f"gpuaas-{number}"
+        made = _ip("link", "add", there, "type", "veth", "peer", "name", "host", "netns", str(self.pid))
+        if made.returncode == 0:
+            _ip_or_fail("address", "add", hosts, "peer", ours, "dev", there)
+            _ip_or_fail("link", "set", there, "up")
+            self._address("host", ours, hosts)
+            return ours
+        if "File exists" not in made.stderr:
+            raise _no_wire(made)
+        return None
 
     def _address(self, interface: str, ours: str, theirs: str) -> None:
         self.exec(["ip", "address", "add", ours, "peer", theirs, "dev", interface], cwd="/")
@@ -179,13 +247,24 @@ class PortalMachine(Machine):
         )
         self.path(file).unlink()
 
+    # -- What survives it
+
+    def keep(self) -> Kept:
+        """A backup of the store, taken while it runs, and what a backup does not hold."""
+        said = self.command_line("backup", STORE)
+        self.exec(["tar", "--create", f"--file={FILES}", "--directory=/", "etc/gpuaas"], cwd="/")
+        kept = Kept(self.path(STORE).read_bytes(), self.path(FILES).read_bytes(), said.strip())
+        for file in (STORE, FILES):
+            self.path(file).unlink()
+        return kept
+
     # -- Sites
 
     def join(self, instance: Instance, *, provider: str, shares: Sequence[str]) -> None:
         """Makes a testbed a site of ours, named like its cluster: wire, key, configuration, gpuaas-people, and
         gpuaasd (started anew if it runs) with its agent."""
         site = instance.cluster.name
-        self._wire_to(instance)
+        self.wire(instance)
         self.command_line("site", "add", site, "--cluster", site, "--provider", provider, "--out", f"{FOLDER}/{site}")
         key = self.path(f"{FOLDER}/{site}")
         self.command_line("site", "login", site, f"login.{site}.example.org")
@@ -210,7 +289,10 @@ class PortalMachine(Machine):
         instance.start(boot.GPUAASD)
         instance.start(boot.agent(instance))
 
-    def _wire_to(self, instance: Instance) -> None:
+    def wire(self, instance: Instance) -> None:
+        """A wire to a site, which has none: it is new, or lost it with the portal's machine."""
+        # The lost machine's network goes some moments after its last process.
+        instance.exec(["ip", "link", "delete", WIRE], cwd="/", check=False)
         wires = self.exec(["ip", "-o", "link", "show"], cwd="/").stdout.count(": site-")
         theirs = self.address.rpartition(".")[0] + f".{FIRST_SITE_HOST + wires}"
         here = f"site-{wires + 1}"

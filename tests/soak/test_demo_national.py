@@ -29,4 +29,4 @@ def test_every_step_of_the_national_demo_is_confirmed_by_slurm(stage: Stage) -> 
     story = National(Console(width=150), stage, None)
     play(story)
     assert all(outcome.ok for outcome in story.outcomes)
-    assert len(story.outcomes) == 20
+    assert len(story.outcomes) == 23

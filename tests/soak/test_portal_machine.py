@@ -13,6 +13,7 @@ import pytest
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.testbed.instance import Instance, up_all
+from slurm_gpuaas.testbed.national.visitor import Visitor
 from slurm_gpuaas.testbed.portal import CERTIFICATE, PORTAL, USER, PortalMachine
 from slurm_gpuaas.testbed.status import status_of
 
@@ -35,6 +36,7 @@ shares: [{name: government, nodes: "b200-[01-08]"}]
  starts: "2026-01-01", ends: "2099-12-31"}
 """
 DAY = 86_400
+PASSWORD = "correct horse battery staple"
 
 
 @pytest.fixture(scope="module")
@@ -113,3 +115,33 @@ def test_a_job_runs_through_the_days_by_which_all_clocks_are_set_ahead(joined: t
     site.exec(["scancel", job])
     site.wait_for("its end", lambda: "CANCELLED" in accounted(site, job) or None)
     assert DAY <= int(accounted(site, job).partition("|")[0]) < DAY + 600
+
+
+def test_a_lost_portal_is_restored_on_a_clean_machine_and_its_site_tells_it_again(
+    joined: tuple[PortalMachine, Instance],
+) -> None:
+    """The last one of this file: the portal's machine is another one afterwards."""
+    portal, site = joined
+    portal.create_admin("director", name="김국장", password=PASSWORD)
+    sbatch = ["sbatch", "--parsable", "--gpus=8", "--time=3-0", "--output=/dev/null", "--wrap", "exec sleep 5"]
+    site.wait_for("all usage", lambda: not told(site)["portal"]["usage_waits"])
+    kept, before = portal.keep(), portal.command_line("reconcile")
+    job = site.exec(sbatch, user="alice").stdout.strip()
+    site.wait_for("its end", lambda: "COMPLETED" in accounted(site, job) or None)
+    after = site.wait_for(
+        "the portal to be told of it", lambda: one if (one := portal.command_line("reconcile")) != before else None
+    )
+    ahead, address = portal.ahead, portal.address
+    portal.down()
+
+    restored = PortalMachine.restored(portal.name, kept, ahead=ahead)
+    assert restored.address == address
+    assert restored.command_line("reconcile") == before
+    assert "entries are whole" in restored.command_line("audit", "verify")
+    restored.wire(site)
+    site.wait_for("the site to tell it again", lambda: restored.command_line("reconcile") == after or None, seconds=120)
+    trust = ssl.create_default_context(cadata=restored.path(CERTIFICATE).read_text())
+    visitor = Visitor(restored.url, trust, login="director", password=PASSWORD)
+    visitor.sign_in()
+    assert "mini" in visitor.get("/sites")
+    visitor.close()

@@ -27,7 +27,6 @@ def unchanged(
         Outdated: `If-Match` names another, or `If-None-Match: *` and there is one.
     """
     with pool.store.transaction():
-        pool.store.register.alone()
         if pool.store.register.done_command(act) is None:
             refuse_outdated(request, current())
         yield

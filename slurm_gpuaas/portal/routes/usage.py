@@ -1,8 +1,9 @@
 """Usage: who used which GPUs how long, by month, with what was preempted and what faults cost."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Annotated, Final
 
@@ -13,13 +14,14 @@ from slurm_gpuaas.domain.errors import InvalidInput, NotFound
 from slurm_gpuaas.domain.jobs import ServiceClass
 from slurm_gpuaas.domain.ledger import By, Ending, PersonUse, Sums
 from slurm_gpuaas.domain.months import Month
-from slurm_gpuaas.domain.names import AccountName, PoolGrantId, UserName
+from slurm_gpuaas.domain.names import AccountName, ClusterName, PoolGrantId, UserName
 from slurm_gpuaas.domain.pool_grants import PoolGrant
 from slurm_gpuaas.domain.programmes import PoolShare
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.metering.papers import csv_of, gpu_hours
 from slurm_gpuaas.portal.charts import Chart, Series, stacked
 from slurm_gpuaas.portal.feature import Feature, NavEntry, Portal
+from slurm_gpuaas.portal.grant_figures import STALE_AFTER
 from slurm_gpuaas.portal.http import (
     API,
     NOT_MODIFIED,
@@ -133,6 +135,7 @@ def _routes(portal: Portal, pool: PoolServer) -> list[APIRouter]:
             "usage.html",
             rows=found.rows(),
             chart=found.chart(),
+            untold=found.untold(),
             split=found.split,
             splits=found.splits,
             month=found.month,
@@ -197,7 +200,8 @@ class Usage:
         self._visit = visit
         self._words = visit.words
         self._store = portal.store
-        self.now = Month.of(portal.clock.now())
+        self._moment = portal.clock.now()
+        self.now = Month.of(self._moment)
         self.month = month_of(month, self.now)
         self.own = visit.require(Action.USAGE_READ) is Scope.OWN
         self._grant = self._grant_of(grant) if grant else None
@@ -319,6 +323,32 @@ class Usage:
                 return {str(one.id): one.title for one in grants}
             case _:
                 return {}
+
+    # -- How old it is
+
+    def untold(self) -> Sequence[tuple[ClusterName, datetime | None]]:
+        """Clusters that have not reported lately, nor since the month ended, and when they did (None = never): what was
+        used there since then is not in the figures."""
+        due = min(self._moment - STALE_AFTER, self.month.window.end)
+        clusters = self._clusters()
+        found = []
+        for site in self._store.sites.all():
+            if clusters is None or site.cluster in clusters:
+                report = self._store.sites.report(site.name)
+                if report is None or report.received_at < due:
+                    found.append((site.cluster, None if report is None else report.received_at))
+        return found
+
+    def _clusters(self) -> Collection[ClusterName] | None:
+        """Where the figures come from; None = everywhere."""
+        register, office = self._store.register, self._visit.person.office
+        if self._grant is not None:
+            return {self._share(self._grant).cluster}
+        of = office.organisation if self.own else self._only.get(By.ORGANISATION)
+        if of is not None:
+            return {self._share(grant).cluster for grant in register.grants.all(organisation=of)}
+        at = self._only.get(By.PROVIDER)
+        return None if at is None else {share.cluster for share in register.shares.all() if share.provider == at}
 
     # -- Over time
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import fields
 from datetime import date, datetime
 from decimal import Decimal
@@ -26,7 +26,6 @@ from sqlalchemy import (
     delete,
     func,
     insert,
-    text,
     tuple_,
     update,
 )
@@ -271,14 +270,9 @@ class LedgerStore:
         self.rate_requests = RateRequests(sessions)
         self.reconciliations = Reconciliations(sessions)
 
-    @contextmanager
-    def transaction(self) -> Iterator[Session]:
-        """One writer of the accounts at a time: sums and bookings are read, reckoned and written. SQLite has one
-        writer anyway."""
-        with self._sessions.writing() as session:
-            if session.get_bind().dialect.name == "postgresql":
-                session.execute(text("LOCK TABLE unbooked IN EXCLUSIVE MODE"))
-            yield session
+    def transaction(self) -> AbstractContextManager[Session]:
+        """Sums and bookings are read, reckoned and written."""
+        return self._sessions.writing()
 
     def snapshot(self) -> AbstractContextManager[None]:
         """Several readings of one moment."""

@@ -20,7 +20,6 @@ from sqlalchemy import (
     bindparam,
     delete,
     func,
-    text,
     type_coerce,
     update,
 )
@@ -447,14 +446,6 @@ class Register:
         self.idle_rules = IdleRuleSets(sessions)
         self.calendar = Calendar(sessions)
         self.outbox = Outbox(sessions)
-
-    def alone(self) -> None:
-        """Until the transaction ends nobody else writes: on SQLite that is so by itself. What was read before counts no
-        more."""
-        with self._sessions.writing() as session:
-            session.info.clear()
-            if session.get_bind().dialect.name == "postgresql":
-                session.execute(text("LOCK TABLE commitment IN EXCLUSIVE MODE"))
 
     def next_number(self, name: str) -> int:
         """1, 2, 3, ... without gaps: a number of a transaction that fails is given again."""

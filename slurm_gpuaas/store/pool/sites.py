@@ -190,6 +190,9 @@ class Sites:
         """Say this to the site from now on; the answer is the set's revision. The same again, in whatever order, makes
         no new one.
 
+        A new revision is at least the seconds since 1970, so that a store that was restored from a backup gives none of
+        those again that it gave after the backup: the site would take it for the set that it has.
+
         Raises:
             NotFound: there is no such site.
             InvalidInput: it is more than a site takes.
@@ -205,7 +208,7 @@ class Sites:
             row = session.get(SiteDocumentsRow, site)
             if row is not None and row.digest == digest:
                 return row.revision
-            revision = 1 if row is None else row.revision + 1
+            revision = max(int(at.timestamp()), 1 if row is None else row.revision + 1)
             session.merge(
                 SiteDocumentsRow(
                     site=site, revision=revision, changed_at=at, digest=digest, documents=said, people=logins
@@ -228,8 +231,8 @@ class Sites:
             return session.exec(wanted).first() or 0
 
     def outgrow(self, site: SiteName, revision: int) -> None:
-        """The site holds a revision that was never made here, since this store was restored from a backup: the same
-        documents go to it under a greater one."""
+        """The site holds a revision that was never made here, since this store was restored from a backup: what it is
+        told here goes to it under a greater one."""
         with self._sessions.writing() as session:
             row = session.get(SiteDocumentsRow, site)
             if row is not None and row.revision < revision:

@@ -10,6 +10,7 @@ from typing import Any, Final
 from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.testbed.national import cast
 from slurm_gpuaas.testbed.national.story import (
+    AUDITOR,
     DIRECTOR,
     OFFICER,
     PASSWORD,
@@ -114,7 +115,7 @@ def _of_government() -> list[Invited]:
     people: list[Invited] = [
         (f"reviewer{number}", name, {"role": "government"}) for number, name in enumerate(cast.REVIEWERS, 1)
     ]
-    people.append(("auditor", "문감사", {"role": "auditor"}))
+    people.append((AUDITOR, "문감사", {"role": "auditor"}))
     for provider in cast.PROVIDERS:
         people.append(
             (OPERATOR.format(provider), f"{provider} 운영", {"role": "provider-operator", "provider": provider})

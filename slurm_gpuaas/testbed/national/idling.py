@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from datetime import datetime, time, timedelta
 from typing import Any, Final
 
 from slurm_gpuaas.domain.policy import KST
-from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.testbed.national import cast
 from slurm_gpuaas.testbed.national.calling import house_of, live, take
 from slurm_gpuaas.testbed.national.running import has_login, idler_of, start
@@ -82,20 +80,10 @@ def next_day(story: National) -> None:
 def _settled(story: National, since: datetime) -> None:
     """Every site has told its usage since then, and all jobs that ran still run."""
     for site in story.stage.sites.values():
-        heard(story, site, since)
+        story.heard(site, since)
     for cluster, job in story.jobs.values():
         shown = story.job(story.stage.sites[cluster], job)
         story.claim(shown["JobState"] == "RUNNING", f"job {job} at {cluster} is {shown['JobState']}")
-
-
-def heard(story: National, site: Instance, since: datetime) -> None:
-    """Waits until the site has told the portal all its usage, since then at the earliest."""
-    story.until(
-        lambda: json.loads(story.ask(site, "gpuaas", "status", "--json"))["portal"],
-        lambda told: datetime.fromisoformat(told["heard_at"]) >= since and not told["usage_waits"],
-        f"{site.cluster.name} to be heard",
-        120,
-    )
 
 
 def _rung(story: National, grant: Held) -> str:

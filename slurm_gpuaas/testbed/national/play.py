@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from slurm_gpuaas.testbed.national import calling, idling, running, settling
+from slurm_gpuaas.testbed.national import calling, idling, running, settling, surviving
 from slurm_gpuaas.testbed.national.story import National
 
 
@@ -13,7 +13,13 @@ def play(story: National) -> None:
         StepFailed: at the first step whose claim Slurm does not confirm; the table up to it is printed before.
     """
     try:
-        for chapter in (*calling.CHAPTER, *running.CHAPTER, *idling.CHAPTER, *settling.CHAPTER):
+        for chapter in (
+            *calling.CHAPTER,
+            *running.CHAPTER,
+            *idling.CHAPTER,
+            *surviving.CHAPTER,
+            *settling.CHAPTER,
+        ):
             chapter(story)
     finally:
         story.print_table()

@@ -1,8 +1,11 @@
-"""Second part: researchers compute under their own logins; limits hold; a site is cut off for a while."""
+"""Second part: researchers compute under their own logins; limits hold; a site is cut off and the portal killed
+for a while."""
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from functools import partial
 from typing import Final
 
 from slurm_gpuaas.testbed.instance import Instance
@@ -16,10 +19,11 @@ from slurm_gpuaas.testbed.national.story import (
     sbatch_options,
     spread,
 )
-from slurm_gpuaas.testbed.portal import PortalMachine
+from slurm_gpuaas.testbed.portal import PORTAL, PortalMachine
 from slurm_gpuaas.testbed.sim import SimulatedNode
 
 TRAINING: Final = "exec sleep 1000000"
+SHORT: Final = "exec sleep 3"
 BUSY: Final = {"utilisation": "93", "memory_used": str(150 * 2**30)}
 CUT_OFF: Final = "naver"
 AWAY_S: Final = 15.0
@@ -137,10 +141,7 @@ def site_is_cut_off(story: National) -> None:
         began = story.monotonic()
         try:
             # The portal goes on: a colleague becomes a member meanwhile. The site does not know it yet.
-            detail = admin.ask(f"/grants/{grant.id}")
-            members = [*detail["members"], admin.ask("/me")["person"]]
-            admin.tell("PUT", "/identity", {"login": admin.login, "ssh_keys": [cast.ssh_key(admin.login)]})
-            admin.tell("PUT", f"/grants/{grant.id}/members", {"members": members})
+            admin_joins(story, grant)
             story.until(
                 lambda: admin.ask(f"/grants/{grant.id}"),
                 lambda shown: shown["stale"] or story.monotonic() - began > AWAY_S,
@@ -167,6 +168,14 @@ def site_is_cut_off(story: National) -> None:
         )
 
 
+def admin_joins(story: National, grant: Held) -> None:
+    """The organisation's administrator becomes a member, at the portal."""
+    admin = story.admin_of(grant.organisation)
+    members = [*admin.ask(f"/grants/{grant.id}")["members"], admin.ask("/me")["person"]]
+    admin.tell("PUT", "/identity", {"login": admin.login, "ssh_keys": [cast.ssh_key(admin.login)]})
+    admin.tell("PUT", f"/grants/{grant.id}/members", {"members": members})
+
+
 def members_of(story: National, grant: Held) -> list[str]:
     """UNIX logins with an association of the grant's account."""
     site = story.stage.sites[grant.cluster]
@@ -179,4 +188,38 @@ def running(story: National, site: Instance) -> dict[int, str]:
     return {int(job): start for job, start in rows}
 
 
-CHAPTER = (logins_are_there, all_compute, beyond_is_refused, start_pages, site_is_cut_off)
+def portal_is_killed(story: National) -> None:
+    with story.step("The portal is killed; the sites go on", "squeue; sbatch; sacct; gpuaas status") as done:
+        portal, grant = story.stage.portal, idler_of(story)
+        before = {name: running(story, site) for name, site in story.stage.sites.items()}
+        site = story.stage.sites[grant.cluster]
+        portal.stop(PORTAL, signal_name="KILL")
+        began = story.monotonic()
+        try:
+            job = story.submit(site, grant, cast.SERVER, SHORT)
+            story.job_until(site, job, "RUNNING")
+            story.job_until(site, job, "COMPLETED")
+            for name, one in story.stage.sites.items():
+                story.until(partial(misses_portal, story, one), bool, f"{name} to say that the portal is away")
+        finally:
+            portal.start(PORTAL)
+        away, up = story.monotonic() - began, story.stage.now
+        for name, one in story.stage.sites.items():
+            story.heard(one, up)
+            story.claim(running(story, one) == before[name], f"jobs of {name} did not go on")
+        back = story.monotonic() - began - away
+        grants = story.visitor(OFFICER).all("/grants", state="active")
+        story.claim(len(grants) == len(story.grants), f"the portal knows {len(grants)} grants in force")
+        done(
+            f"{sum(map(len, before.values()))} jobs ran on for {away:.0f} s without it, job {job} of {grant.login} "
+            f"began and ended; {back:.0f} s after its start it had heard all sites and all their usage"
+        )
+
+
+def misses_portal(story: National, site: Instance) -> bool:
+    """Whether the site says that it cannot tell the portal."""
+    controllers = json.loads(story.ask(site, "gpuaas", "status", "--json"))["controllers"]
+    return any(one["failures"] for one in controllers if one["name"] == "pool-push")
+
+
+CHAPTER = (logins_are_there, all_compute, beyond_is_refused, start_pages, site_is_cut_off, portal_is_killed)

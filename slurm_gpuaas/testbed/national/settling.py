@@ -1,4 +1,4 @@
-"""Last part: the month ends, statements come, and every GPU-second of them is one of Slurm's."""
+"""Last part: jobs and the month end, statements come, and every GPU-second of them is one of Slurm's."""
 
 from __future__ import annotations
 
@@ -10,8 +10,7 @@ from slurm_gpuaas.domain.policy import KST
 from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.testbed.national import cast
 from slurm_gpuaas.testbed.national.calling import house_of
-from slurm_gpuaas.testbed.national.idling import heard
-from slurm_gpuaas.testbed.national.story import DIRECTOR, National, gpus_of, spread
+from slurm_gpuaas.testbed.national.story import AUDITOR, DIRECTOR, National, gpus_of, spread
 
 MORNING: Final = time(10, 0)
 SINCE: Final = timedelta(days=90)
@@ -26,7 +25,7 @@ def work_ends(story: National) -> None:
             _over(story, story.stage.sites[cluster], job)
         over = story.stage.now
         for site in story.stage.sites.values():
-            heard(story, site, over)
+            story.heard(site, over)
         hours = sum(seconds_of_slurm(story, site).total() for site in story.stage.sites.values()) / 3600
         done(f"{len(story.jobs)} jobs are over; sacct has {hours:,.0f} GPU-hours of all grants")
         story.jobs.clear()
@@ -102,8 +101,8 @@ def seconds_of_slurm(story: National, site: Instance) -> Counter[str]:
 def audit_is_whole(story: National) -> None:
     with story.step("The audit trail is whole", "-") as done:
         said = story.stage.portal.command_line("audit", "verify")
-        story.picture("audit", "auditor", "/audit")
+        story.picture("audit", AUDITOR, "/audit")
         done(" ".join(said.split()))
 
 
-CHAPTER = (work_ends, month_ends, audit_is_whole)
+CHAPTER = (month_ends, audit_is_whole)

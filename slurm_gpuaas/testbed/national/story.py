@@ -7,11 +7,13 @@ all machines ahead together; what runs then has run through these days, and Slur
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from datetime import datetime
+from typing import Any, Final
 
 from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.testbed.national import cast
@@ -19,11 +21,13 @@ from slurm_gpuaas.testbed.national.cast import Wish
 from slurm_gpuaas.testbed.national.pictures import Pictures
 from slurm_gpuaas.testbed.national.stage import Stage
 from slurm_gpuaas.testbed.national.visitor import Visitor
+from slurm_gpuaas.testbed.portal import Kept
 from slurm_gpuaas.testbed.story import Story, fields_of
 
 PASSWORD: Final = "correct horse battery staple"  # noqa: S105  # of everybody in the demo
 DIRECTOR: Final = "director"
 OFFICER: Final = "officer"
+AUDITOR: Final = "auditor"
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,10 @@ class National(Story):
     """By number of the grant."""
     jobs: dict[str, tuple[str, int]] = field(default_factory=dict)
     """Grant to cluster and job."""
+    kept: Kept | None = None
+    """Of the portal, while it was well."""
+    entries: Sequence[Any] = ()
+    """Of the ledger, just before."""
 
     # -- People
 
@@ -103,6 +111,15 @@ class National(Story):
         """QOS to its GrpTRES."""
         rows = self.rows(site, "sacctmgr", "-nP", "show", "qos", "format=Name,GrpTRES")
         return {row[0]: row[1] for row in rows}
+
+    def heard(self, site: Instance, since: datetime) -> None:
+        """Waits until the site has told the portal all its usage, since then at the earliest."""
+        self.until(
+            lambda: json.loads(self.ask(site, "gpuaas", "status", "--json"))["portal"],
+            lambda told: datetime.fromisoformat(told["heard_at"]) >= since and not told["usage_waits"],
+            f"{site.cluster.name} to be heard",
+            120,
+        )
 
     # -- Pictures
 

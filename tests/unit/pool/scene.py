@@ -125,7 +125,12 @@ class TableAudit:
     def __init__(self, store: PoolStore) -> None:
         self._sessions = store._sessions
         with self._sessions.writing() as session:
-            session.execute(text("CREATE TABLE IF NOT EXISTS trail (actor, action, subject, reason)"))
+            session.execute(
+                text(
+                    "CREATE TABLE IF NOT EXISTS trail "
+                    "(number INTEGER PRIMARY KEY, actor TEXT, action TEXT, subject TEXT, reason TEXT)"
+                )
+            )
 
     def append(
         self, actor: Actor | Program, action: str, subject: str, reason: str, evidence: Mapping[str, Evidence], /
@@ -133,12 +138,16 @@ class TableAudit:
         assert all(value is None or isinstance(value, str | int | float) for value in evidence.values())
         entry = {"actor": name_of(actor), "action": action, "subject": str(subject), "reason": reason}
         with self._sessions.writing() as session:
-            session.execute(text("INSERT INTO trail VALUES (:actor, :action, :subject, :reason)"), entry)
+            number = session.execute(text("SELECT coalesce(max(number), 0) + 1 FROM trail")).scalar_one()
+            session.execute(
+                text("INSERT INTO trail VALUES (:number, :actor, :action, :subject, :reason)"),
+                {"number": number, **entry},
+            )
 
     @property
     def actions(self) -> list[str]:
         with self._sessions.reading() as session:
-            return [action for (action,) in session.execute(text("SELECT action FROM trail ORDER BY rowid"))]
+            return [action for (action,) in session.execute(text("SELECT action FROM trail ORDER BY number"))]
 
 
 @dataclass

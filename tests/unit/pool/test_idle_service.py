@@ -22,10 +22,15 @@ MONDAY = date(2027, 2, 15)
 
 
 @pytest.fixture
-def ladder(tmp_path: Path) -> Iterator[Ladder]:
+def pool(tmp_path: Path) -> Iterator[Pool]:
     pool = Pool.new(tmp_path / "pool.db")
-    yield Ladder(pool)
+    yield pool
     pool.store.close()
+
+
+@pytest.fixture
+def ladder(pool: Pool) -> Ladder:
+    return Ladder(pool)
 
 
 @pytest.fixture

@@ -167,9 +167,11 @@ def test_numbers_say_how_old_they_are(portal: GrantPortal) -> None:
     assert "아직 사용 보고가 없습니다" in browser.get(f"/grants/{grant.id}").text
     portal.site_reports()
     assert browser.get(f"/api/v1/grants/{grant.id}").json()["stale"] is False
+    assert "전 기준" not in text_of(browser.get("/grants"))
     portal.clock.forward(timedelta(minutes=7))
     assert browser.get(f"/api/v1/grants/{grant.id}").json()["stale"] is True
     assert "(7분 전) 기준 수치입니다" in text_of(browser.get(f"/grants/{grant.id}"))
+    assert "7분 전 기준" in text_of(browser.get("/grants"))
 
 
 # -- Use and limits ----------------------------------------------------------------------------------------------------

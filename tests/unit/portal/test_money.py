@@ -376,6 +376,18 @@ def test_usage_keeps_to_what_one_may_see(seen: MoneyPortal, who: PortalRole | st
         assert seen.browser(who).get(f"{path}?{query}").status_code == status, path
 
 
+def test_usage_says_since_when_use_is_missing_in_it(portal: MoneyPortal) -> None:
+    browsers = [portal.browser(who) for who in (GOVERNMENT, "admin-snu", "researcher-snu")]
+    elsewhere = portal.browser("admin-kaist")  # which has no grant anywhere
+    january, december = "/usage?month=2027-01", "/usage?month=2026-12"
+    assert all("state stale" not in browser.get(january).text for browser in browsers)
+    portal.clock.forward(timedelta(minutes=10))
+    for browser in browsers:
+        assert "naver의 마지막 보고는 10분 전입니다" in browser.get(january).text
+        assert "state stale" not in browser.get(december).text, "it has reported since"
+    assert "state stale" not in elsewhere.get(january).text
+
+
 def test_no_name_becomes_a_formula_of_a_spreadsheet(portal: MoneyPortal) -> None:
     evil = organisation("snu").model_copy(update={"title": '=HYPERLINK("http://evil")'})
     portal.pool.service.put_organisation(command_id(), Program("tests"), evil)

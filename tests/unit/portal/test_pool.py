@@ -34,10 +34,11 @@ KEY = SshKey("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2sC7WBoqP/lzMvlMQBbKdLEM2wWQ
 
 
 class Scene:
-    def __init__(self, folder: Path, **rules: Any) -> None:
-        self.pool = Pool.new(folder / "pool.db", programme(**rules))
-        self.store, self.clock = self.pool.store, self.pool.clock
-        self.store.sites.add(SITE, cluster=ClusterName("naver"), provider=ProviderName("naver"))
+    def __init__(self, pool: Pool) -> None:
+        self.pool = pool
+        self.store, self.clock = pool.store, pool.clock
+        if self.store.sites.find(SITE) is None:
+            self.store.sites.add(SITE, cluster=ClusterName("naver"), provider=ProviderName("naver"))
         self.server = PoolServer(self.store, self.clock)
         config = Config(public_url=ORIGIN)
         features = (sites_feature(self.server, MASTER),)
@@ -96,10 +97,15 @@ class Scene:
 
 
 @pytest.fixture
-def scene(tmp_path: Path) -> Iterator[Scene]:
-    scene = Scene(tmp_path)
-    yield scene
-    scene.store.close()
+def pool(tmp_path: Path) -> Iterator[Pool]:
+    pool = Pool.new(tmp_path / "pool.db")
+    yield pool
+    pool.store.close()
+
+
+@pytest.fixture
+def scene(pool: Pool) -> Scene:
+    return Scene(pool)
 
 
 def test_an_accepted_offer_is_told_to_its_site_with_its_people(scene: Scene) -> None:
@@ -149,7 +155,7 @@ def test_what_a_site_reports_is_booked_once_at_the_price_of_the_grant(scene: Sce
 
 
 def test_use_without_a_rate_waits_and_holds_up_no_documents(tmp_path: Path) -> None:
-    scene = Scene(tmp_path, cap_won=10_000_000)
+    scene = Scene(Pool.new(tmp_path / "pool.db", programme(cap_won=10_000_000)))
     grant = scene.granted("mint", budget_won=1_000_000)
     scene.pool.until(grant.starts + timedelta(days=1))
     scene.server.turn()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import date, timedelta
 from pathlib import Path
@@ -35,11 +36,15 @@ from slurm_gpuaas.domain.usage import UsageChange, UsageRecord
 from slurm_gpuaas.portal.pictures import Pictures
 from slurm_gpuaas.portal.site_commands import group
 from slurm_gpuaas.portal.sites import MOST_POLLS, Polls, site_routes
+from slurm_gpuaas.store.backup import backup, restore
+from slurm_gpuaas.store.engine import POOL
 from slurm_gpuaas.store.pool import PoolStore
 from tests.fakes import EPOCH, FakeClock
 
 MASTER = bytes(range(32))
 NAVER, KAKAO = SiteName("naver"), SiteName("kakao")
+FIRST = int(EPOCH.timestamp())
+"""Revision of a set that is the first and was said at `EPOCH`."""
 KAIST: Any = DOCUMENT.validate_python({"kind": "Organisation", "name": "kaist"})
 BOB = Login.model_validate({"user": "bob", "name": "Bob"})
 
@@ -177,14 +182,14 @@ class TestDocuments:
         assert portal.now("GET", documents_path(NAVER, revision=0, wait=0)).json()["changed"] is False
         portal.store.sites.set_documents(NAVER, [KAIST], [BOB], at=EPOCH)
         got = portal.now("GET", documents_path(NAVER, revision=0, wait=0)).json()
-        assert (got["revision"], got["changed"]) == (1, True)
+        assert (got["revision"], got["changed"]) == (FIRST, True)
         assert [one["name"] for one in got["documents"]] == ["kaist"]
         assert [one["user"] for one in got["people"]] == ["bob"]
         found = portal.store.sites.find(NAVER)
         assert found and found.held == 0, "it has not said yet that it has them"
-        again = portal.now("GET", documents_path(NAVER, revision=1, wait=0)).json()
+        again = portal.now("GET", documents_path(NAVER, revision=FIRST, wait=0)).json()
         found = portal.store.sites.find(NAVER)
-        assert found and found.held == 1
+        assert found and found.held == FIRST
         assert (again["changed"], again["documents"]) == (False, [])
         other = portal.now("GET", documents_path(KAKAO, revision=0, wait=0), by=KAKAO).json()
         assert other["revision"] == 0
@@ -192,9 +197,9 @@ class TestDocuments:
     def test_the_same_set_again_in_another_order_makes_no_revision(self, portal: Portal) -> None:
         seoul: Any = DOCUMENT.validate_python({"kind": "Organisation", "name": "snu"})
         sites = portal.store.sites
-        assert sites.set_documents(NAVER, [KAIST, seoul], [BOB], at=EPOCH) == 1
-        assert sites.set_documents(NAVER, [seoul, KAIST], [BOB], at=EPOCH) == 1
-        assert sites.set_documents(NAVER, [seoul, KAIST], [], at=EPOCH) == 2
+        assert sites.set_documents(NAVER, [KAIST, seoul], [BOB], at=EPOCH) == FIRST
+        assert sites.set_documents(NAVER, [seoul, KAIST], [BOB], at=EPOCH) == FIRST
+        assert sites.set_documents(NAVER, [seoul, KAIST], [], at=EPOCH) == FIRST + 1
 
     def test_a_poll_waits_until_documents_change_for_its_site(self, portal: Portal) -> None:
         async def scene() -> None:
@@ -205,7 +210,7 @@ class TestDocuments:
             await asyncio.sleep(0)
             assert not poll.done()
             await asyncio.to_thread(portal.store.sites.set_documents, NAVER, [KAIST], [], at=EPOCH)
-            assert (await asyncio.wait_for(poll, 10)).json()["revision"] == 1
+            assert (await asyncio.wait_for(poll, 10)).json()["revision"] == FIRST
 
         asyncio.run(scene())
 
@@ -231,13 +236,28 @@ class TestDocuments:
 
     def test_a_portal_restored_from_a_backup_outgrows_what_the_site_holds(self, portal: Portal) -> None:
         portal.store.sites.set_documents(NAVER, [KAIST], [], at=EPOCH)
-        got = portal.now("GET", documents_path(NAVER, revision=7, wait=0)).json()
-        assert (got["revision"], got["changed"], len(got["documents"])) == (8, True, 1)
+        got = portal.now("GET", documents_path(NAVER, revision=FIRST + 7, wait=0)).json()
+        assert (got["revision"], got["changed"], len(got["documents"])) == (FIRST + 8, True, 1)
+
+    def test_what_a_restored_portal_says_never_has_the_revision_of_what_was_lost(
+        self, portal: Portal, tmp_path: Path
+    ) -> None:
+        """The site holds what was said after the backup, and something else was said since, before it asked again."""
+        portal.store.sites.set_documents(NAVER, [KAIST], [], at=EPOCH)
+        backup(f"sqlite:///{tmp_path}/pool.db", tmp_path / "backup", POOL)
+        held = portal.store.sites.set_documents(NAVER, [KAIST], [BOB], at=EPOCH + timedelta(minutes=1))
+        restore(tmp_path / "backup", f"sqlite:///{tmp_path}/new.db", POOL)
+        with closing(PoolStore.open(f"sqlite:///{tmp_path}/new.db")) as store:
+            restored = Portal(store)
+            store.sites.set_documents(NAVER, [], [], at=EPOCH + timedelta(hours=1))
+            got = restored.now("GET", documents_path(NAVER, revision=held, wait=0)).json()
+        assert got["revision"] > held
+        assert (got["changed"], got["documents"], got["people"]) == (True, [], [])
 
     def test_a_site_cannot_push_the_revision_to_its_end(self, portal: Portal) -> None:
         portal.store.sites.set_documents(NAVER, [KAIST], [], at=EPOCH)
         assert portal.now("GET", documents_path(NAVER, revision=2**52, wait=0)).status_code == 422
-        assert portal.store.sites.revision(NAVER) == 1
+        assert portal.store.sites.revision(NAVER) == FIRST
 
     def test_a_portal_that_knows_nothing_takes_nothing_away(self, portal: Portal) -> None:
         got = portal.now("GET", documents_path(NAVER, revision=7, wait=0)).json()
