@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -26,6 +27,7 @@ from slurm_gpuaas.portal.oidc import Oidc
 from slurm_gpuaas.portal.pages import TEMPLATES, Pages
 from slurm_gpuaas.portal.problems import BodyTooLarge, answer, install
 from slurm_gpuaas.portal.rate import RateLimit
+from slurm_gpuaas.portal.refusals import Refusals
 from slurm_gpuaas.portal.routes import FEATURES
 from slurm_gpuaas.portal.visit import Machine
 from slurm_gpuaas.portal.words import LOCALE, NAMES, Dictionary
@@ -52,6 +54,10 @@ class Wiring:
     seconds: Callable[[], float] = time.monotonic
     metrics: Metrics = field(default_factory=Metrics)
     hasher: Argon2Hasher | None = None
+
+    @cached_property
+    def refusals(self) -> Refusals:
+        return Refusals(self.store.audit, self.seconds)
 
 
 def make_portal(wiring: Wiring) -> ASGIApp:
@@ -123,6 +129,7 @@ def _assemble(wiring: Wiring) -> tuple[Portal, Assets]:
             address=RateLimit(config.limits.address, wiring.seconds),
             sign_in=RateLimit(config.limits.sign_in, wiring.seconds),
         ),
+        refusals=wiring.refusals,
         pages=pages,
         dictionary=dictionary,
         features=features,
