@@ -1,4 +1,4 @@
-"""What else happened in `tests.pool_world`: jobs and faults that sites told of, money, leases, appeals, tokens, roles."""
+"""What else happened in `tests.pool_world`: jobs and faults that sites told of, money, leases, appeals, tokens."""
 
 from __future__ import annotations
 
@@ -197,9 +197,7 @@ def _tell_of_jobs(place: Place) -> None:
     world, now = place.world, place.world.clock.now()
     node = NodeName(f"{place.cluster}-1")
     unit = MapUnit(name="leaf-1", nodes=(node,), shares=(ShareName("government"),))
-    layout = SiteLayout(
-        name=ClusterName(place.cluster), model=GpuModel(place.model), gpus_per_node=8, units=(unit,)
-    )
+    layout = SiteLayout(name=ClusterName(place.cluster), model=GpuModel(place.model), gpus_per_node=8, units=(unit,))
     job = SiteJob(
         id=RAN,
         name=place.mark("job"),

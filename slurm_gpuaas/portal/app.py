@@ -21,11 +21,11 @@ from slurm_gpuaas.portal.assets import Assets
 from slurm_gpuaas.portal.config import Config
 from slurm_gpuaas.portal.description import gate_of
 from slurm_gpuaas.portal.feature import Feature, Limits, Portal
-from slurm_gpuaas.portal.guard import MAX_BODY_BYTES, Guard
+from slurm_gpuaas.portal.guard import BODY_S, MAX_BODY_BYTES, Guard
 from slurm_gpuaas.portal.metrics import Metrics
 from slurm_gpuaas.portal.oidc import Oidc
 from slurm_gpuaas.portal.pages import TEMPLATES, Pages
-from slurm_gpuaas.portal.problems import BodyTooLarge, answer, install
+from slurm_gpuaas.portal.problems import BodyTooLarge, BodyTooSlow, answer, install
 from slurm_gpuaas.portal.rate import RateLimit
 from slurm_gpuaas.portal.refusals import Refusals
 from slurm_gpuaas.portal.routes import FEATURES
@@ -68,11 +68,20 @@ def make_portal(wiring: Wiring) -> ASGIApp:
     """
     app = make_app(wiring)
 
-    async def too_large(scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request({**scope, "app": app, "state": {}}, receive)
-        await answer(request, BodyTooLarge(MAX_BODY_BYTES))(scope, receive, send)
+    def refusing(error: GpuaasError) -> ASGIApp:
+        async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+            request = Request({**scope, "app": app, "state": {}}, receive)
+            await answer(request, error)(scope, receive, send)
 
-    return Guard(app, protected=not wiring.config.insecure_http, observe=wiring.metrics.observe, too_large=too_large)
+        return refuse
+
+    return Guard(
+        app,
+        protected=not wiring.config.insecure_http,
+        observe=wiring.metrics.observe,
+        too_large=refusing(BodyTooLarge(MAX_BODY_BYTES)),
+        too_slow=refusing(BodyTooSlow(BODY_S)),
+    )
 
 
 def make_app(wiring: Wiring) -> FastAPI:

@@ -1,4 +1,4 @@
-"""Runs of jobs that have ended, as one visitor may see them: from the usage that sites report. Sites report usage before
+"""Runs of jobs that have ended, as one visitor may see them: from the usage that sites report. They report usage before
 they report how they are, so their newest report says until when everything that ended is here."""
 
 from __future__ import annotations

@@ -40,6 +40,7 @@ TITLES: Final = {
     403: noted("Not allowed"),
     404: noted("Not found"),
     405: noted("Not possible here"),
+    408: noted("Too slow"),
     409: noted("Things have changed meanwhile"),
     412: noted("Things have changed meanwhile"),
     413: noted("Too large"),
@@ -71,6 +72,17 @@ class BodyTooLarge(GpuaasError):
     def __init__(self, limit: int) -> None:
         super().__init__(
             told("The request's body is larger than {limit} bytes.", limit=limit), way_out=told("Send less at once.")
+        )
+
+
+class BodyTooSlow(GpuaasError):
+    exit_code = ExitCode.INVALID
+    http_status = 408
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            told("The request's body was not there after {seconds} s.", seconds=round(seconds)),
+            way_out=told("Send less at once, or over a better connection."),
         )
 
 

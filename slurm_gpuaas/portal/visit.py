@@ -18,7 +18,7 @@ from slurm_gpuaas.domain.audit_chain import AuditEvent, AuditResult
 from slurm_gpuaas.domain.errors import GpuaasError, NotFound, Refused
 from slurm_gpuaas.domain.people import Actor, Source
 from slurm_gpuaas.domain.told import told
-from slurm_gpuaas.portal.rights import Action, Owned, Scope, require, scope_of
+from slurm_gpuaas.portal.rights import Action, Owned, Scope, allows, require, scope_of
 from slurm_gpuaas.portal.secret import csrf_token, new_secret, same
 from slurm_gpuaas.portal.words import Words, preferred
 
@@ -119,6 +119,10 @@ class Visit(Guest):
         if self.token is not None and action not in self.token.scopes:
             return None
         return scope_of(self.person.office.role, action)
+
+    def allows(self, action: Action, thing: Owned) -> bool:
+        """Whether this visit may do it with the thing: by role, and with a token only what that was made for."""
+        return self.may(action) is not None and allows(self.actor, action, thing)
 
     def require(self, action: Action, thing: Owned | None = None) -> Scope:
         """Raises:

@@ -184,7 +184,7 @@ def ended_page(portal: Portal, pool: PoolServer, request: Request, visit: Visit,
     Raises:
         Unseen: none of that number ended in the last days, or it is somebody else's.
     """
-    found = ended_runs(portal, pool, visit).newest(MOST_RUNS, cluster=cluster, job=number) if number >= 0 else []
+    found = ended_runs(portal, pool, visit).newest(MOST_RUNS, cluster=cluster, job=number)
     if not found:
         raise no_such_job(number, cluster)
     return portal.page(
@@ -260,4 +260,3 @@ def _view(one: EndedRun, words: Words) -> EndedView:
         way_out=words.tell(one.remark.way_out).replace("JOBID", str(record.job_id)),
         as_of=one.as_of,
     )
-

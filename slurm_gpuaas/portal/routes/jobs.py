@@ -24,7 +24,7 @@ from slurm_gpuaas.portal.http import (
 )
 from slurm_gpuaas.portal.pool import PoolServer
 from slurm_gpuaas.portal.rights import Action
-from slurm_gpuaas.portal.routes.ended import ENDED_NAMES, ended_page, ended_routes
+from slurm_gpuaas.portal.routes.ended import ENDED_NAMES, JobNumber, ended_page, ended_routes
 from slurm_gpuaas.portal.routes.looks import ClusterText, ages, onlooker
 from slurm_gpuaas.portal.running import (
     JobNow,
@@ -185,7 +185,7 @@ def _pages(portal: Portal, pool: PoolServer) -> APIRouter:
         )
 
     @pages.get("/jobs/{cluster}/{job_id}")
-    def job(request: Request, visit: Looks, cluster: str, job_id: int) -> Response:
+    def job(request: Request, visit: Looks, cluster: str, job_id: JobNumber) -> Response:
         found = job_seen(pool.pictures.live.known, onlooker(pool, visit, Action.JOB_READ), cluster, job_id)
         if found is None:
             return ended_page(portal, pool, request, visit, cluster, job_id)

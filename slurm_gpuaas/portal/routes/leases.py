@@ -33,7 +33,7 @@ from slurm_gpuaas.portal.http import (
     with_etag,
 )
 from slurm_gpuaas.portal.pool import PoolServer
-from slurm_gpuaas.portal.rights import Action, Owned, Scope, allows
+from slurm_gpuaas.portal.rights import Action, Owned, Scope
 from slurm_gpuaas.portal.routes.fields import Text, line
 from slurm_gpuaas.portal.visit import Needs, Visit
 from slurm_gpuaas.portal.words import noted
@@ -251,7 +251,7 @@ def _pages(portal: Portal, pool: PoolServer) -> APIRouter:
             names=portal.store.people.names(people),
             may_ask=asks,
             may_approve=visit.may(Action.LEASE_APPROVE),
-            may_end={one.id for one in found if allows(visit.actor, Action.LEASE_END, Owned(provider=one.provider))},
+            may_end={one.id for one in found if visit.allows(Action.LEASE_END, Owned(provider=one.provider))},
             shares=[(str(one.name), str(one.name)) for one in shares_of(visit)] if asks else [],
             colleagues=[(str(one.id), one.name) for one in _colleagues(portal, visit.person.office.provider)],
             rules=RULES,

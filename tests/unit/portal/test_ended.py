@@ -109,7 +109,15 @@ def test_pages_follow_each_other_without_a_gap_also_where_runs_end_together(port
 def test_a_page_of_a_job_says_what_to_do_and_how_its_grant_used_the_day(portal: MoneyPortal) -> None:
     grant, ran = portal.money.snu, kst(2027, 1, 6, 12)
     day = GrantDay(
-        grant=PoolGrantId(grant.id), day=ran.date(), number=1, allocated=1_000, busy=120, loaded=0, lost=0, burst=0, peak=8
+        grant=PoolGrantId(grant.id),
+        day=ran.date(),
+        number=1,
+        allocated=1_000,
+        busy=120,
+        loaded=0,
+        lost=0,
+        burst=0,
+        peak=8,
     )
     portal.store.register.days.take(CLUSTER, [day], at=portal.clock.now())
     page = portal.browser(ADMIN).get(f"/jobs/{CLUSTER}/6").text
