@@ -412,10 +412,10 @@ class LedgerStore:
         """Runs of these accounts that ended at `since` or later, by `RunEnd`, the last first: those after `before`."""
         row = ReportedRunRow
         ended = col(row.ended)
-        wanted = [row.cluster == cluster, ended >= since]
+        wanted: list[ColumnElement[bool]] = [col(row.cluster) == cluster, ended >= since]
         if before is not None:
             wanted.append(tuple_(ended, col(row.cluster), col(row.job_id), col(row.started)) < tuple_(*before))
-        for column, value in ((row.user, user), (row.state, state), (row.job_id, job)):
+        for column, value in ((col(row.user), user), (col(row.state), state), (col(row.job_id), job)):
             if value is not None:
                 wanted.append(column == value)
         order = (ended.desc(), col(row.job_id).desc(), col(row.started).desc())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -144,21 +144,35 @@ def test_bytes_that_are_no_text_in_a_query_are_refused(world: World) -> None:
 
 def raw(world: World, query: bytes) -> Answered:
     """As a client sends it that does not escape."""
-    sent: list[Any] = []
 
     async def receive() -> Any:
         return {"type": "http.request", "body": b"", "more_body": False}
+
+    return handed(world, "GET", "/usage", receive, query=query)
+
+
+def handed(
+    world: World, method: str, path: str, receive: Callable[[], Awaitable[Any]], *, query: bytes = b"", **headers: str
+) -> Answered:
+    """What the application answers whom the server handed just that, unchecked."""
+    sent: list[Any] = []
 
     async def send(message: Any) -> None:
         sent.append(message)
 
     scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "GET", "scheme": "https",
-        "path": "/usage", "raw_path": b"/usage", "root_path": "", "query_string": query,
-        "headers": [(b"host", b"gpu.example.org")], "client": ("192.0.2.9", 1), "server": ("gpu.example.org", 443),
+        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "scheme": "https",
+        "path": path, "raw_path": path.encode(), "root_path": "", "query_string": query,
+        "headers": [(b"host", b"gpu.example.org"), *((name.encode(), text.encode()) for name, text in headers.items())],
+        "client": ("192.0.2.9", 1), "server": ("192.0.2.1", 443),
     }  # fmt: skip
-    world.asgi.runner.run(world.app(scope, receive, send))
-    return Answered(sent[0]["status"], {}, b"")
+
+    async def ask() -> None:
+        await world.app(scope, receive, send)
+
+    world.asgi.runner.run(ask())
+    given = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+    return Answered(sent[0]["status"], given, b"")
 
 
 @pytest.mark.parametrize(
@@ -180,24 +194,14 @@ def test_no_body_breaks_it(world: World, body: bytes) -> None:
 
 def test_who_sends_byte_by_byte_is_cut_off(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(guard, "BODY_S", 0.05)
-    sent: list[Any] = []
 
     async def receive() -> Any:
         await asyncio.sleep(0.02)
         return {"type": "http.request", "body": b"x", "more_body": True}
 
-    async def send(message: Any) -> None:
-        sent.append(message)
-
-    scope = {
-        "type": "http", "asgi": {"version": "3.0"}, "http_version": "1.1", "method": "POST", "scheme": "https",
-        "path": "/api/v1/sizing", "raw_path": b"/api/v1/sizing", "root_path": "", "query_string": b"",
-        "headers": [(b"host", b"gpu.example.org"), (b"content-type", b"application/json"), (b"content-length", b"999")],
-        "client": ("192.0.2.9", 1), "server": ("gpu.example.org", 443),
-    }  # fmt: skip
-    world.asgi.runner.run(world.app(scope, receive, send))
-    assert sent[0]["status"] == 408
-    assert dict(sent[0]["headers"])[b"content-type"] == b"application/problem+json"
+    headers = {"content-type": "application/json", "content-length": "999"}
+    answer = handed(world, "POST", "/api/v1/sizing", receive, **headers)
+    assert (answer.status, answer.headers["content-type"]) == (408, "application/problem+json")
 
 
 def test_a_stream_lasts_longer_than_a_body_may_take(monkeypatch: pytest.MonkeyPatch) -> None:
