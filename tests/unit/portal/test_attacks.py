@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -152,7 +153,13 @@ def raw(world: World, query: bytes) -> Answered:
 
 
 def handed(
-    world: World, method: str, path: str, receive: Callable[[], Awaitable[Any]], *, query: bytes = b"", **headers: str
+    world: World,
+    method: str,
+    path: str,
+    receive: Callable[[], Awaitable[Any]],
+    *,
+    query: bytes = b"",
+    headers: Mapping[str, str] = MappingProxyType({}),
 ) -> Answered:
     """What the application answers whom the server handed just that, unchecked."""
     sent: list[Any] = []
@@ -200,7 +207,7 @@ def test_who_sends_byte_by_byte_is_cut_off(world: World, monkeypatch: pytest.Mon
         return {"type": "http.request", "body": b"x", "more_body": True}
 
     headers = {"content-type": "application/json", "content-length": "999"}
-    answer = handed(world, "POST", "/api/v1/sizing", receive, **headers)
+    answer = handed(world, "POST", "/api/v1/sizing", receive, headers=headers)
     assert (answer.status, answer.headers["content-type"]) == (408, "application/problem+json")
 
 
