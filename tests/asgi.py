@@ -62,7 +62,7 @@ class Asgi:
                 *((name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()),
             ],
             "client": ("192.0.2.7", 40_000),
-            "server": (self.host, 443),
+            "server": ("192.0.2.1", 443),
         }
         sent = [{"type": "http.request", "body": body, "more_body": False}]
         got: list[Message] = []

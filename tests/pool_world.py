@@ -16,6 +16,7 @@ from slurm_gpuaas.domain.names import (
     ClusterName,
     CommandId,
     OrganisationName,
+    PersonId,
     ProgrammeName,
     ProviderName,
     SiteName,
@@ -25,10 +26,12 @@ from slurm_gpuaas.domain.people import NOWHERE, Actor, PortalRole
 from slurm_gpuaas.domain.pool_grants import AwardLine, HoldKind, Offer, PoolGrant
 from slurm_gpuaas.domain.ssh_keys import SshKey
 from slurm_gpuaas.portal.accounts import owned
-from slurm_gpuaas.portal.rights import Action, Owned, allows
+from slurm_gpuaas.portal.rights import Action, Owned
 from slurm_gpuaas.portal.secret import csrf_token
 from tests.asgi import Answered, Asgi
+from tests.pool_happenings import happen
 from tests.pools import ORIGIN, PASSWORD, PoolPortal
+from tests.things import Thing
 from tests.unit.pool.scene import NAVER, NHN, request
 
 KEY: Final = SshKey("ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2sC7WBoqP/lzMvlMQBbKdLEM2wWQKn8JZ4C+LwJ3qX kim@laptop")
@@ -36,25 +39,6 @@ SHARES: Final = {"snu": NAVER, "kaist": NHN}
 """Where each organisation has its grant."""
 STAGES: Final = ("submitted", "judged", "offered", "granted")
 _OF_APPLICATION: Final = frozenset({Action.APPLICATION_READ, Action.APPLICATION_REVIEW})
-
-
-@dataclass(frozen=True, slots=True)
-class Thing:
-    """
-    Args:
-        value: what stands for it in a path.
-        owners: it is reached by whoever reaches one of these.
-        mark: a text of it that nothing else has; empty: it has no text of its own.
-        shown_by: actions that may show the mark to whom they reach.
-    """
-
-    value: str
-    owners: tuple[Owned, ...]
-    mark: str = ""
-    shown_by: frozenset[Action] = frozenset()
-
-    def reached(self, actor: Actor, action: Action) -> bool:
-        return any(allows(actor, action, one) for one in self.owners)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +66,10 @@ class World(PoolPortal):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self._create("operator-nhn", Office(role=PortalRole.PROVIDER_OPERATOR, provider=ProviderName("nhn")))
         self.things: dict[str, list[Thing]] = {}
         for name in ("naver", "nhn"):
+            self._create(f"operator-{name}", Office(role=PortalRole.PROVIDER_OPERATOR, provider=ProviderName(name)))
+            self._create(f"billing-{name}", Office(role=PortalRole.PROVIDER_BILLING, provider=ProviderName(name)))
             self.store.sites.add(SiteName(name), cluster=ClusterName(name), provider=ProviderName(name))
         self._applications: dict[tuple[str, str], Application] = {}
         for stage in STAGES:
@@ -97,8 +82,10 @@ class World(PoolPortal):
         self.pool.turn()
         self._act()
         self._award("offered", "judged", approve=False)
-        self._collect()
         self.asgi = Asgi(self.app)
+        newcomers = {of: self._newcomer(of) for of in SHARES}
+        self._collect()
+        happen(self, self._grants, newcomers)
 
     def close(self) -> None:
         self.asgi.close()
@@ -111,6 +98,11 @@ class World(PoolPortal):
         return Caller(label or login, self.asgi, login, self.person(login).actor, secret, csrf_token(secret))
 
     # -- What happened
+
+    def _newcomer(self, of: str) -> PersonId:
+        login = f"newcomer-{of}"
+        self._create(login, Office(role=PortalRole.RESEARCHER, organisation=OrganisationName(of)))
+        return self.person(login).id
 
     def _create(self, login: str, office: Office) -> None:
         name, address = f"{login}님", f"{login}@example.org"

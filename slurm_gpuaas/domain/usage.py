@@ -62,6 +62,20 @@ def key_of(record: UsageRecord) -> RunKey:
     return RunKey(record.cluster, record.job_id, record.started)
 
 
+class RunEnd(NamedTuple):
+    """Orders runs that have ended by their end; no two are alike."""
+
+    ended: datetime
+    cluster: ClusterName
+    job_id: JobId
+    started: datetime
+
+    @classmethod
+    def of(cls, record: UsageRecord) -> RunEnd:
+        assert record.ended is not None
+        return cls(record.ended, record.cluster, record.job_id, record.started)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageChange:
     """A record as it is since the change of that number; a later change of any record has a greater one."""

@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Final
 
 from slurm_gpuaas.domain.budgets import pace_window, runs_dry
+from slurm_gpuaas.domain.calendar import korean_day
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, NotFound, Refused
 from slurm_gpuaas.domain.ledger import (
@@ -48,6 +49,7 @@ from slurm_gpuaas.metering.ledger import (
     Standing,
     Tariff,
     check,
+    entitled,
     entry_for,
     missing,
     recent_use,
@@ -489,6 +491,14 @@ class Bookkeeper:
         return {Month.parse(month): one for (month, kind), one in sums.items() if kind == EntryKind.CORRECTION}
 
     # -- Views
+
+    def won_of(self, record: UsageRecord) -> Won | None:
+        """What a run costs by today's terms and rates, rounded by itself: bookings round once for all runs of a month,
+        so the sum over runs may be some Won less. None: nobody is charged for its account."""
+        tariff = self.tariff()
+        if tariff.terms_at(record.cluster, record.account, korean_day(record.started)) is None:
+            return None
+        return Won(sum(amounts.won for amounts in entitled(use_of(record), tariff).values()))
 
     def people_use(self, cluster: ClusterName, account: AccountName, month: Month) -> Mapping[PersonUse, int]:
         """GPU-seconds of an account by login, from the runs themselves."""

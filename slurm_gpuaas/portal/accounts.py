@@ -27,7 +27,7 @@ from slurm_gpuaas.domain.accounts import (
 )
 from slurm_gpuaas.domain.audit_chain import AuditEvent, AuditResult
 from slurm_gpuaas.domain.clock import Clock
-from slurm_gpuaas.domain.errors import InvalidInput, NotFound, Refused
+from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound, Refused
 from slurm_gpuaas.domain.names import PersonId, UserName
 from slurm_gpuaas.domain.people import NOWHERE, PortalRole, Source
 from slurm_gpuaas.domain.told import told
@@ -369,8 +369,8 @@ class Accounts:
         Raises:
             Refused: the inviter may not invite there.
         """
-        require(by.actor, Action.PEOPLE_INVITE, owned(office))
         _within(by, office)
+        require(by.actor, Action.PEOPLE_INVITE, owned(office))
         now, secret = self._clock.now(), new_secret()
         second = needs_second_person(None, office)
         person = Person(
@@ -458,8 +458,8 @@ class Accounts:
         with self._store.transaction():
             person = self._store.people.person(number)
             require(by.actor, Action.PEOPLE_CHANGE, owned(person.office, person.id))
-            require(by.actor, Action.PEOPLE_CHANGE, owned(office, person.id))
             _within(by, office)
+            require(by.actor, Action.PEOPLE_CHANGE, owned(office, person.id))
             if by.id == person.id:
                 raise Refused(told("Nobody changes their own role."), way_out=told("Let a second person decide."))
             if person.role_from is RoleSource.IDENTITY_PROVIDER:
@@ -498,15 +498,15 @@ class Accounts:
     def decide_office(self, by: Person, number: int, *, approve: bool, source: Source) -> None:
         """Raises:
         Refused: the actor asked for it, or it is about the actor, or not within what their role covers.
-        NotFound: it is not open.
+        Conflict: it is not open.
         """
         now = self._clock.now()
         with self._store.transaction():
             change = self._store.people.change(number)
-            if change.state is not ChangeState.OPEN:
-                raise NotFound(told("This change of a role is decided already."))
             person = self._store.people.person(change.person)
             require(by.actor, Action.PEOPLE_APPROVE, owned(change.office, person.id))
+            if change.state is not ChangeState.OPEN:
+                raise Conflict(told("This change of a role is decided already."), way_out=told("Look at the person."))
             not_by_requester(by.actor, change.asked_by)
             not_by_requester(by.actor, change.person)
             _within(by, change.office)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
@@ -20,12 +21,13 @@ from slurm_gpuaas.portal.assets import Assets
 from slurm_gpuaas.portal.config import Config
 from slurm_gpuaas.portal.description import gate_of
 from slurm_gpuaas.portal.feature import Feature, Limits, Portal
-from slurm_gpuaas.portal.guard import MAX_BODY_BYTES, Guard
+from slurm_gpuaas.portal.guard import BODY_S, MAX_BODY_BYTES, Guard
 from slurm_gpuaas.portal.metrics import Metrics
 from slurm_gpuaas.portal.oidc import Oidc
 from slurm_gpuaas.portal.pages import TEMPLATES, Pages
-from slurm_gpuaas.portal.problems import BodyTooLarge, answer, install
+from slurm_gpuaas.portal.problems import BodyTooLarge, BodyTooSlow, answer, install
 from slurm_gpuaas.portal.rate import RateLimit
+from slurm_gpuaas.portal.refusals import Refusals
 from slurm_gpuaas.portal.routes import FEATURES
 from slurm_gpuaas.portal.visit import Machine
 from slurm_gpuaas.portal.words import LOCALE, NAMES, Dictionary
@@ -53,6 +55,10 @@ class Wiring:
     metrics: Metrics = field(default_factory=Metrics)
     hasher: Argon2Hasher | None = None
 
+    @cached_property
+    def refusals(self) -> Refusals:
+        return Refusals(self.store.audit, self.seconds)
+
 
 def make_portal(wiring: Wiring) -> ASGIApp:
     """The whole portal as one application.
@@ -62,11 +68,20 @@ def make_portal(wiring: Wiring) -> ASGIApp:
     """
     app = make_app(wiring)
 
-    async def too_large(scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request({**scope, "app": app, "state": {}}, receive)
-        await answer(request, BodyTooLarge(MAX_BODY_BYTES))(scope, receive, send)
+    def refusing(error: GpuaasError) -> ASGIApp:
+        async def refuse(scope: Scope, receive: Receive, send: Send) -> None:
+            request = Request({**scope, "app": app, "state": {}}, receive)
+            await answer(request, error)(scope, receive, send)
 
-    return Guard(app, protected=not wiring.config.insecure_http, observe=wiring.metrics.observe, too_large=too_large)
+        return refuse
+
+    return Guard(
+        app,
+        protected=not wiring.config.insecure_http,
+        observe=wiring.metrics.observe,
+        too_large=refusing(BodyTooLarge(MAX_BODY_BYTES)),
+        too_slow=refusing(BodyTooSlow(BODY_S)),
+    )
 
 
 def make_app(wiring: Wiring) -> FastAPI:
@@ -123,6 +138,7 @@ def _assemble(wiring: Wiring) -> tuple[Portal, Assets]:
             address=RateLimit(config.limits.address, wiring.seconds),
             sign_in=RateLimit(config.limits.sign_in, wiring.seconds),
         ),
+        refusals=wiring.refusals,
         pages=pages,
         dictionary=dictionary,
         features=features,

@@ -17,6 +17,7 @@ from slurm_gpuaas.portal.config import Config
 from slurm_gpuaas.portal.oidc import Oidc
 from slurm_gpuaas.portal.pages import Pages
 from slurm_gpuaas.portal.rate import RateLimit
+from slurm_gpuaas.portal.refusals import Refusals
 from slurm_gpuaas.portal.rights import Action
 from slurm_gpuaas.portal.visit import Cookies, Guest, Visit
 from slurm_gpuaas.portal.words import Dictionary, Names, Words
@@ -100,6 +101,7 @@ class Portal:
     accounts: Accounts
     oidc: Oidc | None
     limits: Limits
+    refusals: Refusals
     pages: Pages
     dictionary: Dictionary
     features: Sequence[Feature]

@@ -167,6 +167,7 @@ PROBLEMS: Final[dict[int | str, dict[str, Any]]] = {
         (403, "The role or the token does not allow it."),
         (404, "There is no such thing."),
         (405, "This address does not take this method; Allow says which it takes."),
+        (408, "The body did not come in time."),
         (409, "The state moved on, or somebody else owns the thing."),
         (412, "It is another than the one that If-Match names: somebody changed it meanwhile."),
         (413, "The body is too large."),

@@ -48,6 +48,8 @@ GRACEFUL_S: Final = 10
 MOST_CONNECTIONS: Final = 2_000
 MAIL_S: Final = 10.0
 """Between two looks at the outbox, and between two tries to reach a mail server that is away."""
+REFUSALS_S: Final = 10.0
+"""Between two looks whether counts of refusals are due."""
 MOST_ANCHORS_BYTES: Final = 64 * 2**20
 
 log = structlog.get_logger(__name__)
@@ -95,6 +97,7 @@ async def serve(config: Config) -> None:
             store, clock, config.mail, url=config.public_url, dictionary=Dictionary(), metrics=wiring.metrics
         )
         turns.append(PoolTurns(mailer, name="mail", every_s=MAIL_S))
+    turns.append(PoolTurns(wiring.refusals, name="refusals", every_s=REFUSALS_S))
     settings = uvicorn_config(config, wiring)
     try:
         settings.load()
@@ -116,6 +119,7 @@ async def serve(config: Config) -> None:
             anchoring.cancel()
         for each in turns:
             await asyncio.to_thread(each.stop)
+        await asyncio.to_thread(wiring.refusals.write_all)
         store.close()
 
 

@@ -20,8 +20,18 @@ from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.portal.http import PROBLEM_JSON
 from slurm_gpuaas.portal.oidc import SignInFailed
 from slurm_gpuaas.portal.rate import TooOften
+from slurm_gpuaas.portal.rights import NotYours, Scope
 from slurm_gpuaas.portal.secret import new_secret
-from slurm_gpuaas.portal.visit import API_PREFIX, Guest, Unknown, Visit, language_of, portal_of, source_of
+from slurm_gpuaas.portal.visit import (
+    API_PREFIX,
+    Guest,
+    Unknown,
+    Visit,
+    language_of,
+    note_refused,
+    portal_of,
+    source_of,
+)
 from slurm_gpuaas.portal.words import noted
 
 TITLES: Final = {
@@ -30,6 +40,7 @@ TITLES: Final = {
     403: noted("Not allowed"),
     404: noted("Not found"),
     405: noted("Not possible here"),
+    408: noted("Too slow"),
     409: noted("Things have changed meanwhile"),
     412: noted("Things have changed meanwhile"),
     413: noted("Too large"),
@@ -64,9 +75,42 @@ class BodyTooLarge(GpuaasError):
         )
 
 
+class BodyTooSlow(GpuaasError):
+    exit_code = ExitCode.INVALID
+    http_status = 408
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(
+            told("The request's body was not there after {seconds} s.", seconds=round(seconds)),
+            way_out=told("Send less at once, or over a better connection."),
+        )
+
+
 class NotPossibleHere(GpuaasError):
     exit_code = ExitCode.INVALID
     http_status = 405
+
+
+class NotThere(NotFound):
+    """What is not there, and what one may not see: the same words for both, so that nobody learns which it is."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            told("There is nothing of this number or name, or it is not yours to see."),
+            way_out=told("Check the number or name; what others own, ask them for."),
+        )
+
+
+def _unseen(request: Request, error: GpuaasError) -> GpuaasError:
+    """What the visitor may be told instead of the error. `NotYours` is written into the audit trail."""
+    visit = getattr(request.state, "visit", None)
+    if not isinstance(visit, Visit):
+        return error
+    if isinstance(error, NotYours):
+        note_refused(request, visit, error.action, "not theirs")
+        return NotThere()
+    hidden = type(error) is NotFound and request.state.scope is not Scope.ALL
+    return NotThere() if hidden else error
 
 
 def for_machines(request: Request) -> bool:
@@ -137,7 +181,7 @@ def install(app: FastAPI) -> None:
     def _expected(request: Request, error: GpuaasError) -> Response:
         if isinstance(error, SignInFailed):
             log.warning("sign-in.failed", why=error.why)
-        return answer(request, error)
+        return answer(request, _unseen(request, error))
 
     @app.exception_handler(RequestValidationError)
     def _invalid(request: Request, error: RequestValidationError) -> Response:

@@ -216,6 +216,18 @@ class Owned:
     provider: ProviderName | None = None
 
 
+class NotYours(Refused):
+    """The role may do it, but not with this thing. Whoever reads the answer must not learn from it that the thing is
+    there: `problems` answers as if it were not."""
+
+    def __init__(self, action: Action) -> None:
+        super().__init__(
+            told("This is not within what your role covers ({action}).", action=action),
+            way_out=told("Ask somebody of the organisation or provider that it belongs to."),
+        )
+        self.action = action
+
+
 def scope_of(role: PortalRole, action: Action) -> Scope | None:
     """How far the role may do it; None = not at all."""
     return RIGHTS[role].get(action)
@@ -240,7 +252,8 @@ def require(actor: Actor, action: Action, thing: Owned | None = None) -> Scope:
         thing: None = any; the answer's scope then says what the caller may show or change.
 
     Raises:
-        Refused: the role may not do it, or not with this thing.
+        Refused: the role may not do it.
+        NotYours: not with this thing.
     """
     scope = scope_of(actor.role, action)
     if scope is None:
@@ -249,10 +262,7 @@ def require(actor: Actor, action: Action, thing: Owned | None = None) -> Scope:
             way_out=told("Ask somebody whose role does, or have your role changed."),
         )
     if thing is not None and not allows(actor, action, thing):
-        raise Refused(
-            told("This is not within what your role covers ({action}).", action=action),
-            way_out=told("Ask somebody of the organisation or provider that it belongs to."),
-        )
+        raise NotYours(action)
     return scope
 
 

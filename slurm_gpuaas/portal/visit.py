@@ -15,10 +15,10 @@ from starlette.concurrency import run_in_threadpool
 
 from slurm_gpuaas.domain.accounts import ApiToken, Language, Person, PortalSession
 from slurm_gpuaas.domain.audit_chain import AuditEvent, AuditResult
-from slurm_gpuaas.domain.errors import GpuaasError, Refused
+from slurm_gpuaas.domain.errors import GpuaasError, NotFound, Refused
 from slurm_gpuaas.domain.people import Actor, Source
 from slurm_gpuaas.domain.told import told
-from slurm_gpuaas.portal.rights import Action, Owned, Scope, require, scope_of
+from slurm_gpuaas.portal.rights import Action, Owned, Scope, allows, require, scope_of
 from slurm_gpuaas.portal.secret import csrf_token, new_secret, same
 from slurm_gpuaas.portal.words import Words, preferred
 
@@ -78,6 +78,11 @@ class Forged(GpuaasError):
         )
 
 
+class Unseen(NotFound):
+    """Not among what the visitor may see, which is all that was looked at: its text may say more than `problems` says
+    of other things that are not found."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Guest:
     """Somebody, known or not.
@@ -115,9 +120,14 @@ class Visit(Guest):
             return None
         return scope_of(self.person.office.role, action)
 
+    def allows(self, action: Action, thing: Owned) -> bool:
+        """Whether this visit may do it with the thing: by role, and with a token only what that was made for."""
+        return self.may(action) is not None and allows(self.actor, action, thing)
+
     def require(self, action: Action, thing: Owned | None = None) -> Scope:
         """Raises:
-        Refused: the role or the token does not allow it, or not with this thing.
+        Refused: the role or the token does not allow it.
+        NotYours: not with this thing.
         """
         if self.token is not None and action not in self.token.scopes:
             raise Refused(
@@ -174,11 +184,10 @@ class Needs:
         portal.limits.person.take(visit.person.id)
         if visit.session is not None and request.method not in SAFE:
             await refuse_forged(portal, request, visit)
-        if visit.may(self.action) is None:
-            await run_in_threadpool(
-                portal.store.audit.append,
-                visit.event(str(self.action), request.url.path, at=portal.clock.now(), result=AuditResult.REFUSED),
-            )
+        request.state.scope = scope = visit.may(self.action)
+        if scope is None:
+            why = "role" if visit.token is None else "role or token"
+            await run_in_threadpool(note_refused, request, visit, self.action, why)
         visit.require(self.action)
         return visit
 
@@ -222,6 +231,20 @@ class Machine:
         if self._limited:
             portal_of(request).limits.address.take(source.address)
         return source
+
+
+def note_refused(request: Request, visit: Visit, action: str, why: str) -> None:
+    """Into the audit trail, once a minute for each person and action."""
+    portal = portal_of(request)
+    event = visit.event(
+        action,
+        request.url.path,
+        at=portal.clock.now(),
+        reason=why,
+        evidence={"method": request.method},
+        result=AuditResult.REFUSED,
+    )
+    portal.refusals.note(event)
 
 
 def portal_of(request: Request) -> "Portal":

@@ -9,7 +9,7 @@ from slurm_gpuaas.domain.names import ApplicationId
 from slurm_gpuaas.domain.pool_grants import Offer
 from slurm_gpuaas.pool.next_steps import NextStep, next_step
 from slurm_gpuaas.portal.feature import Portal
-from slurm_gpuaas.portal.rights import Action, Owned, Scope, allows
+from slurm_gpuaas.portal.rights import Action, Owned, Scope
 from slurm_gpuaas.portal.routes.fields import key
 from slurm_gpuaas.portal.visit import Visit
 
@@ -27,7 +27,7 @@ def visible(portal: Portal, visit: Visit, **columns: str | Sequence[str]) -> lis
             found = portal.store.register.applications.all(**columns)
         case Scope.ORGANISATION | Scope.OWN if organisation is not None:
             found = portal.store.register.applications.all(organisation=organisation, **columns)
-    seen = [one for one in found if allows(visit.actor, Action.APPLICATION_READ, owned(one))]
+    seen = [one for one in found if visit.allows(Action.APPLICATION_READ, owned(one))]
     return sorted(seen, key=lambda one: one.id, reverse=True)
 
 

@@ -20,7 +20,7 @@ from slurm_gpuaas.pool.sizing import Sizing
 from slurm_gpuaas.portal.feature import Card, Feature, NavEntry, Portal, go
 from slurm_gpuaas.portal.http import CursorText, FormAct, cursor_of, key_of
 from slurm_gpuaas.portal.pool import PoolServer
-from slurm_gpuaas.portal.rights import Action, Owned, Scope, allows
+from slurm_gpuaas.portal.rights import Action, Owned, Scope
 from slurm_gpuaas.portal.routes.application_access import next_steps, one_of, owned, visible
 from slurm_gpuaas.portal.routes.applications_api import application_routes
 from slurm_gpuaas.portal.routes.apply import wizard
@@ -152,7 +152,7 @@ def _pages(portal: Portal, pool: PoolServer) -> APIRouter:
             figure_value=figure_value,
             missing=missing(found.request),
             history=_history(portal, found, visit),
-            withdrawable=found.state in _RUNNING and allows(visit.actor, Action.APPLICATION_WRITE, owned(found)),
+            withdrawable=found.state in _RUNNING and visit.allows(Action.APPLICATION_WRITE, owned(found)),
             may_begin=found.state is ApplicationState.SUBMITTED and visit.may(Action.APPLICATION_REVIEW),
             may_review=visit.may(Action.APPLICATION_REVIEW),
             faults=faults,
@@ -181,7 +181,7 @@ def _grant(portal: Portal, application: Application, visit: Visit) -> PoolGrant 
     """That came of it, where the visitor may see it."""
     for grant in portal.store.register.grants.all(application=application.id):
         whose = Owned(people=frozenset(grant.members), organisation=grant.organisation)
-        if allows(visit.actor, Action.GRANT_READ, whose):
+        if visit.allows(Action.GRANT_READ, whose):
             return grant
     return None
 

@@ -15,7 +15,7 @@ from slurm_gpuaas.portal.feature import go
 from slurm_gpuaas.portal.http import (
     FormAct,
 )
-from slurm_gpuaas.portal.rights import Action, allows
+from slurm_gpuaas.portal.rights import Action
 from slurm_gpuaas.portal.routes.fields import Faults, LongText, day, line, paragraphs, whole
 from slurm_gpuaas.portal.routes.fields import Text as FormText
 from slurm_gpuaas.portal.routes.grant_desk import MOST_REASON, Desk, sentence
@@ -37,7 +37,7 @@ def member_pages(desk: Desk) -> APIRouter:
     def page(
         request: Request, visit: Visit, grant: PoolGrant, share: PoolShare, *, fault: str = "", status: int = 200
     ) -> Response:
-        may_change = allows(visit.actor, Action.MEMBER_CHANGE, grant_owner(grant, share))
+        may_change = visit.allows(Action.MEMBER_CHANGE, grant_owner(grant, share))
         people = _people(desk, grant)
         shown = people if may_change else [one for one in people if one.id in grant.members]
         return desk.portal.page(

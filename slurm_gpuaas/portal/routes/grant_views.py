@@ -20,7 +20,7 @@ from slurm_gpuaas.domain.slurm_accounts import burst_qos, guaranteed_qos
 from slurm_gpuaas.pool.grant_use import HOUR_SECONDS
 from slurm_gpuaas.portal.grant_figures import Delivered, Delivery, Figures
 from slurm_gpuaas.portal.http import Answer
-from slurm_gpuaas.portal.rights import Action, Owned, Scope, allows
+from slurm_gpuaas.portal.rights import Action, Owned, Scope
 from slurm_gpuaas.portal.visit import Visit
 from slurm_gpuaas.store.pool import PoolStore
 
@@ -71,7 +71,7 @@ def visible_offers(store: PoolStore, visit: Visit) -> list[Offer]:
     return [
         one
         for one in offers
-        if allows(visit.actor, Action.GRANT_READ, offer_owner(one, applicants[one.application], shares[one.share]))
+        if visit.allows(Action.GRANT_READ, offer_owner(one, applicants[one.application], shares[one.share]))
     ]
 
 

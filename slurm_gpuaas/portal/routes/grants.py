@@ -30,7 +30,7 @@ from slurm_gpuaas.portal.http import (
 )
 from slurm_gpuaas.portal.pages import is_htmx
 from slurm_gpuaas.portal.pool import PoolServer
-from slurm_gpuaas.portal.rights import Action, Scope, allows
+from slurm_gpuaas.portal.rights import Action, Scope
 from slurm_gpuaas.portal.routes.fields import number
 from slurm_gpuaas.portal.routes.grant_api import act_api
 from slurm_gpuaas.portal.routes.grant_decisions import change_pages, decision_pages
@@ -211,12 +211,12 @@ def _routes(portal: Portal, pool: PoolServer, reader: GrantReader) -> list[APIRo
             events=history(pool.service, grant, visit),
             delivery=reader.delivery(grant),
             programme=register.programmes.get(grant.programme),
-            may_request=allows(visit.actor, Action.GRANT_REQUEST, owner),
-            may_members=allows(visit.actor, Action.MEMBER_READ, owner),
-            may_change=allows(visit.actor, Action.GRANT_CHANGE, owner),
-            may_apply=allows(visit.actor, Action.APPLICATION_READ, owner),
-            may_jobs=allows(visit.actor, Action.JOB_READ, owner),
-            may_statements=allows(visit.actor, Action.STATEMENT_READ, owner),
+            may_request=visit.allows(Action.GRANT_REQUEST, owner),
+            may_members=visit.allows(Action.MEMBER_READ, owner),
+            may_change=visit.allows(Action.GRANT_CHANGE, owner),
+            may_apply=visit.allows(Action.APPLICATION_READ, owner),
+            may_jobs=visit.allows(Action.JOB_READ, owner),
+            may_statements=visit.allows(Action.STATEMENT_READ, owner),
         )
 
     @pages.get("/grants/{id}/delivery")
@@ -268,7 +268,7 @@ def _routes(portal: Portal, pool: PoolServer, reader: GrantReader) -> list[APIRo
         """A grant with its use, what limits it, its names in Slurm and its history."""
         grant, share = found(visit, id)
         figures = reader.figures([grant])[grant.id]
-        shows = allows(visit.actor, Action.MEMBER_READ, grant_owner(grant, share))
+        shows = visit.allows(Action.MEMBER_READ, grant_owner(grant, share))
         detail = GrantDetail.model_validate(
             grant_fields(grant, share, figures, portal.clock.now())
             | {

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from pydantic import Field
 
 from slurm_gpuaas.api.models import Request as Body
-from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput, NotFound
+from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
 from slurm_gpuaas.domain.logins import MOST_KEYS
 from slurm_gpuaas.domain.names import UserName
 from slurm_gpuaas.domain.people import PortalRole
@@ -20,7 +20,7 @@ from slurm_gpuaas.portal.pool import PoolServer
 from slurm_gpuaas.portal.rights import Action
 from slurm_gpuaas.portal.routes.fields import Faults, LongText, Text, unix_name
 from slurm_gpuaas.portal.routes.grant_desk import sentence
-from slurm_gpuaas.portal.visit import Needs, Visit
+from slurm_gpuaas.portal.visit import Needs, Unseen, Visit
 from slurm_gpuaas.portal.words import noted
 
 ON_CLUSTERS: Final = frozenset({PortalRole.TENANT_ADMIN, PortalRole.RESEARCHER})
@@ -168,8 +168,8 @@ def _routes(portal: Portal, pool: PoolServer) -> list[APIRouter]:
 def _known(identity: UnixIdentity | None) -> UnixIdentity:
     """
     Raises:
-        NotFound: no login is chosen yet.
+        Unseen: no login is chosen yet.
     """
     if identity is None:
-        raise NotFound(told("You have no login yet."), way_out=told("Choose one first."))
+        raise Unseen(told("You have no login yet."), way_out=told("Choose one first."))
     return identity

@@ -33,7 +33,7 @@ from slurm_gpuaas.portal.http import (
     with_etag,
 )
 from slurm_gpuaas.portal.pool import PoolServer
-from slurm_gpuaas.portal.rights import Action, allows
+from slurm_gpuaas.portal.rights import Action
 from slurm_gpuaas.portal.routes.fields import LongText, Text, line
 from slurm_gpuaas.portal.routes.idle_views import (
     AppealView,
@@ -330,9 +330,9 @@ def _pages(portal: Portal, pool: PoolServer) -> APIRouter:
             exemptions=register.exemptions.all(grant=grant.id),
             appeals=appeals,
             names=portal.store.people.names(sorted({one.filed_by for one in appeals})),
-            may_exempt=grant.holds and allows(visit.actor, Action.GRANT_CHANGE, here),
-            may_appeal=grant.holds and allows(visit.actor, Action.GRANT_REQUEST, here),
-            may_decide=allows(visit.actor, Action.GRANT_CHANGE, here),
+            may_exempt=grant.holds and visit.allows(Action.GRANT_CHANGE, here),
+            may_appeal=grant.holds and visit.allows(Action.GRANT_REQUEST, here),
+            may_decide=visit.allows(Action.GRANT_CHANGE, here),
             fault=fault,
             typed={"ends": "", "reason": ""} | typed,
         )

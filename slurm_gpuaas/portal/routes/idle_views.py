@@ -16,7 +16,7 @@ from slurm_gpuaas.pool.idle_rules import IdleRules, Rung
 from slurm_gpuaas.pool.idle_service import Watched, measured_until
 from slurm_gpuaas.portal.http import Answer
 from slurm_gpuaas.portal.pool import PoolServer
-from slurm_gpuaas.portal.rights import Action, Owned, Scope, allows
+from slurm_gpuaas.portal.rights import Action, Owned, Scope
 from slurm_gpuaas.portal.visit import Visit
 
 
@@ -209,5 +209,5 @@ def appeals_of(pool: PoolServer, visit: Visit, grants: Sequence[PoolGrantId] | N
     return [
         one
         for one in sorted(found, key=lambda one: one.id, reverse=True)
-        if allows(visit.actor, Action.GRANT_READ, owned(pool, named[one.grant]))
+        if visit.allows(Action.GRANT_READ, owned(pool, named[one.grant]))
     ]

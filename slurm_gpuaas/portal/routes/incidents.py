@@ -9,7 +9,6 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from slurm_gpuaas.domain.errors import NotFound
 from slurm_gpuaas.domain.incidents import IncidentState
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.portal.feature import Feature, NavEntry, Portal
@@ -27,9 +26,9 @@ from slurm_gpuaas.portal.http import (
 )
 from slurm_gpuaas.portal.pool import PoolServer
 from slurm_gpuaas.portal.rights import Action
-from slurm_gpuaas.portal.routes.jobs import ClusterText, ages, onlooker
+from slurm_gpuaas.portal.routes.looks import ClusterText, ages, onlooker
 from slurm_gpuaas.portal.running import IncidentNow, incidents_seen
-from slurm_gpuaas.portal.visit import Needs, Visit
+from slurm_gpuaas.portal.visit import Needs, Unseen, Visit
 from slurm_gpuaas.portal.words import noted
 
 Looks = Annotated[Visit, Depends(Needs(Action.INCIDENT_READ))]
@@ -111,7 +110,7 @@ def _seen(pool: PoolServer, visit: Visit, shown: Shown | None, cluster: str, nod
 def _found(pool: PoolServer, visit: Visit, number: str) -> IncidentNow:
     found = next((one for one in _seen(pool, visit, None, "", "") if one.id == number), None)
     if found is None:
-        raise NotFound(
+        raise Unseen(
             told("There is no such incident, or it did not hit anything of yours."),
             way_out=told("Incidents are shown until a week after they were closed."),
         )

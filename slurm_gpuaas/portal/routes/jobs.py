@@ -1,4 +1,4 @@
-"""Jobs that wait or run: why they wait, when they may start, and how well they use their GPUs."""
+"""Jobs that wait or run: why they wait, when they may start, how well they use their GPUs. `ended` has the others."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
-from slurm_gpuaas.domain.errors import NotFound
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.portal.feature import Card, Feature, NavEntry, Portal
 from slurm_gpuaas.portal.http import (
@@ -25,10 +24,11 @@ from slurm_gpuaas.portal.http import (
 )
 from slurm_gpuaas.portal.pool import PoolServer
 from slurm_gpuaas.portal.rights import Action
+from slurm_gpuaas.portal.routes.ended import ENDED_NAMES, JobNumber, ended_page, ended_routes
+from slurm_gpuaas.portal.routes.looks import ClusterText, ages, onlooker
 from slurm_gpuaas.portal.running import (
     JobNow,
     NoteKind,
-    Onlooker,
     RunState,
     efficiency,
     incidents_of_job,
@@ -39,12 +39,11 @@ from slurm_gpuaas.portal.running import (
     waiting_for,
     why,
 )
-from slurm_gpuaas.portal.visit import Needs, Visit
+from slurm_gpuaas.portal.visit import Needs, Unseen, Visit
 from slurm_gpuaas.portal.words import Words, noted
 
 Looks = Annotated[Visit, Depends(Needs(Action.JOB_READ))]
 StateText = Annotated[RunState | None, Query(description="Only these.")]
-ClusterText = Annotated[str, Query(max_length=30, description="Only of this cluster.")]
 FIRST: Final = 100
 
 
@@ -84,7 +83,7 @@ class JobView(Answer):
 
 def jobs_feature(pool: PoolServer) -> Feature:
     def routes(portal: Portal) -> Sequence[APIRouter]:
-        return (_pages(portal, pool), _api(pool))
+        return (*ended_routes(portal, pool), _pages(portal, pool), _api(pool))
 
     def cards(portal: Portal, visit: Visit) -> Sequence[Card]:
         if visit.may(Action.JOB_READ) is None:
@@ -110,6 +109,7 @@ def jobs_feature(pool: PoolServer) -> Feature:
         cards=cards,
         nav=(NavEntry("/jobs", noted("Jobs"), "jobs", Action.JOB_READ, 22),),
         names={
+            **ENDED_NAMES,
             RunState: {RunState.WAITING: noted("Waiting"), RunState.RUNNING: noted("Running")},
             NoteKind: {
                 NoteKind.GOOD: noted("Busy"),
@@ -121,24 +121,12 @@ def jobs_feature(pool: PoolServer) -> Feature:
     )
 
 
-def onlooker(pool: PoolServer, visit: Visit, action: Action) -> Onlooker:
-    """Who looks at what runs; whose role does not reach there sees nothing."""
-    identity = pool.store.register.identities.find(visit.person.id)
-    office = visit.person.office
-    return Onlooker(
-        scope=visit.require(action),
-        organisation=office.organisation,
-        provider=office.provider,
-        login=None if identity is None else identity.login,
-    )
-
-
 def _found(pool: PoolServer, visit: Visit, cluster: str, number: int) -> JobNow:
     job = job_seen(pool.pictures.live.known, onlooker(pool, visit, Action.JOB_READ), cluster, number)
     if job is None:
-        raise NotFound(
-            told("No job {number} of yours waits or runs in {cluster}.", number=str(number), cluster=cluster[:30]),
-            way_out=told("A job is here within seconds of its submission, and gone once it has ended."),
+        raise Unseen(
+            told("No job {number} of yours waits or runs in {cluster}.", number=str(number)[:20], cluster=cluster[:30]),
+            way_out=told("A job is here within seconds of its submission; /jobs/ended has those that have ended."),
         )
     return job
 
@@ -197,8 +185,10 @@ def _pages(portal: Portal, pool: PoolServer) -> APIRouter:
         )
 
     @pages.get("/jobs/{cluster}/{job_id}")
-    def job(request: Request, visit: Looks, cluster: str, job_id: int) -> Response:
-        found = _found(pool, visit, cluster, job_id)
+    def job(request: Request, visit: Looks, cluster: str, job_id: JobNumber) -> Response:
+        found = job_seen(pool.pictures.live.known, onlooker(pool, visit, Action.JOB_READ), cluster, job_id)
+        if found is None:
+            return ended_page(portal, pool, request, visit, cluster, job_id)
         incidents = []
         if visit.may(Action.INCIDENT_READ):
             looks = onlooker(pool, visit, Action.INCIDENT_READ)
@@ -223,13 +213,6 @@ def _pages(portal: Portal, pool: PoolServer) -> APIRouter:
         )
 
     return pages
-
-
-def ages(pool: PoolServer) -> Sequence[tuple[str, datetime | None]]:
-    """Clusters and when each was last told of, by name."""
-    return [
-        (name, None if site.frame is None else site.frame.moment) for name, site in pool.pictures.live.known.items()
-    ]
 
 
 def _api(pool: PoolServer) -> APIRouter:

@@ -33,7 +33,7 @@ from slurm_gpuaas.portal.http import (
     with_etag,
 )
 from slurm_gpuaas.portal.pool import PoolServer
-from slurm_gpuaas.portal.rights import Action, Owned, Scope, allows
+from slurm_gpuaas.portal.rights import Action, Owned, Scope
 from slurm_gpuaas.portal.routes.fields import Text, line
 from slurm_gpuaas.portal.visit import Needs, Visit
 from slurm_gpuaas.portal.words import noted
@@ -172,12 +172,6 @@ def _check_members(portal: Portal, visit: Visit, members: Sequence[PersonId]) ->
         )
 
 
-def _end(pool: PoolServer, visit: Visit, act: Act, number: str, last_day: date | None, reason: str) -> Lease:
-    """By its provider, or by the government."""
-    lease = _lease(pool, visit, Action.LEASE_END, number)
-    return pool.leases.end(act, visit.actor, lease.id, last_day, reason)
-
-
 # -- API ---------------------------------------------------------------------------------------------------------------
 
 
@@ -224,7 +218,8 @@ def _api(portal: Portal, pool: PoolServer) -> APIRouter:
     @api.post("/leases/{number}/end")
     def end(visit: Ender, number: str, asked: EndLease, act: Act) -> LeaseView:
         """Give it back, or take it back with notice, before its last day. Before the decision: withdraw it."""
-        return _view(_end(pool, visit, act, number, asked.last_day, asked.reason))
+        lease = _lease(pool, visit, Action.LEASE_END, number)
+        return _view(pool.leases.end(act, visit.actor, lease.id, asked.last_day, asked.reason))
 
     return api
 
@@ -256,7 +251,7 @@ def _pages(portal: Portal, pool: PoolServer) -> APIRouter:
             names=portal.store.people.names(people),
             may_ask=asks,
             may_approve=visit.may(Action.LEASE_APPROVE),
-            may_end={one.id for one in found if allows(visit.actor, Action.LEASE_END, Owned(provider=one.provider))},
+            may_end={one.id for one in found if visit.allows(Action.LEASE_END, Owned(provider=one.provider))},
             shares=[(str(one.name), str(one.name)) for one in shares_of(visit)] if asks else [],
             colleagues=[(str(one.id), one.name) for one in _colleagues(portal, visit.person.office.provider)],
             rules=RULES,
@@ -298,16 +293,17 @@ def _pages(portal: Portal, pool: PoolServer) -> APIRouter:
 
     @pages.post("/leases/{number}/approve")
     def approve(request: Request, visit: Approver, number: str, act: FormAct) -> Response:
+        lease = _lease(pool, visit, Action.LEASE_APPROVE, number)
         try:
-            pool.leases.approve(act, visit.actor, _lease(pool, visit, Action.LEASE_APPROVE, number).id)
+            pool.leases.approve(act, visit.actor, lease.id)
         except GpuaasError as error:
             return told_fault(request, visit, error)
         return go("/leases", "lease-approved")
 
     @pages.post("/leases/{number}/refuse")
     def refuse(request: Request, visit: Approver, number: str, act: FormAct, reason: Text = "") -> Response:
+        lease = _lease(pool, visit, Action.LEASE_APPROVE, number)
         try:
-            lease = _lease(pool, visit, Action.LEASE_APPROVE, number)
             pool.leases.refuse(act, visit.actor, lease.id, line(200)(reason.strip()))
         except GpuaasError as error:
             return told_fault(request, visit, error)
@@ -317,9 +313,10 @@ def _pages(portal: Portal, pool: PoolServer) -> APIRouter:
     def end(
         request: Request, visit: Ender, number: str, act: FormAct, last_day: Text = "", reason: Text = ""
     ) -> Response:
+        lease = _lease(pool, visit, Action.LEASE_END, number)
         try:
             day = _day(last_day) if last_day.strip() else None
-            _end(pool, visit, act, number, day, line(200)(reason.strip()))
+            pool.leases.end(act, visit.actor, lease.id, day, line(200)(reason.strip()))
         except GpuaasError as error:
             return told_fault(request, visit, error)
         return go("/leases", "lease-ended")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Annotated, Final
 
@@ -110,7 +111,8 @@ def only(organisation: str | None = None, provider: str | None = None, grant: st
 
 
 def attachment(content: bytes, media: str, name: str) -> Response:
-    """A file to keep; its name is made of names of ours, which need no quoting."""
+    """A file to keep. Whatever is no plain letter, digit, '.', '-' or '_' in its name becomes '_'."""
+    name = re.sub("[^A-Za-z0-9._-]", "_", name)
     return Response(
         content,
         media_type=media,

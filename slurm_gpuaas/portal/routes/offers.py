@@ -33,7 +33,7 @@ from slurm_gpuaas.portal.http import (
     with_etag,
 )
 from slurm_gpuaas.portal.pool import PoolServer
-from slurm_gpuaas.portal.rights import Action, allows
+from slurm_gpuaas.portal.rights import Action
 from slurm_gpuaas.portal.routes.fields import Faults, Text, line, number
 from slurm_gpuaas.portal.routes.grant_desk import MOST_REASON, Desk, sentence
 from slurm_gpuaas.portal.routes.grant_views import GrantView, OfferView, offer_owner, visible_offers
@@ -209,7 +209,7 @@ def _routes(portal: Portal, desk: _OfferDesk) -> list[APIRouter]:
             grant=grants[0] if grants else None,
             days=(offer.ends - offer.starts).days + 1,
             may_answer=offer.state is OfferState.MADE
-            and allows(visit.actor, Action.OFFER_ANSWER, offer_owner(offer, application.applicant, share)),
+            and visit.allows(Action.OFFER_ANSWER, offer_owner(offer, application.applicant, share)),
             faults=faults.told if faults else {},
             fault=fault,
             reason=reason,

@@ -37,7 +37,7 @@ from slurm_gpuaas.portal.http import (
     with_etag,
 )
 from slurm_gpuaas.portal.pool import PoolServer
-from slurm_gpuaas.portal.rights import Action, Owned, allows
+from slurm_gpuaas.portal.rights import Action, Owned
 from slurm_gpuaas.portal.routes.application_form import whole
 from slurm_gpuaas.portal.routes.fields import Faults, Text, Typed, choice, key, line, same_name, short_name
 from slurm_gpuaas.portal.routes.replacing import unchanged
@@ -56,7 +56,7 @@ class ShareView(Answer):
 
 def _organisations(portal: Portal, visit: Visit) -> list[PoolOrganisation]:
     found = portal.store.register.organisations.all()
-    return [one for one in found if allows(visit.actor, Action.ORGANISATION_READ, Owned(organisation=one.name))]
+    return [one for one in found if visit.allows(Action.ORGANISATION_READ, Owned(organisation=one.name))]
 
 
 def _organisation(portal: Portal, visit: Visit, text: str) -> PoolOrganisation:
@@ -74,7 +74,7 @@ def _shares(portal: Portal, visit: Visit) -> list[ShareView]:
     return [
         _share_view(portal, one)
         for one in portal.store.register.shares.all()
-        if allows(visit.actor, Action.SHARE_READ, Owned(provider=one.provider))
+        if visit.allows(Action.SHARE_READ, Owned(provider=one.provider))
     ]
 
 

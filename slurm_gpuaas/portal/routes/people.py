@@ -3,7 +3,7 @@
 from datetime import datetime
 from typing import Annotated, Final
 
-from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi import APIRouter, Depends, Form, Path, Request, Response
 
 from slurm_gpuaas.domain.accounts import ORGANISATION_ROLES, PROVIDER_ROLES, Office, Person
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
@@ -24,10 +24,12 @@ from slurm_gpuaas.portal.http import (
     page_of,
     with_etag,
 )
-from slurm_gpuaas.portal.rights import Action, Scope, allows
+from slurm_gpuaas.portal.rights import Action, Scope
 from slurm_gpuaas.portal.routes.fields import Faults, Text, email, line, person_number, short_name
 from slurm_gpuaas.portal.visit import Needs, Visit
 from slurm_gpuaas.portal.words import noted
+
+ChangeNumber = Annotated[int, Path(ge=0, lt=2**63)]
 
 
 class PersonView(Answer):
@@ -94,7 +96,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
             changes=[
                 (change, portal.store.people.person(change.person), portal.store.people.person(change.asked_by))
                 for change in portal.store.people.open_changes()
-                if allows(visit.actor, Action.PEOPLE_READ, owned(change.office, change.person))
+                if visit.allows(Action.PEOPLE_READ, owned(change.office, change.person))
             ],
             may_invite=visit.may(Action.PEOPLE_INVITE),
             may_change=visit.may(Action.PEOPLE_CHANGE),
@@ -153,7 +155,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
     def person(request: Request, visit: Reader, number: str) -> Response:
         found = portal.store.people.person(person_number(number))
         visit.require(Action.PEOPLE_READ, owned(found.office, found.id))
-        may = allows(visit.actor, Action.PEOPLE_CHANGE, owned(found.office, found.id)) and found.id != visit.person.id
+        may = visit.allows(Action.PEOPLE_CHANGE, owned(found.office, found.id)) and found.id != visit.person.id
         return portal.page(
             request,
             visit,
@@ -193,12 +195,12 @@ def _routes(portal: Portal) -> list[APIRouter]:
         return go(f"/people/{number}", "resumed")
 
     @pages.post("/people/changes/{number}/approve")
-    def approve(visit: Approver, number: int) -> Response:
+    def approve(visit: Approver, number: ChangeNumber) -> Response:
         portal.accounts.decide_office(visit.person, number, approve=True, source=visit.source)
         return go("/people", "role-approved")
 
     @pages.post("/people/changes/{number}/refuse")
-    def refuse(visit: Approver, number: int) -> Response:
+    def refuse(visit: Approver, number: ChangeNumber) -> Response:
         portal.accounts.decide_office(visit.person, number, approve=False, source=visit.source)
         return go("/people", "role-refused")
 
@@ -260,7 +262,7 @@ def _cards(portal: Portal, visit: Visit) -> list[Card]:
         return []
     words, people = visit.words, _visible(portal, visit)
     waiting = sum(
-        allows(visit.actor, Action.PEOPLE_APPROVE, owned(change.office, change.person))
+        visit.allows(Action.PEOPLE_APPROVE, owned(change.office, change.person))
         and visit.person.id not in {change.asked_by, change.person}
         for change in portal.store.people.open_changes()
     )

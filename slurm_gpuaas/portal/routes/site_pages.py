@@ -14,7 +14,7 @@ from slurm_gpuaas.domain.errors import NotFound
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.portal.feature import Feature, NavEntry, Portal
 from slurm_gpuaas.portal.pool import PoolServer
-from slurm_gpuaas.portal.rights import Action, Owned, allows
+from slurm_gpuaas.portal.rights import Action, Owned
 from slurm_gpuaas.portal.visit import Needs, Visit
 from slurm_gpuaas.portal.words import noted
 from slurm_gpuaas.store.pool.sites import ReceivedReport, Site
@@ -69,9 +69,7 @@ def site_pages_feature(pool: PoolServer) -> Feature:
 
 
 def _seen(pool: PoolServer, visit: Visit) -> Sequence[Site]:
-    return [
-        site for site in pool.store.sites.all() if allows(visit.actor, Action.SITE_READ, Owned(provider=site.provider))
-    ]
+    return [site for site in pool.store.sites.all() if visit.allows(Action.SITE_READ, Owned(provider=site.provider))]
 
 
 def _now(pool: PoolServer, site: Site) -> SiteNow:

@@ -68,7 +68,7 @@ from slurm_gpuaas.domain.names import (
     RateName,
     UserName,
 )
-from slurm_gpuaas.domain.usage import RunKey, UsageChange, UsageRecord, Window, key_of, service_class
+from slurm_gpuaas.domain.usage import RunEnd, RunKey, UsageChange, UsageRecord, Window, key_of, service_class
 from slurm_gpuaas.store.columns import UtcDateTime, at_least, json_column, moment_column, number_column, one_of
 from slurm_gpuaas.store.pool.ledger_views import BookedSums, RateRequests, Reconciliations, add_to_sums
 from slurm_gpuaas.store.pool.tables import PoolTable
@@ -390,6 +390,41 @@ class LedgerStore:
         with self._sessions.reading() as session:
             for row in session.exec(rows.execution_options(yield_per=_AT_ONCE)):
                 yield _run(row).record
+
+    def newest_ended(
+        self,
+        cluster: ClusterName,
+        accounts: Iterable[AccountName],
+        *,
+        since: datetime,
+        limit: int,
+        before: RunEnd | None = None,
+        user: UserName | None = None,
+        state: str | None = None,
+        job: JobId | None = None,
+    ) -> Sequence[UsageRecord]:
+        """Runs of these accounts that ended at `since` or later, by `RunEnd`, the last first: those after `before`."""
+        row = ReportedRunRow
+        ended = col(row.ended)
+        wanted: list[ColumnElement[bool]] = [col(row.cluster) == cluster, ended >= since]
+        if before is not None:
+            wanted.append(tuple_(ended, col(row.cluster), col(row.job_id), col(row.started)) < tuple_(*before))
+        for column, value in ((col(row.user), user), (col(row.state), state), (col(row.job_id), job)):
+            if value is not None:
+                wanted.append(column == value)
+        order = (ended.desc(), col(row.job_id).desc(), col(row.started).desc())
+        found: list[UsageRecord] = []
+        with self._sessions.reading() as session:
+            for some in _some(sorted(set(accounts))):
+                rows = select(row).where(*wanted, col(row.account).in_(some)).order_by(*order).limit(limit)
+                found += [_run(one).record for one in session.exec(rows)]
+        return sorted(found, key=RunEnd.of, reverse=True)[:limit]
+
+    def accounts_used(self, cluster: ClusterName, since: Month) -> Sequence[AccountName]:
+        """Accounts of the cluster with use in that month or later."""
+        found = select(UseRow.account).where(UseRow.cluster == cluster, col(UseRow.month) >= str(since)).distinct()
+        with self._sessions.reading() as session:
+            return [AccountName(account) for account in session.exec(found)]
 
     def use_by_person(
         self, cluster: ClusterName, account: AccountName, window: Window

@@ -315,9 +315,9 @@ def test_a_provider_sees_what_was_approved_at_its_shares_and_nothing_else(portal
         [],
     )
     for path in (draft, run, "/awards/programmes/national", "/awards/programmes/national/waiting-list"):
-        assert operator.get(path).status_code == 403, path
+        assert operator.get(path).status_code == 404, path
     for path in (draft, "/programmes/national/scenario", "/programmes/national/waiting-list"):
-        assert operator.get(f"/api/v1{path}").status_code == 403, path
+        assert operator.get(f"/api/v1{path}").status_code == 404, path
     assert portal.browser(PortalRole.TENANT_ADMIN).get(number).status_code == 403
 
 

@@ -105,7 +105,7 @@ def test_offers_and_grants_of_others_are_not_shown(portal: GrantPortal) -> None:
     for who in ("admin-kaist", "researcher-kaist", PortalRole.PROVIDER_OPERATOR):  # naver's
         browser = portal.browser(who)
         for path in (*pages, f"/api/v1/grants/{grant.id}", f"/api/v1/offers/{offer.id}"):
-            assert browser.get(path).status_code == 403, (who, path)
+            assert browser.get(path).status_code == 404, (who, path)
         for path in ("/offers", "/grants", "/api/v1/offers", "/api/v1/grants", "/api/v1/changes"):
             answer = browser.get(path)
             assert answer.status_code == 200 and grant.id not in answer.text and offer.id not in answer.text, path
@@ -114,14 +114,14 @@ def test_offers_and_grants_of_others_are_not_shown(portal: GrantPortal) -> None:
 def test_a_researcher_sees_the_grants_that_they_are_members_of(portal: GrantPortal) -> None:
     grant = portal.granted()
     mine = portal.browser("researcher-snu")
-    assert mine.get(f"/grants/{grant.id}").status_code == 403
+    assert mine.get(f"/grants/{grant.id}").status_code == 404
     admin = portal.browser("admin-snu")
     admin.get(f"/grants/{grant.id}/members")
     researcher = portal.person("researcher-snu")
     assert admin.post(f"/grants/{grant.id}/members", members=[researcher.id]).status_code == 303
     assert mine.get(f"/grants/{grant.id}").status_code == 200
     assert [one["id"] for one in mine.get("/api/v1/grants").json()["items"]] == [grant.id]
-    assert portal.browser("researcher-kaist").get(f"/grants/{grant.id}").status_code == 403
+    assert portal.browser("researcher-kaist").get(f"/grants/{grant.id}").status_code == 404
 
 
 # -- The site ----------------------------------------------------------------------------------------------------------
@@ -332,7 +332,7 @@ def test_gpus_go_back_only_after_what_follows_was_shown(portal: GrantPortal) -> 
         before = portal.store.register.grants.get(grant.id)
         first = browser.post(f"/grants/{grant.id}/{act}", **fields)
         assert first.status_code == 200 and said in text_of(first), act
-        assert other.post(f"/grants/{grant.id}/{act}", **fields, sure="yes").status_code == 403
+        assert other.post(f"/grants/{grant.id}/{act}", **fields, sure="yes").status_code == 404
         assert portal.store.register.grants.get(grant.id) == before
         assert browser.post(f"/grants/{grant.id}/{act}", **fields, sure="yes").status_code == 303
         after = portal.store.register.grants.get(grant.id)
