@@ -12,8 +12,8 @@ from datetime import date
 from typing import TypeVar
 
 from slurm_gpuaas.domain.names import ApplicationId, PoolShareName
-from slurm_gpuaas.domain.pool_grants import Award as Draft
 from slurm_gpuaas.domain.pool_grants import MOST_WHY, AwardLine, NotAwarded
+from slurm_gpuaas.domain.pool_grants import Award as Draft
 from slurm_gpuaas.domain.told import Told, told
 from slurm_gpuaas.pool.award import Award
 from slurm_gpuaas.pool.award_reasons import Limit, Reason, reasons

@@ -388,7 +388,7 @@ def test_members_are_replaced_only_as_they_were_read(portal: GrantPortal) -> Non
     path = f"/api/v1/grants/{grant.id}/members"
 
     def put(members: list[str], **more: str) -> int:
-        given = headers | {name.replace("_", "-"): value for name, value in more.items()}
+        given = {**headers} | {name.replace("_", "-"): value for name, value in more.items()}
         status: int = client.put(path, json={"members": members}, headers=given).status_code
         return status
 
