@@ -498,7 +498,12 @@ def test_a_lease_is_free_and_its_gpu_hours_are_in_the_accounts(granted: NothingL
     assert (entry.grant, entry.organisation, entry.programme) == (lease.hold, "naver-lease", "lease")
     assert (entry.amounts.gpu_seconds, entry.amounts.won) == (2 * 5 * 3600, 0)
     assert entry.amounts.list_won == 2 * 5 * WON["h200"]
-    granted.a_lease_is_ended(0, True, -1, 0)
+    again = granted.give(lambda _, id: granted.leases_of.approve(id, DIRECTOR, lease.id))
+    assert again is None, "it would hold its GPUs twice"
+    for days in (5, -1):  # shortened, then over at once
+        granted.a_lease_is_ended(0, True, days, 0)
+        granted.a_lease_holds_what_it_says()
+        granted.nothing_is_overcommitted()
     granted.server_turns(0)
     assert granted.pool.store.ledger.terms_versions()[lease.hold][-1][1].grant.ends < lease.ends
 
