@@ -9,6 +9,7 @@ from uuid import uuid4
 from slurm_gpuaas.domain.accounts import Office
 from slurm_gpuaas.domain.applications import ApplicationRequest
 from slurm_gpuaas.domain.jobs import JobId
+from slurm_gpuaas.domain.leases import Lease
 from slurm_gpuaas.domain.months import Month
 from slurm_gpuaas.domain.names import (
     AccountName,
@@ -127,7 +128,13 @@ class MoneyScene:
         return found.person.actor
 
     def take(
-        self, grant: PoolGrant, started: datetime, seconds: int, *, burst: bool = False, state: str = "COMPLETED"
+        self,
+        grant: PoolGrant | Lease,
+        started: datetime,
+        seconds: int,
+        *,
+        burst: bool = False,
+        state: str = "COMPLETED",
     ) -> UsageRecord:
         """A run of 8 GPUs that the site reports."""
         self._number += 1
@@ -148,8 +155,8 @@ class MoneyScene:
         self.pool.keeper.take([UsageChange(number=self._number, record=record)])
         return record
 
-    def report(self) -> None:
-        """The site says what runs now."""
+    def report(self, *, used_through: datetime | None = None) -> None:
+        """The site says what runs now, and until when it has told all use."""
         share = {"pool": "h200", "share": "government", "model": "h200", "granted": 32, "capacity": 32}
         said = {
             "sent_at": self.clock.now().isoformat(),
@@ -157,6 +164,7 @@ class MoneyScene:
             "version": "1",
             "slurm_version": "26.05",
             "revision": 1,
+            "used_through": used_through and used_through.isoformat(),
             "shares": [share | {"healthy": 24, "guaranteed": 8, "burst": 4}],
             "incidents": [],
             "findings": [],

@@ -245,6 +245,9 @@ class SiteReport(Request):
     version: str = Field(max_length=40)
     slurm_version: str = Field(max_length=40)
     revision: Number = Field(description="Of the documents that the site holds.")
+    used_through: AwareDatetime | None = Field(
+        default=None, description="All runs up to then are in the usage that the portal has; null: not known."
+    )
     shares: tuple[ShareReport, ...] = Field(max_length=200)
     incidents: tuple[IncidentReport, ...] = Field(max_length=MOST_FINDINGS)
     findings: tuple[Finding, ...] = Field(max_length=MOST_FINDINGS)

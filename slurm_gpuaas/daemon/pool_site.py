@@ -72,6 +72,7 @@ class PoolSite:
     wait: seconds that the portal may keep a poll.
     report: how the site is now, without what was left out.
     took: called after new documents were stored.
+    metered: until when all runs that Slurm knows are in the store; None = not known.
     people_file: where wanted logins go for `gpuaas-people`, and `people_state` what it did; None = nobody keeps them.
     knows: whether this host has a login.
     pause: waits for so many seconds.
@@ -88,6 +89,7 @@ class PoolSite:
         wait: int,
         report: Callable[[tuple[Finding, ...]], SiteReport],
         took: Callable[[], None],
+        metered: Callable[[], datetime | None] = lambda: None,
         people_file: Path | None = None,
         people_state: Path | None = None,
         failpoint: Failpoint = no_failpoint,
@@ -102,6 +104,7 @@ class PoolSite:
         self._wait = wait
         self._report = report
         self._took = took
+        self._metered = metered
         self._people_file = people_file
         self._people_state = people_state
         self._failpoint = failpoint
@@ -179,6 +182,7 @@ class PoolSite:
             Conflict: the portal acknowledges nothing of what it is sent.
             Unavailable, Refused: see `Portal`.
         """
+        through = self._metered()  # looked at first: what is metered from here on may not be told below
         for _ in range(MOST_PUSHES):
             after = self.acknowledged
             changes = self._store.usage_changes(after=after, limit=MOST_ROWS)
@@ -193,7 +197,10 @@ class PoolSite:
                 raise Conflict(f"The portal does not acknowledge usage after change {after}.")
             self._store.set_mark(ACKNOWLEDGED, str(acknowledged), at=self._clock.now())
             self._failpoint("portal.usage-acknowledged")
-        self._heard(self._portal.report(self._report(self._findings())).now)
+        else:
+            through = None  # there is more
+        report = self._report(self._findings()).model_copy(update={"used_through": through})
+        self._heard(self._portal.report(report).now)
 
     @property
     def acknowledged(self) -> int:

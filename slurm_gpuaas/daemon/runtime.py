@@ -45,7 +45,7 @@ from slurm_gpuaas.jobs.gate import GateSettings, PlacementGate
 from slurm_gpuaas.jobs.gate_rules import promised
 from slurm_gpuaas.jobs.mover import Mover
 from slurm_gpuaas.jobs.pins import GatePins
-from slurm_gpuaas.metering.controller import MeteringController
+from slurm_gpuaas.metering.controller import OVERLAP, MeteringController
 from slurm_gpuaas.metering.warnings import BudgetWarnings
 from slurm_gpuaas.quota.controller import Failpoint, PolicyController, no_failpoint
 from slurm_gpuaas.quota.estimate_files import EstimatePublisher
@@ -341,6 +341,7 @@ def compose(
             wait=config.pool.wait,
             report=how_we_are,
             took=took_documents,
+            metered=lambda: metered_until and metered_until - OVERLAP,
             people_file=config.pool.people_file,
             people_state=config.pool.people_state,
             failpoint=failpoint,

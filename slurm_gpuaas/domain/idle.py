@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, datetime
 from enum import StrEnum
-from typing import Annotated, Any, Final, Self
+from typing import Annotated, Any, Final, NamedTuple, Self
 
 from pydantic import AwareDatetime, Field, JsonValue, StrictFloat, StrictInt, model_validator
 
@@ -43,6 +43,16 @@ class GrantDay:
     lost: int
     burst: int
     peak: int
+
+
+class BusySum(NamedTuple):
+    """GPU-seconds over days on which it was known how busy GPUs were: `busy` of those that jobs held, `measured`."""
+
+    measured: int = 0
+    busy: int = 0
+
+    def plus(self, other: BusySum) -> BusySum:
+        return BusySum(self.measured + other.measured, self.busy + other.busy)
 
 
 class Said(Noun):

@@ -14,7 +14,7 @@ from typing import Final, Self
 
 from pydantic import Field, model_validator
 
-from slurm_gpuaas.domain.calendar import CalendarDay
+from slurm_gpuaas.domain.calendar import CalendarDay, korean_day
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import (
     HoldId,
@@ -22,6 +22,7 @@ from slurm_gpuaas.domain.names import (
     OrganisationName,
     PersonId,
     PoolShareName,
+    ProgrammeName,
     ProjectName,
     ProviderName,
 )
@@ -30,6 +31,10 @@ from slurm_gpuaas.domain.stages import Line, Staged, Step
 from slurm_gpuaas.domain.told import told
 
 MOST_LESSEES: Final = 100
+LEASE_PROGRAMME: Final = ProgrammeName("lease")
+"""What the accounts know leases under; no programme may have the name."""
+LESSEE: Final = "-lease"
+"""Ends the names of organisations that stand for a provider as the user of its leases; no other may end so."""
 
 
 class LeaseState(StrEnum):
@@ -85,13 +90,20 @@ class Lease(Staged[LeaseState]):
             )
         return self
 
+    @property
+    def ended_on(self) -> date | None:
+        """The Korean day from which on its GPUs were free again; None: they are not."""
+        if self.state is not LeaseState.ENDED:
+            return None
+        return korean_day(next(one.at for one in reversed(self.history) if one.step == LeaseStep.END))
+
     def is_over(self, today: date) -> bool:
         return self.ends < today
 
     @property
     def organisation(self) -> OrganisationName:
         """Of the project at the site; not the provider's own name, which its site may have given away already."""
-        return OrganisationName(f"{self.provider[:24].rstrip('-')}-lease")
+        return OrganisationName(f"{self.provider[:24].rstrip('-')}{LESSEE}")
 
     @property
     def project(self) -> ProjectName:

@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date, datetime, timedelta
 from enum import StrEnum
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
-from pydantic import AwareDatetime, Field, model_validator
+from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from slurm_gpuaas.domain.calendar import ONE_DAY, CalendarDay, Commitment, korean_day, start_of
 from slurm_gpuaas.domain.errors import InvalidInput, Refused
@@ -43,6 +43,11 @@ from slurm_gpuaas.domain.told import told
 MOST_LINES: Final = 5_000
 """Applications of one call; the first call of the national programme had 514."""
 MOST_MEMBERS: Final = 500
+MOST_WHY: Final = 1_000
+"""Characters of what is said of an application that is awarded nothing; the solver's reasons are no longer."""
+Why = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, max_length=MOST_WHY, pattern=r"^[^\x00-\x1f\x7f]*$")
+]
 
 # -- Awards ------------------------------------------------------------------------------------------------------------
 
@@ -77,7 +82,7 @@ class NotAwarded(Noun):
     """`why` is read by the applicant."""
 
     application: ApplicationId
-    why: Line
+    why: Why
 
 
 class Award(Staged[AwardState]):

@@ -11,12 +11,14 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from types import MappingProxyType
 from typing import Final
 
 from slurm_gpuaas.domain.budgets import pace_window, runs_dry
 from slurm_gpuaas.domain.calendar import korean_day
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import Conflict, NotFound, Refused
+from slurm_gpuaas.domain.idle import BusySum
 from slurm_gpuaas.domain.ledger import (
     Amounts,
     Asked,
@@ -44,6 +46,7 @@ from slurm_gpuaas.domain.names import AccountName, ClusterName, GrantName, Organ
 from slurm_gpuaas.domain.people import Actor
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.domain.usage import RunKey, UsageChange, UsageRecord, key_of
+from slurm_gpuaas.metering.closing import Closing, closing
 from slurm_gpuaas.metering.ledger import (
     VAT_PERCENT,
     Standing,
@@ -59,7 +62,7 @@ from slurm_gpuaas.metering.ledger import (
     use_of_people,
     vat_of,
 )
-from slurm_gpuaas.metering.pool_report import PoolReport, pool_report
+from slurm_gpuaas.metering.pool_report import PoolReport, Side, pool_report
 from slurm_gpuaas.metering.programme_report import ProgrammeReport, programme_report
 from slurm_gpuaas.metering.reconciliation import Difference, reconcile
 from slurm_gpuaas.metering.rules import gpu_seconds_in
@@ -71,6 +74,7 @@ _AT_ONCE: Final = 500
 """Places that are booked in one transaction: the store has one writer, and others wait for it."""
 
 NO_TITLES: Final = Titles()
+NOTHING_KNOWN: Final[Mapping[GrantName, BusySum]] = MappingProxyType({})
 _LAST_MONTH: Final = Month(9998, 12)
 
 _Pair = tuple[OrganisationName, ProviderName]
@@ -360,8 +364,7 @@ class Bookkeeper:
                     way_out="Close it on the first of the next.",
                 )
             self.book()
-            closed = self._store.closed_through()
-            due = closed.following if closed else (self._store.first_month() or month)
+            due = self.next_to_close() or month
             if month != due:
                 raise Conflict(
                     told("{due} is the month to close next, not {month}.", due=str(due), month=str(month)),
@@ -370,6 +373,19 @@ class Bookkeeper:
             heads = self._heads(month, now, titles)
             self._store.close_month(month, heads, now)
         return heads
+
+    def next_to_close(self) -> Month | None:
+        """The first month that is open; None as long as nothing was ever booked."""
+        closed = self._store.closed_through()
+        return closed.following if closed else self._store.first_month()
+
+    def closing(self, month: Month, told: Mapping[ClusterName, datetime]) -> Closing:
+        """When the month closes by itself.
+
+        Args:
+            told: until when all runs that each cluster's Slurm knows are here.
+        """
+        return closing(month, self._store.terms(), told)
 
     def _heads(self, month: Month, now: datetime, titles: Titles) -> list[StatementHead]:
         owed = self._store.owed()
@@ -421,8 +437,8 @@ class Bookkeeper:
         their names."""
         parties = {By.ORGANISATION: organisation, By.PROVIDER: provider}
         with self._store.snapshot():
-            closed, owed, now = self._store.closed_through(), dict(self._store.owed()), self._clock.now()
-            since = closed.following if closed else self._store.first_month() or Month.of(now)
+            owed, now = dict(self._store.owed()), self._clock.now()
+            since = self.next_to_close() or Month.of(now)
             sums = self._store.sums.by(
                 By.MONTH,
                 By.ORGANISATION,
@@ -516,14 +532,17 @@ class Bookkeeper:
         seconds, won = recent_use(tariff, self._store.runs_of(cluster, account, window), window)
         return found, runs_dry(found.budget, seconds, won, now)
 
-    def report(
-        self, first: Month, last: Month, busy: Mapping[tuple[ProgrammeName, ProviderName], int] | None = None
-    ) -> PoolReport:
+    def report(self, first: Month, last: Month, busy: Mapping[GrantName, BusySum] = NOTHING_KNOWN) -> PoolReport:
         """For the government: what was awarded and used in the months from `first` to `last`.
 
         Args:
-            busy: GPU-seconds in which GPUs computed, by programme and provider, as far as it is known.
+            busy: how busy the GPUs of grants were in these months, as far as it is known.
         """
+        by_side: dict[Side, BusySum] = defaultdict(BusySum)
+        for grant, one in busy.items():
+            if (terms := self.tariff().by_grant.get(grant)) is not None:
+                side = terms.programme, terms.provider
+                by_side[side] = by_side[side].plus(one)
         months = [first]
         while months[-1] < last:
             months.append(months[-1].following)
@@ -533,11 +552,18 @@ class Bookkeeper:
             used=self._store.sums.by(By.PROGRAMME, By.PROVIDER, By.SERVICE, used_in=(first, last)),
             by_hand=self._store.sums.by(By.PROGRAMME, By.PROVIDER, months=(first, last), only={By.USED_IN: ""}),
             now=self._clock.now(),
-            busy=busy or {},
+            busy=by_side,
         )
 
-    def programme_report(self, programme: ProgrammeName, first: Month, last: Month) -> ProgrammeReport:
-        """What each grant of the programme got, used and cost in the months from `first` to `last`."""
+    def programme_report(
+        self,
+        programme: ProgrammeName,
+        first: Month,
+        last: Month,
+        busy: Mapping[GrantName, BusySum] = NOTHING_KNOWN,
+    ) -> ProgrammeReport:
+        """What each grant of the programme got, used and cost in the months from `first` to `last`; `busy` as for
+        `report`."""
         only = {By.PROGRAMME: str(programme)}
         with self._store.snapshot():
             return programme_report(
@@ -546,6 +572,7 @@ class Bookkeeper:
                 versions=self._store.terms_versions(),
                 used=self._store.sums.by(By.GRANT, By.SERVICE, used_in=(first, last), only=only),
                 by_hand=self._store.sums.by(By.GRANT, months=(first, last), only=only | {By.USED_IN: ""}),
+                busy=busy,
                 now=self._clock.now(),
             )
 

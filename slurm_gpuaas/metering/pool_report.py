@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from slurm_gpuaas.domain.idle import BusySum
 from slurm_gpuaas.domain.jobs import ServiceClass
 from slurm_gpuaas.domain.ledger import Sums, Terms
 from slurm_gpuaas.domain.money import Won
@@ -31,7 +32,7 @@ class PoolRow:
         awarded: GPUs of grants times their time in force, as far as it has passed.
         guaranteed, burst: allocated, with what was lost.
         preempted, faults: parts of the two whose run ended so; `faults` is not charged.
-        busy: in which GPUs computed; None where it is not known.
+        measured: of it, on days on which sites knew how busy the GPUs were; `busy`: of that, GPUs that computed.
         list_won: what was charged, before discounts.
         by_hand: credits and adjustments on statements of these months.
     """
@@ -45,7 +46,8 @@ class PoolRow:
     burst: int
     preempted: int
     faults: int
-    busy: int | None
+    measured: int
+    busy: int
     list_won: Won
     guaranteed_won: Won
     burst_won: Won
@@ -94,6 +96,7 @@ HEADINGS: Final = (
     "미이용 Idle GPU-h",
     "선점 손실 Preempted GPU-h",
     "장애 손실(무상) Faults, free GPU-h",
+    "가동 측정 Measured GPU-h",
     "GPU 가동 Busy GPU-h",
     "정가 List Won",
     "보장 Guaranteed Won",
@@ -110,7 +113,7 @@ def pool_report(
     used: Mapping[tuple[str, ...], Sums],
     by_hand: Mapping[tuple[str, ...], Sums],
     now: datetime,
-    busy: Mapping[tuple[ProgrammeName, ProviderName], int],
+    busy: Mapping[Side, BusySum],
 ) -> PoolReport:
     """
     Args:
@@ -118,6 +121,7 @@ def pool_report(
         versions: of all grants, oldest first.
         used: charges and corrections of use in these months, on whatever statement, by programme, provider and class.
         by_hand: what else but payments stands on statements of these months, by programme and provider.
+        busy: in these months.
     """
     window = Window(months[0].window.start, min(months[-1].window.end, now))
     awarded: dict[Side, int] = defaultdict(int)
@@ -151,7 +155,8 @@ def pool_report(
                 burst=burst.gpu_seconds,
                 preempted=whole.preempted,
                 faults=whole.faults,
-                busy=busy.get((programme, provider)) if programme and provider else None,
+                measured=busy.get(side, BusySum()).measured,
+                busy=busy.get(side, BusySum()).busy,
                 list_won=Won(whole.list_won),
                 guaranteed_won=Won(guaranteed.won),
                 burst_won=Won(burst.won),
@@ -185,7 +190,7 @@ def _cells(row: PoolRow) -> list[Cell]:
         row.grants,
         row.gpus,
         *map(gpu_hours, hours),
-        "" if row.busy is None else gpu_hours(row.busy),
+        *(map(gpu_hours, (row.measured, row.busy)) if row.measured else ("", "")),
         row.list_won,
         row.guaranteed_won,
         row.burst_won,

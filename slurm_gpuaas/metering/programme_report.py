@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
+from slurm_gpuaas.domain.idle import BusySum
 from slurm_gpuaas.domain.jobs import ServiceClass
 from slurm_gpuaas.domain.ledger import Sums
 from slurm_gpuaas.domain.months import Month
@@ -25,6 +26,8 @@ class GrantRow:
         gpus: as its terms are now.
         awarded: GPUs times time in force within the months, as far as it has passed.
         guaranteed, burst: allocated, with what was lost; `preempted` and `faults` are parts of them.
+        measured, busy: of what was guaranteed, on days on which its site knew how busy the GPUs were, and of that,
+            GPUs that computed.
         by_hand: credits and adjustments on statements of these months.
     """
 
@@ -38,6 +41,8 @@ class GrantRow:
     burst: int
     preempted: int
     faults: int
+    measured: int
+    busy: int
     list_won: int
     won: int
     by_hand: int
@@ -72,6 +77,8 @@ HEADINGS: Final = (
     "유휴 차용 Burst GPU-h",
     "선점 손실 Preempted GPU-h",
     "장애 손실(무상) Faults, free GPU-h",
+    "가동 측정 Measured GPU-h",
+    "GPU 가동 Busy GPU-h",
     "정가 List Won",
     "이용료 Charged Won",
     "감액·조정 By hand Won",
@@ -85,6 +92,7 @@ def programme_report(
     versions: Mapping[GrantName, Versions],
     used: Mapping[tuple[str, ...], Sums],
     by_hand: Mapping[tuple[str, ...], Sums],
+    busy: Mapping[GrantName, BusySum],
     now: datetime,
 ) -> ProgrammeReport:
     """
@@ -93,6 +101,7 @@ def programme_report(
         versions: of all grants, oldest first.
         used: charges and corrections of use in these months, by grant and class.
         by_hand: what else but payments stands on statements of these months, by grant.
+        busy: in these months.
     """
     window = Window(months[0].window.start, min(months[1].window.end, now))
     of_grant: dict[str, dict[str, Sums]] = defaultdict(dict)
@@ -119,6 +128,8 @@ def programme_report(
                 burst=burst.gpu_seconds,
                 preempted=whole.preempted,
                 faults=whole.faults,
+                measured=busy.get(name, BusySum()).measured,
+                busy=busy.get(name, BusySum()).busy,
                 list_won=whole.list_won,
                 won=whole.won,
                 by_hand=hands.get(name, 0),
@@ -130,5 +141,6 @@ def programme_report(
 
 def _cells(row: GrantRow) -> Sequence[Cell]:
     hours = (row.awarded, row.guaranteed, row.burst, row.preempted, row.faults)
+    busy = map(gpu_hours, (row.measured, row.busy)) if row.measured else ("", "")
     won = (row.list_won, row.won, row.by_hand)
-    return [row.grant, row.organisation, row.provider, row.model, row.gpus, *map(gpu_hours, hours), *won]
+    return [row.grant, row.organisation, row.provider, row.model, row.gpus, *map(gpu_hours, hours), *busy, *won]

@@ -11,6 +11,7 @@ from enum import StrEnum
 from functools import reduce
 from typing import Final
 
+from slurm_gpuaas.domain.pool_grants import MOST_WHY
 from slurm_gpuaas.domain.told import Told, told
 from slurm_gpuaas.pool.award import Award, Awarded, gpus_of, sizes_of
 from slurm_gpuaas.pool.award_scenario import ANY, Application, PoolOffer
@@ -52,8 +53,9 @@ class Reason:
 
 
 def why(award: Award, application: Application) -> str:
-    """The reasons in one text."""
-    return " ".join(sentence for reason in reasons(award, application) for sentence in reason.sentences)
+    """The reasons in one text, no longer than a decision's (`NotAwarded.why`): many long names are cut off."""
+    text = " ".join(sentence for reason in reasons(award, application) for sentence in reason.sentences)
+    return text if len(text) <= MOST_WHY else f"{text[: MOST_WHY - 1]}…"
 
 
 def reasons(award: Award, application: Application) -> tuple[Reason, ...]:

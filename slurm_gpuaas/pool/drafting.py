@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from datetime import date
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from slurm_gpuaas.domain.names import ApplicationId, PoolShareName
+from slurm_gpuaas.domain.pool_grants import MOST_WHY, AwardLine, NotAwarded
 from slurm_gpuaas.domain.pool_grants import Award as Draft
-from slurm_gpuaas.domain.pool_grants import AwardLine, NotAwarded
 from slurm_gpuaas.domain.told import Told, told
 from slurm_gpuaas.pool.award import Award
 from slurm_gpuaas.pool.award_reasons import Limit, Reason, reasons
@@ -21,9 +21,6 @@ from slurm_gpuaas.pool.award_scenario import Application
 from slurm_gpuaas.pool.reviewing import Judged
 
 L = TypeVar("L", AwardLine, NotAwarded)
-
-MOST_WHY: Final = 200
-"""Characters of a line for people (`domain.stages.Line`)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

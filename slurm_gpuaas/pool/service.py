@@ -32,7 +32,8 @@ from slurm_gpuaas.domain.applications import (
     suits,
 )
 from slurm_gpuaas.domain.calendar import Commitment, korean_day, overcommitted, room, start_of
-from slurm_gpuaas.domain.errors import Conflict, Refused
+from slurm_gpuaas.domain.errors import Conflict, InvalidInput, Refused
+from slurm_gpuaas.domain.leases import LEASE_PROGRAMME, LESSEE
 from slurm_gpuaas.domain.names import (
     ApplicationId,
     AwardId,
@@ -115,7 +116,10 @@ class PoolService(Service):
         Raises:
             NotFound: it awards from a share that does not exist.
             Conflict: it has reviews, and other criteria now.
+            InvalidInput: the accounts know providers' leases under its name.
         """
+        if programme.name == LEASE_PROGRAMME:
+            raise _kept_for_leases(programme.name)
         for share in programme.shares:
             work.register.shares.get(share)
         before = work.register.programmes.find(programme.name)
@@ -158,6 +162,12 @@ class PoolService(Service):
 
     @command("organisation.put", PoolOrganisation)
     def put_organisation(self, work: Work, organisation: PoolOrganisation) -> PoolOrganisation:
+        """
+        Raises:
+            InvalidInput: the accounts know a provider by its name.
+        """
+        if organisation.name.endswith(LESSEE):
+            raise _kept_for_leases(organisation.name)
         work.put(work.register.organisations, organisation)
         work.record(organisation.name, kind=organisation.kind, region=organisation.region)
         work.sites_changed(work.register.grants.all(organisation=organisation.name))
@@ -908,3 +918,9 @@ class PoolService(Service):
             grants=register.grants.all(state=LIVE),
             leases=register.leases.all(state="approved"),
         )
+
+
+def _kept_for_leases(name: str) -> InvalidInput:
+    return InvalidInput(
+        told("The name {name} is kept for GPUs that providers lease.", name=name), way_out=told("Choose another one.")
+    )

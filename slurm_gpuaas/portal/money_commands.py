@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from slurm_gpuaas.domain.audit_chain import AuditEvent
 from slurm_gpuaas.domain.clock import SystemClock
 from slurm_gpuaas.domain.errors import ExitCode
 from slurm_gpuaas.domain.months import Month
+from slurm_gpuaas.pool.work import Program
 from slurm_gpuaas.portal.accounts import SERVER
 from slurm_gpuaas.portal.pool import PoolServer
 from slurm_gpuaas.store.pool import PoolStore
@@ -38,7 +38,7 @@ def reconcile(months: tuple[str, ...], url: str) -> None:
     store = PoolStore.open(url)
     try:
         pool = PoolServer(store, SystemClock())
-        pool.keeper.book()
+        pool.book()
         wanted = [Month.parse(month) for month in months] or pool.months_to_reconcile()
         found = pool.reconcile(wanted)
     finally:
@@ -58,28 +58,17 @@ def reconcile(months: tuple[str, ...], url: str) -> None:
 @click.argument("month")
 @StoreOption
 def close_month(month: str, url: str) -> None:
-    """Close a Korean month that is over, and issue its statements. Months close in order, once and for good; use that
-    comes later stands on the next statement as a correction.
+    """Close a Korean month that is over, and issue its statements, without waiting for sites that have not told their
+    use. The portal does it by itself on the second of the next month, once all have. Months close in order, once and
+    for good; use that comes later stands on the next statement as a correction.
 
     \b
     Examples:
       gpuaas-portal close-month 2026-11
     """
     store = PoolStore.open(url)
-    clock = SystemClock()
     try:
-        pool = PoolServer(store, clock)
-        with store.transaction():
-            heads = pool.keeper.close(Month.parse(month), pool.titles())
-            store.audit.append(
-                AuditEvent(
-                    at=clock.now(),
-                    actor=SERVER,
-                    action="ledger.close-month",
-                    subject=month,
-                    evidence={"statements": len(heads), "supply_won": sum(head.supply for head in heads)},
-                )
-            )
+        heads = PoolServer(store, SystemClock()).close_month(Month.parse(month), Program(SERVER))
     finally:
         store.close()
     for head in heads:

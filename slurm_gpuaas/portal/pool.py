@@ -6,6 +6,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 from typing import Final, Protocol
 from uuid import uuid4
@@ -14,19 +15,22 @@ import structlog
 
 from slurm_gpuaas.domain.accounts import PersonState
 from slurm_gpuaas.domain.audit_chain import AuditEvent
+from slurm_gpuaas.domain.calendar import ONE_DAY
 from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.errors import GpuaasError
-from slurm_gpuaas.domain.idle import GrantDay
-from slurm_gpuaas.domain.ledger import Reconciled, Terms, Titles
+from slurm_gpuaas.domain.idle import BusySum, GrantDay
+from slurm_gpuaas.domain.leases import LEASE_PROGRAMME, Lease
+from slurm_gpuaas.domain.ledger import Reconciled, StatementHead, Terms, Titles
 from slurm_gpuaas.domain.logins import Login
 from slurm_gpuaas.domain.months import Month
-from slurm_gpuaas.domain.names import ClusterName, CommandId, OrganisationName, SiteName
+from slurm_gpuaas.domain.names import ClusterName, CommandId, GrantName, HoldId, OrganisationName, SiteName
 from slurm_gpuaas.domain.people import NOWHERE, Actor, PortalRole
 from slurm_gpuaas.domain.policy import Grant, Role
 from slurm_gpuaas.domain.pool_grants import PoolGrant
 from slurm_gpuaas.domain.programmes import Membership, PoolShare
 from slurm_gpuaas.domain.usage import UsageChange
 from slurm_gpuaas.metering.bookkeeping import Bookkeeper
+from slurm_gpuaas.metering.closing import Closing, ClosingState
 from slurm_gpuaas.pool.documents import SiteDocuments
 from slurm_gpuaas.pool.idle_service import IdleService
 from slurm_gpuaas.pool.lease_service import LeaseService
@@ -44,6 +48,8 @@ JUDGE_EVERY: Final = timedelta(hours=1)
 BOOK_EVERY: Final = timedelta(hours=1)
 RECONCILE_EVERY: Final = timedelta(days=1)
 OFFICES: Final = Program("gpuaas-portal/people")
+CLOSING: Final = Program("gpuaas-portal/closing")
+"""Closes months."""
 MEMBERS: Final = {PortalRole.TENANT_ADMIN: Role.TENANT_ADMIN, PortalRole.RESEARCHER: Role.RESEARCHER}
 """What the roles that have an organisation are in its projects."""
 _UNFIT: Final = str.maketrans(dict.fromkeys(":,", " ") | {chr(code): " " for code in (*range(32), 127)})
@@ -110,10 +116,10 @@ class PoolServer:
     def __init__(self, store: PoolStore, clock: Clock, *, map_folder: Path | None = None) -> None:
         self.store = store
         self.pictures = Pictures(store.sites, clock, map_folder)
-        trail = PoolTrail(store, clock)
-        self.service = PoolService(store=store, clock=clock, audit=trail)
-        self.idle = IdleService(store=store, clock=clock, audit=trail, pool=self.service)
-        self.leases = LeaseService(store=store, clock=clock, audit=trail)
+        self._trail = PoolTrail(store, clock)
+        self.service = PoolService(store=store, clock=clock, audit=self._trail)
+        self.idle = IdleService(store=store, clock=clock, audit=self._trail, pool=self.service)
+        self.leases = LeaseService(store=store, clock=clock, audit=self._trail)
         self.keeper = Bookkeeper(store.ledger, clock)
         self._clock = clock
         self._said: dict[ClusterName, int] = {}
@@ -136,10 +142,55 @@ class PoolServer:
                 if self._said.get(site.cluster) != self.store.register.revision(site.cluster):
                     self._tell(site)
             if self._books.due():
-                self._put_terms(self.store.sites.all())
-                self.keeper.book()
+                self.book()
+                self._close_months()
                 if self._equal.due():
                     self.reconcile(self.months_to_reconcile())
+
+    def book(self) -> None:
+        """Book what is missing, by the terms of grants and leases as they are now."""
+        self._put_terms(self.store.sites.all())
+        self.keeper.book()
+
+    def closing(self) -> Closing | None:
+        """The month that is closed next, and what it waits for; None as long as nothing was ever booked."""
+        month = self.keeper.next_to_close()
+        return None if month is None else self.keeper.closing(month, self._used_through())
+
+    def _used_through(self) -> dict[ClusterName, datetime]:
+        found = {}
+        for site in self.store.sites.all():
+            received = self.store.sites.report(site.name)
+            if received is not None and (through := received.report.get("used_through")) is not None:
+                # Nobody knows what is to come.
+                found[site.cluster] = min(datetime.fromisoformat(through), received.received_at)
+        return found
+
+    def close_month(self, month: Month, by: Program) -> Sequence[StatementHead]:
+        """Issue the month's statements, which is told in the audit trail; all of it or nothing.
+
+        Raises:
+            Refused, Conflict: see `Bookkeeper.close`.
+        """
+        self.book()
+        with self.store.transaction():
+            heads = self.keeper.close(month, self.titles())
+            supply = sum(head.supply for head in heads)
+            self._trail.append(
+                by, "ledger.close-month", str(month), "", {"statements": len(heads), "supply_won": supply}
+            )
+        return heads
+
+    def _close_months(self) -> None:
+        """Those that are due and of which all sites have told, one after the other."""
+        while (found := self.closing()) is not None:
+            state = found.state(self._clock.now())
+            if state is not ClosingState.READY:
+                if state is ClosingState.LATE:
+                    missing = ", ".join(one.cluster for one in found.waits_for)
+                    log.warning("ledger.month-late", month=str(found.month), missing=missing)
+                return
+            self.close_month(found.month, CLOSING)
 
     def months_to_reconcile(self) -> Sequence[Month]:
         """The present one and the one before, of which late records may still come."""
@@ -151,15 +202,24 @@ class PoolServer:
         sites = self.store.sites.all()
         return [self.keeper.show_equal(site.cluster, month) for month in months for site in sites]
 
+    def busy(self, first: Month, last: Month) -> Mapping[GrantName, BusySum]:
+        """How busy the GPUs of grants were in the months from `first` to `last`, as their sites told."""
+        days = self.store.register.days.busy(first.first, last.following.first - ONE_DAY)
+        return {GrantName(grant): one for grant, one in days.items()}
+
     def titles(self, organisation: OrganisationName | None = None) -> Titles:
-        """What statements call things: those of one organisation, or all."""
+        """What statements call things: those of one organisation, or all; providers' leases are among them."""
         register = self.store.register
         only_name = {} if organisation is None else {"name": str(organisation)}
         only = {} if organisation is None else {"organisation": str(organisation)}
+        leases = register.leases.all()
         return Titles(
-            organisations={one.name: one.title for one in register.organisations.all(**only_name)},
-            programmes={one.name: one.title.ko for one in register.programmes.all()},
-            projects={one.project: one.title for one in register.grants.all(**only)},
+            organisations={one.organisation: f"{one.provider} 자체 이용 (own use)" for one in leases}
+            | {one.name: one.title for one in register.organisations.all(**only_name)},
+            programmes={LEASE_PROGRAMME: "제공사 임차 (무상)"}
+            | {one.name: one.title.ko for one in register.programmes.all()},
+            projects={one.project: one.reason for one in leases}
+            | {one.project: one.title for one in register.grants.all(**only)},
         )
 
     def told(self, cluster: ClusterName) -> bool:
@@ -211,15 +271,24 @@ class PoolServer:
         ]
 
     def _put_terms(self, sites: Iterable[Site]) -> None:
-        """What the accounts charge for the grants at these sites. One that they refuse is told and holds up none: its
-        use stays unbooked, and it is tried again before every booking."""
+        """What the accounts charge for the grants and leases at these sites. One that they refuse is told and holds up
+        none: its use stays without a price, and it is tried again before every booking."""
         register, clusters = self.store.register, {site.cluster for site in sites}
         shares = {share.name: share for share in register.shares.all() if share.cluster in clusters}
-        for grant in register.grants.all(share=sorted(shares)) if shares else ():
+        if not shares:
+            return
+        there = {"share": sorted(shares)}
+        grants = [_terms(one, shares[one.share]) for one in register.grants.all(**there)]
+        leases = [
+            _terms_of_lease(one, one.hold, shares[one.share])
+            for one in register.leases.all(**there, state=["approved", "ended"])
+            if one.hold is not None
+        ]
+        for terms in (*grants, *leases):
             try:
-                self.keeper.set_terms(_terms(grant, shares[grant.share]))
+                self.keeper.set_terms(terms)
             except GpuaasError as error:
-                log.warning("ledger.terms-refused", grant=grant.id, why=str(error))
+                log.warning("ledger.terms-refused", grant=terms.grant.name, why=str(error))
 
 
 def _once() -> CommandId:
@@ -244,6 +313,30 @@ def _terms(grant: PoolGrant, share: PoolShare) -> Terms:
         organisation=grant.organisation,
         programme=grant.programme,
         provider=share.provider,
+        cluster=share.cluster,
+        model=share.model,
+    )
+
+
+def _terms_of_lease(lease: Lease, hold: HoldId, share: PoolShare) -> Terms:
+    """Free, and in the accounts all the same: its GPU-hours stand on statements with their list price."""
+    gone = lease.ended_on
+    charged = Grant(
+        name=GrantName(hold),
+        project=lease.project,
+        pool=share.pool,
+        share=share.share,
+        gpus=0 if gone is not None and gone <= lease.starts else lease.gpus,
+        borrow_limit=0,
+        starts=lease.starts,
+        ends=lease.ends if gone is None else max(lease.starts, min(lease.ends, gone - ONE_DAY)),
+        price_percent=Decimal(0),
+    )
+    return Terms(
+        grant=charged,
+        organisation=lease.organisation,
+        programme=LEASE_PROGRAMME,
+        provider=lease.provider,
         cluster=share.cluster,
         model=share.model,
     )

@@ -13,9 +13,9 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from slurm_gpuaas.domain.applications import Application, check_count, suits
 from slurm_gpuaas.domain.errors import Conflict, GpuaasError, InvalidInput, NotFound
 from slurm_gpuaas.domain.names import ApplicationId, CommandId, PoolShareName
-from slurm_gpuaas.domain.pool_grants import Award, AwardLine, AwardState, NotAwarded
+from slurm_gpuaas.domain.pool_grants import MOST_WHY, Award, AwardLine, AwardState, NotAwarded
 from slurm_gpuaas.domain.told import told
-from slurm_gpuaas.pool.drafting import MOST_WHY, Decisions, of_draft, of_run
+from slurm_gpuaas.pool.drafting import Decisions, of_draft, of_run
 from slurm_gpuaas.portal.award_desk import AwardDesk
 from slurm_gpuaas.portal.feature import Portal, go
 from slurm_gpuaas.portal.http import FormAct

@@ -8,8 +8,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, model_validato
 
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import ApplicationId, PoolShareName, ProgrammeName
-from slurm_gpuaas.domain.pool_grants import MOST_LINES, Award, AwardLine, NotAwarded
-from slurm_gpuaas.domain.stages import Line, Text
+from slurm_gpuaas.domain.pool_grants import MOST_LINES, Award, AwardLine, NotAwarded, Why
+from slurm_gpuaas.domain.stages import Text
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.pool.award_answer import AwardAnswer, WhatIfAnswer, answer, what_if_answer
 from slurm_gpuaas.pool.award_scenario import MOST_APPLICATIONS, MOST_POOLS, Capacity, Scenario
@@ -135,7 +135,7 @@ class NewNotAwarded(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     application: ApplicationId
-    why: Line = Field(description="Its applicant reads it.")
+    why: Why = Field(description="Its applicant reads it; the `why` of an answer also names who else applied.")
 
 
 class NewAward(BaseModel):

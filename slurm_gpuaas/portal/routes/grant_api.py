@@ -1,6 +1,6 @@
 """The API of everything that is done with a grant."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 from pydantic import Field
@@ -8,7 +8,7 @@ from pydantic import Field
 from slurm_gpuaas.api.models import Request as Body
 from slurm_gpuaas.domain.calendar import CalendarDay
 from slurm_gpuaas.domain.names import PersonId
-from slurm_gpuaas.domain.pool_grants import MOST_MEMBERS, ChangeState, GrantChange
+from slurm_gpuaas.domain.pool_grants import MOST_MEMBERS, ChangeState, GrantChange, PoolGrant
 from slurm_gpuaas.domain.programmes import GpuCount
 from slurm_gpuaas.domain.stages import Line, Text
 from slurm_gpuaas.portal.http import (
@@ -16,7 +16,9 @@ from slurm_gpuaas.portal.http import (
     NOT_MODIFIED,
     PROBLEMS,
     Act,
+    Answer,
     CursorText,
+    IfMatch,
     Limit,
     Page,
     key_of,
@@ -31,13 +33,24 @@ from slurm_gpuaas.portal.routes.grant_views import (
     change_view,
     visible_grants,
 )
+from slurm_gpuaas.portal.routes.replacing import unchanged
 from slurm_gpuaas.portal.visit import Needs, Visit
 
 
 class Members(Body):
-    """All members from now on."""
+    """All members, in whatever order."""
 
     members: tuple[PersonId, ...] = Field(max_length=MOST_MEMBERS)
+
+
+class MembersView(Answer):
+    """Numbers of people. The ETag is what `If-Match` of PUT asks for."""
+
+    members: tuple[PersonId, ...]
+
+    @classmethod
+    def of(cls, grant: PoolGrant) -> Self:
+        return cls(members=grant.members)
 
 
 class NewTerms(Body):
@@ -75,16 +88,26 @@ def act_api(desk: Desk) -> APIRouter:
     Reader = Annotated[Visit, Depends(Needs(Action.GRANT_READ))]
     Decider = Annotated[Visit, Depends(Needs(Action.GRANT_CHANGE))]
     Asker = Annotated[Visit, Depends(Needs(Action.GRANT_REQUEST))]
+    MemberReader = Annotated[Visit, Depends(Needs(Action.MEMBER_READ))]
     Changer = Annotated[Visit, Depends(Needs(Action.MEMBER_CHANGE))]
 
     def shown(change: GrantChange) -> ChangeView:
         return change_view(change, desk.register.grants.get(change.grant))
 
+    @api.get("/grants/{id}/members", response_model=MembersView, responses=NOT_MODIFIED)
+    def members_of(request: Request, visit: MemberReader, id: str) -> Response:
+        """Who works with the grant."""
+        grant, _ = desk.found(visit, id, Action.MEMBER_READ)
+        return with_etag(request, MembersView.of(grant))
+
     @api.put("/grants/{id}/members")
-    def set_members(visit: Changer, id: str, members: Members, act: Act) -> GrantView:
+    def set_members(
+        request: Request, visit: Changer, id: str, members: Members, act: Act, match: IfMatch = None
+    ) -> GrantView:
         """Who works with the grant from now on: people of its organisation."""
         grant, _ = desk.found(visit, id, Action.MEMBER_CHANGE)
-        return desk.view(desk.service.set_members(act, visit.actor, grant.id, members.members))
+        with unchanged(desk.pool, request, act, lambda: MembersView.of(desk.register.grants.get(grant.id))):
+            return desk.view(desk.service.set_members(act, visit.actor, grant.id, members.members))
 
     @api.post("/grants/{id}/changes")
     def ask_change(visit: Asker, id: str, terms: NewTerms, act: Act) -> ChangeView:

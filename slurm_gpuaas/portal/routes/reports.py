@@ -12,6 +12,7 @@ from slurm_gpuaas.api.pool_sites import SiteReport
 from slurm_gpuaas.domain.accounts import Language
 from slurm_gpuaas.domain.calendar import Commitment, korean_day
 from slurm_gpuaas.domain.errors import InvalidInput, NotFound
+from slurm_gpuaas.domain.leases import LEASE_PROGRAMME
 from slurm_gpuaas.domain.ledger import By, Reconciled
 from slurm_gpuaas.domain.months import Month
 from slurm_gpuaas.domain.names import ClusterName, ProgrammeName
@@ -38,6 +39,7 @@ from slurm_gpuaas.portal.routes.usage import month_label
 from slurm_gpuaas.portal.visit import Needs, Visit
 from slurm_gpuaas.portal.words import Words, noted
 
+OF_AWARDS: Final = ("awarded", "guaranteed", "burst", "faults", "measured", "busy")
 TOTALLED: Final = ("capacity", "awarded", "kept", "guaranteed", "burst", "idle", "out")
 
 
@@ -78,7 +80,8 @@ class OverviewView(Answer):
 
 
 class PoolRowView(Answer):
-    """GPU-seconds and Won, without VAT; `busy` null: no site reports it."""
+    """GPU-seconds and Won, without VAT. `measured`: of what was guaranteed, on days on which sites knew how busy the
+    GPUs were; `busy`: of that, GPUs that computed. The programme `lease` is what providers leased, free."""
 
     programme: str | None
     provider: str | None
@@ -90,7 +93,8 @@ class PoolRowView(Answer):
     idle: int
     preempted: int
     faults: int
-    busy: int | None
+    measured: int
+    busy: int
     list_won: int
     won: int
 
@@ -113,6 +117,8 @@ class GrantRowView(Answer):
     burst: int
     preempted: int
     faults: int
+    measured: int
+    busy: int
     list_won: int
     won: int
     by_hand: int
@@ -152,17 +158,18 @@ def _routes(portal: Portal, pool: PoolServer) -> list[APIRouter]:
 
     def report_of(name: str, first: str, last: str) -> ProgrammeReport:
         since, until = span_of(first, last, Month.of(portal.clock.now()))
-        return pool.keeper.programme_report(programme(name).name, since, until)
+        return pool.keeper.programme_report(programme(name).name, since, until, pool.busy(since, until))
 
     def whole(first: str, last: str) -> PoolReport:
-        return pool.keeper.report(*span_of(first, last, Month.of(portal.clock.now())))
+        since, until = span_of(first, last, Month.of(portal.clock.now()))
+        return pool.keeper.report(since, until, pool.busy(since, until))
 
     @pages.get("/overview")
     def overview(request: Request, visit: Reader) -> Response:
         now = portal.clock.now()
         month = Month.of(now)
         states = states_of(portal, pool)
-        rows = pool.keeper.report(month, month).rows
+        rows = pool.keeper.report(month, month, pool.busy(month, month)).rows
         return portal.page(
             request,
             visit,
@@ -185,6 +192,7 @@ def _routes(portal: Portal, pool: PoolServer) -> list[APIRouter]:
             visit,
             "reports.html",
             report=found,
+            lease=LEASE_PROGRAMME,
             programmes=portal.store.register.programmes.all(),
             wanted={"first": str(found.first), "last": str(found.last)},
             reconciled=_reconciled(portal),
@@ -278,6 +286,7 @@ def _pool_row(row: PoolRow) -> PoolRowView:
         idle=row.idle,
         preempted=row.preempted,
         faults=row.faults,
+        measured=row.measured,
         busy=row.busy,
         list_won=row.list_won,
         won=row.won,
@@ -319,14 +328,16 @@ def totals_of(states: Sequence[ShareState]) -> dict[str, int]:
 
 
 def by_provider(rows: Sequence[PoolRow]) -> list[tuple[str, dict[str, int]]]:
-    """GPU-seconds of the month: awarded, guaranteed, burst, faults."""
-    found: dict[str, dict[str, int]] = defaultdict(
-        lambda: dict.fromkeys(("awarded", "guaranteed", "burst", "faults"), 0)
-    )
+    """GPU-seconds of the month: of what was awarded, and `leased`, which the provider used itself."""
+    found: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys((*OF_AWARDS, "leased"), 0))
     for row in rows:
         if row.provider is not None:
-            for name, sums in found[row.provider].items():
-                found[row.provider][name] = sums + getattr(row, name)
+            sums = found[row.provider]
+            if row.programme == LEASE_PROGRAMME:
+                sums["leased"] += row.guaranteed + row.burst
+            else:
+                sums |= {name: sums[name] + getattr(row, name) for name in OF_AWARDS}
+                found[row.provider] = sums
     return sorted(found.items())
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 from slurm_gpuaas.domain.jobs import ServiceClass
 from slurm_gpuaas.domain.ledger import By, StatementHead
 from slurm_gpuaas.domain.months import Month
+from slurm_gpuaas.metering.closing import ClosingState
 from slurm_gpuaas.metering.papers import percent
 from slurm_gpuaas.metering.statement_pdf import find_fonts, statement_pdf
 from slurm_gpuaas.metering.statements import Statement, draft_number, parts_of_draft
@@ -86,6 +87,26 @@ class StatementView(Answer):
     corrected_later: tuple[CorrectionMonth, ...]
 
 
+class UntoldView(Answer):
+    """`through`: up to when the cluster's site has told all use; null: never."""
+
+    cluster: str
+    through: datetime | None
+
+
+class ClosingView(Answer):
+    """The month that is closed next, null as long as nothing was booked.
+
+    `state`: `not due` until `due`; then `ready`, or `waits` for the sites named, or `late` when that takes too long:
+    then somebody has to see to them, or close the month by hand. Organisations are not told which sites.
+    """
+
+    month: str | None
+    state: ClosingState | None
+    due: datetime | None
+    waits_for: tuple[UntoldView, ...]
+
+
 def statements_feature(pool: PoolServer) -> Feature:
     return Feature(
         name="statements",
@@ -133,6 +154,21 @@ def _routes(portal: Portal, pool: PoolServer) -> list[APIRouter]:
         visit.require(Action.STATEMENT_READ, Owned(organisation=found.head.organisation, provider=found.head.provider))
         return found
 
+    def closing_of(visit: Visit) -> ClosingView:
+        found = pool.closing()
+        if found is None:
+            return ClosingView(month=None, state=None, due=None, waits_for=())
+        state = found.state(portal.clock.now())
+        named = state in (ClosingState.WAITS, ClosingState.LATE) and visit.person.office.organisation is None
+        return ClosingView(
+            month=str(found.month),
+            state=state,
+            due=found.due,
+            waits_for=tuple(UntoldView(cluster=one.cluster, through=one.through) for one in found.waits_for)
+            if named
+            else (),
+        )
+
     def file_of(statement: Statement, kind: str) -> str:
         return f"statement-{statement.head.number}.{kind}"
 
@@ -153,7 +189,8 @@ def _routes(portal: Portal, pool: PoolServer) -> list[APIRouter]:
             issued=issued,
             drafts=[] if cursor else drafts(visit, month, organisation)[: ROWS * 4],
             following=following,
-            titles={str(one.name): one.title for one in pool.store.register.organisations.all()},
+            closing=closing_of(visit),
+            titles=pool.titles().organisations,
             wanted={"month": month, "organisation": organisation},
             one_organisation=visit.person.office.organisation is not None,
         )
@@ -224,6 +261,11 @@ def _routes(portal: Portal, pool: PoolServer) -> list[APIRouter]:
         )
         answer = tuple(_head(head, provisional=True) for head in items)
         return with_etag(request, Page[HeadView](items=answer, next=following))
+
+    @api.get("/statements/closing", response_model=ClosingView, responses=NOT_MODIFIED)
+    def closing(request: Request, visit: Reader) -> Response:
+        """Which month is closed next, when, and what it waits for."""
+        return with_etag(request, closing_of(visit))
 
     @api.get("/statements/{number}", response_model=StatementView, responses=NOT_MODIFIED)
     def one_statement(request: Request, visit: Reader, number: str) -> Response:

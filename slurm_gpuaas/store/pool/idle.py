@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, CheckConstraint
+from sqlalchemy import BigInteger, CheckConstraint, func
 from sqlalchemy import select as sql_select
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlmodel import Field, col, select
 
-from slurm_gpuaas.domain.idle import AppealState, GrantDay, IdleRuleSet
+from slurm_gpuaas.domain.idle import AppealState, BusySum, GrantDay, IdleRuleSet
 from slurm_gpuaas.domain.leases import LeaseState
 from slurm_gpuaas.domain.names import ClusterName, PoolGrantId
 from slurm_gpuaas.store.columns import at_least, json_column, moment_column, one_of
@@ -182,6 +182,21 @@ class GrantDays:
                     grant = PoolGrantId.as_slurm_says(row.grant)
                     found[grant].append(GrantDay(**(row._asdict() | {"grant": grant})))
         return found
+
+    def busy(self, first: date, last: date) -> Mapping[PoolGrantId, BusySum]:
+        """Of the days from `first` to `last` on which a site knew how busy the GPUs were; a grant without any is left
+        out."""
+        table = PoolTable.metadata.tables["grant_day"].c
+        query = (
+            sql_select(table.grant, func.sum(table.allocated), func.sum(table.busy))
+            .where(table.day >= first, table.day <= last, table.busy.is_not(None))
+            .group_by(table.grant)
+        )
+        with self._sessions.reading() as session:
+            return {
+                PoolGrantId.as_slurm_says(grant): BusySum(int(measured), int(busy))
+                for grant, measured, busy in session.execute(query)
+            }
 
 
 def _values(day: GrantDay, at: datetime) -> dict[str, Any]:

@@ -158,6 +158,7 @@ class World:
     known: set[str] = field(default_factory=set)
     making: list[str] = field(default_factory=list)
     paused: int = 0
+    metered: datetime | None = None
 
     def __post_init__(self) -> None:
         self.store = new_store(self.folder / "site.db", terms=TERMS)
@@ -178,6 +179,7 @@ class World:
             wait=1,
             report=self.report,
             took=self.took,
+            metered=lambda: self.metered,
             people_file=self.folder / "people.json",
             people_state=self.folder / "state.json",
             failpoint=self.failpoint,
@@ -409,6 +411,18 @@ class TestUsage:
         world.meter((1, 80))
         world.site.push()
         assert world.told == {run(1, 80), run(2, 8)}
+
+    def test_how_far_usage_was_told_is_said_once_it_was(self, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+        world.site.push()
+        world.meter(*((job, 8) for job in range(1, 4)))
+        world.metered = EPOCH
+        monkeypatch.setattr("slurm_gpuaas.daemon.pool_site.MOST_ROWS", 1)
+        monkeypatch.setattr("slurm_gpuaas.daemon.pool_site.MOST_PUSHES", 2)
+        world.site.push()
+        assert len(world.told) == 2
+        world.site.push()
+        assert len(world.told) == 3
+        assert [one.used_through for one in world.network.reports] == [None, None, EPOCH]
 
     def test_a_portal_that_lost_its_newest_usage_gets_it_again(self, world: World) -> None:
         world.meter((1, 8))

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from slurm_gpuaas.domain.budgets import Budget, budgets, cuts
 from slurm_gpuaas.domain.errors import Conflict, InvalidInput, NotFound, Refused
+from slurm_gpuaas.domain.idle import BusySum
 from slurm_gpuaas.domain.ledger import Ending, EntryKind, Payment, RateRequest, UseKey, Verdict, WonRequest
 from slurm_gpuaas.domain.months import Month
 from slurm_gpuaas.domain.names import ProjectName
@@ -464,11 +465,11 @@ def test_the_report_says_what_was_awarded_used_idle_lost_and_charged(books: Book
         run(4, kst(2026, 11, 1), 10, account="foreign"),
     )
     books.keeper.book()
-    foreign, row = books.keeper.report(NOVEMBER, NOVEMBER, {(terms().programme, NAVER): 7}).rows
+    foreign, row = books.keeper.report(NOVEMBER, NOVEMBER, {terms().grant.name: BusySum(70, 7)}).rows
     assert (foreign.programme, foreign.guaranteed, foreign.won) == (None, 80, 0)
     assert (row.grants, row.gpus, row.awarded) == (1, 16, 4 * 86_400 * 16)
     assert (row.guaranteed, row.burst, row.preempted, row.faults) == (8 * 5400, 8 * 3600, 8 * 3600, 8 * 1800)
-    assert (row.idle, row.busy) == (4 * 86_400 * 16 - 8 * 5400, 7)
+    assert (row.idle, row.measured, row.busy) == (4 * 86_400 * 16 - 8 * 5400, 70, 7)
     assert (row.guaranteed_won, row.burst_won, row.list_won) == (14_404, 9603, 28_808 + 19_206)
 
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
-from hypothesis import HealthCheck, Phase, event, settings
+import pytest
+from hypothesis import HealthCheck, Phase, currently_in_test_context, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -67,6 +68,12 @@ class KillAt:
             raise Killed(place)
 
 
+def counted(what: str) -> None:
+    """For the statistics; a walk that is no example has none."""
+    if currently_in_test_context():
+        event(what)
+
+
 Command = Callable[[PoolService, CommandId], Any]
 
 
@@ -77,6 +84,8 @@ class AnyOrder(RuleBasedStateMachine):
         self.file = Path(self.folder.name, "pool.db")
         self.pool = Pool.new(self.file, RULES, naver=16, nhn=24)
         self.given: list[tuple[CommandId, Command, Any]] = []
+        self.said: dict[str, tuple[int, Any]] = {}
+        """By cluster, the documents of its site as they were last seen, with their revision."""
 
     def teardown(self) -> None:
         self.pool.store.close()
@@ -92,13 +101,13 @@ class AnyOrder(RuleBasedStateMachine):
         try:
             answer = command(self.pool.service, id)
         except Killed as killed:
-            event(f"killed at {killed}")
+            counted(f"killed at {killed}")
             self.restart()
             done = str(killed).endswith(": answer")
             assert (self.everything() != before) == done, f"killed at {killed}"
             return self.give(command) if not done else self.done(id, command, command(self.pool.service, id))
         except GpuaasError as refusal:
-            event(f"refused: {type(refusal).__name__}")
+            counted(f"refused: {type(refusal).__name__}")
             assert self.everything() == before, refusal
             assert isinstance(refusal.message, Told), refusal
             return None
@@ -280,7 +289,10 @@ class AnyOrder(RuleBasedStateMachine):
     def nothing_is_overcommitted(self) -> None:
         assert self.pool.faults() == []
         for share in self.register.shares.all():
-            _, documents = self.pool.service.documents(share.cluster)
+            revision, documents = self.pool.service.documents(share.cluster)
+            before = self.said.get(share.cluster, (0, documents))
+            assert documents == before[1] or revision > before[0], "its site would never hear of it"
+            self.said[share.cluster] = revision, documents
             assert policy_of(documents, share).overcommitted(self.pool.clock.now()) == ()
 
 
@@ -292,3 +304,19 @@ AnyOrder.TestCase.settings = settings(
     suppress_health_check=list(HealthCheck),
 )
 TestAnyOrder = AnyOrder.TestCase
+
+
+@pytest.mark.parametrize("how", range(4))
+def test_what_is_given_up_or_taken_is_free_at_once_and_once(how: int) -> None:
+    machine = AnyOrder()
+    try:
+        machine.some_have_applied(gpus=[8, 8], wait=True)
+        machine.answers_an_offer(which=0, yes=1, kill=0)
+        machine.days_pass(10)
+        machine.day_is_looked_at(kill=0)
+        for kill in (4, 0):
+            machine.nothing_is_overcommitted()
+            machine.gives_up_or_loses_a_grant(which=0, how=how, some=3, kill=kill)
+        machine.nothing_is_overcommitted()
+    finally:
+        machine.teardown()

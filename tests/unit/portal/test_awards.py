@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.domain.programmes import Caps
 from slurm_gpuaas.pool.award import Award, OutOfTime, award
 from slurm_gpuaas.pool.award_scenario import Scenario
+from slurm_gpuaas.portal.app import make_portal
 from slurm_gpuaas.portal.award_runs import AwardRuns
 from tests.desk import NAVER, NHN, DeskPortal, command_id
 from tests.pools import Browser
@@ -362,6 +364,33 @@ def test_a_what_if_of_the_api_answers_with_what_differs(portal: DeskPortal) -> N
     for wrong in ({"without": ["a2026-99999"]}, {"capacities": {NHN: -1}}, {"caps": {"other": 1}}, {"more": 1}):
         assert post(browser, "/programmes/national/what-if", **wrong).status_code == 422, wrong
     assert post(browser, "/programmes/none/what-if").status_code == 404
+
+
+def test_what_the_solver_says_of_an_application_can_be_its_reason(portal: DeskPortal) -> None:
+    call, browser = Call(portal), portal.browser(GOVERNMENT)
+    answer = post(browser, "/programmes/national/what-if", caps={"organisation": 64}).json()["answer"]
+    refused = [{"application": one["id"], "why": one["why"]} for one in answer["refused"]]
+    assert max(len(one["why"]) for one in refused) > 200, "otherwise a shorter line would do"
+    made = post(browser, "/awards", programme="national", waiting=refused)
+    assert made.status_code == 200, made.text
+    assert made.json()["waiting"] == refused
+    longer = [{"application": call.last.id, "why": "x" * 1_001}]
+    assert post(browser, "/awards", programme="national", waiting=longer).status_code == 422
+
+
+def test_a_draft_outlives_the_portal_and_its_run_need_not(portal: DeskPortal) -> None:
+    Call(portal)
+    browser = portal.browser(GOVERNMENT)
+    run = solve(browser)
+    solved(browser, run)
+    number = place_of(browser.post(f"{run}/draft", wait="yes"))
+    second = Browser(make_portal(replace(portal.wiring, features=portal.parts())))  # as after a restart
+    second.sign_in("second")
+    assert "Solve it again from the programme&#39;s award desk." in english(second, run, 404)
+    assert number.rpartition("/")[2] in english(second, "/awards")
+    english(second, number)
+    assert second.post(f"{number}/approve").status_code == 303
+    assert portal.store.register.offers.all(state="made")
 
 
 def test_awards_are_drafted_approved_and_read_in_pages_by_the_api(portal: DeskPortal) -> None:

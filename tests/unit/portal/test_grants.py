@@ -383,6 +383,28 @@ def test_only_people_of_the_organisation_become_members(portal: GrantPortal) -> 
     assert colleague.id in page and stranger.id not in page
 
 
+def test_members_are_replaced_only_as_they_were_read(portal: GrantPortal) -> None:
+    grant = portal.granted()
+    researcher, admin = portal.person("researcher-snu").id, portal.person("admin-snu").id
+    headers, client = token_of(portal, "admin-snu"), portal.browser().client
+    path = f"/api/v1/grants/{grant.id}/members"
+
+    def put(members: list[str], **more: str) -> int:
+        given = {**headers} | {name.replace("_", "-"): value for name, value in more.items()}
+        status: int = client.put(path, json={"members": members}, headers=given).status_code
+        return status
+
+    read = client.get(path, headers=headers)
+    assert read.json()["members"] == list(grant.members)
+    assert put([admin], If_Match='"another"') == 412
+    for _ in range(2):  # a repeat is answered again, although the members are others by then
+        assert put([admin, researcher], If_Match=read.headers["etag"], Idempotency_Key="members-once") == 200
+    assert put([admin], If_Match=read.headers["etag"]) == 412
+    assert portal.store.register.grants.get(grant.id).members == (admin, researcher)
+    assert put([admin], If_Match=client.get(path, headers=headers).headers["etag"]) == 200
+    assert client.get(path, headers=token_of(portal, "second")).status_code == 403  # as on the grant's page
+
+
 # -- Identity ----------------------------------------------------------------------------------------------------------
 
 

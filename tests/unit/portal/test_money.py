@@ -6,7 +6,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from schemathesis.schemas import APIOperation
 from sqlalchemy import text
 
 from slurm_gpuaas.domain.accounts import Office
+from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.ledger import EntryKind
 from slurm_gpuaas.domain.money import Won
 from slurm_gpuaas.domain.names import ProviderName, UserName
@@ -32,7 +33,9 @@ from slurm_gpuaas.portal.rights import scope_of
 from slurm_gpuaas.portal.visit import Needs
 from tests.money import CLUSTER, DECEMBER, JANUARY, MoneyPortal, command_id
 from tests.pools import ORIGIN, PASSWORD, Browser
-from tests.unit.pool.scene import organisation
+from tests.unit.metering.books import kst
+from tests.unit.pool.ladder import grant_day
+from tests.unit.pool.scene import NAVER, organisation, programme
 from tests.unit.portal.test_rights import calls
 
 GOVERNMENT, BILLING, ADMIN = PortalRole.GOVERNMENT, PortalRole.PROVIDER_BILLING, PortalRole.TENANT_ADMIN
@@ -441,6 +444,23 @@ def test_a_programmes_report_adds_up_to_the_ledger(seen: MoneyPortal) -> None:
     assert seen.browser(GOVERNMENT).get("/reports?first=2020-01&last=2026-12").status_code == 422
 
 
+def test_how_busy_gpus_were_is_said_as_far_as_it_was_measured(portal: MoneyPortal) -> None:
+    grant, days = portal.money.snu, portal.store.register.days
+    measured = [(date(2026, 12, 31), 0.9, 0.9), (date(2027, 1, 5), 0.5, 0.2), (date(2027, 1, 6), 0.5, None)]
+    days.take(CLUSTER, [grant_day(grant, *one) for one in measured], at=portal.clock.now())
+    browser, a_day = portal.browser(GOVERNMENT), 16 * 86_400
+    (mint, snu) = browser.get("/api/v1/reports/programmes/paid").json()["rows"]
+    assert (snu["measured"], snu["busy"]) == (a_day // 2, a_day // 5), "of this month, and days on which it is known"
+    assert (mint["measured"], mint["busy"]) == (0, 0)
+    (row,) = browser.get("/api/v1/reports/pool").json()["rows"]
+    assert (row["measured"], row["busy"]) == (a_day // 2, a_day // 5)
+    for path in ("/overview", "/reports", "/reports/programmes/paid"):
+        said = browser.get(path, **{"Accept-Language": "en"}).text
+        assert "40.0 %" in said and "measured: 192.00 GPU-hours" in said, path
+    heading, *rows = csv.reader(io.StringIO(browser.get("/reports.csv").content.decode("utf-8-sig")))
+    assert rows[0][heading.index("GPU 가동 Busy GPU-h")] == "76.80"
+
+
 def test_home_says_what_this_month_costs_and_what_is_left(seen: MoneyPortal) -> None:
     home = seen.browser(ADMIN).get("/").text
     assert "158,444원" in home  # 144,040 and a correction of 14,404
@@ -488,6 +508,82 @@ def test_a_month_is_closed_on_the_host_once_it_is_over(tmp_path: Path) -> None:
     assert early.exit_code != 0 and "2027-01 is not over" in str(early.exception)
     assert portal.store.ledger.closed_through() == DECEMBER
     portal.store.close()
+
+
+def closing_of(browser: Browser) -> dict[str, Any]:
+    return dict(browser.get("/api/v1/statements/closing").json())
+
+
+def test_which_site_keeps_a_month_from_closing_is_told_to_who_can_see_to_it(portal: MoneyPortal) -> None:
+    browsers = {role: portal.browser(role) for role in (GOVERNMENT, BILLING, ADMIN)}
+
+    def said(role: PortalRole) -> str:
+        return browsers[role].get("/statements", **{"Accept-Language": "en"}).text
+
+    assert closing_of(browsers[BILLING]) == {
+        "month": "2027-01",
+        "state": "not due",
+        "due": "2027-02-02T09:00:00+09:00",
+        "waits_for": [],
+    }
+    portal.clock.at = kst(2027, 2, 5, 9)
+    browsers = {role: portal.browser(role) for role in browsers}
+    portal.pool.turn()
+    assert portal.store.ledger.closed_through() == DECEMBER
+    for role in (GOVERNMENT, BILLING):
+        found = closing_of(browsers[role])
+        assert (found["state"], found["waits_for"]) == ("late", [{"cluster": "naver", "through": None}])
+        assert "has not come from naver" in said(role) and "gpuaas-portal close-month 2027-01" in said(role)
+    assert (closing_of(browsers[ADMIN])["state"], closing_of(browsers[ADMIN])["waits_for"]) == ("late", [])
+    assert "use is still missing" in said(ADMIN) and "naver." not in said(ADMIN).partition("<form")[0]
+    portal.money.report(used_through=kst(2027, 2, 1))
+    portal.clock.forward(timedelta(hours=1))
+    portal.pool.turn()
+    assert portal.store.ledger.closed_through() == JANUARY
+    assert closing_of(portal.browser(BILLING))["month"] == "2027-02"
+    closed = portal.store.audit.newest(limit=1, action="ledger.close-month")[0]
+    assert (closed.actor, closed.subject) == ("gpuaas-portal/closing", "2027-01")
+
+
+def test_no_site_tells_use_of_the_future(portal: MoneyPortal) -> None:
+    portal.clock.at = kst(2027, 1, 31)
+    portal.money.report(used_through=kst(2030, 1, 1))
+    portal.clock.at = kst(2027, 2, 2, 9)
+    portal.pool.turn()
+    assert portal.store.ledger.closed_through() == DECEMBER
+
+
+def test_what_a_provider_leased_stands_in_a_statement_and_costs_nothing(portal: MoneyPortal) -> None:
+    operator, second = portal.person("provider-operator").actor, portal.person("second").actor
+    share = portal.store.register.shares.get(NAVER).model_copy(update={"capacity": 48})
+    portal.pool.service.put_share(command_id(), second, share)
+    days = (date(2027, 1, 15), date(2027, 1, 30))
+    lease = portal.pool.leases.ask(command_id(), operator, NAVER, 8, *days, "Own models", ())
+    portal.pool.leases.approve(command_id(), second, lease.id)
+    portal.money.take(lease, kst(2027, 1, 15, 1), 7_200)
+    portal.clock.forward(timedelta(hours=1))
+    portal.pool.turn()
+    browser = portal.browser(BILLING)
+    number = "2027-01.naver.naver-lease"
+    found = browser.get(f"/api/v1/statements/{number}").json()
+    (line,) = found["lines"]
+    assert (line["gpu_seconds"], line["list_won"], line["won"]) == (8 * 7_200, 16 * 3_601, 0)
+    assert (line["programme"], line["project"], found["head"]["due"]) == ("lease", lease.project, 0)
+    said = browser.get(f"/statements/{number}").text
+    assert "제공사 임차 (무상)" in said and "Own models" in said and f"/grants/{lease.hold}" not in said
+    assert "naver 자체 이용 (own use)" in browser.get("/statements").text
+    assert f"/grants/{line['grant']}" not in browser.get("/ledger").text
+    assert portal.browser(ADMIN).get(f"/api/v1/statements/{number}").status_code == 403
+    government = portal.browser(GOVERNMENT)
+    rows = {one["programme"]: one for one in government.get("/api/v1/reports/pool").json()["rows"]}
+    assert (rows["lease"]["guaranteed"], rows["lease"]["won"]) == (8 * 7_200, 0)
+    for path in ("/overview", "/reports", "/usage?by=grant", "/usage?by=programme"):
+        assert government.get(path).status_code == 200, path
+    kept = "is kept for GPUs that providers lease"
+    with pytest.raises(InvalidInput, match=kept):
+        portal.pool.service.put_programme(command_id(), second, programme(name="lease"))
+    with pytest.raises(InvalidInput, match=kept):
+        portal.pool.service.put_organisation(command_id(), second, organisation("kakao-lease"))
 
 
 # -- Every route -------------------------------------------------------------------------------------------------------
