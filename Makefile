@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.stamp
+# Types of a fresh checkout are checked against what the last one left, by the sources' hashes.
+export MYPY_CACHE_DIR ?= $(or $(GPUAAS_CACHE),$(HOME)/.cache/slurm-gpuaas)/mypy
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-national test browser coverage install dev lint bench soak docs clean

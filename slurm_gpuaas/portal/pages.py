@@ -10,7 +10,8 @@ from uuid import uuid4
 
 from fastapi import Request
 from fastapi.responses import HTMLResponse
-from jinja2 import ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+from jinja2 import BytecodeCache, ChoiceLoader, Environment, FileSystemLoader, StrictUndefined
+from jinja2.bccache import Bucket
 from markupsafe import Markup, escape
 
 from slurm_gpuaas.domain.accounts import Language
@@ -19,6 +20,23 @@ from slurm_gpuaas.portal.assets import Assets
 from slurm_gpuaas.portal.words import Dictionary, Words
 
 TEMPLATES: Final = Path(__file__).with_name("templates")
+
+
+class _Compiled(BytecodeCache):
+    """Templates compiled once, not once for each language. Jinja compiles again what has another text."""
+
+    def __init__(self) -> None:
+        self._code: dict[str, bytes] = {}
+
+    def load_bytecode(self, bucket: Bucket) -> None:
+        if code := self._code.get(bucket.key):
+            bucket.bytecode_from_string(code)
+
+    def dump_bytecode(self, bucket: Bucket) -> None:
+        self._code[bucket.key] = bucket.bytecode_to_string()
+
+
+_COMPILED: Final = _Compiled()
 
 
 class Pages:
@@ -50,6 +68,7 @@ def _environment(words: Words, assets: Assets, loader: ChoiceLoader, shared: Map
         trim_blocks=True,
         lstrip_blocks=True,
         auto_reload=False,
+        bytecode_cache=_COMPILED,
     )
     environment.globals.update(shared)
     environment.globals.update(

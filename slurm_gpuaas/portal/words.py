@@ -10,6 +10,7 @@ import string
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta, timezone
 from enum import StrEnum
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final
@@ -60,8 +61,9 @@ NAMES: Final[Names] = {
 }
 
 
-def read_catalogue(folder: Path) -> dict[str, str]:
-    """All catalogues of a language's folder as one.
+@cache
+def read_catalogue(folder: Path) -> Mapping[str, str]:
+    """All catalogues of a language's folder as one, as they are when first asked for.
 
     Raises:
         InvalidInput: two of them translate the same text differently.
