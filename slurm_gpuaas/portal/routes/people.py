@@ -270,6 +270,7 @@ def _cards(portal: Portal, visit: Visit) -> list[Card]:
             value=words.value(len(people)),
             detail=words.say("whom you can see"),
             path="/people",
+            aside=True,
         )
     ]
     if visit.may(Action.PEOPLE_APPROVE):
@@ -279,6 +280,7 @@ def _cards(portal: Portal, visit: Visit) -> list[Card]:
                 value=words.value(waiting),
                 detail=words.say("changes of roles to decide"),
                 path="/people",
+                asks=waiting,
             )
         )
     return cards
