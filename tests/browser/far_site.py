@@ -22,8 +22,16 @@ from slurm_gpuaas.domain.clock import Clock
 from slurm_gpuaas.domain.fleet_map import Cells, CellState, MapUnit, SiteLayout
 from slurm_gpuaas.domain.incidents import IncidentState
 from slurm_gpuaas.domain.jobs import ServiceClass
-from slurm_gpuaas.domain.names import ClusterName, GpuModel, GrantName, NodeName, OrganisationName, ShareName, SiteName
-from slurm_gpuaas.domain.names import UserName as Login
+from slurm_gpuaas.domain.names import (
+    ClusterName,
+    GpuModel,
+    GrantName,
+    NodeName,
+    OrganisationName,
+    ShareName,
+    SiteName,
+    UserName,
+)
 from slurm_gpuaas.domain.pool_grants import PoolGrant
 from slurm_gpuaas.domain.site_frame import (
     HitJob,
@@ -126,13 +134,15 @@ class FarSite:
         and a node that a fault took out."""
         now = self._clock.now()
         whose: dict[str, Any] = {
-            "user": Login(login),
+            "user": UserName(login),
             "tenant": OrganisationName(grant.organisation),
             "project": grant.project,
             "share": ShareName("government"),
             "service": ServiceClass.GUARANTEED,
         }
-        runs = SiteJob(id=4711, name="kollm-7b", since=now - timedelta(hours=2), until=now + timedelta(hours=6), **whose)
+        runs = SiteJob(
+            id=4711, name="kollm-7b", since=now - timedelta(hours=2), until=now + timedelta(hours=6), **whose
+        )
         waits = SiteQueued(
             id=4712,
             name="kollm-13b",
@@ -165,7 +175,7 @@ class FarSite:
                     (IncidentState.REPAIRING, 5),
                 )
             ),
-            hit=(HitJob(id=4709, tenant=OrganisationName(grant.organisation), user=Login(login)),),
+            hit=(HitJob(id=4709, tenant=OrganisationName(grant.organisation), user=UserName(login)),),
         )
         frame = SiteFrame.of(LAYOUT, now, cells, jobs=(runs,), queue=(waits,), waiting=sums, incidents=(fault,))
         assert self._portal.picture(PicturePush(layout=LAYOUT, frame=frame)).knows_layout

@@ -24,10 +24,9 @@ _seen: Final[set[tuple[str, frozenset[str]]]] = set()
 class Walker:
     """Signs in at the portal's address, and goes on by names of links, buttons and fields alone.
 
-    Each page passed must have nothing serious for axe, and fit a desktop's and a phone's screen; one that is made as one
-    before is not looked at again. Where the environment
-    variable SCREENSHOTS names a folder, pictures of it are saved there: `NN-PERSON-PATH.png`, and `-phone` and `-dark`
-    beside.
+    Each page passed must have nothing serious for axe, and fit a desktop's and a phone's screen; one that is made as
+    one before is not looked at again. Where the environment variable SCREENSHOTS names a folder, pictures of each are
+    saved there: `NN-PERSON-PATH.png`, and `-phone` and `-dark` beside.
     """
 
     def __init__(self, page: Page, login: str, *, phone: bool) -> None:
@@ -48,6 +47,9 @@ class Walker:
         if self._phone:
             self.page.locator("summary", has_text="메뉴").tap()
         self._go(self.page.get_by_role("navigation", name="주 메뉴").get_by_role("link", name=name, exact=True))
+
+    def speak(self, language: str) -> None:
+        self._go(self.page.get_by_role("link", name=language, exact=True))
 
     def follow(self, name: str, *, within: str = "") -> None:
         """A link; several lead to the same page. `within`: the heading of the part that it is in."""
@@ -108,7 +110,7 @@ class Walker:
     def _seen_before(self) -> bool:
         """By anybody: the same page, made of the same kinds of elements."""
         made_of = self.page.evaluate(
-            "[...new Set([...document.querySelectorAll('*')].map(one => one.tagName + '.' + one.getAttribute('class')))]"
+            "[...new Set([...document.querySelectorAll('*')].map(e => e.tagName + '.' + e.getAttribute('class')))]"
         )
         page = (re.sub(r"[?#].*|[0-9]+", "", self.page.url), frozenset(made_of))
         seen = page in _seen

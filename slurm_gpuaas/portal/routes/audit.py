@@ -160,6 +160,7 @@ def _cards(portal: Portal, visit: Visit) -> list[Card]:
             value=visit.words.value(last.seq),
             detail=visit.words.say("entries, chained; the last hash begins with {hash}", hash=last.hash[:8]),
             path="/audit",
+            aside=True,
         )
     ]
 
