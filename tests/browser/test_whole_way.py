@@ -109,7 +109,7 @@ def way(chromium: Browser, tmp_path: Path) -> Iterator[Way]:
         far.close()
 
 
-@pytest.mark.timeout(900)  # some 25 s of the processor; minutes where many share it
+@pytest.mark.timeout(900)  # minutes where many share the processors
 def test_from_an_open_call_to_the_statement(way: Way) -> None:
     a_call_is_opened(way)
     an_organisation_applies(way)
