@@ -357,6 +357,8 @@ def the_government_looks_at_it_all(way: Way) -> None:
         officer.reads("Overview", "National GPU support", "₩57,616")
         officer.speak("한국어")
         officer.menu("보고서")
+        officer.fill("시작 월", str(MONTH))
+        officer.press("조회")
         officer.reads("57,616원")
         officer.menu("감사")
         officer.reads("감사 기록 열람", "이의 신청 결정", "배정 승인")
