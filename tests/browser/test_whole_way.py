@@ -361,6 +361,6 @@ def the_government_looks_at_it_all(way: Way) -> None:
         officer.press("조회")
         officer.reads("57,616원")
         officer.menu("감사")
-        officer.reads("감사 기록 열람", "이의 신청 결정", "배정 승인")
+        officer.reads("로그인", "session.open")
     verdict = way.portal.store.audit.verify()
     assert not verdict.faults
