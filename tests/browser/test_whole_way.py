@@ -319,7 +319,7 @@ def days_pass(way: Way, *, until: Rung) -> None:
         morning = way.clock.now().astimezone(KST).replace(hour=9, minute=30) + timedelta(days=1)
         way.clock.put(morning)
         way.far.idled(grant, korean_day(morning) - timedelta(days=1))
-        way.on(morning)
+        way.pool.turn()
         if any(step.to == until for step in register.idle_steps.all(grant=grant.id)):
             return
     raise AssertionError(f"{grant.id} is not at {until} by {korean_day(way.clock.now())}")
