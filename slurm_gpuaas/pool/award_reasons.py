@@ -205,4 +205,5 @@ def _told_holders(holders: Sequence[Awarded]) -> Told:
 
 
 def _told_score(application: Application) -> str:
-    return f"{application.score.normalize():f}"
+    """As the desk shows it: two decimals at most."""
+    return f"{round(application.score, 2).normalize():f}"

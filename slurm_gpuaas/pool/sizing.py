@@ -188,8 +188,8 @@ def _by_flops(question: SizingQuestion, in_use: _Known) -> tuple[tuple[float, fl
             "{passes} x 2 FLOPs x {parameters} parameters x {tokens} tokens, with attention and peaks as named, are "
             "{flops} FLOPs.",
             passes=f"{passes:g}",
-            parameters=f"{active:.3g}",
-            tokens=f"{tokens:.3g}",
+            parameters=_brief(active),
+            tokens=_brief(tokens),
             flops=f"{flops:.3g}",
         ),
         told(
@@ -386,6 +386,14 @@ def _ranged(name: str, figure: _Known) -> Figure:
     return Figure(
         name=name, value=found.likely, unit="", origin=origin, source=found.source, low=found.low, high=found.high
     )
+
+
+def _brief(count: float) -> str:
+    """7B, 2T, as people who train models write it."""
+    for size, suffix in ((1e12, "T"), (1e9, "B"), (1e6, "M")):
+        if count >= size:
+            return f"{count / size:.3g}{suffix}"
+    return f"{count:,.0f}"
 
 
 def _shown(value: float) -> str:

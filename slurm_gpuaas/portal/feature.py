@@ -44,16 +44,21 @@ class NavEntry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Card:
-    """One big number of the home page, already in words.
+    """One number of the home page, already in words.
 
     Args:
         detail: one sentence under it.
+        asks: how many things wait for this very person to act; shown first, and not at all where it is 0. None = it
+            only tells.
+        aside: of the person's own account or the register: shown last and small.
     """
 
     label: str
     value: str
     detail: str = ""
     path: str = ""
+    asks: int | None = None
+    aside: bool = False
 
 
 def _no_cards(portal: Portal, visit: Visit) -> Sequence[Card]:

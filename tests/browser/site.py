@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from slurm_gpuaas.domain.accounts import Person
-from slurm_gpuaas.domain.clock import SystemClock
+from slurm_gpuaas.domain.clock import Clock, SystemClock
 from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.domain.programmes import Programme
 from slurm_gpuaas.portal.accounts import Accounts
@@ -29,6 +29,7 @@ from slurm_gpuaas.portal.feature import Feature
 from slurm_gpuaas.portal.main import uvicorn_config
 from slurm_gpuaas.portal.pool import PoolServer, PoolTurns
 from slurm_gpuaas.portal.routes.of_pool import pool_features
+from slurm_gpuaas.portal.routes.sites import sites_feature
 from slurm_gpuaas.store.pool import PoolStore
 from tests.pools import WEAKEST, fill_pool, people_of_all_roles
 from tests.stores import new_pool_store
@@ -80,22 +81,29 @@ def running(
     tls: dict[str, str],
     parts: Callable[[PoolStore], Sequence[Feature]] = lambda store: (),
     rules: Programme | None = None,
+    clock: Clock | None = None,
+    site_keys: bytes | None = None,
     **settings: Any,
 ) -> Iterator[BrowserSite]:
     """The portal on `port` of 127.0.0.1 until the block ends: with further parts, or with all of the pool's, their
-    turns, and this programme in a pool that is filled as `PoolPortal`'s."""
-    config, clock = config_of(port, tls, **settings), SystemClock()
+    turns, and this programme in a pool that is filled as `PoolPortal`'s.
+
+    Args:
+        site_keys: the master key of sites, which may then call it; only with `rules`.
+    """
+    config, clock = config_of(port, tls, **settings), clock or SystemClock()
     store = new_pool_store(folder / "pool.db")
     people = people_of_all_roles(store, clock, config)
     if rules is None:
-        with serving(Wiring(config=config, store=store, hasher=WEAKEST, features=parts(store))):
+        with serving(Wiring(config=config, store=store, clock=clock, hasher=WEAKEST, features=parts(store))):
             yield BrowserSite(config.public_url, store, config, people)
         return
     pool = PoolServer(store, clock)
     fill_pool(pool.service, Accounts(store, clock, config.sessions, hasher=WEAKEST), rules)
     pool.turn()
     turns = PoolTurns(pool)
-    with serving(Wiring(config=config, store=store, hasher=WEAKEST, features=pool_features(pool))):
+    features = (*pool_features(pool), *([] if site_keys is None else [sites_feature(pool, site_keys)]))
+    with serving(Wiring(config=config, store=store, clock=clock, hasher=WEAKEST, features=features)):
         turns.start()
         try:
             yield BrowserSite(config.public_url, store, config, people, pool)

@@ -227,12 +227,14 @@ def _cards(portal: Portal, visit: Visit) -> list[Card]:
             value=words.value(sessions),
             detail=words.say("browsers signed in now"),
             path="/sessions",
+            aside=True,
         ),
         Card(
             label=words.say("Your API tokens"),
             value=words.value(len(tokens)),
             detail=words.say("last used {ago}", ago=words.ago(last, now)) if last else words.say("none used yet"),
             path="/tokens",
+            aside=True,
         ),
     ]
 

@@ -275,6 +275,7 @@ def _drafts(portal: Portal, visit: Visit) -> list[Card]:
             value=words.value(len(drafts)),
             detail=words.say("last saved {ago}", ago=saved),
             path="/applications",
+            asks=len(drafts),
         )
     ]
 
@@ -282,13 +283,14 @@ def _drafts(portal: Portal, visit: Visit) -> list[Card]:
 def _unchecked(portal: Portal, visit: Visit) -> list[Card]:
     if visit.may(Action.APPLICATION_REVIEW) is None:
         return []
-    words = visit.words
+    words, unchecked = visit.words, sum(submitted for _, _, submitted, _ in _to_check(portal))
     return [
         Card(
             label=words.say("To be checked"),
-            value=words.value(sum(submitted for _, _, submitted, _ in _to_check(portal))),
+            value=words.value(unchecked),
             detail=words.say("applications whose review has not begun"),
             path=f"/applications?state={ApplicationState.SUBMITTED}",
+            asks=unchecked,
         )
     ]
 
@@ -316,6 +318,7 @@ def _closing(portal: Portal, visit: Visit) -> list[Card]:
             value=words.say("in {days} d", days=(closes - now).days),
             detail=programme.title.ko if words.language == "ko" else programme.title.en,
             path=f"/programmes/{programme.name}",
+            asks=1,
         )
     ]
 

@@ -9,7 +9,9 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 
 from slurm_gpuaas.domain.audit_chain import AuditResult, Entry
 from slurm_gpuaas.domain.errors import InvalidInput
+from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.domain.told import told
+from slurm_gpuaas.portal.deeds import DEEDS
 from slurm_gpuaas.portal.feature import Card, Feature, NavEntry, Portal
 from slurm_gpuaas.portal.http import API, PROBLEMS, Answer, CursorText, Limit, Page, key_of, page_of
 from slurm_gpuaas.portal.pages import is_htmx
@@ -102,6 +104,8 @@ def _routes(portal: Portal) -> list[APIRouter]:
             following=following,
             wanted=wanted | {"first": first, "last": last},
             results=list(AuditResult),
+            deeds=DEEDS,
+            roles={str(role): visit.words.name(role) for role in PortalRole},
         )
 
     @api.get("/audit", response_model=Page[AuditView])
@@ -156,6 +160,7 @@ def _cards(portal: Portal, visit: Visit) -> list[Card]:
             value=visit.words.value(last.seq),
             detail=visit.words.say("entries, chained; the last hash begins with {hash}", hash=last.hash[:8]),
             path="/audit",
+            aside=True,
         )
     ]
 

@@ -366,12 +366,13 @@ def _cards(pool: PoolServer, visit: Visit) -> list[Card]:
     if visit.may(Action.AWARD_APPROVE) is None:
         return []
     drafts = pool.store.register.awards.all(state="drafted")
-    words = visit.words
+    words, others = visit.words, sum(one.drafted_by != visit.person.id for one in drafts)
     return [
         Card(
             label=words.say("Awards"),
-            value=words.value(sum(one.drafted_by != visit.person.id for one in drafts)),
+            value=words.value(others),
             detail=words.say("drafts of others that wait for your approval"),
             path="/awards",
+            asks=others,
         )
     ]

@@ -308,12 +308,14 @@ def _cards(pool: PoolServer, reader: GrantReader, portal: Portal, visit: Visit) 
     ]
     if visit.may(Action.GRANT_CHANGE):
         asked = pool.store.register.changes.all(state=ChangeState.ASKED.value)
+        others = sum(change.asked_by != visit.person.id for change in asked)
         cards.append(
             Card(
                 label=words.say("Changes to decide"),
-                value=words.value(sum(change.asked_by != visit.person.id for change in asked)),
+                value=words.value(others),
                 detail=words.say("requests for other terms of grants"),
                 path="/changes",
+                asks=others,
             )
         )
     return cards

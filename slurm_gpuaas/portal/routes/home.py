@@ -4,6 +4,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 
+from slurm_gpuaas.portal.deeds import DEEDS
 from slurm_gpuaas.portal.feature import Feature, NavEntry, Portal
 from slurm_gpuaas.portal.http import API, NOT_MODIFIED, PROBLEMS, Answer, with_etag
 from slurm_gpuaas.portal.rights import RIGHTS, Action
@@ -32,7 +33,16 @@ def _routes(portal: Portal) -> list[APIRouter]:
     def home(request: Request, visit: Who) -> Response:
         cards = [card for feature in portal.features for card in feature.cards(portal, visit)]
         events = portal.store.audit.newest(limit=MOST_EVENTS, actor=visit.person.id)
-        return portal.page(request, visit, "home.html", cards=cards, events=events)
+        return portal.page(
+            request,
+            visit,
+            "home.html",
+            asks=[card for card in cards if card.asks],
+            tells=[card for card in cards if card.asks is None and not card.aside],
+            aside=[card for card in cards if card.aside],
+            events=events,
+            deeds=DEEDS,
+        )
 
     @api.get("/me", response_model=Me, responses=NOT_MODIFIED)
     def me(request: Request, visit: Who) -> Response:

@@ -68,7 +68,7 @@ def identity_feature(pool: PoolServer) -> Feature:
             return ()
         say = visit.words.say
         missing = say("no login yet") if identity is None else say("no SSH key yet")
-        return (Card(label=say("Login and SSH keys"), value="!", detail=missing, path="/identity"),)
+        return (Card(label=say("Login and SSH keys"), value="1", detail=missing, path="/identity", asks=1),)
 
     return Feature(
         name="identity",

@@ -439,6 +439,7 @@ def _cards(pool: PoolServer, visit: Visit) -> list[Card]:
                 value=words.value(risky),
                 detail=words.say("with a notice or warning"),
                 path="/idle",
+                asks=risky if visit.may(Action.GRANT_REQUEST) else None,
             )
         )
     if visit.may(Action.GRANT_CHANGE):
@@ -449,6 +450,7 @@ def _cards(pool: PoolServer, visit: Visit) -> list[Card]:
                 value=words.value(len(waiting)),
                 detail=words.say("against taking GPUs back, to decide"),
                 path="/idle",
+                asks=len(waiting),
             )
         )
     return cards

@@ -355,6 +355,7 @@ def _cards(pool: PoolServer, visit: Visit) -> list[Card]:
                 value=words.value(asked),
                 detail=words.say("asked for by providers, to decide"),
                 path="/leases",
+                asks=asked,
             )
         ]
     if visit.may(Action.LEASE_REQUEST):

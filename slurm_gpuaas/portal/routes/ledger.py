@@ -518,5 +518,6 @@ def _cards(visit: Visit, books: Books) -> list[Card]:
             value=words.value(waiting),
             detail=words.say("asked for by others"),
             path="/ledger",
+            asks=waiting,
         )
     ]

@@ -300,8 +300,9 @@ def _cards(pool: PoolServer, visit: Visit) -> list[Card]:
     open_ones = [one for one in visible_offers(pool.store, visit) if one.state is OfferState.MADE]
     words = visit.words
     if not open_ones:
-        return [Card(label=words.say("Offers"), value="0", detail=words.say("none waits for you"), path="/offers")]
+        return []
     first = min(open_ones, key=lambda one: one.open_until)
     detail = words.say("{offer} can be answered until {moment}", offer=first.id, moment=first.open_until)
     path = f"/offers/{first.id}" if len(open_ones) == 1 else "/offers"
-    return [Card(label=words.say("Offers to answer"), value=words.value(len(open_ones)), detail=detail, path=path)]
+    count = len(open_ones)
+    return [Card(label=words.say("Offers to answer"), value=words.value(count), detail=detail, path=path, asks=count)]

@@ -272,6 +272,7 @@ def _cards(portal: Portal, visit: Visit) -> list[Card]:
             value=words.value(len(people)),
             detail=words.say("whom you can see"),
             path="/people",
+            aside=True,
         )
     ]
     if visit.may(Action.PEOPLE_APPROVE):
@@ -281,6 +282,7 @@ def _cards(portal: Portal, visit: Visit) -> list[Card]:
                 value=words.value(waiting),
                 detail=words.say("changes of roles to decide"),
                 path="/people",
+                asks=waiting,
             )
         )
     return cards

@@ -426,5 +426,6 @@ def _cards(portal: Portal, visit: Visit, pool: PoolServer) -> list[Card]:
             value=visit.words.value(len(waiting)),
             detail=visit.words.say("proposed by others"),
             path="/rates",
+            asks=len(waiting),
         )
     ]

@@ -470,5 +470,6 @@ def _cards(reads: _Reviews, visit: Visit) -> list[Card]:
             value=words.value(to_do),
             detail=words.say("applications that you have not judged yet"),
             path="/reviews",
+            asks=to_do,
         )
     ]

@@ -126,7 +126,7 @@ def test_the_proposal_shows_formula_figures_and_sources(pool: PoolPortal) -> Non
     answer = browser.post("/apply/national/size", then="size", **STEPS["size"])
     assert answer.status_code == 303
     page = browser.get("/apply/national/size").text
-    for part in ("GPUs = FLOPs", "제안: 16장", "NVIDIA Blackwell data sheet", "38 %", "공개 자료"):
+    for part in ("GPUs = FLOPs", "제안: 16장", "NVIDIA Blackwell data sheet", "38%", "공개 자료"):
         assert part in page, part
 
 

@@ -97,7 +97,7 @@ def test_a_turn_takes_the_steps_and_tells_them_on_pages_and_in_the_api(scene: Sc
     scene.idle_days(4)  # of which the window needs two; then Monday
     admin = scene.browser(ADMIN)
     page = admin.get(f"/idle/{scene.grant.id}").text
-    assert "5 %" in page and "1 %" in page
+    assert "5%" in page and "1%" in page
     status, found = api(admin, "GET", "/idle/grants")
     assert status == 200
     (item,) = found["items"]

@@ -53,7 +53,7 @@ def test_every_mail_is_written_in_both_languages_with_a_link(template: Mail) -> 
 
 def test_days_reasons_and_figures_are_said_as_readers_write_them() -> None:
     korean = letter(DICTIONARY[Language.KOREAN], Mail.GRANT_SHRUNK, PARTS | {"reason": WHY})
-    assert "2027. 4. 30." in korean.body and "14일 동안 3 %가 할당되었습니다" in korean.body
+    assert "2027. 4. 30." in korean.body and "14일 동안 3%가 할당되었습니다" in korean.body
     assert letter(DICTIONARY[Language.ENGLISH], Mail.GRANT_SHRUNK, PARTS).body.endswith("No reason was given.")
 
 

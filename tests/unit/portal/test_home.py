@@ -1,0 +1,42 @@
+"""The home page: what waits for its reader comes first, and what they did is said in words."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from uuid import uuid4
+
+import slurm_gpuaas.pool
+from slurm_gpuaas.domain.names import CommandId
+from slurm_gpuaas.domain.people import PortalRole
+from slurm_gpuaas.portal.deeds import DEEDS
+from tests.pools import PoolPortal
+from tests.unit.pool.scene import request
+
+
+def asks(page: str) -> str:
+    found = re.search(r'<section aria-labelledby="asks">.*?</section>', page, re.DOTALL)
+    assert found is not None
+    return found[0]
+
+
+def test_what_waits_for_somebody_comes_first_and_nothing_of_which_there_is_none(tmp_path: Path) -> None:
+    portal = PoolPortal(tmp_path)
+    officer = portal.browser(PortalRole.GOVERNMENT)
+    before = officer.get("/", **{"Accept-Language": "en"}).text
+    assert "Nothing waits for you." in asks(before)
+    assert "To be checked" not in before
+    portal.pool.service.submit(CommandId(str(uuid4())), portal.person("admin-snu").actor, request("snu"))
+    after = officer.get("/", **{"Accept-Language": "en"}).text
+    assert "To be checked" in asks(after)
+    assert after.index("To be checked") < after.index("At a glance") < after.index("Your sessions")
+    assert "Signed in" in after
+    assert "session.open" not in after
+    portal.store.close()
+
+
+def test_every_command_of_the_pool_has_words() -> None:
+    sources = Path(slurm_gpuaas.pool.__file__).parent.glob("*.py")
+    commands = {name for file in sources for name in re.findall(r'@command\("([a-z.-]+)"', file.read_text())}
+    assert len(commands) > 30
+    assert not commands - DEEDS.keys()
