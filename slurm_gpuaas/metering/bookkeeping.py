@@ -433,11 +433,18 @@ class Bookkeeper:
         organisation: OrganisationName | None = None,
         provider: ProviderName | None = None,
     ) -> Sequence[StatementHead]:
-        """What statements of months that are not closed would say now, the earliest month first. Things are called by
-        their names."""
+        """What statements of months that are not closed would say in this minute, the earliest month first. Things are
+        called by their names."""
+        minute = self._clock.now().replace(second=0, microsecond=0)
+        name = ("drafts", organisation, provider)
+        return self._store.from_books(name, lambda: self._drafts(organisation, provider, minute), as_of=minute)
+
+    def _drafts(
+        self, organisation: OrganisationName | None, provider: ProviderName | None, now: datetime
+    ) -> Sequence[StatementHead]:
         parties = {By.ORGANISATION: organisation, By.PROVIDER: provider}
         with self._store.snapshot():
-            owed, now = dict(self._store.owed()), self._clock.now()
+            owed = dict(self._store.owed())
             since = self.next_to_close() or Month.of(now)
             sums = self._store.sums.by(
                 By.MONTH,

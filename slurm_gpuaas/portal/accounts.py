@@ -32,6 +32,7 @@ from slurm_gpuaas.domain.names import PersonId, UserName
 from slurm_gpuaas.domain.people import NOWHERE, PortalRole, Source
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.portal.config import SessionsConfig
+from slurm_gpuaas.portal.last_uses import LastUses
 from slurm_gpuaas.portal.rights import Action, Owned, not_by_requester, require, scope_of
 from slurm_gpuaas.portal.secret import digest, new_secret
 from slurm_gpuaas.store.pool import PoolStore
@@ -41,8 +42,6 @@ MOST_PASSWORD: Final = 200
 """Characters. A longer one only makes the hash slow."""
 HASHES_AT_ONCE: Final = 2
 """Each takes 64 MiB: many sign-ins at once must not take all memory."""
-SEEN_EVERY: Final = timedelta(minutes=1)
-"""A session's last use is written down no more often."""
 TOKEN_PREFIX: Final = "gpuaas_"  # noqa: S105  # so that scanners of leaked secrets can find it
 MOST_TOKENS: Final = 50
 
@@ -95,6 +94,8 @@ class Accounts:
         self._hasher = PasswordHash((hasher or Argon2Hasher(),))
         self._hashing = threading.Semaphore(HASHES_AT_ONCE)
         self._nobodys = self._hasher.hash(new_secret())
+        self._session_uses = LastUses(store.people.saw)
+        self._token_uses = LastUses(store.people.used_tokens)
 
     # -- Signing in ----------------------------------------------------------------------------------------------------
 
@@ -246,29 +247,34 @@ class Accounts:
 
     # -- Sessions ------------------------------------------------------------------------------------------------------
 
-    def session(self, secret: str) -> tuple[PortalSession, Person] | None:
-        """Who has the secret in their cookie, while the session lasts."""
-        found = self._store.people.session(digest(secret))
-        if found is None:
+    def session(self, secret: str, *, at_hand: bool = False) -> tuple[PortalSession, Person] | None:
+        """Who has the secret in their cookie, while the session lasts.
+
+        Args:
+            at_hand: neither read nor write the store; None where that has to be done.
+        """
+        now, uses = self._clock.now(), self._session_uses
+        if at_hand and uses.due(now):
             return None
-        session, person = found
-        now = self._clock.now()
-        if (
-            person.state is not PersonState.ACTIVE
-            or now - session.seen_at >= self._config.idle
-            or now - session.created_at >= self._config.longest
-        ):
+        found = self._store.people.session(digest(secret), at_hand=at_hand)
+        if found is None or found[1].state is not PersonState.ACTIVE or not self._lasts(found[0], now):
             return None
-        if now - session.seen_at >= SEEN_EVERY:
-            self._store.people.saw(session.digest, now)
-        return session, person
+        uses.note(found[0].digest, now)
+        if not at_hand and uses.due(now):
+            uses.write_down(now)
+        return found
+
+    def _lasts(self, session: PortalSession, now: datetime) -> bool:
+        seen_at = self._session_uses.last(session.digest, session.seen_at)
+        return now - seen_at < self._config.idle and now - session.created_at < self._config.longest
 
     def live_sessions(self, person: PersonId) -> Sequence[PortalSession]:
         now = self._clock.now()
+        uses = self._session_uses
         return tuple(
-            session
+            replace(session, seen_at=uses.last(session.digest, session.seen_at))
             for session in self._store.people.sessions(person)
-            if now - session.seen_at < self._config.idle and now - session.created_at < self._config.longest
+            if self._lasts(session, now)
         )
 
     def sign_out(self, session: PortalSession, person: Person, source: Source) -> None:
@@ -594,17 +600,29 @@ class Accounts:
             )
         return token, secret
 
-    def token(self, secret: str) -> tuple[ApiToken, Person] | None:
-        """Whose token it is, while it is valid."""
-        if not secret.startswith(TOKEN_PREFIX):
+    def token(self, secret: str, *, at_hand: bool = False) -> tuple[ApiToken, Person] | None:
+        """Whose token it is, while it is valid.
+
+        Args:
+            at_hand: as in `session`.
+        """
+        now, uses = self._clock.now(), self._token_uses
+        if not secret.startswith(TOKEN_PREFIX) or (at_hand and uses.due(now)):
             return None
-        found = self._store.people.token(digest(secret))
-        now = self._clock.now()
+        found = self._store.people.token(digest(secret), at_hand=at_hand)
         if found is None or not found[0].valid(now) or found[1].state is not PersonState.ACTIVE:
             return None
-        if found[0].used_at is None or now - found[0].used_at >= SEEN_EVERY:
-            self._store.people.used_token(found[0].id, now)
+        uses.note(found[0].id, now)
+        if not at_hand and uses.due(now):
+            uses.write_down(now)
         return found
+
+    def tokens(self, person: PersonId) -> Sequence[ApiToken]:
+        """The newest first, revoked and expired ones too, with the uses that are not written down yet."""
+        return tuple(
+            token if (at := self._token_uses.last(token.id, token.used_at)) is None else replace(token, used_at=at)
+            for token in self._store.people.tokens(person)
+        )
 
     def revoke_token(self, person: Person, number: str, source: Source) -> None:
         """Raises:

@@ -19,6 +19,7 @@ from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
 from slurm_gpuaas.portal.accounts import Accounts
 from slurm_gpuaas.portal.assets import Assets
 from slurm_gpuaas.portal.config import Config
+from slurm_gpuaas.portal.crossing import Crossing
 from slurm_gpuaas.portal.description import gate_of
 from slurm_gpuaas.portal.feature import Feature, Limits, Portal
 from slurm_gpuaas.portal.guard import BODY_S, MAX_BODY_BYTES, Guard
@@ -105,8 +106,7 @@ def make_app(wiring: Wiring) -> FastAPI:
     routers = [_probes(portal, wiring.metrics), assets.routes()]
     routers += [router for feature in portal.features for router in feature.routes(portal)]
     app.state.routes = tuple(_checked(route) for router in routers for route in router.routes)
-    for router in routers:
-        app.include_router(router)
+    app.router.routes.extend((Crossing(app.state.routes), *app.state.routes))
     return app
 
 

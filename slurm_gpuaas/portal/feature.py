@@ -111,6 +111,12 @@ class Portal:
     dictionary: Dictionary
     features: Sequence[Feature]
     notices: Mapping[str, str]
+    entries: Sequence[NavEntry] = field(init=False)
+    """All of the rail, in order."""
+
+    def __post_init__(self) -> None:
+        entries = sorted((entry for feature in self.features for entry in feature.nav), key=lambda entry: entry.order)
+        object.__setattr__(self, "entries", tuple(entries))
 
     @property
     def cookies(self) -> Cookies:
@@ -122,6 +128,7 @@ class Portal:
     def page(self, request: Request, guest: Guest, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
         """A page with everything its frame needs: rail, language, CSRF token, notice."""
         visit = guest if isinstance(guest, Visit) else None
+        nav, here = self.nav(visit) if visit else (), request.url.path
         said = self.notices.get(request.query_params.get("said", ""), "")
         answer = self.pages.answer(
             guest.words.language,
@@ -130,8 +137,9 @@ class Portal:
             visit=visit,
             words=guest.words,
             csrf=guest.csrf,
-            nav=self.nav(visit) if visit else (),
-            here=request.url.path,
+            nav=nav,
+            here=here,
+            current=_current(nav, here),
             now=self.clock.now(),
             notice=guest.words.tell(said),
             **values,
@@ -142,9 +150,8 @@ class Portal:
         answer.headers["Cache-Control"] = "no-store"
         return answer
 
-    def nav(self, visit: Visit) -> Sequence[NavEntry]:
-        entries = [entry for feature in self.features for entry in feature.nav if visit.may(entry.action)]
-        return sorted(entries, key=lambda entry: entry.order)
+    def nav(self, visit: Visit) -> tuple[NavEntry, ...]:
+        return tuple([entry for entry in self.entries if visit.may(entry.action)])
 
     def set_cookie(self, answer: HTMLResponse | RedirectResponse, name: str, value: str, *, days: int = 0) -> None:
         """`days` = 0: until the browser ends."""
@@ -160,6 +167,12 @@ class Portal:
 
     def drop_cookie(self, answer: HTMLResponse | RedirectResponse, name: str) -> None:
         answer.delete_cookie(name, path="/", httponly=True, secure=not self.config.insecure_http, samesite="lax")
+
+
+def _current(nav: Sequence[NavEntry], here: str) -> str:
+    """Path of the entry that a page is of or below; empty: of none."""
+    found = [one.path for one in nav if here == one.path or (one.path != "/" and here.startswith(f"{one.path}/"))]
+    return max(found, key=len, default="")
 
 
 def go(path: str, said: str = "") -> RedirectResponse:

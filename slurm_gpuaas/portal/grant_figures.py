@@ -100,8 +100,14 @@ class GrantReader:
             return {}
         now = self._clock.now()
         minute = now.replace(second=0, microsecond=0)
-        name = ("figures", minute, *(grant.id for grant in grants))
-        found = self._store.remembered(FIGURES_FROM, name, lambda: self._figures(grants, minute))
+        by_id = {grant.id: grant for grant in grants}
+        found = self._store.remembered_each(
+            FIGURES_FROM,
+            "figures",
+            by_id,
+            lambda ids: self._figures([by_id[id] for id in ids], minute),
+            as_of=minute,
+        )
         reports = {cluster: self._reported(cluster) for cluster in {cluster for cluster, _ in found.values()}}
         return {
             id: replace(one, as_of=(told := reports[cluster]), stale=told is None or now - told > STALE_AFTER)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 from uuid import uuid4
@@ -19,6 +20,8 @@ from slurm_gpuaas.domain.told import Value
 from slurm_gpuaas.portal.assets import Assets
 from slurm_gpuaas.portal.words import Dictionary, Words
 
+MOST_KEPT: Final = 2_048
+"""Pieces of pages of one kind and language."""
 TEMPLATES: Final = Path(__file__).with_name("templates")
 
 
@@ -80,13 +83,14 @@ def _environment(words: Words, assets: Assets, loader: ChoiceLoader, shared: Map
         gpus=words.gpus,
         gpu_hours=words.gpu_hours,
         ago=words.ago,
-        moment=lambda at: _time(at.isoformat(), words.moment(at)),
-        day=lambda on: _time(on.isoformat(), words.day(on)),
+        moment=lru_cache(MOST_KEPT)(lambda at: _time(at.isoformat(), words.moment(at))),
+        day=lru_cache(MOST_KEPT)(lambda on: _time(on.isoformat(), words.day(on))),
         moment_text=lambda iso: words.moment(datetime.fromisoformat(iso)),
         ago_text=lambda iso, now: words.ago(datetime.fromisoformat(iso), now),
         options=lambda members: [(str(member), words.value(member)) for member in members],
         tell=words.tell,
         new_command=lambda: str(uuid4()),
+        kept=_kept,
     )
     return environment
 
@@ -94,19 +98,31 @@ def _environment(words: Words, assets: Assets, loader: ChoiceLoader, shared: Map
 def _translator(words: Words) -> Any:
     def t(template: str, /, **values: Value | Markup) -> Markup:
         """A text with its values. What is no `Markup` is escaped, so a text may hold tags only as values."""
-        marks = {name: f"\x02{place}\x03" for place, name in enumerate(values)}
-        said = str(escape(words.say(template, **marks)))
-        for name, mark in marks.items():
-            given = values[name]
-            shown = given if isinstance(given, Markup) else escape(words.value(given))
-            said = said.replace(mark, str(shown))
-        return Markup(said)  # noqa: S704  # text escaped as a whole, each value escaped or Markup already
+        if not values:
+            return alone(template)
+        said = []
+        for literal, name, _ in words.parts(template):
+            said.append(escape(literal))
+            if name:
+                given = values[name]
+                said.append(given if isinstance(given, Markup) else escape(words.value(given)))
+        return Markup("".join(said))  # noqa: S704  # each piece of text and each value is escaped, or Markup already
+
+    @lru_cache(MOST_KEPT)
+    def alone(template: str) -> Markup:
+        return escape(words.say(template))
 
     return t
 
 
+def _kept(macro: Callable[..., Markup]) -> Callable[..., Markup]:
+    """A macro whose text follows from its arguments alone; for those asked for most, it is made once. What is `Markup`
+    and what is text are told apart: they are escaped differently."""
+    return lru_cache(MOST_KEPT, typed=True)(macro)
+
+
 def _time(machine: str, shown: str) -> Markup:
-    return Markup('<time datetime="{}">{}</time>').format(machine, shown)
+    return Markup(f'<time datetime="{escape(machine)}">{escape(shown)}</time>')  # noqa: S704  # both are escaped
 
 
 def is_htmx(request: Request) -> bool:

@@ -138,7 +138,7 @@ class PoolServer:
             if self._days.due() or moved:  # what is taken back is offered at once
                 self.leases.tick()
                 self.service.tick()
-            for site in self.store.sites.all():
+            for site in self.store.sites.all_now():
                 if self._said.get(site.cluster) != self.store.register.revision(site.cluster):
                     self._tell(site)
             if self._books.due():
@@ -230,7 +230,7 @@ class PoolServer:
         """Who belongs to an organisation follows from what people may be in the portal: nobody keeps a second list.
         Whoever is suspended, leaves or changes to another organisation loses its grants with it."""
         known = {one.name for one in self.store.register.organisations.all()}
-        people = self.store.people.all()
+        people = self.store.people.all_now()
         wanted = {
             (person.id, office.organisation): MEMBERS[office.role]
             for person in people

@@ -176,7 +176,8 @@ class Needs:
 
     async def __call__(self, request: Request) -> Visit:
         portal = portal_of(request)
-        visit = await run_in_threadpool(identify, portal, request)
+        # Most are at hand: a thread for each would cost more than finding out who it is.
+        visit = identify(portal, request, at_hand=True) or await run_in_threadpool(identify, portal, request)
         if visit is None:
             portal.limits.address.take(source_of(request).address)
             raise Unknown
@@ -270,21 +271,25 @@ def language_of(portal: "Portal", request: Request, person: Person | None) -> La
     return preferred(request.headers.get("accept-language", ""), portal.config.language)
 
 
-def identify(portal: "Portal", request: Request) -> Visit | None:
-    """Who it is: by API token where one is given, else by session; None = nobody that we know."""
+def identify(portal: "Portal", request: Request, *, at_hand: bool = False) -> Visit | None:
+    """Who it is: by API token where one is given, else by session; None = nobody that we know.
+
+    Args:
+        at_hand: neither read nor write the store; None where that has to be done.
+    """
     source = source_of(request)
     scheme, _, given = request.headers.get("authorization", "").partition(" ")
     if scheme:
         if scheme.lower() != "bearer" or not request.url.path.startswith(API_PREFIX):
             return None
-        with_token = portal.accounts.token(given.strip())
+        with_token = portal.accounts.token(given.strip(), at_hand=at_hand)
         if with_token is None:
             return None
         token, person = with_token
         words = portal.words(language_of(portal, request, person))
         return Visit(words=words, source=source, secret="", person=person, token=token)
     secret = request.cookies.get(portal.cookies.session, "")
-    known = portal.accounts.session(secret) if 40 <= len(secret) <= 64 else None
+    known = portal.accounts.session(secret, at_hand=at_hand) if 40 <= len(secret) <= 64 else None
     if known is None:
         return None
     session, person = known

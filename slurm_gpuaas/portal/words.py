@@ -10,10 +10,10 @@ import string
 from collections.abc import Iterable, Mapping
 from datetime import date, datetime, timedelta, timezone
 from enum import StrEnum
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from babel.core import negotiate_locale
 from babel.messages.pofile import read_po
@@ -79,14 +79,10 @@ def read_catalogue(folder: Path) -> Mapping[str, str]:
     return texts
 
 
-class _Form(string.Formatter):
-    """Puts values into a template as readers of a language write them."""
-
-    def __init__(self, words: Words) -> None:
-        self._words = words
-
-    def format_field(self, value: Any, format_spec: str) -> str:
-        return format(value, format_spec) if format_spec else self._words.value(value)
+@lru_cache(maxsize=8_192)
+def parts_of(template: str) -> tuple[tuple[str, str, str], ...]:
+    """A template taken apart: text, the name of the value after it (empty: none) and how that is formatted."""
+    return tuple((literal, name or "", form or "") for literal, name, form, _ in string.Formatter().parse(template))
 
 
 class Words:
@@ -101,7 +97,6 @@ class Words:
         self.language = language
         self._texts = texts
         self._names = names
-        self._form = _Form(self)
 
     def say(self, template: str, /, **values: Value) -> str:
         """A text of code or templates. Call it with a literal, so that it can be collected for translation."""
@@ -114,10 +109,24 @@ class Words:
         return self._texts.get(sentence, sentence)
 
     def _put(self, template: str, values: Mapping[str, Value]) -> str:
-        return self._form.vformat(self._texts.get(template, template), (), values)
+        return "".join(
+            [
+                literal + self._shown(values[name], form) if name else literal
+                for literal, name, form in self.parts(template)
+            ]
+        )
+
+    def parts(self, template: str) -> tuple[tuple[str, str, str], ...]:
+        """As `parts_of`, of the text in this language."""
+        return parts_of(self._texts.get(template, template))
+
+    def _shown(self, value: Value, form: str) -> str:
+        return format(value, form) if form else self.value(value)
 
     def value(self, value: object) -> str:
         """A value as readers write it: 1,032; 2026. 11. 28. 09:30 (KST) in Korean, 28 Nov 2026 09:30 KST in English."""
+        if type(value) is str:
+            return value
         match value:
             case Told():
                 return self.tell(value)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Final, TypeVar
@@ -26,6 +26,7 @@ WRITTEN: Final = "gpuaas-written"
 """Key of a connection's notes: tables that its transaction has written to."""
 _WRITES: Final = re.compile(r'\s*(?:INSERT\s+(?:OR\s+\w+\s+)?INTO|UPDATE|DELETE\s+FROM)\s+"?(\w+)', re.IGNORECASE)
 
+K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
@@ -33,7 +34,7 @@ class Sessions:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._versions: dict[str, int] = {}
-        self._remembered: OrderedDict[Hashable, tuple[tuple[int, ...], Any]] = OrderedDict()
+        self._remembered: OrderedDict[Hashable, tuple[tuple[Hashable, ...], Any]] = OrderedDict()
         self._lock = threading.Lock()
         event.listen(engine, "before_cursor_execute", _note_writes)
         self._open: ContextVar[Session | None] = ContextVar("gpuaas-store-session", default=None)
@@ -60,8 +61,7 @@ class Sessions:
             finally:
                 self._open.reset(token)
                 notes.pop(WRITTEN, None)
-            with self._lock:
-                self._versions.update({table: self._versions.get(table, 0) + 1 for table in written})
+            self._raise(written)
 
     @contextmanager
     def reading(self) -> Iterator[Session]:
@@ -87,27 +87,93 @@ class Sessions:
             finally:
                 self._open.reset(token)
 
-    def remembered(self, tables: tuple[str, ...], name: Hashable, make: Callable[[], V]) -> V:
+    def remembered(
+        self, tables: tuple[str, ...], name: Hashable, make: Callable[[], V], *, as_of: Hashable = None
+    ) -> V:
         """What `make` reads from these tables, and from nothing else. It must not be changed by who gets it.
 
-        Within a transaction that may have written it is read anew. Whoever has committed sees what they wrote.
+        Within a transaction that may have written it is read anew. Whoever has committed sees what they wrote. None is
+        not kept: by asking for what is not there nobody fills the memory.
+
+        Args:
+            as_of: it was made for just this, e.g. the minute; for another it is made again.
         """
         if self.joined:
             return make()
         # The versions first: what is written while it is read makes them others, and then it is read again.
-        versions = tuple(self._versions.get(table, 0) for table in tables)
-        with self._lock:
-            held = self._remembered.get(name)
-            if held is not None and held[0] == versions:
-                self._remembered.move_to_end(name)
-                value: V = held[1]
-                return value
+        versions = (*self._versions_of(tables), as_of)
+        held: V | None = self._held(name, versions)
+        if held is not None:
+            return held
         value = make()
+        if value is not None:
+            self._keep(name, versions, value)
+        return value
+
+    def remembered_each(
+        self,
+        tables: tuple[str, ...],
+        kind: str,
+        keys: Iterable[K],
+        make: Callable[[Sequence[K]], Mapping[K, V]],
+        *,
+        as_of: Hashable = None,
+    ) -> Mapping[K, V]:
+        """As `remembered`, of many things at once: only those that are not known are made, together."""
+        wanted = tuple(keys)
+        if self.joined:
+            return make(wanted)
+        versions = (*self._versions_of(tables), as_of)
+        found: dict[K, V] = {}
+        for key in wanted:
+            if (held := self._held((kind, key), versions)) is not None:
+                found[key] = held
+        if unknown := [key for key in wanted if key not in found]:
+            made = make(unknown)
+            for key, value in made.items():
+                self._keep((kind, key), versions, value)
+            found |= made
+        return found
+
+    def anew(self, tables: tuple[str, ...], name: Hashable, make: Callable[[], V]) -> V:
+        """As `remembered`, but read now. Is it otherwise than it was, another process has written to these tables, and
+        whatever follows from them is read again."""
+        if self.joined:
+            return make()
+        versions = (*self._versions_of(tables), None)
+        held, value = self._held(name, versions), make()
+        if held != value:
+            if held is not None and versions == (*self._versions_of(tables), None):
+                self._raise(tables)
+                versions = (*self._versions_of(tables), None)
+            self._keep(name, versions, value)
+        return value
+
+    def at_hand(self, tables: tuple[str, ...], name: Hashable) -> Any:
+        """What `remembered` would give without reading anything; None where it would have to."""
+        return None if self.joined else self._held(name, (*self._versions_of(tables), None))
+
+    def _versions_of(self, tables: tuple[str, ...]) -> tuple[Hashable, ...]:
+        return tuple([self._versions.get(table, 0) for table in tables])
+
+    def _raise(self, tables: Iterable[str]) -> None:
+        with self._lock:
+            self._versions.update({table: self._versions.get(table, 0) + 1 for table in tables})
+
+    def _keep(self, name: Hashable, versions: tuple[Hashable, ...], value: object) -> None:
         with self._lock:
             self._remembered[name] = (versions, value)
+            self._remembered.move_to_end(name)
             if len(self._remembered) > MOST_REMEMBERED:
                 self._remembered.popitem(last=False)
-        return value
+
+    def _held(self, name: Hashable, versions: tuple[Hashable, ...]) -> Any:
+        with self._lock:
+            held = self._remembered.get(name)
+            if held is None or held[0] != versions:
+                return None
+            self._remembered.move_to_end(name)
+            return held[1]
 
     @contextmanager
     def _session(self, *, writes: bool) -> Iterator[Session]:

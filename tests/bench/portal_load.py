@@ -20,6 +20,8 @@ from tests.bench.portal_pool import National, Seat
 HOST: Final = "gpu.example.org"
 SESSION: Final = Cookies(protected=True).session
 LONGEST_S: Final = 20.0
+KEPT_S: Final = 3.0
+"""A connection that was idle for longer is not used again: uvicorn closes it after 5 s."""
 
 Path_ = Callable[[National, Seat, random.Random], str]
 
@@ -70,6 +72,15 @@ MIX: Final = (
     Kind("API: usage", 4, _fixed("/api/v1/usage"), ("tenant-admin", "government")),
     Kind("API: who am I", 5, _fixed("/api/v1/me"), EVERYBODY),
 )
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A connection that waits for its next request since a moment of `perf_counter`."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    since: float
 
 
 @dataclass
@@ -123,7 +134,7 @@ async def _requests(
 ) -> None:
     """At moments of a Poisson process, each by somebody drawn for it: the same in every run."""
     chosen = random.Random(7)
-    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+    idle: list[Open] = []
     seats = {kind.name: [seat for seat in national.seats if seat.role in kind.roles] for kind in mix}
     weights = [kind.weight for kind in mix]
     pending: set[asyncio.Task[None]] = set()
@@ -141,13 +152,13 @@ async def _requests(
         pending.add(task)
         task.add_done_callback(pending.discard)
     await asyncio.gather(*pending)
-    for _, writer in idle:
-        writer.close()
+    for left in idle:
+        left.writer.close()
 
 
 async def _ask(
     port: int,
-    idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]],
+    idle: list[Open],
     kind: str,
     path: str,
     seat: Seat,
@@ -156,8 +167,7 @@ async def _ask(
 ) -> None:
     try:
         async with asyncio.timeout(LONGEST_S):
-            pair = idle.pop() if idle else await asyncio.open_connection("127.0.0.1", port, limit=2**20)
-            reader, writer = pair
+            reader, writer = await _connection(port, idle)
             api = path.startswith("/api/")
             who = f"Authorization: Bearer {seat.token}" if api else f"Cookie: {SESSION}={seat.cookie}"
             writer.write(f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\n{who}\r\nAccept-Language: ko\r\n\r\n".encode())
@@ -167,12 +177,22 @@ async def _ask(
     except (TimeoutError, OSError, asyncio.IncompleteReadError) as error:
         seen.wrong[f"{kind}: {type(error).__name__}"] += 1
         return
-    idle.append(pair)
+    idle.append(Open(reader, writer, time.perf_counter()))
     status = head[9:12].decode()
     if status == "200" and body:
         seen.times.setdefault(kind, []).append(time.perf_counter() - due)
     else:
         seen.wrong[f"{kind}: {status}"] += 1
+
+
+async def _connection(port: int, idle: list[Open]) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """The one that was used last, unless the server may be about to close it."""
+    while idle:
+        kept = idle.pop()
+        if time.perf_counter() - kept.since < KEPT_S:
+            return kept.reader, kept.writer
+        kept.writer.close()
+    return await asyncio.open_connection("127.0.0.1", port, limit=2**20)
 
 
 def _length(head: bytes) -> int | None:

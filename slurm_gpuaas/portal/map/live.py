@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -37,9 +37,9 @@ from slurm_gpuaas.domain.site_frame import SiteFrame, SiteIncident
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.portal.map.history import MapHistory
 from slurm_gpuaas.portal.map.placement import near_pairs, packed
-from slurm_gpuaas.portal.map.rail import IDLE_MINUTES, Waiting, rail
+from slurm_gpuaas.portal.map.rail import IDLE_MINUTES
 from slurm_gpuaas.portal.map.source import GpuCard, JobCard, Mark, NodeCard, Past, UnitNodes
-from slurm_gpuaas.portal.map.view import MapViewer, cluster_seen, seen_by
+from slurm_gpuaas.portal.map.view import MapViewer, Shown, cluster_seen, view_of
 
 MAX_SLOTS: Final = 2**16 - 1
 MAX_CLUSTERS: Final = 64
@@ -114,6 +114,7 @@ class LiveMap:
         self._use: deque[tuple[int, Bytes]] = deque(maxlen=HOUR_MINUTES)
         """Minute of the epoch, and the plane of use at its end."""
         self._picture = self._joined(0)
+        self._shown = Shown(self._picture, self._layout)
 
     # -- From the sites ------------------------------------------------------------------------------------------------
 
@@ -236,6 +237,7 @@ class LiveMap:
         """Make the newest picture of all sites and wake who waits for one."""
         number = max(self._picture.sequence + 1, int(self._clock.now().timestamp()))
         self._picture = self._joined(number)
+        self._shown = Shown(self._picture, self._layout)
         self._waker.set()
         self._waker = asyncio.Event()
 
@@ -288,7 +290,7 @@ class LiveMap:
         for number, picture in enumerate(self._history.pictures(layout.number, begin, end)):
             if number == limit:
                 return
-            seen = _view_of(viewer, picture, layout)
+            seen = view_of(viewer, Shown(picture, layout))
             yield whole(seen) if before is None or before.sequence >= seen.sequence else delta(before, seen)
             before = seen
 
@@ -398,30 +400,18 @@ class LiveMap:
         """What the viewer sees of the newest picture; made, with its delta, when first asked for."""
         view = self._views.get(viewer)
         if view is None:
-            view = _View(_view_of(viewer, self._picture, self._layout))
+            view = _View(view_of(viewer, self._shown))
             self._views[viewer] = view
             if len(self._views) > MAX_VIEWS:
                 self._views.popitem(last=False)
         elif view.told.sequence != self._picture.sequence:
-            before, view.told, view.whole = view.told, _view_of(viewer, self._picture, self._layout), None
+            before, view.told, view.whole = view.told, view_of(viewer, self._shown), None
             if before.layout == view.told.layout:
                 view.deltas.append((before.sequence, view.told.sequence, delta(before, view.told)))
             else:
                 view.deltas.clear()
         self._views.move_to_end(viewer)
         return view
-
-
-def _view_of(viewer: MapViewer, picture: Picture, layout: FleetLayout) -> Picture:
-    """As the viewer may see it, with its rail."""
-    seen = seen_by(viewer, picture, layout)
-    waiting = [
-        Waiting(reason, gpus, tuple(since))
-        for row in picture.table["sites"].values()
-        for reason, (gpus, since) in row.get("waiting", {}).items()
-    ]
-    sums = rail(layout, seen.cells, seen.table["jobs"], waiting, picture.moment)
-    return replace(seen, table={**seen.table, "rail": sums})
 
 
 def _held(cells: Cells, jobs: int) -> Sequence[Held]:

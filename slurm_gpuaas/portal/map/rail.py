@@ -102,19 +102,29 @@ def rail(
     ([reason, jobs, GPUs, median wait in minutes], most jobs first); `releases` (GPUs whose job ends in each of the next
     24 hours, at its limit).
     """
+    return {**alike(layout, cells, waiting, moment), **of_viewer(layout, cells, jobs, moment)}
+
+
+def alike(layout: FleetLayout, cells: Cells, waiting: Iterable[Waiting], moment: datetime) -> dict[str, Any]:
+    """The part of the rail that follows from what is free and what waits: all viewers see the same of that."""
     found = rooms(layout, cells)
-    held_idle = (
-        np.isin(cells.state, (CellState.BUSY, CellState.DRAINING))
-        & (cells.idle >= IDLE_MINUTES)
-        & (cells.idle != UNKNOWN_IDLE)
-    )
-    told: dict[str, Any] = {
+    return {
         "rooms": [room.told() for room in found],
         "segments": [sum(counts) for counts in zip(*(room.segments for room in found), strict=True)],
         "models": _models(layout, cells),
+        "waiting": _waiting(waiting, int(moment.timestamp()) // 60),
+    }
+
+
+def of_viewer(
+    layout: FleetLayout, cells: Cells, jobs: Mapping[str, Mapping[str, Any]], moment: datetime
+) -> dict[str, Any]:
+    """The part of the rail that follows from whose jobs a viewer sees."""
+    held = (cells.state == CellState.BUSY) | (cells.state == CellState.DRAINING)
+    held_idle = held & (cells.idle >= IDLE_MINUTES) & (cells.idle != UNKNOWN_IDLE)
+    told: dict[str, Any] = {
         "states": np.bincount(cells.state, minlength=len(CellState)).tolist(),
         "idle": int(held_idle.sum()),
-        "waiting": _waiting(waiting, int(moment.timestamp()) // 60),
         "releases": _releases(jobs, moment),
     }
     prices = {one.name: one.won_per_gpu_hour for one in layout.clusters}

@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import random
 import struct
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -40,6 +41,7 @@ CSP: Final = (
     "font-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 )
 BEAT_S: Final = 10.0
+SPREAD_S: Final = 1.0
 STREAM_S: Final = 600.0
 MAX_PICTURES: Final = 60
 MAX_SPAN: Final = timedelta(days=8)
@@ -163,6 +165,9 @@ def map_files(dependencies: Sequence[params.Depends] = ()) -> APIRouter:
 async def event_stream(source: MapSource, viewer: MapViewer, after: int) -> AsyncIterator[bytes]:
     """Events for one open map. Who reads slowly gets fewer, larger steps.
 
+    Maps are told at different moments within `SPREAD_S`: all at once they would hold up whoever asks for a page, and
+    sites that push at the same time are told of together.
+
     It ends after `STREAM_S`: the page comes back by itself, and who may look is asked again.
     """
     yield b"retry: 2000\n\n"
@@ -176,6 +181,8 @@ async def event_stream(source: MapSource, viewer: MapViewer, after: int) -> Asyn
                 await source.changed(after)
         except TimeoutError:
             yield b"event: beat\ndata: \n\n"
+        else:
+            await asyncio.sleep(random.uniform(0.2, 1.0) * SPREAD_S)  # noqa: S311  # nobody gains by guessing it
 
 
 def _opening(source: MapSource, viewer: MapViewer, lang: Language) -> dict[str, Any]:

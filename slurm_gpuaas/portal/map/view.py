@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Final
 
 import numpy as np
@@ -15,6 +16,7 @@ import numpy as np
 from slurm_gpuaas.domain.fleet_map import NO_JOB, UNKNOWN_BYTE, UNKNOWN_IDLE, CellState, Flags, FleetLayout, Picture
 from slurm_gpuaas.domain.names import ClusterName, OrganisationName, ProviderName
 from slurm_gpuaas.domain.people import Actor, PortalRole
+from slurm_gpuaas.portal.map.rail import Waiting, alike, of_viewer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +65,65 @@ def clusters_seen(viewer: MapViewer, layout: FleetLayout) -> frozenset[ClusterNa
     return frozenset(cluster.name for cluster in layout.clusters if cluster_seen(viewer, cluster.provider))
 
 
-def seen_by(viewer: MapViewer, picture: Picture, layout: FleetLayout) -> Picture:
+class Shown:
+    """A picture with what the views of all its viewers are made from; each part is made once."""
+
+    def __init__(self, picture: Picture, layout: FleetLayout) -> None:
+        self.picture: Final = picture
+        self.layout: Final = layout
+
+    @cached_property
+    def jobs_of(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+        """Jobs by tenant."""
+        found: dict[str, dict[str, Mapping[str, Any]]] = {}
+        for slot, job in _rows(self.picture, "jobs").items():
+            found.setdefault(job.get("tenant", ""), {})[slot] = job
+        return found
+
+    @cached_property
+    def incidents_of(self) -> Mapping[str, Mapping[str, Mapping[str, Any]]]:
+        """Incidents by the tenants that they hit."""
+        found: dict[str, dict[str, Mapping[str, Any]]] = {}
+        for key, incident in _rows(self.picture, "incidents").items():
+            for tenant in {tenant for _, tenant in incident["hit"]}:
+                found.setdefault(tenant, {})[key] = incident
+        return found
+
+    @cached_property
+    def in_use(self) -> Flags:
+        """Cells of which who may not see their job sees only that they are taken."""
+        state = self.picture.cells.state
+        flags: Flags = (state == CellState.BUSY) | (state == CellState.DRAINING)
+        return flags
+
+    @cached_property
+    def alike(self) -> Mapping[str, Any]:
+        """The part of the rail that is the same for all viewers."""
+        waiting = [
+            Waiting(reason, gpus, tuple(since))
+            for row in _rows(self.picture, "sites").values()
+            for reason, (gpus, since) in row.get("waiting", {}).items()
+        ]
+        return alike(self.layout, self.picture.cells, waiting, self.picture.moment)
+
+
+def view_of(viewer: MapViewer, shown: Shown) -> Picture:
+    """The picture as the viewer may see it, with its rail."""
+    seen = seen_by(viewer, shown)
+    own = of_viewer(shown.layout, seen.cells, seen.table["jobs"], seen.moment)
+    return replace(seen, table={**seen.table, "rail": {**shown.alike, **own}})
+
+
+def seen_by(viewer: MapViewer, shown: Shown) -> Picture:
     """The picture as the viewer may see it, without its rail."""
+    picture, layout = shown.picture, shown.layout
     seen = clusters_seen(viewer, layout)
-    jobs = {slot: row for slot, job in _rows(picture, "jobs").items() if (row := _job(viewer, seen, job)) is not None}
-    incidents = {
-        key: row
-        for key, one in _rows(picture, "incidents").items()
-        if (row := _incident(viewer, seen, one)) is not None
-    }
+    all_jobs, all_incidents = _rows(picture, "jobs"), _rows(picture, "incidents")
+    if not seen:  # most viewers: of hundreds of jobs only theirs are looked at
+        own = viewer.organisation or ""
+        all_jobs, all_incidents = shown.jobs_of.get(own, {}), shown.incidents_of.get(own, {})
+    jobs = {slot: row for slot, job in all_jobs.items() if (row := _job(viewer, seen, job)) is not None}
+    incidents = {key: row for key, one in all_incidents.items() if (row := _incident(viewer, seen, one)) is not None}
     table = {
         "jobs": jobs,
         "incidents": incidents,
@@ -84,7 +136,7 @@ def seen_by(viewer: MapViewer, picture: Picture, layout: FleetLayout) -> Picture
         return replace(picture, table=table)
     cells = picture.cells.copy()
     hidden = ~(_cells_of(seen, layout) | _shown(jobs)[cells.job])
-    cells.state[hidden & np.isin(cells.state, (CellState.BUSY, CellState.DRAINING))] = CellState.TAKEN
+    cells.state[hidden & shown.in_use] = CellState.TAKEN
     cells.job[hidden] = NO_JOB
     cells.health[hidden] = 0
     cells.idle[hidden] = UNKNOWN_IDLE

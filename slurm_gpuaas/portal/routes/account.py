@@ -156,7 +156,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
             visit,
             "tokens.html",
             status=status,
-            tokens=portal.store.people.tokens(visit.person.id),
+            tokens=portal.accounts.tokens(visit.person.id),
             actions=sorted(RIGHTS[visit.person.office.role]),
             days_offered=[
                 (str(days), visit.words.say("{days} days", days=days))
@@ -201,7 +201,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
     @api.get("/tokens", response_model=Page[TokenView], responses=NOT_MODIFIED)
     def list_tokens(request: Request, visit: Tokener, limit: Limit = 100, cursor: CursorText = None) -> Response:
         """Your tokens, without their secrets, the newest first."""
-        tokens = sorted(portal.store.people.tokens(visit.person.id), key=_newest, reverse=True)
+        tokens = sorted(portal.accounts.tokens(visit.person.id), key=_newest, reverse=True)
         if cursor is not None:
             before = key_of(cursor, str, str)
             tokens = [one for one in tokens if _newest(one) < before]
@@ -219,7 +219,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
 def _cards(portal: Portal, visit: Visit) -> list[Card]:
     words, now = visit.words, portal.clock.now()
     sessions = len(portal.accounts.live_sessions(visit.person.id))
-    tokens = [token for token in portal.store.people.tokens(visit.person.id) if token.valid(now)]
+    tokens = [token for token in portal.accounts.tokens(visit.person.id) if token.valid(now)]
     last = max((token.used_at for token in tokens if token.used_at), default=None)
     return [
         Card(

@@ -32,7 +32,10 @@ def _routes(portal: Portal) -> list[APIRouter]:
     @pages.get("/")
     def home(request: Request, visit: Who) -> Response:
         cards = [card for feature in portal.features for card in feature.cards(portal, visit)]
-        events = portal.store.audit.newest(limit=MOST_EVENTS, actor=visit.person.id)
+        me = visit.person.id
+        events = portal.store.remembered(
+            ("audit_entry",), ("what they did", me), lambda: portal.store.audit.newest(limit=MOST_EVENTS, actor=me)
+        )
         return portal.page(
             request,
             visit,

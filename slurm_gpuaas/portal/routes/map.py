@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Annotated
 
+import numpy as np
 from fastapi import APIRouter, Depends, Request, Response
 
 from slurm_gpuaas.domain.fleet_map import CellState, Picture
@@ -113,9 +114,9 @@ def _fleet(live: fleet_map.LiveMap, picture: Picture) -> FleetNow:
                 gpus=cluster.cells,
                 as_of=None if (known := live.known[cluster.name].frame) is None else known.moment,
                 states={
-                    state.name.lower(): count
-                    for state in CellState
-                    if (count := int((picture.cells.state[layout.part(cluster)] == state).sum()))
+                    CellState(state).name.lower(): count
+                    for state, count in enumerate(np.bincount(picture.cells.state[layout.part(cluster)]).tolist())
+                    if count
                 },
                 rooms=tuple(
                     Room(share=row["share"], nodes=row["nodes"], unit_nodes=row["unit_nodes"], node_gpus=row["gpus"])

@@ -7,7 +7,7 @@ add an entry to a month that is closed.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import fields
 from datetime import date, datetime
@@ -303,6 +303,11 @@ class LedgerStore:
     def terms_versions(self) -> Mapping[GrantName, Sequence[tuple[datetime, Terms]]]:
         """All that were ever in force, and since when, oldest first."""
         return self._sessions.remembered(("grant_terms",), "terms", self._terms_versions)
+
+    def from_books(self, name: Hashable, make: Callable[[], _T], *, as_of: Hashable) -> _T:
+        """What follows from entries and statements alone, until one of them is added; made for just `as_of`."""
+        tables = ("ledger_entry", "booked_sum", "closed_month", "statement")
+        return self._sessions.remembered(tables, name, make, as_of=as_of)
 
     def from_tariff(self, name: str, make: Callable[[], _T]) -> _T:
         """What follows from terms and rates alone, until one of them changes."""
@@ -750,6 +755,17 @@ class LedgerStore:
         Args:
             before: month and number of the last one that is known.
         """
+        asked = ("newest statements", limit, before, month, organisation, provider)
+        return self._sessions.remembered(("statement",), asked, lambda: self._newest_statements(*asked[1:]))
+
+    def _newest_statements(
+        self,
+        limit: int,
+        before: tuple[str, str] | None,
+        month: Month | None,
+        organisation: OrganisationName | None,
+        provider: ProviderName | None,
+    ) -> Sequence[StatementHead]:
         key = tuple_(col(StatementRow.month), col(StatementRow.number))
         rows = select(StatementRow).where(*_of_statements(month, organisation, provider))
         if before is not None:

@@ -68,6 +68,22 @@ class BookedSums:
             months, used_in: first and last, both included.
             only: those that have these values.
         """
+        asked = ("booked sums", parts, months, used_in, tuple(sorted(only.items())), tuple(without))
+        return self._sessions.remembered(
+            ("booked_sum",),
+            asked,
+            lambda: self._by(parts, months=months, used_in=used_in, only=only, without=asked[-1]),
+        )
+
+    def _by(
+        self,
+        parts: Sequence[By],
+        *,
+        months: tuple[Month, Month] | None,
+        used_in: tuple[Month, Month] | None,
+        only: Mapping[By, str],
+        without: Iterable[EntryKind],
+    ) -> Mapping[tuple[str, ...], Sums]:
         table = BookedSumRow.__table__.c  # type: ignore[attr-defined]
         wanted: list[ColumnElement[bool]] = [table[part] == value for part, value in only.items()]
         wanted.append(table.kind.not_in([str(kind) for kind in without]))

@@ -3,14 +3,14 @@ hashes, numbers of sessions, tokens and invitations as SHA-256."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import CheckConstraint, ColumnElement, UniqueConstraint, delete, update
+from sqlalchemy import CheckConstraint, ColumnElement, UniqueConstraint, bindparam, delete, update
 from sqlalchemy.exc import IntegrityError
-from sqlmodel import Field, col, select
+from sqlmodel import Field, Session, col, select
 
 from slurm_gpuaas.domain.accounts import (
     ApiToken,
@@ -32,6 +32,8 @@ from slurm_gpuaas.store.pool.tables import PoolTable
 from slurm_gpuaas.store.session import Sessions
 
 _OFFICE = "(role IN ('tenant-admin', 'researcher')) = (organisation IS NOT NULL)"
+_SESSION_FROM: Final = ("portal_session", "person")
+_TOKEN_FROM: Final = ("api_token", "person")
 _AT_PROVIDER = "(role IN ('provider-operator', 'provider-billing')) = (provider IS NOT NULL)"
 
 
@@ -106,6 +108,29 @@ class ApiTokenRow(PoolTable, table=True):
     expires_at: datetime = moment_column()
     used_at: datetime | None = moment_column(nullable=True)
     revoked_at: datetime | None = moment_column(nullable=True)
+
+
+# What every visit asks for, put together once: that costs as much as asking.
+_SESSION_OF: Final = (
+    select(PortalSessionRow, PersonRow)
+    .join(PersonRow, col(PersonRow.id) == col(PortalSessionRow.person))
+    .where(col(PortalSessionRow.digest) == bindparam("digest"))
+)
+_SESSIONS_OF: Final = (
+    select(PortalSessionRow)
+    .where(col(PortalSessionRow.person) == bindparam("person"))
+    .order_by(col(PortalSessionRow.seen_at).desc(), col(PortalSessionRow.digest))
+)
+_TOKEN_OF: Final = (
+    select(ApiTokenRow, PersonRow)
+    .join(PersonRow, col(PersonRow.id) == col(ApiTokenRow.person))
+    .where(col(ApiTokenRow.digest) == bindparam("digest"))
+)
+_TOKENS_OF: Final = (
+    select(ApiTokenRow)
+    .where(col(ApiTokenRow.person) == bindparam("person"))
+    .order_by(col(ApiTokenRow.created_at).desc(), col(ApiTokenRow.id))
+)
 
 
 class OfficeChangeRow(PoolTable, table=True):
@@ -222,6 +247,14 @@ class People:
         self, *, organisation: OrganisationName | None = None, provider: ProviderName | None = None
     ) -> Sequence[Person]:
         """By name."""
+        which = ("people", organisation, provider)
+        return self._sessions.remembered(("person",), which, lambda: self._all(organisation, provider))
+
+    def all_now(self) -> Sequence[Person]:
+        """As `all`, with those whom another process has added: whoever asks for people later sees them as well."""
+        return self._sessions.anew(("person",), ("people", None, None), lambda: self._all(None, None))
+
+    def _all(self, organisation: OrganisationName | None, provider: ProviderName | None) -> Sequence[Person]:
         wanted: list[ColumnElement[bool]] = []
         if organisation is not None:
             wanted.append(col(PersonRow.organisation) == organisation)
@@ -233,8 +266,11 @@ class People:
 
     def names(self, numbers: Sequence[str]) -> dict[str, str]:
         """Names of those of the numbers that are persons'."""
+        return dict(self._sessions.remembered_each(("person",), "name of", set(numbers), self._names))
+
+    def _names(self, numbers: Sequence[str]) -> Mapping[str, str]:
         with self._sessions.reading() as session:
-            rows = session.exec(select(PersonRow.id, PersonRow.name).where(col(PersonRow.id).in_(sorted(set(numbers)))))
+            rows = session.exec(select(PersonRow.id, PersonRow.name).where(col(PersonRow.id).in_(sorted(numbers))))
             return dict(rows.all())
 
     # -- Signing in ----------------------------------------------------------------------------------------------------
@@ -347,28 +383,34 @@ class People:
                 )
             )
 
-    def session(self, digest: str) -> tuple[PortalSession, Person] | None:
+    def session(self, digest: str, *, at_hand: bool = False) -> tuple[PortalSession, Person] | None:
+        """Args:
+        at_hand: None as well where it would have to be read.
+        """
+        name = ("session", digest)
+        if at_hand:
+            found: tuple[PortalSession, Person] | None = self._sessions.at_hand(_SESSION_FROM, name)
+            return found
+        return self._sessions.remembered(_SESSION_FROM, name, lambda: self._session(digest))
+
+    def _session(self, digest: str) -> tuple[PortalSession, Person] | None:
         with self._sessions.reading() as session:
-            found = session.exec(
-                select(PortalSessionRow, PersonRow)
-                .join(PersonRow, col(PersonRow.id) == col(PortalSessionRow.person))
-                .where(PortalSessionRow.digest == digest)
-            ).one_or_none()
+            found = session.exec(_SESSION_OF, params={"digest": digest}).one_or_none()
             return None if found is None else (_session(found[0]), _person(found[1]))
 
     def sessions(self, person: PersonId) -> Sequence[PortalSession]:
         """The most recently used first."""
+        return self._sessions.remembered(("portal_session",), ("sessions", person), lambda: self._sessions_of(person))
+
+    def _sessions_of(self, person: PersonId) -> Sequence[PortalSession]:
         with self._sessions.reading() as session:
-            rows = session.exec(
-                select(PortalSessionRow)
-                .where(PortalSessionRow.person == person)
-                .order_by(col(PortalSessionRow.seen_at).desc(), col(PortalSessionRow.digest))
-            )
+            rows = session.exec(_SESSIONS_OF, params={"person": person})
             return tuple(_session(row) for row in rows)
 
-    def saw(self, digest: str, at: datetime) -> None:
+    def saw(self, uses: Mapping[str, datetime]) -> None:
+        """When sessions were used last, by digest; those that are closed are passed over."""
         with self._sessions.writing() as session:
-            session.execute(update(PortalSessionRow).where(col(PortalSessionRow.digest) == digest).values(seen_at=at))
+            _set_each(session, PortalSessionRow, "digest", "seen_at", uses)
 
     def close_session(self, digest: str) -> None:
         self._close(col(PortalSessionRow.digest) == digest)
@@ -404,28 +446,34 @@ class People:
                 )
             )
 
-    def token(self, digest: str) -> tuple[ApiToken, Person] | None:
+    def token(self, digest: str, *, at_hand: bool = False) -> tuple[ApiToken, Person] | None:
+        """Args:
+        at_hand: None as well where it would have to be read.
+        """
+        name = ("token", digest)
+        if at_hand:
+            found: tuple[ApiToken, Person] | None = self._sessions.at_hand(_TOKEN_FROM, name)
+            return found
+        return self._sessions.remembered(_TOKEN_FROM, name, lambda: self._token(digest))
+
+    def _token(self, digest: str) -> tuple[ApiToken, Person] | None:
         with self._sessions.reading() as session:
-            found = session.exec(
-                select(ApiTokenRow, PersonRow)
-                .join(PersonRow, col(PersonRow.id) == col(ApiTokenRow.person))
-                .where(ApiTokenRow.digest == digest)
-            ).one_or_none()
+            found = session.exec(_TOKEN_OF, params={"digest": digest}).one_or_none()
             return None if found is None else (_token(found[0]), _person(found[1]))
 
     def tokens(self, person: PersonId) -> Sequence[ApiToken]:
         """The newest first, revoked and expired ones too."""
+        return self._sessions.remembered(("api_token",), ("tokens", person), lambda: self._tokens_of(person))
+
+    def _tokens_of(self, person: PersonId) -> Sequence[ApiToken]:
         with self._sessions.reading() as session:
-            rows = session.exec(
-                select(ApiTokenRow)
-                .where(ApiTokenRow.person == person)
-                .order_by(col(ApiTokenRow.created_at).desc(), col(ApiTokenRow.id))
-            )
+            rows = session.exec(_TOKENS_OF, params={"person": person})
             return tuple(_token(row) for row in rows)
 
-    def used_token(self, number: str, at: datetime) -> None:
+    def used_tokens(self, uses: Mapping[str, datetime]) -> None:
+        """When tokens were used last, by id."""
         with self._sessions.writing() as session:
-            session.execute(update(ApiTokenRow).where(col(ApiTokenRow.id) == number).values(used_at=at))
+            _set_each(session, ApiTokenRow, "id", "used_at", uses)
 
     def revoke_token(self, number: str, person: PersonId, at: datetime) -> ApiToken:
         """Raises:
@@ -493,6 +541,9 @@ class People:
 
     def open_changes(self) -> Sequence[OfficeChange]:
         """The oldest first."""
+        return self._sessions.remembered(("office_change",), "open changes", self._open_changes)
+
+    def _open_changes(self) -> Sequence[OfficeChange]:
         with self._sessions.reading() as session:
             rows = session.exec(
                 select(OfficeChangeRow)
@@ -508,6 +559,16 @@ class People:
                 .where(col(OfficeChangeRow.id) == number)
                 .values(state=state, decided_by=by, decided_at=at)
             )
+
+
+def _set_each(session: Session, table: type[PoolTable], key: str, column: str, values: Mapping[str, datetime]) -> None:
+    """One column of the rows of these keys."""
+    if values:
+        rows = table.metadata.tables[str(table.__tablename__)]
+        session.execute(
+            update(rows).where(rows.c[key] == bindparam("key")).values({column: bindparam("value")}),
+            [{"key": one, "value": value} for one, value in values.items()],
+        )
 
 
 def _nobody() -> NotFound:

@@ -454,6 +454,10 @@ class Register:
 
     def revision(self, cluster: ClusterName) -> int:
         """Of the documents of a site; 0 before the first change."""
+        name = ("revision of", str(cluster))
+        return self._sessions.remembered(("site_revision",), name, lambda: self._revision(cluster))
+
+    def _revision(self, cluster: ClusterName) -> int:
         with self._sessions.reading() as session:
             row = session.get(SiteRevisionRow, str(cluster))
             return 0 if row is None else row.revision

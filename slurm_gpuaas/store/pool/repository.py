@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TypeVar
 
@@ -16,6 +16,7 @@ from slurm_gpuaas.store.pool.register import Register
 from slurm_gpuaas.store.pool.sites import Sites
 from slurm_gpuaas.store.session import Sessions
 
+K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 
 
@@ -47,9 +48,23 @@ class PoolStore:
     def close(self) -> None:
         self._engine.dispose()
 
-    def remembered(self, tables: tuple[str, ...], name: Hashable, make: Callable[[], V]) -> V:
+    def remembered(
+        self, tables: tuple[str, ...], name: Hashable, make: Callable[[], V], *, as_of: Hashable = None
+    ) -> V:
         """As `Sessions.remembered`."""
-        return self._sessions.remembered(tables, name, make)
+        return self._sessions.remembered(tables, name, make, as_of=as_of)
+
+    def remembered_each(
+        self,
+        tables: tuple[str, ...],
+        kind: str,
+        keys: Iterable[K],
+        make: Callable[[Sequence[K]], Mapping[K, V]],
+        *,
+        as_of: Hashable = None,
+    ) -> Mapping[K, V]:
+        """As `Sessions.remembered_each`."""
+        return self._sessions.remembered_each(tables, kind, keys, make, as_of=as_of)
 
     def transaction(self) -> AbstractContextManager[object]:
         """One transaction around several calls; it commits at the end, or not at all when something raises."""

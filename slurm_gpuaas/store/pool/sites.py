@@ -140,6 +140,14 @@ class Sites:
             session.add(SiteRow(name=name, cluster=cluster, provider=provider))
 
     def all(self) -> Sequence[Site]:
+        """By name."""
+        return self._sessions.remembered(("site",), "sites", self._all)
+
+    def all_now(self) -> Sequence[Site]:
+        """As `all`, with what another process has added or changed: whoever asks later sees it as well."""
+        return self._sessions.anew(("site",), "sites", self._all)
+
+    def _all(self) -> Sequence[Site]:
         with self._sessions.reading() as session:
             return tuple(map(_site, session.exec(select(SiteRow).order_by(col(SiteRow.name)))))
 
@@ -226,6 +234,9 @@ class Sites:
 
     def revision(self, site: SiteName) -> int:
         """Of what is said to the site; 0 = nothing yet."""
+        return self._sessions.remembered(("site_documents",), ("revision for", site), lambda: self._revision(site))
+
+    def _revision(self, site: SiteName) -> int:
         with self._sessions.reading() as session:
             wanted = select(col(SiteDocumentsRow.revision)).where(col(SiteDocumentsRow.site) == site)
             return session.exec(wanted).first() or 0
@@ -283,6 +294,10 @@ class Sites:
 
     def report(self, site: SiteName) -> ReceivedReport | None:
         """None until the first one came."""
+        (found,) = self._sessions.remembered(("site_report",), ("report of", site), lambda: (self._report(site),))
+        return found
+
+    def _report(self, site: SiteName) -> ReceivedReport | None:
         with self._sessions.reading() as session:
             row = session.get(SiteReportRow, site)
             if row is None:
