@@ -6,6 +6,9 @@ STAMP  := $(VENV)/.stamp
 # Types of a fresh checkout are checked against what the last one left, by the sources' hashes.
 export MYPY_CACHE_DIR ?= $(or $(GPUAAS_CACHE),$(HOME)/.cache/slurm-gpuaas)/mypy
 
+# Some images set it: each process of pytest would then take all tests apart anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-national test browser coverage install dev lint bench soak docs clean
 

@@ -16,11 +16,11 @@ from slurm_gpuaas.portal.pages import TEMPLATES
 
 GLOBALS: Final = {
     *("lang", "t", "static", "value", "won", "gpus", "gpu_hours", "ago", "moment", "day", "moment_text", "ago_text"),
-    *("options", "tell", "new_command", "service", "service_ko", "insecure"),
+    *("options", "tell", "new_command", "kept", "service", "service_ko", "insecure"),
 }
 """What `pages` and `app` give to every template."""
 NAMES: Final = sorted(path.name for path in TEMPLATES.glob("*.html"))
-FRAME: Final = {"visit", "words", "csrf", "nav", "here", "now", "notice"}
+FRAME: Final = {"visit", "words", "csrf", "nav", "current", "here", "now", "notice"}
 """What `Portal.page` gives to every page."""
 
 
