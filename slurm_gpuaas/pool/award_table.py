@@ -1,0 +1,220 @@
+"""The best choice by going through all that may be it: where few candidates stay open, however large their sizes.
+
+An integer program is bad at such problems: that no other choice is worth exactly as much is a question of sums of
+large numbers (subset sum), and between two bounds branch and bound tries them all.
+
+With prices on the rows (`award_bound`) no choice is worth more than a bound, and a choice falls short of it by what its
+alternatives make less than the best ones of their candidates, and by the price of room that nobody takes. Neither is
+ever negative. So, to find all choices that fall short by no more than `spare`, candidates are gone through one after
+another, and a beginning that has lost more is dropped. Two beginnings that take as much of every row can go on in the
+same ways: only the better one is kept, by worth, then fewer partial awards, then more for the earlier candidate. If what
+is found in the end falls short by no more than `spare`, it is the best of all; if not, `spare` is doubled. All in whole
+numbers; no tolerance and no solver has a say in the proof.
+
+Columns of no candidate (servers that a pool keeps) are left out and their rows as wide as they could make them: the
+answer is the best of a wider problem, and so of the problem itself if it keeps its rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slurm_gpuaas.pool.award_bound import Priced, Whole
+from slurm_gpuaas.pool.integer_program import NotProven
+
+FIRST_SPARE: Final = 2**16
+"""The first `spare` is the bound by this."""
+MOST_OPEN: Final = 48
+"""Candidates that have more than one alternative left. Problems with more are not tried."""
+MOST_BEGINNINGS: Final = 2**17
+"""Before the worse of those alike are dropped: 100 MB, half a second for a candidate. With more a problem is given up."""
+LARGEST_LOSS: Final = 2**60
+"""In fractions of worth; 64 bits hold sums of it and an alternative."""
+
+
+def best_choice(
+    priced: Priced, binding: NDArray[np.bool_], *, deadline: float, clock: Callable[[], float]
+) -> Mapping[int, int] | None:
+    """GPUs of each candidate in the best choice; None: there are too many to go through, or there is none.
+
+    Args:
+        priced: a market without groups, whose rows are all that limits a choice.
+        binding: rows of the market that do not follow from others.
+        deadline: on `clock`, in seconds.
+
+    Raises:
+        NotProven: at the deadline.
+    """
+    market = priced.market
+    at_most = priced.bound + sum(map(int.__mul__, priced.prices.tolist(), market.room.tolist()))
+    if at_most > LARGEST_LOSS:
+        return None
+    spare = max(1, priced.bound // FIRST_SPARE)
+    while True:
+        table = _Table.of(priced, spare, binding)
+        best = table.best(deadline, clock) if len(table.open) <= MOST_OPEN else None
+        if best is None:
+            return None
+        short = [priced.bound - worth * priced.fraction for worth in best.worth.tolist()]
+        if short and short[0] <= spare:
+            return table.gpus_of(best)
+        if spare >= priced.bound:  # nothing is worth less than 0
+            return None
+        spare = min([2 * spare, *short])
+
+
+@dataclass(frozen=True, slots=True)
+class _Beginnings:
+    """What the candidates gone through may have, one way a column.
+
+    Attributes:
+        taken: of each row.
+        lost: to the best alternatives, in fractions of worth.
+        gpus: of each open candidate, in the order of their numbers; 0 of those whose turn has not come.
+    """
+
+    taken: Whole
+    worth: Whole
+    lost: Whole
+    partial: Whole
+    gpus: Whole
+
+    def __len__(self) -> int:
+        return len(self.worth)
+
+    def only(self, which: NDArray[np.bool_] | Whole) -> _Beginnings:
+        return _Beginnings(
+            self.taken[:, which], self.worth[which], self.lost[which], self.partial[which], self.gpus[:, which]
+        )
+
+    def best_first(self, *alike: Whole) -> _Beginnings:
+        """Those together that agree in `alike`."""
+        return self.only(np.lexsort((*-self.gpus[::-1], self.partial, -self.worth, *alike)))
+
+    def best_of_alike(self) -> _Beginnings:
+        """Of those that can go on in the same ways the best."""
+        ordered = self.best_first(*self.taken)
+        differs = (np.diff(ordered.taken, axis=1) != 0).any(axis=0)
+        return ordered.only(np.concatenate((np.ones(min(1, len(self)), dtype=np.bool_), differs)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Table:
+    """What is gone through. Alternatives have the market's numbers.
+
+    Attributes:
+        spare: that a choice may lose, in fractions of worth.
+        options: alternatives of each candidate that lose no more.
+        open: candidates that have several.
+        order: in which they are gone through; those of many sizes last, when little room is left to choose for.
+        short: what each alternative makes less than its candidate's best.
+        taken, room: of the rows that may bind.
+        unused: price of what nobody takes of them; 0 of a row of which others than candidates take.
+    """
+
+    priced: Priced
+    spare: int
+    options: Sequence[Whole]
+    open: Sequence[int]
+    order: Sequence[int]
+    short: Whole
+    taken: Whole
+    room: Whole
+    unused: Whole
+
+    @classmethod
+    def of(cls, priced: Priced, spare: int, binding: NDArray[np.bool_]) -> _Table:
+        market, short = priced.market, priced.short
+        options = [ats[short[ats] <= spare] for ats in np.split(np.arange(len(short)), market.first[1:])]
+        several = [number for number, ats in enumerate(options) if len(ats) > 1]
+        room, unused = market.room.copy(), priced.prices.copy()
+        for takes, most in market.kept:
+            room += np.maximum(0, -takes) * most
+            unused[takes != 0] = 0
+        taken = np.maximum(0, market.taken)  # an award in units of a size, which a straight line puts below 0
+        most = np.sum([taken[ats].max(axis=0) for ats in options], axis=0)
+        rows = binding & ((most > room) | (unused > 0))
+
+        def sizes(number: int) -> tuple[int, int, int]:
+            gpus = {market.alternatives[at].gpus for at in options[number]}
+            return len(gpus), -max(gpus), number
+
+        return cls(
+            priced=priced,
+            spare=spare,
+            options=options,
+            open=several,
+            order=sorted(several, key=sizes),
+            short=short,
+            taken=taken[:, rows],
+            room=room[rows],
+            unused=unused[rows],
+        )
+
+    def best(self, deadline: float, clock: Callable[[], float]) -> _Beginnings | None:
+        """The best choice found, if one is; None: there are too many to go through."""
+        found = self._start()
+        highest = [self.taken[self.options[number]].max(axis=0) for number in self.order]
+        later = sum(highest, start=np.zeros_like(self.room))
+        for number, takes in zip(self.order, highest, strict=True):
+            if clock() >= deadline:
+                raise NotProven(None, None)
+            later = later - takes
+            longer = self._longer(found, number, later)
+            if longer is None:
+                return None
+            found = longer.best_of_alike()
+        return found.best_first().only(np.arange(min(1, len(found))))
+
+    def gpus_of(self, best: _Beginnings) -> Mapping[int, int]:
+        alternatives = self.priced.market.alternatives
+        sole = {number: alternatives[ats[0]].gpus for number, ats in enumerate(self.options)}
+        return sole | dict(zip(self.open, best.gpus[:, 0].tolist(), strict=True))
+
+    def _start(self) -> _Beginnings:
+        """What those have that have one alternative, their best."""
+        sole = np.array([ats[0] for ats in self.options if len(ats) == 1], dtype=np.int64)
+        market = self.priced.market
+        taken = self.taken[sole].sum(axis=0)[:, None]
+        partial = sum(market.alternatives[at].servers > 0 for at in sole)
+        start = _Beginnings(
+            taken=taken,
+            worth=market.worth[sole].sum(keepdims=True),
+            lost=np.zeros(1, dtype=np.int64),
+            partial=np.array([partial], dtype=np.int64),
+            gpus=np.zeros((len(self.open), 1), dtype=np.int64),
+        )
+        return start.only((taken <= self.room[:, None]).all(axis=0))
+
+    def _longer(self, found: _Beginnings, number: int, later: Whole) -> _Beginnings | None:
+        """With each alternative of one candidate more; None: too many.
+
+        Args:
+            later: what the candidates after it take at most.
+        """
+        parts: list[_Beginnings] = []
+        alternatives, place = self.priced.market.alternatives, self.open.index(number)
+        for at in self.options[number].tolist():
+            one = alternatives[at]
+            taken = found.taken + self.taken[at][:, None]
+            lost = found.lost + self.short[at]
+            never = np.maximum(0, (self.room - later)[:, None] - taken)  # room that nobody can take any more
+            fits = (taken <= self.room[:, None]).all(axis=0) & (lost + self.unused @ never <= self.spare)
+            gpus = found.gpus[:, fits]
+            gpus[place] = one.gpus
+            partial = found.partial[fits] + (one.servers > 0)
+            parts.append(_Beginnings(taken[:, fits], found.worth[fits] + one.worth, lost[fits], partial, gpus))
+            if sum(map(len, parts)) > MOST_BEGINNINGS:
+                return None
+        return _Beginnings(
+            taken=np.concatenate([part.taken for part in parts], axis=1),
+            worth=np.concatenate([part.worth for part in parts]),
+            lost=np.concatenate([part.lost for part in parts]),
+            partial=np.concatenate([part.partial for part in parts]),
+            gpus=np.concatenate([part.gpus for part in parts], axis=1),
+        )
