@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
 from functools import cached_property
 from math import gcd
@@ -270,24 +270,31 @@ class _Choice:
             if column.gpus
         ]
 
-    @cached_property
-    def prices(self) -> Sequence[float]:
-        """Of each row, before any stage adds some."""
-        return self.program.prices(self.worth)
-
     def listed(self) -> list[int] | None:
         """The best choice of all stages at once, by going through them (`award_table`); None: they are too many, or
-        their best breaks a row that is wider there."""
+        their best breaks a row.
+
+        Servers that pools keep are left out there and their rows as wide as they could make them: the answer is the
+        best of a wider problem, and so of this one if it keeps the rows.
+        """
         if not any(self.of):
             return None
         market = self._market([None] * len(self.of), self.shared)
-        priced = market.priced([self.prices[row] for row in self.shared])
+        kept = {at: most for at, most in enumerate(self.program.most) if self.columns[at].kind is _Kind.IN_POOL}
+        wider = IntegerProgram(self.program.deadline, self.program.clock, self.program.most)
+        for row in self.program.rows:
+            more = sum(max(0, -step) * kept.get(at, 0) for at, step in row.terms)
+            high = None if row.high is None else row.high + more
+            wider.row([(at, step) for at, step in row.terms if at not in kept], low=row.low, high=high)
+        prices = wider.prices(self.worth)
+        room = np.array([wider.rows[row].high for row in self.shared], dtype=np.int64)
+        priced = replace(market, room=room, kept=()).priced([prices[row] for row in self.shared])
         binding = np.array([row not in self.implied for row in self.shared])
         gpus = best_choice(priced, binding, deadline=self.program.deadline, clock=self.program.clock)
         if gpus is None:
             return None
         found = self._tried((number, self._rank_of(number, gpus[number])) for number in range(len(self.of)))
-        if found is None and not market.kept:
+        if found is None and not kept:
             raise WrongAnswer("the best of all choices breaks a row")
         return found
 
@@ -383,7 +390,8 @@ class _Choice:
         group = self._weighed_groups()
         rows = [row for row in self.shared if self.group_of_row.get(row) not in {*group} - {None}]
         market = self._market(group, rows)
-        priced = market.priced([self.prices[row] for row in rows])
+        prices = self.program.prices(self.worth)
+        priced = market.priced([prices[row] for row in rows])
         if priced.bound < reached * priced.fraction:
             raise WrongAnswer("the largest worth is above its own bound")
         sizes: dict[int, int] = {}

@@ -11,8 +11,6 @@ every row can go on in the same ways: only the better one is kept, by worth, the
 the earlier candidate. If what is found in the end falls short by no more than `spare`, it is the best of all; if not,
 `spare` is doubled. All in whole numbers: no tolerance and no solver has a say in the proof.
 
-Columns of no candidate (servers that a pool keeps) are left out and their rows as wide as they could make them: the
-answer is the best of a wider problem, and so of the problem itself if it keeps its rows.
 """
 
 from __future__ import annotations
@@ -32,8 +30,8 @@ FIRST_SPARE: Final = 2**16
 MOST_OPEN: Final = 48
 """Candidates that have more than one alternative left. Problems with more are not tried."""
 MOST_BEGINNINGS: Final = 2**20
-"""With one candidate more, before the worse of those alike are dropped: some 100 MB, and a second to sort them. A problem
-with more is given up."""
+"""With one candidate more, before the worse of those alike are dropped: some 100 MB, and a second to sort them. A
+problem with more is given up."""
 LARGEST_WORD: Final = 2**62
 LARGEST_LOSS: Final = 2**60
 """In fractions of worth; 64 bits hold sums of it and an alternative."""
@@ -45,7 +43,7 @@ def best_choice(
     """GPUs of each candidate in the best choice; None: there are too many to go through, or there is none.
 
     Args:
-        priced: a market without groups, whose rows are all that limits a choice.
+        priced: a market without groups and without columns of no candidate: its rows are all that limits a choice.
         binding: rows of the market that do not follow from others.
         deadline: on `clock`, in seconds.
 
@@ -123,7 +121,7 @@ class _Table:
         by_id: its column of the packing of which of its sizes each of them has, in the order of their numbers.
         short: what each alternative makes less than its candidate's best.
         taken, room: of the rows that may bind.
-        unused: price of what nobody takes of them; 0 of a row of which others than candidates take.
+        unused: price of what nobody takes of them.
     """
 
     priced: Priced
@@ -146,13 +144,9 @@ class _Table:
             for number, ats in enumerate(options)
             if len(ats) > 1
         }
-        room, unused = market.room.copy(), priced.prices.copy()
-        for takes, most in market.kept:
-            room += np.maximum(0, -takes) * most
-            unused[takes != 0] = 0
         taken = np.maximum(0, market.taken)  # an award in units of a size, which a straight line puts below 0
         most = np.sum([taken[ats].max(axis=0) for ats in options], axis=0)
-        rows = binding & ((most > room) | (unused > 0))
+        rows = binding & ((most > market.room) | (priced.prices > 0))
         packing = _packing([len(of) for of in sizes.values()])
         return cls(
             priced=priced,
@@ -163,8 +157,8 @@ class _Table:
             by_id=dict(zip(sizes, packing.T, strict=True)),
             short=short,
             taken=taken[:, rows],
-            room=room[rows],
-            unused=unused[rows],
+            room=market.room[rows],
+            unused=priced.prices[rows],
         )
 
     def best(self, deadline: float, clock: Callable[[], float]) -> _Beginnings | None:
@@ -242,8 +236,8 @@ class _Table:
 
 
 def _packing(sizes: Sequence[int]) -> Whole:
-    """Words x sizes: what whole numbers, each from 0 to below its size, are multiplied by so that the sums are a few words
-    of 64 bits that tell them apart and go in their order."""
+    """Words x sizes: what whole numbers, each from 0 to below its size, are multiplied by so that the sums are a few
+    words of 64 bits that tell them apart and go in their order."""
     words: list[list[int]] = [[]]
     product = 1
     for at, size in enumerate(sizes):
