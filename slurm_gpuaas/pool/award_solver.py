@@ -264,6 +264,7 @@ class _Choice:
 
     @cached_property
     def worth(self) -> Terms:
+        """Of a unit of each column that awards GPUs."""
         return [
             (at, self.problem.candidates[column.candidate].worth * column.gpus)
             for at, column in enumerate(self.columns)

@@ -32,7 +32,10 @@ MOST_OPEN: Final = 48
 MOST_BEGINNINGS: Final = 2**20
 """With one candidate more, before the worse of those alike are dropped: some 100 MB, and a second to sort them. A
 problem with more is given up."""
+MOST_IN_ALL: Final = 2**22
+"""With all candidates one after another: some seconds. A problem with more is given up."""
 LARGEST_WORD: Final = 2**62
+"""Of a packing."""
 LARGEST_LOSS: Final = 2**60
 """In fractions of worth; 64 bits hold sums of it and an alternative."""
 
@@ -167,12 +170,14 @@ class _Table:
         packing = _packing([int(room) + 1 for room in self.room])
         highest = [self.taken[self.options[number]].max(axis=0) for number in self.order]
         later = np.sum([np.zeros_like(self.room), *highest], axis=0)
+        count = 0
         for number, takes in zip(self.order, highest, strict=True):
             if clock() >= deadline:
                 raise NotProven(None, None)
             later -= takes
             longer = self._longer(found, number, later)
-            if longer is None:
+            count += len(longer or ())
+            if longer is None or count > MOST_IN_ALL:
                 return None
             found = longer.best_of_alike(packing)
         return found
