@@ -140,13 +140,17 @@ class Priced:
         alone: int = sum(self._most[self.market.alone].tolist())
         return room + kept + alone + sum(int(tables[-1][-1]) for tables in self._up_to)
 
+    @property
+    def short(self) -> Whole:
+        """What each alternative makes less than its candidate's best."""
+        return np.repeat(self._most, self._counts) - self.gain
+
     def possible(self, least: int) -> Iterator[Alternative]:
         """Alternatives that a choice may have which is worth as much as `least`."""
         spare = self.bound - least * self.fraction
         market = self.market
-        short = np.repeat(self._most, self._counts) - self.gain
         alone = np.repeat(market.alone, self._counts)
-        for at in np.flatnonzero(alone & (short <= spare)).tolist():
+        for at in np.flatnonzero(alone & (self.short <= spare)).tolist():
             yield market.alternatives[at]
         for group, (limit, members) in enumerate(market.members):
             before = self._up_to[group]

@@ -12,14 +12,16 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum, auto
+from functools import cached_property
 from math import gcd
 from typing import Final
 
 import numpy as np
 
 from slurm_gpuaas.pool.award_bound import Alternative, Market
+from slurm_gpuaas.pool.award_table import best_choice
 from slurm_gpuaas.pool.integer_program import Infeasible, IntegerProgram, NotProven, Terms, WrongAnswer, value_of
 
 SERVER: Final = 8
@@ -99,6 +101,9 @@ def solve(problem: Problem, *, deadline: float, clock: Callable[[], float]) -> C
         WrongAnswer: the solver is at fault.
     """
     choice = _Choice(problem, IntegerProgram(deadline, clock))
+    listed = choice.listed()
+    if listed is not None:
+        return choice.chosen(listed)
     best = choice.most_worth()
     try:
         if choice.has_rival(best):
@@ -142,6 +147,8 @@ class _Choice:
     """Rows that candidates compete in."""
     group_of_row: dict[int, int] = field(default_factory=dict)
     """Of those that are limits of groups."""
+    implied: set[int] = field(default_factory=set)
+    """Those that follow from another one, in whole numbers; they are there for fractions."""
     room: list[int] = field(default_factory=list)
     """GPUs of each bin that settled candidates leave."""
     limits: list[int] = field(default_factory=list)
@@ -200,6 +207,7 @@ class _Choice:
                 if limit % size and (terms := list(self._in_units(columns, size))):
                     rows += [self.program.row(terms, high=limit // size * size)]
             self.shared += rows
+            self.implied.update(rows[1:])
             self.group_of_row.update(dict.fromkeys(rows, group))
 
     def _add_room(self, bin_: int, capacities: Sequence[int]) -> None:
@@ -216,7 +224,10 @@ class _Choice:
         for size in self._sizes(inside):
             room = sum(capacity // size * size for capacity in capacities)
             if room < sum(capacities):
-                self.shared.append(self.program.row(list(self._in_units(inside, size)), high=room))
+                row = self.program.row(list(self._in_units(inside, size)), high=room)
+                self.shared.append(row)
+                if len(capacities) == 1:
+                    self.implied.add(row)
 
     def _add_pools(self, bin_: int, inside: Sequence[int]) -> None:
         """Awards that are not whole servers are in a pool, not just in a bin: beside them each pool keeps whole
@@ -251,18 +262,50 @@ class _Choice:
     def _gpus(self, columns: Iterable[int]) -> list[tuple[int, int]]:
         return [(at, self.columns[at].gpus) for at in columns if self.columns[at].gpus]
 
-    # -- Stages: each returns values of all columns and leaves in the program what it reached --------------------------
-
-    def most_worth(self) -> list[int]:
-        worth = [
+    @cached_property
+    def worth(self) -> Terms:
+        """Of a unit of each column that awards GPUs."""
+        return [
             (at, self.problem.candidates[column.candidate].worth * column.gpus)
             for at, column in enumerate(self.columns)
             if column.gpus
         ]
-        best = self.program.maximise(worth)
-        reached = value_of(worth, best)
-        self._rule_out(worth, reached)
-        self.program.row(worth, low=reached)
+
+    def listed(self) -> list[int] | None:
+        """The best choice of all stages at once, by going through them (`award_table`); None: they are too many, or
+        their best breaks a row.
+
+        Servers that pools keep are left out there and their rows as wide as they could make them: the answer is the
+        best of a wider problem, and so of this one if it keeps the rows.
+        """
+        if not any(self.of):
+            return None
+        market = self._market([None] * len(self.of), self.shared)
+        kept = {at: most for at, most in enumerate(self.program.most) if self.columns[at].kind is _Kind.IN_POOL}
+        wider = IntegerProgram(self.program.deadline, self.program.clock, self.program.most)
+        for row in self.program.rows:
+            more = sum(max(0, -step) * kept.get(at, 0) for at, step in row.terms)
+            high = None if row.high is None else row.high + more
+            wider.row([(at, step) for at, step in row.terms if at not in kept], low=row.low, high=high)
+        prices = wider.prices(self.worth)
+        room = np.array([wider.rows[row].high for row in self.shared], dtype=np.int64)
+        priced = replace(market, room=room, kept=()).priced([prices[row] for row in self.shared])
+        binding = np.array([row not in self.implied for row in self.shared])
+        gpus = best_choice(priced, binding, deadline=self.program.deadline, clock=self.program.clock)
+        if gpus is None:
+            return None
+        found = self._tried((number, self._rank_of(number, gpus[number])) for number in range(len(self.of)))
+        if found is None and not kept:
+            raise WrongAnswer("the best of all choices breaks a row")
+        return found
+
+    # -- Stages: each returns values of all columns and leaves in the program what it reached --------------------------
+
+    def most_worth(self) -> list[int]:
+        best = self.program.maximise(self.worth)
+        reached = value_of(self.worth, best)
+        self._rule_out(reached)
+        self.program.row(self.worth, low=reached)
         return best
 
     def has_rival(self, best: list[int]) -> bool:
@@ -341,14 +384,14 @@ class _Choice:
 
     # -- Before the second stage ---------------------------------------------------------------------------------------
 
-    def _rule_out(self, worth: Terms, reached: int) -> None:
+    def _rule_out(self, reached: int) -> None:
         """Close what no best choice can hold, so that the later stages have little left to search (`award_bound`)."""
         if not any(self.of):
             return
         group = self._weighed_groups()
         rows = [row for row in self.shared if self.group_of_row.get(row) not in {*group} - {None}]
         market = self._market(group, rows)
-        prices = self.program.prices(worth)
+        prices = self.program.prices(self.worth)
         priced = market.priced([prices[row] for row in rows])
         if priced.bound < reached * priced.fraction:
             raise WrongAnswer("the largest worth is above its own bound")
@@ -444,13 +487,19 @@ class _Choice:
     def _guess(self, first: int, width: int) -> tuple[list[int], list[int]] | None:
         """Candidates from the first on and a choice where each has its highest rank after those before; None: there is
         none."""
+        block = range(first, min(first + width, len(self.of)))
+        found = self._tried((number, self._highest_rank(number)) for number in block)
+        return None if found is None else (list(block), found)
+
+    def _tried(self, ranks: Iterable[tuple[int, int]]) -> list[int] | None:
+        """A choice where candidates have these ranks, each read when those before it are settled; None: there is none.
+        Nothing stays settled."""
         rows, most = len(self.program.rows), list(self.program.most)
         room, limits, twins, partials = list(self.room), list(self.limits), dict(self.twin_rank), self.partials
-        block = list(range(first, min(first + width, len(self.of))))
         try:
-            for number in block:
-                self._settle(number, self._highest_rank(number))
-            return block, self.program.maximise([])
+            for number, rank in ranks:
+                self._settle(number, rank)
+            return self.program.maximise([])
         except Infeasible:
             return None
         finally:
@@ -491,6 +540,11 @@ class _Choice:
 
     def _rank(self, number: int, best: Sequence[int]) -> int:
         return value_of(self._ranks(number), best)
+
+    def _rank_of(self, number: int, gpus: int) -> int:
+        """Of an award of so many GPUs."""
+        full = gpus > 0 and gpus == self.problem.candidates[number].full
+        return self._most_servers(number) + 1 if full else gpus // SERVER
 
     def _highest_rank(self, number: int) -> int:
         """No award of the candidate ranks higher, after what is settled."""

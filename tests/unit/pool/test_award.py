@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from slurm_gpuaas.domain.errors import InvalidInput, Refused
+from slurm_gpuaas.pool import award_table
 from slurm_gpuaas.pool.award import Award, OutOfTime, award
 from slurm_gpuaas.pool.award_reasons import Limit, reasons, why
 from slurm_gpuaas.pool.award_scenario import Scenario, order_of
@@ -53,25 +56,95 @@ def scenarios(draw: st.DrawFn) -> Scenario:
     )
 
 
-@settings(max_examples=120, deadline=None)
-@given(scenarios())
-def test_it_is_the_best_of_all_possible_awards_by_every_rule(known: Scenario) -> None:
-    assert places_of(award(known)) == best_by_trying(known)
+@contextmanager
+def tried_at_most(beginnings: int) -> Iterator[None]:
+    """With 0 every award is searched for by integer programs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(award_table, "MOST_BEGINNINGS", beginnings)
+        patch.setattr(award_table, "LARGEST_WORD", 1)  # each row and each candidate is a word
+        patch.setattr(award_table, "MOST_OPEN", -1 if not beginnings else award_table.MOST_OPEN)
+        yield
 
 
+both_ways = pytest.mark.parametrize("beginnings", [0, award_table.MOST_BEGINNINGS], ids=["searched", "gone through"])
+
+
+@both_ways
+@settings(max_examples=100, deadline=None)
+@given(known=scenarios())
+def test_it_is_the_best_of_all_possible_awards_by_every_rule(beginnings: int, known: Scenario) -> None:
+    with tried_at_most(beginnings):
+        assert places_of(award(known)) == best_by_trying(known)
+
+
+@both_ways
 @settings(max_examples=40, deadline=None)
-@given(scenarios(), st.data())
+@given(known=scenarios(), data=st.data())
 def test_with_applications_that_must_be_awarded_it_is_the_best_of_those_that_do(
-    known: Scenario, data: st.DataObject
+    beginnings: int, known: Scenario, data: st.DataObject
 ) -> None:
     ids = [one.id for one in known.applications]
     must = frozenset(data.draw(st.lists(st.sampled_from(ids), max_size=2))) if ids else frozenset()
     best = best_by_trying(known, must)
-    if best is None:
-        with pytest.raises(Refused):
-            award(known, must=must)
-    else:
-        assert places_of(award(known, must=must)) == best
+    with tried_at_most(beginnings):
+        if best is None:
+            with pytest.raises(Refused):
+                award(known, must=must)
+        else:
+            assert places_of(award(known, must=must)) == best
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("scores", [None, (60.0, 70.0)], ids=["scores", "ties"])
+@pytest.mark.parametrize("capped", [False, True], ids=["free", "capped"])
+def test_going_through_all_and_searching_agree(seed: int, scores: tuple[float, ...] | None, capped: bool) -> None:
+    known = call(seed, applications=14, small=0.3, scores=scores, capped=capped)
+    with tried_at_most(0):
+        searched = award(known)
+    assert places_of(award(known)) == places_of(searched)
+
+
+def national(seed: int) -> Scenario:
+    """40 applications for 160 to 1280 GPUs, 4 for a few, in three pools that hold half of what is asked: servers by
+    the thousand, scores of two decimals."""
+    chance = random.Random(seed)
+    rows: list[dict[str, Any]] = []
+    for number in range(44):
+        gpus = chance.choice((1, 2, 4)) if number % 11 == 10 else chance.choice((160, 160, 320, 320, 480, 640, 1280))
+        rows.append(
+            {
+                "gpus": gpus,
+                "min_gpus": -(-gpus // 2),
+                "score": round(chance.uniform(65, 95), 2),
+                "model": chance.choice(("any", "h200", "b200")),
+            }
+        )
+    pools = {"naver": ("h200", 2296), "kakao": ("b200", 2040), "nhn": ("b200", 6120)}
+    return scenario(rows, pools)
+
+
+def test_large_awards_to_the_last_server_are_proven_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    def search(self: _Choice) -> list[int]:
+        raise AssertionError("gone through all of them, there is nothing to search for")
+
+    monkeypatch.setattr(_Choice, "most_worth", search)
+    known = national(7)
+    found = award(known)
+    _check_limits(known, found)
+    assert sum(one.partial for one in found.awarded.values()) >= 1
+
+
+def test_when_the_time_is_up_going_through_all_ends() -> None:
+    now = itertools.count()
+    with pytest.raises(OutOfTime):
+        award(national(7), time_limit_s=5.0, clock=lambda: float(next(now)))
+
+
+def test_going_through_all_is_given_up_where_there_are_too_many() -> None:
+    known = call(4, applications=30)
+    with tried_at_most(1):
+        few = award(known)
+    assert places_of(few) == places_of(award(known))
 
 
 @settings(max_examples=60, deadline=None)
@@ -322,8 +395,9 @@ def test_what_is_closed_because_no_best_award_holds_it_is_held_by_none(
     monkeypatch: pytest.MonkeyPatch, seed: int, scores: tuple[float, ...] | None
 ) -> None:
     known = call(seed, applications=40, scores=scores)
+    monkeypatch.setattr(_Choice, "listed", lambda self: None)
     quick = award(known)
-    monkeypatch.setattr(_Choice, "_rule_out", lambda self, worth, reached: None)
+    monkeypatch.setattr(_Choice, "_rule_out", lambda self, reached: None)
     assert places_of(award(known)) == places_of(quick)
 
 
