@@ -57,7 +57,7 @@ class OnePortal:
 
     def push(self, usage: UsagePush) -> UsageTaken:
         self._check()
-        return UsageTaken(acknowledged=usage.rows[-1].number)
+        return UsageTaken(acknowledged=usage.rows[-1].number if usage.rows else usage.after)
 
     def report(self, report: SiteReport) -> ReportTaken:
         self._check()

@@ -332,7 +332,9 @@ def test_gpus_go_back_only_after_what_follows_was_shown(portal: GrantPortal) -> 
         before = portal.store.register.grants.get(grant.id)
         first = browser.post(f"/grants/{grant.id}/{act}", **fields)
         assert first.status_code == 200 and said in text_of(first), act
-        assert other.post(f"/grants/{grant.id}/{act}", **fields, sure="yes").status_code == 404
+        assert other.post(f"/grants/{grant.id}/{act}", **fields, sure="yes").status_code == (
+            404 if browser is admin else 403
+        )
         assert portal.store.register.grants.get(grant.id) == before
         assert browser.post(f"/grants/{grant.id}/{act}", **fields, sure="yes").status_code == 303
         after = portal.store.register.grants.get(grant.id)
@@ -494,7 +496,7 @@ def test_home_says_what_waits(portal: GrantPortal) -> None:
     portal.pool.service.ask_change(
         portal.id, portal.person("admin-snu").actor, grant.id, 24, grant.ends, "더 필요합니다"
     )
-    assert "결정할 변경 요청 1" in text_of(portal.browser("second").get("/"))
+    assert "1 결정할 변경 요청" in text_of(portal.browser("second").get("/"))
 
 
 def test_history_names_colleagues_and_not_officials(portal: GrantPortal) -> None:

@@ -573,7 +573,7 @@ def test_what_a_provider_leased_stands_in_a_statement_and_costs_nothing(portal: 
     assert "제공사 임차 (무상)" in said and "Own models" in said and f"/grants/{lease.hold}" not in said
     assert "naver 자체 이용 (own use)" in browser.get("/statements").text
     assert f"/grants/{line['grant']}" not in browser.get("/ledger").text
-    assert portal.browser(ADMIN).get(f"/api/v1/statements/{number}").status_code == 403
+    assert portal.browser(ADMIN).get(f"/api/v1/statements/{number}").status_code == 404
     government = portal.browser(GOVERNMENT)
     rows = {one["programme"]: one for one in government.get("/api/v1/reports/pool").json()["rows"]}
     assert (rows["lease"]["guaranteed"], rows["lease"]["won"]) == (8 * 7_200, 0)

@@ -231,14 +231,17 @@ def test_organisations_and_shares_are_read_by_whose_they_are(pool: PoolPortal) -
     }
     for who, (organisations, shares) in sees.items():
         browser = pool.browser(who)
+        unseen = 404 if organisations else 403
         for path, wanted in (("organisations", organisations), ("shares", shares)):
             answer = browser.get(f"/api/v1/{path}")
             assert answer.status_code == (200 if wanted else 403), (who, path)
             assert [one["name"] for one in answer.json().get("items", ())] == wanted, (who, path)
         for name in everything[0]:
-            assert browser.get(f"/organisations/{name}").status_code == (200 if name in organisations else 403), who
+            assert browser.get(f"/organisations/{name}").status_code == (200 if name in organisations else unseen), who
         for name in everything[1]:
-            assert browser.get(f"/shares/{name}").status_code == (200 if name in shares else 403), who
+            assert browser.get(f"/shares/{name}").status_code == (200 if name in shares else 404 if shares else 403), (
+                who
+            )
 
 
 def test_the_office_registers_an_organisation_and_a_share_by_form(pool: PoolPortal) -> None:
