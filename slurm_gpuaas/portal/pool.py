@@ -154,8 +154,13 @@ class PoolServer:
 
     def closing(self) -> Closing | None:
         """The month that is closed next, and what it waits for; None as long as nothing was ever booked."""
-        month = self.keeper.next_to_close()
-        return None if month is None else self.keeper.closing(month, self._used_through())
+
+        def read() -> Closing | None:
+            month = self.keeper.next_to_close()
+            return None if month is None else self.keeper.closing(month, self._used_through())
+
+        tables = ("ledger_entry", "closed_month", "grant_terms", "site", "site_report")
+        return self.store.remembered(tables, "closing", read)
 
     def _used_through(self) -> dict[ClusterName, datetime]:
         found = {}

@@ -668,9 +668,13 @@ class LedgerStore:
 
     def first_month(self) -> Month | None:
         """The first one with an entry."""
-        with self._sessions.reading() as session:
-            found = session.exec(select(func.min(col(EntryRow.month)))).one()
-            return None if found is None else Month.parse(found)
+
+        def read() -> Month | None:
+            with self._sessions.reading() as session:
+                found = session.exec(select(func.min(col(EntryRow.month)))).one()
+                return None if found is None else Month.parse(found)
+
+        return self._sessions.remembered(("ledger_entry",), "first month", read)
 
     # -- What is booked by hand
 
@@ -710,9 +714,13 @@ class LedgerStore:
 
     def closed_through(self) -> Month | None:
         """The last month that is closed: so are all before."""
-        with self._sessions.reading() as session:
-            found = session.exec(select(func.max(col(ClosedMonthRow.month)))).one()
-            return None if found is None else Month.parse(found)
+
+        def read() -> Month | None:
+            with self._sessions.reading() as session:
+                found = session.exec(select(func.max(col(ClosedMonthRow.month)))).one()
+                return None if found is None else Month.parse(found)
+
+        return self._sessions.remembered(("closed_month",), "closed through", read)
 
     def close_month(self, month: Month, heads: Sequence[StatementHead], at: datetime) -> None:
         """From here on nothing is added to the month."""
