@@ -75,11 +75,15 @@ def statements(story: National) -> list[dict[str, Any]]:
 
 
 def stated_seconds(story: National) -> dict[str, Counter[str]]:
-    """GPU-seconds by cluster and project, as all statements say together."""
+    """GPU-seconds by cluster and project, as all statements say together; none at all where a month was closed
+    meanwhile: what was a draft when it was listed is a statement of another number then."""
     director = story.visitor(DIRECTOR)
     found: dict[str, Counter[str]] = {cluster: Counter() for cluster in story.stage.sites}
     for head in statements(story):
-        for line in director.ask(f"/statements/{head['number']}")["lines"]:
+        statement = director.find(f"/statements/{head['number']}")
+        if statement is None:
+            return {}
+        for line in statement["lines"]:
             if line["gpu_seconds"]:
                 found[head["provider"]][line["project"]] += line["gpu_seconds"]
     return found

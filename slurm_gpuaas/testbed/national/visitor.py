@@ -91,6 +91,11 @@ class Visitor:
     def ask(self, path: str, **query: str | int) -> Any:
         return self._answer("GET", path, query, None)
 
+    def find(self, path: str) -> Any | None:
+        """None where there is no such thing."""
+        answer = self._api.get(path)
+        return None if answer.status_code == 404 else self._read(answer, f"GET {path}")
+
     def all(self, path: str, **query: str | int) -> list[Any]:
         """The items of all pages of a list."""
         items, cursor = [], None
@@ -109,9 +114,11 @@ class Visitor:
 
     def _answer(self, method: str, path: str, query: dict[str, Any], body: object, key: str = "") -> Any:
         headers = {"Idempotency-Key": key} if key else {}
-        answer = self._api.request(method, path, params=query, json=body, headers=headers)
+        return self._read(self._api.request(method, path, params=query, json=body, headers=headers), f"{method} {path}")
+
+    def _read(self, answer: httpx2.Response, asked: str) -> Any:
         if not answer.is_success:
-            raise StepFailed(f"{method} {path} as {self.login}: HTTP {answer.status_code}: {_said(answer)}")
+            raise StepFailed(f"{asked} as {self.login}: HTTP {answer.status_code}: {_said(answer)}")
         return answer.json() if answer.content else None
 
     def close(self) -> None:
