@@ -120,6 +120,8 @@ class Bookkeeper:
             InvalidInput: they contradict the project's other grants on the cluster, or want a rate that is missing.
             Conflict: they say of a known grant or project that it is somebody else's or somewhere else.
         """
+        if self.tariff().by_grant.get(terms.grant.name) == terms:
+            return  # mostly: they are put before every booking
         with self._store.transaction():
             tariff = self.tariff()
             before = tariff.by_grant.get(terms.grant.name)
