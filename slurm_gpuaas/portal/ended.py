@@ -1,5 +1,4 @@
-"""Runs of jobs that have ended, as one visitor may see them: from the usage that sites report. They report usage before
-they report how they are, so their newest report says until when everything that ended is here."""
+"""Runs of jobs that have ended, as one visitor may see them: from the usage that sites report."""
 
 from __future__ import annotations
 
@@ -154,14 +153,8 @@ class EndedRuns:
 
     def told_until(self) -> Mapping[ClusterName, datetime | None]:
         """Of the clusters that the visitor may see runs of, by name: until when everything that ended is here."""
-        sites = self._pool.store.sites
-        found: dict[ClusterName, datetime | None] = {}
-        clusters = self._places("").keys()
-        for site in sites.all():
-            if site.cluster in clusters:
-                report = sites.report(site.name)
-                found[site.cluster] = None if report is None else report.sent_at
-        return found
+        told_until = self._pool.used_through()
+        return {cluster: told_until.get(cluster) for cluster in self._places("")}
 
     def grants(self) -> Sequence[str]:
         """Numbers of the grants that may have runs here, the newest first."""

@@ -157,12 +157,13 @@ class PoolServer:
 
         def read() -> Closing | None:
             month = self.keeper.next_to_close()
-            return None if month is None else self.keeper.closing(month, self._used_through())
+            return None if month is None else self.keeper.closing(month, self.used_through())
 
         tables = ("ledger_entry", "closed_month", "grant_terms", "site", "site_report")
         return self.store.remembered(tables, "closing", read)
 
-    def _used_through(self) -> dict[ClusterName, datetime]:
+    def used_through(self) -> dict[ClusterName, datetime]:
+        """Until when all runs that a cluster's Slurm knows are here, of each that has told."""
         found = {}
         for site in self.store.sites.all():
             received = self.store.sites.report(site.name)

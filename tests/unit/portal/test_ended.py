@@ -126,14 +126,15 @@ def test_a_page_of_a_job_says_what_to_do_and_how_its_grant_used_the_day(portal: 
     assert "JOBID" not in page
 
 
-def test_how_old_it_is_is_said(portal: MoneyPortal) -> None:
-    (first, *_) = ended(portal.browser(ADMIN))
-    report = portal.store.sites.report(portal.store.sites.all()[0].name)
-    assert report is not None
-    assert first["as_of"] == report.sent_at.isoformat().replace("+00:00", "Z")
+def test_until_when_everything_was_told_is_said(portal: MoneyPortal) -> None:
+    assert {one["as_of"] for one in ended(portal.browser(ADMIN))} == {None}, "a report alone says nothing of it"
+    told = portal.clock.now() - timedelta(minutes=5)
+    portal.clock.forward(timedelta(seconds=1))  # a report that is no newer changes nothing
+    portal.money.report(used_through=told)
+    assert {one["as_of"] for one in ended(portal.browser(ADMIN))} == {told.isoformat().replace("+00:00", "Z")}
     portal.clock.forward(timedelta(minutes=10))
-    assert "10분 전" in portal.browser(ADMIN).get("/jobs/ended").text
-    portal.clock.forward(timedelta(minutes=-10))
+    assert "15분 전" in portal.browser(ADMIN).get("/jobs/ended").text
+    portal.clock.forward(timedelta(minutes=-10, seconds=-1))
 
 
 def test_what_ended_longer_ago_is_not_shown(portal: MoneyPortal) -> None:
