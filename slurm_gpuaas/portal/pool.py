@@ -134,6 +134,7 @@ class PoolServer:
         """Do what is due: the steps of the day, documents for sites, bookings. One turn at a time."""
         with self._lock:
             self._belong()
+            self.store.ledger.look_anew()  # `gpuaas-portal close-month` is a process of its own
             moved = self.idle.morning() if self._mornings.due() else 0
             if self._days.due() or moved:  # what is taken back is offered at once
                 self.leases.tick()

@@ -304,6 +304,21 @@ class LedgerStore:
         """All that were ever in force, and since when, oldest first."""
         return self._sessions.remembered(("grant_terms",), "terms", self._terms_versions)
 
+    def look_anew(self) -> None:
+        """Notice what another process booked or closed: whoever asks later sees it as well."""
+
+        def newest() -> tuple[object, ...]:
+            counts = (
+                func.max(col(EntryRow.seq)),
+                func.max(col(ClosedMonthRow.month)),
+                func.count(col(TermsRow.version)),
+            )
+            with self._sessions.reading() as session:
+                return tuple(session.exec(select(count)).one() for count in counts)
+
+        tables = ("ledger_entry", "booked_sum", "closed_month", "statement", "grant_terms")
+        self._sessions.anew(tables, "newest of the books", newest)
+
     def from_books(self, name: Hashable, make: Callable[[], _T], *, as_of: Hashable) -> _T:
         """What follows from entries and statements alone, until one of them is added; made for just `as_of`."""
         tables = ("ledger_entry", "booked_sum", "closed_month", "statement")

@@ -51,9 +51,9 @@ def month_ends(story: National) -> None:
         total = sum(one.total() for one in stated.values())
         for month in sorted({head["month"] for head in story.visitor(DIRECTOR).all("/statements/drafts")}):
             story.stage.portal.command_line("close-month", month)  # earlier ones the portal has closed by itself
+        story.until(lambda: stated_seconds(story), lambda found: found == wanted, "closed months to say the same")
         heads = story.visitor(DIRECTOR).all("/statements")
         months = sorted({head["month"] for head in heads})
-        story.claim(stated_seconds(story) == wanted, "statements changed when their month was closed")
         won = sum(head["supply"] for head in heads)
         dearest = max(heads, key=lambda head: (head["supply"], head["number"]))
         payer = cast.login_of(house_of(dearest["organisation"]), 0)

@@ -29,8 +29,10 @@ from slurm_gpuaas.pool.work import Program
 from slurm_gpuaas.portal.app import make_app
 from slurm_gpuaas.portal.description import describe, gate_of
 from slurm_gpuaas.portal.main import command
+from slurm_gpuaas.portal.pool import PoolServer
 from slurm_gpuaas.portal.rights import scope_of
 from slurm_gpuaas.portal.visit import Needs
+from slurm_gpuaas.store.pool import PoolStore
 from tests.money import CLUSTER, DECEMBER, JANUARY, MoneyPortal, command_id
 from tests.pools import ORIGIN, PASSWORD, Browser
 from tests.unit.metering.books import kst
@@ -507,6 +509,24 @@ def test_a_month_is_closed_on_the_host_once_it_is_over(tmp_path: Path) -> None:
     early = run(portal, "close-month", "2027-01")  # by the real clock it is not over, whatever the tests' says
     assert early.exit_code != 0 and "2027-01 is not over" in str(early.exception)
     assert portal.store.ledger.closed_through() == DECEMBER
+    portal.store.close()
+
+
+def test_what_another_process_closed_is_seen_from_the_next_turn_on(tmp_path: Path) -> None:
+    portal = MoneyPortal(tmp_path)
+    portal.clock.at = JANUARY.window.end
+    browser = portal.browser(GOVERNMENT)
+    portal.pool.turn()
+    assert browser.get(f"/api/v1/statements/{DRAFT}").status_code == 200
+    assert closing_of(browser)["month"] == "2027-01"
+    other = PoolStore.open(f"sqlite:///{tmp_path}/pool.db")
+    PoolServer(other, portal.clock).close_month(JANUARY, Program("gpuaas-portal"))
+    other.close()
+
+    portal.pool.turn()
+    assert "2027-01" in {one["month"] for one in browser.get("/api/v1/statements").json()["items"]}
+    assert "2027-01" not in {one["month"] for one in browser.get("/api/v1/statements/drafts").json()["items"]}
+    assert closing_of(browser)["month"] == "2027-02"
     portal.store.close()
 
 
