@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from slurm_gpuaas.api.models import DefragApply, DefragOrder, DefragTerms, Staying
+from slurm_gpuaas.api.models import DefragApply, DefragMove, DefragOrder, DefragTerms, Staying
 from slurm_gpuaas.daemon.defragmentation import Defragmenter
 from slurm_gpuaas.domain.clock import SystemClock
 from slurm_gpuaas.domain.jobs import Job, JobId, JobState, PlacementOutcome
@@ -88,6 +89,18 @@ class Bench:
         """Where it runs, once it does."""
         self.mini.wait_for(f"Start of job {job_id}", lambda: self.job(job_id).state is JobState.RUNNING, seconds=30)
         return self.job(job_id).nodes
+
+    def free(self, count: int) -> None:
+        """Wait until so many nodes are."""
+        self.mini.wait_for(f"{count} free nodes", lambda: sum(map(is_free, self.slurm.nodes())) == count)
+
+    def ends_taken(self) -> list[JobId]:
+        """A short job on the first and on the last two nodes; the four between are free."""
+        jobs = [self.submit(2, "sleep 600", f"--nodelist={nodes}", "--time=8", gated=False) for nodes in ENDS]
+        for job in jobs:
+            self.nodes_of(job)
+        self.free(len(NODES) - 4)
+        return jobs
 
     def output(self, job_id: JobId) -> list[str]:
         """What it wrote, once it ended."""
@@ -290,8 +303,13 @@ def test_jobs_that_make_room_run_again_on_the_nodes_of_the_plan(bench: Bench) ->
     orders = [move.model_dump(include=set(DefragOrder.model_fields)) for move in plan.moves]
     defragmenter.apply(DefragApply.model_validate({**dict(terms), "room": plan.room, "moves": orders}), actor="root")
     bench.mini.wait_for("Requeues", lambda: all(bench.job(job).restarts == 1 for job in moved))
-    gate.tick()
+
+    def placed(move: DefragMove) -> bool:
+        gate.tick()  # Slurm refuses while it still undoes the run
+        return bench.job(move.job).required_nodes == expand_nodes(move.to)
+
     for move in plan.moves:
+        bench.mini.wait_for("its new node", partial(placed, move))
         assert bench.nodes_of(move.job) == expand_nodes(move.to)
         assert "gpuaas:move" not in bench.job(move.job).admin_comment
 
@@ -299,9 +317,7 @@ def test_jobs_that_make_room_run_again_on_the_nodes_of_the_plan(bench: Bench) ->
 def test_a_job_waits_for_a_whole_leaf_group_while_its_nodes_are_lent_to_short_jobs_only(bench: Bench) -> None:
     gate = bench.gate()
     gate.tick()
-    there = [bench.submit(2, "sleep 600", f"--nodelist={nodes}", "--time=8", gated=False) for nodes in ENDS]
-    for job in there:
-        bench.nodes_of(job)
+    there = bench.ends_taken()
     patient = bench.submit(4, "sleep 600", "--comment=gpuaas:wait=10m", "--time=1-0")
     gate.tick()
     kept = next(one for one in bench.slurm.reservations() if one.name == f"gpuaas-wait-{patient}")
@@ -313,7 +329,7 @@ def test_a_job_waits_for_a_whole_leaf_group_while_its_nodes_are_lent_to_short_jo
     assert (bench.job(patient).state, bench.job(long).state) == (JobState.PENDING, JobState.PENDING)
     bench.slurm.cancel(long)  # it would be quicker than the next look at what gets free
     bench.slurm.cancel(there[1])
-    bench.mini.wait_for("Idle nodes", lambda: sum(map(is_free, bench.slurm.nodes())) == 5)
+    bench.free(5)
     gate.tick()
     assert bench.nodes_of(patient) == expand_nodes("b200-[05-08]")
     bench.slurm.cancel(patient)
@@ -325,11 +341,9 @@ def test_a_job_waits_for_a_whole_leaf_group_while_its_nodes_are_lent_to_short_jo
 def test_a_waiting_job_is_passed_by_nobody_and_a_dead_gate_keeps_it_from_nothing(bench: Bench) -> None:
     """A job of higher priority comes, which needs all nodes: the one that waits starts at once, before it. Then the
     gate dies with a job that waits."""
+    bench.ends_taken()
     gate = bench.gate(GateSettings(hold=timedelta(seconds=6)))
     gate.tick()
-    there = [bench.submit(2, "sleep 600", f"--nodelist={nodes}", "--time=8", gated=False) for nodes in ENDS]
-    for job in there:
-        bench.nodes_of(job)
     patient = bench.submit(4, "sleep 600", "--comment=gpuaas:wait=10m", "--time=1-0", "--nice=100")
     gate.tick()
     assert bench.job(patient).licenses == "placement:1"
@@ -499,7 +513,7 @@ def asked(mini: Instance, bench: Bench) -> Iterator[PlacementGate]:
 
 def test_a_queued_job_that_slurm_would_spread_waits_for_a_whole_leaf_group(bench: Bench, asked: PlacementGate) -> None:
     asked.tick()
-    there = [bench.submit(2, "sleep 600", f"--nodelist={nodes}", "--time=8", gated=False) for nodes in ENDS]
+    there = bench.ends_taken()
     filler = bench.submit(4, "sleep 600", gated=False)
     bench.nodes_of(filler)
     script = "echo run $SLURM_RESTART_COUNT; sleep 600"
@@ -515,7 +529,7 @@ def test_a_queued_job_that_slurm_would_spread_waits_for_a_whole_leaf_group(bench
 
     bench.mini.wait_for("it is back at the gate", back)
     bench.slurm.cancel(there[1])
-    bench.mini.wait_for("Idle nodes", lambda: sum(map(is_free, bench.slurm.nodes())) == 6)
+    bench.free(6)
     asked.tick()
     assert bench.nodes_of(patient) == expand_nodes("b200-[05-08]")
     output = bench.mini.path(f"/tmp/{patient}.out")
