@@ -105,6 +105,9 @@ def solve(problem: Problem, *, deadline: float, clock: Callable[[], float]) -> C
     if listed is not None:
         return choice.chosen(listed)
     best = choice.most_worth()
+    listed = choice.listed(reached=value_of(choice.worth, best))
+    if listed is not None:
+        return choice.chosen(listed)
     try:
         if choice.has_rival(best):
             best = choice.fewest_partial(best)
@@ -271,12 +274,15 @@ class _Choice:
             if column.gpus
         ]
 
-    def listed(self) -> list[int] | None:
+    def listed(self, reached: int | None = None) -> list[int] | None:
         """The best choice of all stages at once, by going through them (`award_table`); None: they are too many, or
         their best breaks a row.
 
         Servers that pools keep are left out there and their rows as wide as they could make them: the answer is the
         best of a wider problem, and so of this one if it keeps the rows.
+
+        Args:
+            reached: the largest worth, where it is known: less has to be gone through then.
         """
         if not any(self.of):
             return None
@@ -291,7 +297,7 @@ class _Choice:
         room = np.array([wider.rows[row].high for row in self.shared], dtype=np.int64)
         priced = replace(market, room=room, kept=()).priced([prices[row] for row in self.shared])
         binding = np.array([row not in self.implied for row in self.shared])
-        gpus = best_choice(priced, binding, deadline=self.program.deadline, clock=self.program.clock)
+        gpus = best_choice(priced, binding, reached, deadline=self.program.deadline, clock=self.program.clock)
         if gpus is None:
             return None
         found = self._tried((number, self._rank_of(number, gpus[number])) for number in range(len(self.of)))

@@ -8,9 +8,11 @@ alternatives make less than the best ones of their candidates, and by the price 
 ever negative. So, to find all choices that fall short by no more than `spare`, candidates are gone through one after
 another, and a beginning that has lost more is dropped. Two beginnings that leave the candidates behind them as much of
 every row can go on in the same ways: only the better one is kept, by worth, then fewer partial awards, then more for
-the earlier candidate. If what is found in the end falls short by no more than `spare`, it is the best of all; if not,
-`spare` is doubled. All in whole numbers: no tolerance and no solver has a say in the proof.
-
+the earlier candidate. What those behind must still lose is told by each row alone, as if the others had no end: the
+least for each room that is left of it, found from the last candidate to the first. So a beginning that no sizes behind
+it fill up goes at once, not when the last of them has been tried. If what is found in the end falls short by no more
+than `spare`, it is the best of all; if not, `spare` is made half as large again. All in whole numbers: no tolerance
+and no solver has a say in the proof.
 """
 
 from __future__ import annotations
@@ -34,6 +36,8 @@ MOST_BEGINNINGS: Final = 2**20
 problem with more is given up."""
 MOST_IN_ALL: Final = 2**22
 """With all candidates one after another: some seconds. A problem with more is given up."""
+MOST_AHEAD: Final = 2**23
+"""Least losses that are kept, 8 bytes each. Rows beyond them, of some 100,000 GPUs, are not looked ahead on."""
 LARGEST_WORD: Final = 2**62
 """Of a packing."""
 LARGEST_LOSS: Final = 2**60
@@ -41,7 +45,7 @@ LARGEST_LOSS: Final = 2**60
 
 
 def best_choice(
-    priced: Priced, binding: NDArray[np.bool_], *, deadline: float, clock: Callable[[], float]
+    priced: Priced, binding: NDArray[np.bool_], reached: int | None, *, deadline: float, clock: Callable[[], float]
 ) -> Mapping[int, int] | None:
     """GPUs of each candidate in the best choice; None: there are too many to go through, or there is none.
 
@@ -57,7 +61,7 @@ def best_choice(
     at_most = priced.bound + sum(map(int.__mul__, priced.prices.tolist(), market.room.tolist()))
     if at_most > LARGEST_LOSS:
         return None
-    spare = max(1, priced.bound // FIRST_SPARE)
+    spare = max(1, priced.bound // FIRST_SPARE) if reached is None else priced.bound - reached * priced.fraction
     while True:
         table = _Table.of(priced, spare, binding)
         best = table.best(deadline, clock) if len(table.order) <= MOST_OPEN else None
@@ -68,7 +72,7 @@ def best_choice(
             return table.gpus_of(best)
         if spare >= priced.bound:  # nothing is worth less than 0
             return None
-        spare = min([2 * spare, *short])
+        spare = min([spare + spare // 2 + 1, *short])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,17 +174,50 @@ class _Table:
         packing = _packing([int(room) + 1 for room in self.room])
         highest = [self.taken[self.options[number]].max(axis=0) for number in self.order]
         later = np.sum([np.zeros_like(self.room), *highest], axis=0)
+        ahead = self._least_ahead()
         count = 0
-        for number, takes in zip(self.order, highest, strict=True):
+        for place, (number, takes) in enumerate(zip(self.order, highest, strict=True)):
             if clock() >= deadline:
                 raise NotProven(None, None)
             later -= takes
-            longer = self._longer(found, number, later)
+            longer = self._longer(found, number, later, [{row: of[place] for row, of in one.items()} for one in ahead])
             count += len(longer or ())
             if longer is None or count > MOST_IN_ALL:
                 return None
             found = longer.best_of_alike(packing)
         return found
+
+    def _least_ahead(self) -> Sequence[Mapping[int, Sequence[Whole]]]:
+        """What the candidates behind each one in `order` lose at least, by the room that is left of a row; no more than
+        `spare` and 1. Rows that no candidate takes both of stand together: their losses add up.
+
+        Steps: rows x room x alternatives.
+        """
+        found: list[tuple[set[int], dict[int, Sequence[Whole]]]] = []
+        cells = 0
+        for row in np.argsort(self.room, kind="stable").tolist():
+            cells += (int(self.room[row]) + 1) * len(self.order)
+            if cells > MOST_AHEAD:
+                break
+            takers = {number for number in self.order if self.taken[self.options[number], row].any()}
+            members, together = next((one for one in found if not one[0] & takers), (set[int](), {}))
+            if not together:
+                found.append((members, together))
+            members |= takers
+            together[row] = self._least_of_row(row)
+        return [together for _, together in found]
+
+    def _least_of_row(self, row: int) -> Sequence[Whole]:
+        room = int(self.room[row])
+        least = np.minimum(np.arange(room + 1) * self.unused[row], self.spare + 1)
+        behind = [least]
+        for number in self.order[:0:-1]:
+            before, least = least, np.full(room + 1, self.spare + 1)
+            for at in self.options[number].tolist():
+                taken = int(self.taken[at, row])
+                np.minimum(least[taken:], before[: room + 1 - taken] + self.short[at], out=least[taken:])
+            behind.append(least)
+        return behind[::-1]
 
     def gpus_of(self, best: _Beginnings) -> Mapping[int, int]:
         """Of each candidate."""
@@ -206,11 +243,14 @@ class _Table:
         )
         return start.only((taken <= self.room[:, None]).all(axis=0))
 
-    def _longer(self, found: _Beginnings, number: int, later: Whole) -> _Beginnings | None:
+    def _longer(
+        self, found: _Beginnings, number: int, later: Whole, ahead: Sequence[Mapping[int, Whole]]
+    ) -> _Beginnings | None:
         """With each alternative of one candidate more; None: too many.
 
         Args:
             later: what the candidates behind it take at most.
+            ahead: of rows that stand together, what they lose at least, by the room that is left of each.
         """
         parts: list[_Beginnings] = []
         for at in self.options[number].tolist():
@@ -218,11 +258,17 @@ class _Table:
             taken = found.taken + self.taken[at][:, None]
             never = np.maximum(0, (self.room - later)[:, None] - taken)
             lost = found.lost + self.short[at] + self.unused @ never
-            fits = (taken <= self.room[:, None]).all(axis=0) & (lost <= self.spare)
+            taken += never
+            fits = np.flatnonzero((taken <= self.room[:, None]).all(axis=0) & (lost <= self.spare))
+            for together in ahead:
+                least = lost[fits]
+                for row, of in together.items():
+                    least += np.minimum(of[self.room[row] - taken[row, fits]], self.spare + 1 - least)
+                fits = fits[least <= self.spare]
             size = self.sizes[number].index(one.gpus)
             parts.append(
                 _Beginnings(
-                    taken=(taken + never)[:, fits],
+                    taken=taken[:, fits],
                     worth=found.worth[fits] + one.worth,
                     lost=lost[fits],
                     partial=found.partial[fits] + (one.servers > 0),

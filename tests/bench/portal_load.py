@@ -108,7 +108,8 @@ async def _load(
     port: int, national: National, rate: float, seconds: float, warm: float, maps: int, mix: Sequence[Kind]
 ) -> Load:
     seen = Load()
-    streams = [asyncio.create_task(_map(port, national.seats[-1 - n % 100], seen)) for n in range(maps)]
+    every = len(national.seats) / maps  # people of all roles: those of the office see each job in the updates
+    streams = [asyncio.create_task(_map(port, national.seats[int(n * every)], seen)) for n in range(maps)]
     try:
         await _until(lambda: seen.maps == maps, "all maps are open")
         await _requests(port, national, rate, warm, mix, Load())

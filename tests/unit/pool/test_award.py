@@ -123,12 +123,15 @@ def national(seed: int) -> Scenario:
     return scenario(rows, pools)
 
 
-def test_large_awards_to_the_last_server_are_proven_without_a_search(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("seed", [3, 7, 15])
+def test_large_awards_to_the_last_server_are_proven_without_a_search(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def search(self: _Choice) -> list[int]:
         raise AssertionError("gone through all of them, there is nothing to search for")
 
     monkeypatch.setattr(_Choice, "most_worth", search)
-    known = national(7)
+    known = national(seed)
     found = award(known)
     _check_limits(known, found)
     assert sum(one.partial for one in found.awarded.values()) >= 1
@@ -395,7 +398,7 @@ def test_what_is_closed_because_no_best_award_holds_it_is_held_by_none(
     monkeypatch: pytest.MonkeyPatch, seed: int, scores: tuple[float, ...] | None
 ) -> None:
     known = call(seed, applications=40, scores=scores)
-    monkeypatch.setattr(_Choice, "listed", lambda self: None)
+    monkeypatch.setattr(_Choice, "listed", lambda self, reached=None: None)
     quick = award(known)
     monkeypatch.setattr(_Choice, "_rule_out", lambda self, reached: None)
     assert places_of(award(known)) == places_of(quick)
