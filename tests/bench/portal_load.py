@@ -55,6 +55,8 @@ class Kind:
 PEOPLE: Final = ("researcher", "tenant-admin")
 OFFICE: Final = ("government", "auditor")
 PROVIDER: Final = ("provider-operator", "provider-billing")
+WATCHING: Final = (*PEOPLE, *OFFICE, "provider-operator")
+"""Who has a map open. The office's updates tell of each job, a tenant's of its own."""
 EVERYBODY: Final = (*PEOPLE, *OFFICE, *PROVIDER)
 MIX: Final = (
     Kind("home page", 15, _fixed("/"), EVERYBODY),
@@ -108,8 +110,9 @@ async def _load(
     port: int, national: National, rate: float, seconds: float, warm: float, maps: int, mix: Sequence[Kind]
 ) -> Load:
     seen = Load()
-    every = len(national.seats) / maps  # people of all roles: those of the office see each job in the updates
-    streams = [asyncio.create_task(_map(port, national.seats[int(n * every)], seen)) for n in range(maps)]
+    watching = [seat for seat in national.seats if seat.role in WATCHING]
+    seats = [watching[n * len(watching) // maps] for n in range(maps)]
+    streams = [asyncio.create_task(_map(port, seat, seen)) for seat in seats]
     try:
         await _until(lambda: seen.maps == maps, "all maps are open")
         await _requests(port, national, rate, warm, mix, Load())
