@@ -156,12 +156,17 @@ def _routes(portal: Portal, pool: PoolServer) -> list[APIRouter]:
         except InvalidInput:
             raise NotFound(told("There is no programme {name}.", name=name[:60])) from None
 
+    def span(first: str, last: str) -> tuple[Month, Month]:
+        """Last month and this one, unless others are asked for: on the first of a month there is nothing yet."""
+        now = Month.of(portal.clock.now())
+        return span_of(first, last, now) if first or last else (now.back(1), now)
+
     def report_of(name: str, first: str, last: str) -> ProgrammeReport:
-        since, until = span_of(first, last, Month.of(portal.clock.now()))
+        since, until = span(first, last)
         return pool.keeper.programme_report(programme(name).name, since, until, pool.busy(since, until))
 
     def whole(first: str, last: str) -> PoolReport:
-        since, until = span_of(first, last, Month.of(portal.clock.now()))
+        since, until = span(first, last)
         return pool.keeper.report(since, until, pool.busy(since, until))
 
     @pages.get("/overview")
@@ -193,7 +198,7 @@ def _routes(portal: Portal, pool: PoolServer) -> list[APIRouter]:
             "reports.html",
             report=found,
             lease=LEASE_PROGRAMME,
-            programmes=portal.store.register.programmes.all(),
+            programmes={str(one.name): one.title for one in portal.store.register.programmes.all()},
             wanted={"first": str(found.first), "last": str(found.last)},
             reconciled=_reconciled(portal),
         )

@@ -410,8 +410,9 @@ SPLIT_HEADINGS: Final = {
 
 
 def month_label(month: Month, first: Month) -> str:
-    """Short, for under a bar; the first one and January say their year."""
-    year = f"’{month.year % 100:02}." if month.number == 1 or month == first else ""
+    """Short, for under a bar; January and the first one say their year, but a December before January: both would not
+    have room."""
+    year = f"’{month.year % 100:02}." if month.number == 1 or (month == first and month.number < 12) else ""
     return f"{year}{month.number}"
 
 

@@ -23,7 +23,7 @@ from slurm_gpuaas.domain.accounts import Office
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.ledger import EntryKind
 from slurm_gpuaas.domain.money import Won
-from slurm_gpuaas.domain.names import ProviderName, UserName
+from slurm_gpuaas.domain.names import ProgrammeName, ProviderName, UserName
 from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.pool.work import Program
 from slurm_gpuaas.portal.app import make_app
@@ -446,20 +446,31 @@ def test_a_programmes_report_adds_up_to_the_ledger(seen: MoneyPortal) -> None:
     assert seen.browser(GOVERNMENT).get("/reports?first=2020-01&last=2026-12").status_code == 422
 
 
+def test_a_report_is_of_last_month_and_this_one_unless_others_are_asked_for(seen: MoneyPortal) -> None:
+    browser = seen.browser(GOVERNMENT)
+    for kind in ("pool", "programmes/paid"):
+        assert browser.get(f"/api/v1/reports/{kind}").json() | {"as_of": ""} == browser.get(
+            f"/api/v1/reports/{kind}?first=2026-12&last=2027-01"
+        ).json() | {"as_of": ""}
+    title = seen.store.register.programmes.get(ProgrammeName("paid")).title.ko
+    (table,) = re.findall('<table class="stack dense">.*?</table>', browser.get("/reports").text, re.S)
+    assert f">{title}</a>" in table, "people know a programme by its title"
+
+
 def test_how_busy_gpus_were_is_said_as_far_as_it_was_measured(portal: MoneyPortal) -> None:
     grant, days = portal.money.snu, portal.store.register.days
     measured = [(date(2026, 12, 31), 0.9, 0.9), (date(2027, 1, 5), 0.5, 0.2), (date(2027, 1, 6), 0.5, None)]
     days.take(CLUSTER, [grant_day(grant, *one) for one in measured], at=portal.clock.now())
     browser, a_day = portal.browser(GOVERNMENT), 16 * 86_400
-    (mint, snu) = browser.get("/api/v1/reports/programmes/paid").json()["rows"]
+    (mint, snu) = browser.get("/api/v1/reports/programmes/paid?last=2027-01").json()["rows"]
     assert (snu["measured"], snu["busy"]) == (a_day // 2, a_day // 5), "of this month, and days on which it is known"
     assert (mint["measured"], mint["busy"]) == (0, 0)
-    (row,) = browser.get("/api/v1/reports/pool").json()["rows"]
+    (row,) = browser.get("/api/v1/reports/pool?last=2027-01").json()["rows"]
     assert (row["measured"], row["busy"]) == (a_day // 2, a_day // 5)
-    for path in ("/overview", "/reports", "/reports/programmes/paid"):
+    for path in ("/overview", "/reports?last=2027-01", "/reports/programmes/paid?last=2027-01"):
         said = browser.get(path, **{"Accept-Language": "en"}).text
         assert "40.0 %" in said and "measured: 192.00 GPU-hours" in said, path
-    heading, *rows = csv.reader(io.StringIO(browser.get("/reports.csv").content.decode("utf-8-sig")))
+    heading, *rows = csv.reader(io.StringIO(browser.get("/reports.csv?last=2027-01").content.decode("utf-8-sig")))
     assert rows[0][heading.index("GPU 가동 Busy GPU-h")] == "76.80"
 
 
