@@ -4,10 +4,13 @@ Hypothesis gives commands to the service over a real store in any order, sends s
 ends the process at any write. After each step the calendar promises no day more than there is, and is exactly what
 offers, grants and holds say. A command that was cut off has left nothing at all; one that was done answers the same
 again.
+
+`GPUAAS_SOAK=2000` makes so many examples instead of a few, here and in `test_nothing_lost`.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -32,6 +35,7 @@ from tests.unit.pool.scene import DIRECTOR, NAVER, NHN, OF, OFFICER, REVIEWER, S
 from tests.unit.pool.sites import policy_of
 
 R = TypeVar("R")
+SOAK = int(os.environ.get("GPUAAS_SOAK", "0"))
 DAYS_OF_A_CALL = 6
 RULES = programme(
     sizes=(1, 4, 8, 16),
@@ -294,11 +298,22 @@ class AnyOrder(RuleBasedStateMachine):
             assert documents == before[1] or revision > before[0], "its site would never hear of it"
             self.said[share.cluster] = revision, documents
             assert policy_of(documents, share).overcommitted(self.pool.clock.now()) == ()
+            promised = {one.holder for one in self.register.calendar.of_share(share.name, since=self.pool.today)}
+            assert promised <= self.may_hold(), "it is over, and keeps its GPUs"
+
+    def may_hold(self) -> set[str]:
+        """Who has GPUs from today on; by states alone, whatever commitment a noun says it has."""
+        register = self.register
+        return {
+            *(one.id for one in register.offers.all(state="made")),
+            *(one.id for one in register.grants.all(state=["scheduled", "active"])),
+            *(one.id for one in register.holds.all() if not one.released),
+        }
 
 
 AnyOrder.TestCase.settings = settings(
-    max_examples=8,
-    stateful_step_count=20,
+    max_examples=SOAK or 8,
+    stateful_step_count=50 if SOAK else 20,
     deadline=None,
     phases=[Phase.reuse, Phase.generate, Phase.shrink],
     suppress_health_check=list(HealthCheck),
@@ -318,5 +333,19 @@ def test_what_is_given_up_or_taken_is_free_at_once_and_once(how: int) -> None:
             machine.nothing_is_overcommitted()
             machine.gives_up_or_loses_a_grant(which=0, how=how, some=3, kill=kill)
         machine.nothing_is_overcommitted()
+    finally:
+        machine.teardown()
+
+
+@pytest.mark.parametrize("kill", [0, 2])
+def test_what_a_hold_kept_is_free_when_it_is_given_back(kill: int) -> None:
+    machine = AnyOrder()
+    try:
+        machine.leases(share=NHN, gpus=20, after=0, days=9, kill=0)
+        machine.nothing_is_overcommitted()
+        assert machine.pool.service.room(NHN, machine.pool.today, machine.pool.today) == 4
+        machine.gives_a_lease_back(which=0, kill=kill)
+        machine.nothing_is_overcommitted()
+        assert machine.pool.service.room(NHN, machine.pool.today, machine.pool.today) == 24
     finally:
         machine.teardown()

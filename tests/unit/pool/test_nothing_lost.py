@@ -10,7 +10,6 @@ writes to the database. What is booked is compared with a reckoning of its own, 
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from sqlalchemy import event as sql
 from slurm_gpuaas.domain.calendar import korean_day
 from slurm_gpuaas.domain.jobs import JobId
 from slurm_gpuaas.domain.ledger import Entry, EntryKind, StatementHead
+from slurm_gpuaas.domain.months import Month
 from slurm_gpuaas.domain.names import (
     AccountName,
     ClusterName,
@@ -47,16 +47,18 @@ from slurm_gpuaas.domain.usage import UsageChange, UsageRecord
 from slurm_gpuaas.pool.idle_rules import IdleRules, Rung
 from slurm_gpuaas.pool.idle_service import IDLE
 from slurm_gpuaas.pool.lease_service import LeaseService
+from slurm_gpuaas.pool.work import Program
 from slurm_gpuaas.portal.pool import PoolServer, ReportedUse
 from tests.unit.metering.books import pool_rate
 from tests.unit.pool.ladder import QUICK, Ladder, grant_day
 from tests.unit.pool.scene import DIRECTOR, NAVER, NHN, OF, OFFICER
-from tests.unit.pool.test_never_overcommitted import AnyOrder, Killed
+from tests.unit.pool.test_never_overcommitted import SOAK, AnyOrder, Killed
 
 WON: dict[str, int] = {"h200": 4_001, "b200": 6_007}
 """An hour of a GPU; no whole number of Won a GPU-second."""
-SOAK = int(os.environ.get("GPUAAS_SOAK", "0"))
 KILL = st.integers(0, 30)
+LEASED = "Own models."
+"""Why a provider leases: its holds are told by it from those that nobody asked for."""
 
 
 def operator(cluster: str) -> Actor:
@@ -159,6 +161,7 @@ class NothingLost(AnyOrder):
         self.server.turn()
         assert self.everything() == before
         self.books_are_right()
+        assert not [one for one in self.register.leases.all(state="approved") if one.is_over(self.pool.today)]
 
     @rule(kill=KILL)
     def accounts_book_by_themselves(self, kill: int) -> None:
@@ -317,11 +320,17 @@ class NothingLost(AnyOrder):
     def a_provider_leases(self, share: Any, gpus: int, after: int, days: int, kill: int) -> None:
         starts = self.pool.today + timedelta(days=after)
         ends, actor = starts + timedelta(days=days), operator(share.split(".")[0])
-        lease = self.give(
-            lambda _, id: self.leases_of.ask(id, actor, share, gpus, starts, ends, "Own models.", ()), kill
-        )
+        lease = self.give(lambda _, id: self.leases_of.ask(id, actor, share, gpus, starts, ends, LEASED, ()), kill)
         if lease is not None:
             self.give(lambda _, id: self.leases_of.approve(id, DIRECTOR, lease.id), kill)
+
+    @rule(which=st.integers(0, 9), kill=st.integers(0, 12))
+    def a_lease_is_approved_again(self, which: int, kill: int) -> None:
+        leases = self.register.leases.all()
+        if leases:
+            lease = leases[which % len(leases)]
+            again = self.give(lambda _, id: self.leases_of.approve(id, DIRECTOR, lease.id), kill)
+            assert again is None or lease.state == "asked"
 
     @rule(which=st.integers(0, 9), own=st.booleans(), days=st.integers(-1, 30), kill=st.integers(0, 9))
     def a_lease_is_ended(self, which: int, own: bool, days: int, kill: int) -> None:
@@ -423,9 +432,12 @@ class NothingLost(AnyOrder):
 
     @invariant()
     def a_lease_holds_what_it_says(self) -> None:
-        for lease in self.register.leases.all(state="approved"):
+        approved = self.register.leases.all(state="approved")
+        for lease in approved:
             hold = self.register.holds.get(lease.hold)
             assert (hold.gpus, hold.share, hold.ends, hold.released) == (lease.gpus, lease.share, lease.ends, False)
+        held = sorted(one.id for one in self.register.holds.all() if one.reason == LEASED and not one.released)
+        assert held == sorted(one.hold for one in approved), "given twice, or kept after its end"
 
 
 NothingLost.TestCase.settings = settings(
@@ -474,16 +486,22 @@ def granted() -> Iterator[NothingLost]:
     machine.teardown()
 
 
-def test_use_that_was_booked_before_its_terms_and_its_rate_is_priced_when_they_come(granted: NothingLost) -> None:
+@pytest.mark.parametrize("kill", range(6))
+def test_use_that_was_booked_before_its_terms_and_its_rate_is_priced_when_they_come(
+    granted: NothingLost, kill: int
+) -> None:
+    """Also when the process ends while they are put in force: what is to be booked anew is noted with them."""
     nhn = [one.share for one in reversed(granted.holders)].index(NHN)
     granted.a_run_is_reported(nhn, 1, 0, 30, False, "COMPLETED", 0)
     granted.accounts_book_by_themselves(0)
     (entry,) = granted.pool.store.ledger.entries()
     assert (entry.grant, entry.amounts.list_won) == (None, 0)
+    with granted.dying(kill):
+        granted.server.book()
     granted.server_turns(0)
     (known,) = (one for one in granted.pool.store.ledger.entries() if one.amounts.gpu_seconds > 0 and one.grant)
     assert (known.provider, known.amounts.list_won) == ("nhn", 0)
-    granted.a_rate_comes("b200", 0)
+    granted.a_rate_comes("b200", kill)
     granted.server_turns(0)
     assert sum(one.amounts.list_won for one in granted.pool.store.ledger.entries()) == 30 * WON["b200"]
 
@@ -491,6 +509,7 @@ def test_use_that_was_booked_before_its_terms_and_its_rate_is_priced_when_they_c
 def test_a_lease_is_free_and_its_gpu_hours_are_in_the_accounts(granted: NothingLost) -> None:
     granted.a_provider_leases(NAVER, 8, 0, 20, 0)
     (lease,) = granted.register.leases.all()
+    granted.nothing_is_overcommitted()
     granted.a_run_is_reported(0, 2, 0, 5, False, "COMPLETED", 0)  # the newest holder is the lease
     for kill in range(4):
         granted.server_turns(kill)
@@ -506,6 +525,21 @@ def test_a_lease_is_free_and_its_gpu_hours_are_in_the_accounts(granted: NothingL
         granted.nothing_is_overcommitted()
     granted.server_turns(0)
     assert granted.pool.store.ledger.terms_versions()[lease.hold][-1][1].grant.ends < lease.ends
+
+
+def test_a_month_that_is_closed_by_hand_has_use_whose_terms_the_accounts_did_not_know_yet(granted: NothingLost) -> None:
+    """`gpuaas-portal close-month` may come before any turn of the server."""
+    naver = [one.share for one in reversed(granted.holders)].index(NAVER)
+    granted.a_run_is_reported(naver, 1, 0, 30, False, "COMPLETED", 0)
+    granted.pool.clock.at = datetime(2027, 2, 1, tzinfo=UTC)
+    assert not list(granted.pool.store.ledger.entries())
+    granted.server.close_month(Month(2027, 1), Program("gpuaas-portal"))
+    (head,) = granted.pool.store.ledger.statements()
+    (entry,) = granted.pool.store.ledger.entries()
+    assert (str(head.month), entry.month, entry.amounts.gpu_seconds) == ("2027-01", head.month, 30 * 3600)
+    assert (head.supply, entry.amounts.list_won) == (entry.amounts.won, 30 * WON["h200"])
+    granted.accounts_book_by_themselves(0)
+    assert list(granted.pool.store.ledger.entries()) == [entry]
 
 
 def test_a_month_closes_by_itself_whole_or_not_at_all(granted: NothingLost) -> None:
