@@ -1,5 +1,6 @@
 """One's own account: profile, password, SSH keys, sessions, API tokens."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Final
@@ -10,6 +11,7 @@ from slurm_gpuaas.domain.accounts import ApiToken, Language
 from slurm_gpuaas.domain.audit_chain import iso
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
 from slurm_gpuaas.domain.told import told
+from slurm_gpuaas.portal.deeds import MAY
 from slurm_gpuaas.portal.feature import Card, Feature, NavEntry, Portal, go
 from slurm_gpuaas.portal.http import (
     API,
@@ -150,6 +152,8 @@ def _routes(portal: Portal) -> list[APIRouter]:
         made: str = "",
         faults: dict[str, str] | None = None,
         name: str = "",
+        days: int = 90,
+        chosen: Collection[Action] = (),
     ) -> Response:
         return portal.page(
             request,
@@ -166,6 +170,9 @@ def _routes(portal: Portal) -> list[APIRouter]:
             made=made,
             faults=faults or {},
             name=name,
+            days=days,
+            chosen=chosen,
+            may_words=MAY,
         )
 
     @pages.get("/tokens")
@@ -191,7 +198,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
                 faults.told["scopes"] = error.message
             else:
                 return tokens_page(request, visit, made=secret)
-        return tokens_page(request, visit, status=422, faults=faults.told, name=name)
+        return tokens_page(request, visit, status=422, faults=faults.told, name=name, days=days, chosen=scopes or ())
 
     @pages.post("/tokens/revoke")
     def revoke(visit: Tokener, token: Annotated[str, Form(max_length=20)]) -> Response:
