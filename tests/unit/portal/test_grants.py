@@ -98,6 +98,14 @@ def test_a_declined_offer_needs_its_reason(portal: GrantPortal) -> None:
     assert portal.store.register.offers.get(offer.id).state is OfferState.DECLINED
 
 
+def test_only_who_may_read_an_application_is_shown_a_link_to_it(portal: GrantPortal) -> None:
+    offer = portal.offered()
+    for who, linked in (("admin-snu", True), (PortalRole.PROVIDER_OPERATOR, False)):
+        page = portal.browser(who).get(f"/offers/{offer.id}").text
+        assert offer.application in page
+        assert (f'href="/applications/{offer.application}"' in page) is linked, who
+
+
 def test_offers_and_grants_of_others_are_not_shown(portal: GrantPortal) -> None:
     offer = portal.offered("snu", share=NHN, gpus=16)
     grant = portal.accepted(offer.id)
