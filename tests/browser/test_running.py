@@ -104,6 +104,8 @@ def test_the_map_stands_in_the_portals_frame_and_follows_what_a_site_pushes(chro
         page.locator(".rail nav a[href='/map']").click()
         page.wait_for_selector("#gmap[data-sequence]")
         expect(page.locator(".rail nav a[aria-current]")).to_have_attribute("href", "/map")
+        track, span = (page.locator(f".gm-time {one}").bounding_box() for one in (".gm-track", "select"))
+        assert track and span and span["width"] < 160 < track["width"], "the portal's forms are as wide as they can be"
         before = page.locator("#gmap").get_attribute("data-sequence")
         fed.push()
         page.wait_for_function("before => document.getElementById('gmap').dataset.sequence !== before", arg=before)
