@@ -372,7 +372,8 @@ def _cards(portal: Portal, visit: Visit, pool: PoolServer) -> list[Card]:
     if visit.may(Action.REPORT_READ) is None:
         return []
     words = visit.words
-    totals = totals_of(states_of(portal, pool))
+    states = states_of(portal, pool)
+    totals, told = totals_of(states), any(state.guaranteed is not None for state in states)
     running = totals["guaranteed"] + totals["burst"]
     return [
         Card(
@@ -383,8 +384,10 @@ def _cards(portal: Portal, visit: Visit, pool: PoolServer) -> list[Card]:
         ),
         Card(
             label=words.say("Running"),
-            value=words.value(running),
-            detail=words.say("{idle} idle, {out} out of service", idle=totals["idle"], out=totals["out"]),
+            value=words.value(running) if told else "–",
+            detail=words.say("{idle} idle, {out} out of service", idle=totals["idle"], out=totals["out"])
+            if told
+            else words.say("no site has reported yet"),
             path="/overview",
         ),
     ]

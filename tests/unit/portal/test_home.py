@@ -27,6 +27,7 @@ def test_what_waits_for_somebody_comes_first_and_nothing_of_which_there_is_none(
     before = officer.get("/", **{"Accept-Language": "en"}).text
     assert "Nothing waits for you." in asks(before)
     assert "To be checked" not in before
+    assert "no site has reported yet" in before, "which is not the same as nothing running"
     portal.pool.service.submit(CommandId(str(uuid4())), portal.person("admin-snu").actor, request("snu"))
     after = officer.get("/", **{"Accept-Language": "en"}).text
     assert "To be checked" in asks(after)
