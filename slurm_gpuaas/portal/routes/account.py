@@ -228,6 +228,10 @@ def _cards(portal: Portal, visit: Visit) -> list[Card]:
     sessions = len(portal.accounts.live_sessions(visit.person.id))
     tokens = [token for token in portal.accounts.tokens(visit.person.id) if token.valid(now)]
     last = max((token.used_at for token in tokens if token.used_at), default=None)
+    if last is not None:
+        used = words.say("last used {ago}", ago=words.ago(last, now))
+    else:
+        used = words.say("in force, not used yet") if tokens else words.say("in force")
     return [
         Card(
             label=words.say("Your sessions"),
@@ -239,7 +243,7 @@ def _cards(portal: Portal, visit: Visit) -> list[Card]:
         Card(
             label=words.say("Your API tokens"),
             value=words.value(len(tokens)),
-            detail=words.say("last used {ago}", ago=words.ago(last, now)) if last else words.say("none used yet"),
+            detail=used,
             path="/tokens",
             aside=True,
         ),

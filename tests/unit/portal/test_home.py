@@ -59,6 +59,16 @@ def test_what_was_refused_is_told_in_words(tmp_path: Path) -> None:
     portal.store.close()
 
 
+def test_an_overview_without_reports_does_not_say_that_nothing_runs(tmp_path: Path) -> None:
+    portal = PoolPortal(tmp_path)
+    page = portal.browser(PortalRole.GOVERNMENT).get("/overview", **{"Accept-Language": "en"}).text
+    assert "no site has reported yet" in page
+    assert re.findall(r"<dt>(Running|Idle|Out of service)</dt><dd><span class=\"number\">([^<]+)<", page) == [
+        ("Running", "–"), ("Idle", "–"), ("Out of service", "–"),
+    ]  # fmt: skip
+    portal.store.close()
+
+
 def test_a_token_form_that_is_wrong_keeps_what_was_chosen(tmp_path: Path) -> None:
     portal = PoolPortal(tmp_path)
     researcher = portal.browser(PortalRole.RESEARCHER)
