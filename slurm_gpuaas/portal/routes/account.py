@@ -55,6 +55,23 @@ def _view(token: ApiToken) -> TokenView:
     )
 
 
+PRODUCTS: Final = (
+    ("Whale/", "Whale"), ("Edg/", "Edge"), ("OPR/", "Opera"), ("SamsungBrowser/", "Samsung Internet"),
+    ("Firefox/", "Firefox"), ("CriOS/", "Chrome"), ("Chrome/", "Chrome"), ("Safari/", "Safari"),
+)  # fmt: skip
+"""By what they say of themselves; each also says that it is those after it."""
+SYSTEMS: Final = (
+    ("Windows", "Windows"), ("Android", "Android"), ("iPhone", "iPhone"), ("iPad", "iPad"), ("Mac OS X", "macOS"),
+    ("Linux", "Linux"),
+)  # fmt: skip
+
+
+def browser_of(agent: str) -> str:
+    """`Whale · Windows`, by which people know their browsers; what is not known, as it came."""
+    names = [next((name for mark, name in known if mark in agent), "") for known in (PRODUCTS, SYSTEMS)]
+    return " · ".join(filter(None, names)) or agent
+
+
 def _newest(token: ApiToken) -> tuple[str, str]:
     return iso(token.created_at), token.id
 
@@ -136,7 +153,12 @@ def _routes(portal: Portal) -> list[APIRouter]:
     @pages.get("/sessions")
     def sessions(request: Request, visit: Sessions) -> Response:
         return portal.page(
-            request, visit, "sessions.html", sessions=portal.accounts.live_sessions(visit.person.id), own=visit.session
+            request,
+            visit,
+            "sessions.html",
+            sessions=portal.accounts.live_sessions(visit.person.id),
+            own=visit.session,
+            browser_of=browser_of,
         )
 
     @pages.post("/sessions/close")
