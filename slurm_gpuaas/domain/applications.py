@@ -264,8 +264,11 @@ def check_size(gpus: int, programme: Programme) -> None:
 
 
 def sizes_of(programme: Programme) -> str:
-    sizes = ", ".join(str(size) for size in sorted(programme.sizes))
-    return sizes if programme.beyond is None else f"{sizes}, +{programme.beyond}, ..."
+    sizes, step = sorted(programme.sizes), programme.beyond
+    if step is None:
+        return ", ".join(map(str, sizes))
+    above = (sizes[-1] // step + 1) * step
+    return ", ".join(map(str, [*sizes, above, above + step])) + ", …"
 
 
 def check_days(days: int, programme: Programme) -> None:

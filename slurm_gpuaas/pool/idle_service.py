@@ -169,8 +169,7 @@ class IdleService(Service):
                 told("Nothing was announced for grant {grant}.", grant=id),
                 way_out=told("Appeal when a notice has come."),
             )
-        filed = [one for one in work.register.appeals.all(grant=id) if korean_day(one.filed_at) >= standing.climbed]
-        if filed:
+        if filed := self._filed_since(id, standing.climbed):
             raise Conflict(
                 told("Appeal {appeal} was filed already; it is {state}.", appeal=filed[-1].id, state=filed[-1].state),
                 way_out=told("One appeal is possible from notice to recall; use the GPUs or return them."),
@@ -325,6 +324,16 @@ class IdleService(Service):
             )
             for one in there
         ]
+
+    def may_appeal(self, grant: PoolGrant) -> bool:
+        """Whether `appeal` would take one now, from somebody whose grant it is."""
+        standing = self._standing(grant)
+        if not grant.holds or standing.climbed is None or standing.shadow:
+            return False
+        return not self._filed_since(grant.id, standing.climbed)
+
+    def _filed_since(self, id: PoolGrantId, climbed: date) -> list[IdleAppeal]:
+        return [one for one in self.store.register.appeals.all(grant=id) if korean_day(one.filed_at) >= climbed]
 
     def _standing(self, grant: PoolGrant) -> Standing:
         return _standing(grant, self.store.register.standings.find(grant.id))

@@ -26,6 +26,7 @@ from slurm_gpuaas.domain.applications import (
     check_count,
     check_points,
     check_request,
+    check_size,
     counted,
     qualified,
     score,
@@ -80,6 +81,7 @@ from slurm_gpuaas.domain.pool_grants import (
 )
 from slurm_gpuaas.domain.programmes import (
     FIRST_UID,
+    GPUS_OF_A_SERVER,
     Caps,
     Membership,
     PoolOrganisation,
@@ -570,12 +572,15 @@ class PoolService(Service):
         """Other terms for a grant, for somebody else to decide: more, fewer, longer (a renewal), shorter.
 
         Raises:
-            Refused: nothing would change, or too many days would be added.
+            Refused: nothing would change, too many days would be added, or so many GPUs are never awarded.
         """
         grant = work.register.grants.get(id)
         work.check_belongs(grant.organisation)
         changed(grant, gpus=gpus, ends=ends, by=work.by, at=work.now, reason=reason)
-        check_change(grant, gpus, ends, work.register.programmes.get(grant.programme).longest_days)
+        programme = work.register.programmes.get(grant.programme)
+        check_change(grant, gpus, ends, programme.longest_days)
+        if gpus != grant.gpus and gpus % GPUS_OF_A_SERVER:  # whole servers are what a part of any size comes in
+            check_size(gpus, programme)
         change = GrantChange(
             id=ChangeId(work.number("c")),
             grant=id,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from slurm_gpuaas.portal.rights import Action
 from slurm_gpuaas.portal.words import noted
 
 DEEDS: Final[Mapping[str, str]] = {
@@ -71,5 +72,61 @@ DEEDS: Final[Mapping[str, str]] = {
     "ledger.close-month": noted("Closed a month"),
     "audit.read": noted("Read the audit trail"),
     "audit.verify": noted("Verified the audit trail"),
+    # What the portal does by itself
+    "grant.calendar": noted("A grant began or ended on its day"),
+    "offer.lapse": noted("An offer lapsed without an answer"),
+    "waiting.offer": noted("Offered freed GPUs to the waiting list"),
+    "idle.judge": noted("Judged the use of grants"),
+    "lease.calendar": noted("A lease began or ended on its day"),
 }
-"""By action. One that is not here is shown by its name."""
+"""By action of the trail."""
+
+MAY: Final[Mapping[Action, str]] = {
+    Action.HOME_READ: noted("See your home page"),
+    Action.PROFILE_CHANGE: noted("Change your profile"),
+    Action.SESSION_MANAGE: noted("See and end your sessions"),
+    Action.TOKEN_MANAGE: noted("See and revoke your tokens"),
+    Action.PEOPLE_READ: noted("See people"),
+    Action.PEOPLE_INVITE: noted("Invite people"),
+    Action.PEOPLE_CHANGE: noted("Change people's roles and access"),
+    Action.PEOPLE_APPROVE: noted("Decide on changes of roles"),
+    Action.PROGRAMME_READ: noted("See programmes"),
+    Action.PROGRAMME_CHANGE: noted("Change programmes and rules"),
+    Action.ORGANISATION_READ: noted("See organisations"),
+    Action.SHARE_READ: noted("See pool shares"),
+    Action.APPLICATION_READ: noted("See applications"),
+    Action.APPLICATION_WRITE: noted("Write and submit applications"),
+    Action.APPLICATION_REVIEW: noted("Check and judge applications"),
+    Action.REVIEW_READ: noted("See reviews"),
+    Action.AWARD_READ: noted("See awards"),
+    Action.AWARD_PROPOSE: noted("Draft awards"),
+    Action.AWARD_APPROVE: noted("Decide on awards"),
+    Action.OFFER_ANSWER: noted("Accept or decline offers"),
+    Action.GRANT_READ: noted("See grants"),
+    Action.GRANT_REQUEST: noted("Ask for changes, give back, appeal"),
+    Action.GRANT_CHANGE: noted("Decide on grants"),
+    Action.MEMBER_READ: noted("See members of grants"),
+    Action.MEMBER_CHANGE: noted("Change members of grants"),
+    Action.MAP_READ: noted("See the cluster map"),
+    Action.JOB_READ: noted("See jobs"),
+    Action.INCIDENT_READ: noted("See incidents"),
+    Action.SITE_READ: noted("See sites"),
+    Action.SITE_CHANGE: noted("Register sites and renew their keys"),
+    Action.LEASE_READ: noted("See leases"),
+    Action.LEASE_REQUEST: noted("Ask for leases"),
+    Action.LEASE_APPROVE: noted("Decide on leases"),
+    Action.LEASE_END: noted("End leases"),
+    Action.RATE_READ: noted("See rates"),
+    Action.RATE_PROPOSE: noted("Propose rates"),
+    Action.RATE_APPROVE: noted("Decide on rates"),
+    Action.USAGE_READ: noted("See usage"),
+    Action.STATEMENT_READ: noted("See statements"),
+    Action.LEDGER_READ: noted("See the ledger"),
+    Action.LEDGER_CORRECT: noted("Correct the ledger"),
+    Action.REPORT_READ: noted("See reports"),
+    Action.AUDIT_READ: noted("See the audit trail"),
+}
+"""What each right lets somebody do: the scopes of a token, and what was refused to somebody."""
+
+CALLED: Final[Mapping[str, str]] = {str(action): said for action, said in MAY.items()} | dict(DEEDS)
+"""Everything that an entry may be about. What is not here is shown by its name."""

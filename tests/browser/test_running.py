@@ -82,12 +82,30 @@ def test_axe_finds_nothing_serious_and_nothing_is_cut_off(
             assert fits(page), path
 
 
+UNDER_LABELS = """() => [...document.querySelectorAll(".stack [data-label]")].flatMap(cell => {
+    const shown = document.createRange(), from = cell.getBoundingClientRect().left + 120;
+    return [...cell.childNodes].filter(node => node.textContent.trim()).map(node => (shown.selectNode(node), shown))
+        .filter(range => range.getBoundingClientRect().left < from).map(range => range.toString());
+})"""
+"""Texts of cells that stand in the column of their labels, which are 120 pixels wide."""
+
+
+def test_on_a_phone_all_of_a_cell_stands_beside_its_label(chromium: Browser, fed: Fed) -> None:
+    with page_of(chromium, viewport=PHONE, locale="ko-KR") as page:
+        sign_in(page, fed.site, PortalRole.PROVIDER_OPERATOR)
+        page.goto(f"{fed.site.url}/jobs")
+        expect(page.locator("tbody td[data-label]").first).to_be_visible()
+        assert page.evaluate(UNDER_LABELS) == []
+
+
 def test_the_map_stands_in_the_portals_frame_and_follows_what_a_site_pushes(chromium: Browser, fed: Fed) -> None:
     with page_of(chromium, viewport=DESKTOP, locale="ko-KR") as page:
         sign_in(page, fed.site, PortalRole.PROVIDER_OPERATOR)
         page.locator(".rail nav a[href='/map']").click()
         page.wait_for_selector("#gmap[data-sequence]")
         expect(page.locator(".rail nav a[aria-current]")).to_have_attribute("href", "/map")
+        track, span = (page.locator(f".gm-time {one}").bounding_box() for one in (".gm-track", "select"))
+        assert track and span and span["width"] < 160 < track["width"], "the portal's forms are as wide as they can be"
         before = page.locator("#gmap").get_attribute("data-sequence")
         fed.push()
         page.wait_for_function("before => document.getElementById('gmap').dataset.sequence !== before", arg=before)

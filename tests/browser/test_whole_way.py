@@ -284,7 +284,7 @@ def the_grant_idles_and_is_taken_back(way: Way) -> None:
         officer.follow("규칙 보기, 시험, 변경")
         officer.choose("방식", "시행")
         for step in ("경고", "최종 경고", "회수됨"):
-            officer.fill(f"{step} 전 날수", "1")
+            officer.fill(f"다음 단계까지의 날수: {step}", "1")
         officer.fill("평균을 내는 날수", "3")
         officer.fill("이용 재개로 보는 날수", "1")
         officer.fill("이용권 시작 뒤 보지 않는 날수", "7")

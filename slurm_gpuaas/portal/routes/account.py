@@ -1,5 +1,6 @@
 """One's own account: profile, password, SSH keys, sessions, API tokens."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from typing import Annotated, Final
@@ -10,6 +11,7 @@ from slurm_gpuaas.domain.accounts import ApiToken, Language
 from slurm_gpuaas.domain.audit_chain import iso
 from slurm_gpuaas.domain.errors import GpuaasError, InvalidInput
 from slurm_gpuaas.domain.told import told
+from slurm_gpuaas.portal.deeds import MAY
 from slurm_gpuaas.portal.feature import Card, Feature, NavEntry, Portal, go
 from slurm_gpuaas.portal.http import (
     API,
@@ -51,6 +53,23 @@ def _view(token: ApiToken) -> TokenView:
         used_at=token.used_at,
         revoked_at=token.revoked_at,
     )
+
+
+PRODUCTS: Final = (
+    ("Whale/", "Whale"), ("Edg/", "Edge"), ("OPR/", "Opera"), ("SamsungBrowser/", "Samsung Internet"),
+    ("Firefox/", "Firefox"), ("CriOS/", "Chrome"), ("Chrome/", "Chrome"), ("Safari/", "Safari"),
+)  # fmt: skip
+"""By what they say of themselves; each also says that it is those after it."""
+SYSTEMS: Final = (
+    ("Windows", "Windows"), ("Android", "Android"), ("iPhone", "iPhone"), ("iPad", "iPad"), ("Mac OS X", "macOS"),
+    ("Linux", "Linux"),
+)  # fmt: skip
+
+
+def browser_of(agent: str) -> str:
+    """`Whale · Windows`, by which people know their browsers; what is not known, as it came."""
+    names = [next((name for mark, name in known if mark in agent), "") for known in (PRODUCTS, SYSTEMS)]
+    return " · ".join(filter(None, names)) or agent
 
 
 def _newest(token: ApiToken) -> tuple[str, str]:
@@ -134,7 +153,12 @@ def _routes(portal: Portal) -> list[APIRouter]:
     @pages.get("/sessions")
     def sessions(request: Request, visit: Sessions) -> Response:
         return portal.page(
-            request, visit, "sessions.html", sessions=portal.accounts.live_sessions(visit.person.id), own=visit.session
+            request,
+            visit,
+            "sessions.html",
+            sessions=portal.accounts.live_sessions(visit.person.id),
+            own=visit.session,
+            browser_of=browser_of,
         )
 
     @pages.post("/sessions/close")
@@ -150,6 +174,8 @@ def _routes(portal: Portal) -> list[APIRouter]:
         made: str = "",
         faults: dict[str, str] | None = None,
         name: str = "",
+        days: int = 90,
+        chosen: Collection[Action] = (),
     ) -> Response:
         return portal.page(
             request,
@@ -166,6 +192,9 @@ def _routes(portal: Portal) -> list[APIRouter]:
             made=made,
             faults=faults or {},
             name=name,
+            days=days,
+            chosen=chosen,
+            may_words=MAY,
         )
 
     @pages.get("/tokens")
@@ -191,7 +220,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
                 faults.told["scopes"] = error.message
             else:
                 return tokens_page(request, visit, made=secret)
-        return tokens_page(request, visit, status=422, faults=faults.told, name=name)
+        return tokens_page(request, visit, status=422, faults=faults.told, name=name, days=days, chosen=scopes or ())
 
     @pages.post("/tokens/revoke")
     def revoke(visit: Tokener, token: Annotated[str, Form(max_length=20)]) -> Response:
@@ -221,6 +250,10 @@ def _cards(portal: Portal, visit: Visit) -> list[Card]:
     sessions = len(portal.accounts.live_sessions(visit.person.id))
     tokens = [token for token in portal.accounts.tokens(visit.person.id) if token.valid(now)]
     last = max((token.used_at for token in tokens if token.used_at), default=None)
+    if last is not None:
+        used = words.say("last used {ago}", ago=words.ago(last, now))
+    else:
+        used = words.say("in force, not used yet") if tokens else words.say("in force")
     return [
         Card(
             label=words.say("Your sessions"),
@@ -232,7 +265,7 @@ def _cards(portal: Portal, visit: Visit) -> list[Card]:
         Card(
             label=words.say("Your API tokens"),
             value=words.value(len(tokens)),
-            detail=words.say("last used {ago}", ago=words.ago(last, now)) if last else words.say("none used yet"),
+            detail=used,
             path="/tokens",
             aside=True,
         ),

@@ -319,6 +319,11 @@ def _last_day(starts: date, days: int, faults: dict[str, str]) -> date | None:
 # -- What is typed -----------------------------------------------------------------------------------------------------
 
 
+def _plain(number: float) -> int | float:
+    """Whole numbers are told in digits, as people write them, and never as 1e+06."""
+    return int(number) if float(number).is_integer() else number
+
+
 def number(least: float, most: float) -> Callable[[str], float]:
     """A parser of 8e9, 8B, 80억, 1,000.5 (thousands of millions are B, as in the names of models)."""
 
@@ -328,7 +333,7 @@ def number(least: float, most: float) -> Callable[[str], float]:
             raise InvalidInput(told("Write a number, as in 8e9, 8B, 1.5T or 80억."))
         value = float(found[1]) * 10.0 ** int(found[2] or 0) * _UNITS[found[3]]
         if not least <= value <= most:
-            raise InvalidInput(told("Write a number from {least} to {most}.", least=f"{least:g}", most=f"{most:g}"))
+            raise InvalidInput(told("Write a number from {least} to {most}.", least=_plain(least), most=_plain(most)))
         return value
 
     return parse

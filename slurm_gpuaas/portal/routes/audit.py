@@ -11,7 +11,7 @@ from slurm_gpuaas.domain.audit_chain import AuditResult, Entry
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.domain.told import told
-from slurm_gpuaas.portal.deeds import DEEDS
+from slurm_gpuaas.portal.deeds import CALLED
 from slurm_gpuaas.portal.feature import Card, Feature, NavEntry, Portal
 from slurm_gpuaas.portal.http import API, PROBLEMS, Answer, CursorText, Limit, Page, key_of, page_of
 from slurm_gpuaas.portal.pages import is_htmx
@@ -104,7 +104,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
             following=following,
             wanted=wanted | {"first": first, "last": last},
             results=list(AuditResult),
-            deeds=DEEDS,
+            deeds=CALLED,
             roles={str(role): visit.words.name(role) for role in PortalRole},
         )
 

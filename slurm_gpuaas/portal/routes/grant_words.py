@@ -130,6 +130,9 @@ def bite_text(words: Words, grant: PoolGrant, bite: Bite, now: datetime) -> str:
 
 
 def note_texts(words: Words, grant: PoolGrant, figures: Figures) -> list[str]:
+    """None before its site has reported: nobody knows then whether its GPUs idle."""
+    if figures.as_of is None:
+        return []
     return [words.tell(note) for note in notes(grant, figures.use)]
 
 

@@ -4,7 +4,7 @@ from typing import Annotated, Final
 
 from fastapi import APIRouter, Depends, Request, Response
 
-from slurm_gpuaas.portal.deeds import DEEDS
+from slurm_gpuaas.portal.deeds import CALLED
 from slurm_gpuaas.portal.feature import Feature, NavEntry, Portal
 from slurm_gpuaas.portal.http import API, NOT_MODIFIED, PROBLEMS, Answer, with_etag
 from slurm_gpuaas.portal.rights import RIGHTS, Action
@@ -44,7 +44,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
             tells=[card for card in cards if card.asks is None and not card.aside],
             aside=[card for card in cards if card.aside],
             events=events,
-            deeds=DEEDS,
+            deeds=CALLED,
         )
 
     @api.get("/me", response_model=Me, responses=NOT_MODIFIED)

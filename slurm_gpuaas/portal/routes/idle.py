@@ -1,5 +1,6 @@
 """Idle GPUs: grants at risk with their figures and next step, the rules with a dry run, exemptions and appeals."""
 
+from collections.abc import Mapping
 from datetime import date
 from typing import Annotated, Any, Final
 
@@ -274,6 +275,7 @@ def _pages(portal: Portal, pool: PoolServer) -> APIRouter:
         fault: str = "",
         trial: Trial | None = None,
         reason: str = "",
+        typed: Mapping[str, str] | None = None,
     ) -> Response:
         return portal.page(
             request,
@@ -289,6 +291,7 @@ def _pages(portal: Portal, pool: PoolServer) -> APIRouter:
             fault=fault,
             trial=trial and _trial_view(trial),
             reason=reason,
+            typed=typed or {},
         )
 
     @pages.get("/idle/rules")
@@ -310,7 +313,7 @@ def _pages(portal: Portal, pool: PoolServer) -> APIRouter:
             pool.idle.put_rules(act, visit.actor, rules, line(200)(reason.strip()))
         except GpuaasError as error:
             fault = f"{visit.words.tell(error.message)} {visit.words.tell(error.way_out)}"
-            return rules_page(request, visit, rules, fault=fault, reason=reason)
+            return rules_page(request, visit, rules, fault=fault, reason=reason, typed=fields)
         return go("/idle/rules", "idle-rules")
 
     def grant_page(request: Request, visit: Visit, grant: PoolGrant, fault: str = "", **typed: str) -> Response:
@@ -331,7 +334,7 @@ def _pages(portal: Portal, pool: PoolServer) -> APIRouter:
             appeals=appeals,
             names=portal.store.people.names(sorted({one.filed_by for one in appeals})),
             may_exempt=grant.holds and visit.allows(Action.GRANT_CHANGE, here),
-            may_appeal=grant.holds and visit.allows(Action.GRANT_REQUEST, here),
+            may_appeal=visit.allows(Action.GRANT_REQUEST, here) and pool.idle.may_appeal(grant),
             may_decide=visit.allows(Action.GRANT_CHANGE, here),
             fault=fault,
             typed={"ends": "", "reason": ""} | typed,
@@ -418,9 +421,10 @@ def _rules_of(fields: dict[str, str], before: IdleRules) -> IdleRules:
     except ValidationError as error:
         place, _ = next(faults_of(error))
         name = str(place[0]) if place else ""
-        raise InvalidInput(
-            told("{field}: this number is not possible.", field=told(NUMBERS.get(name, name or noted("Rules"))))
-        ) from None
+        field = told(NUMBERS.get(name, name or noted("Rules")))
+        if name == "waits" and len(place) > 1:
+            field = told("Days before: {step}", step=Rung(str(place[1])))
+        raise InvalidInput(told("{field}: this number is not possible.", field=field)) from None
 
 
 def _cards(pool: PoolServer, visit: Visit) -> list[Card]:

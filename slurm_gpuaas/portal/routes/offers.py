@@ -193,6 +193,7 @@ def _routes(portal: Portal, desk: _OfferDesk) -> list[APIRouter]:
         offer, application, share = found
         price = desk.cost(offer, share)
         grants = register.grants.all(offer=str(offer.id))
+        owner = offer_owner(offer, application.applicant, share)
         return portal.page(
             request,
             visit,
@@ -208,8 +209,8 @@ def _routes(portal: Portal, desk: _OfferDesk) -> list[APIRouter]:
             vat=VAT_PERCENT,
             grant=grants[0] if grants else None,
             days=(offer.ends - offer.starts).days + 1,
-            may_answer=offer.state is OfferState.MADE
-            and visit.allows(Action.OFFER_ANSWER, offer_owner(offer, application.applicant, share)),
+            may_answer=offer.state is OfferState.MADE and visit.allows(Action.OFFER_ANSWER, owner),
+            may_apply=visit.allows(Action.APPLICATION_READ, owner),
             faults=faults.told if faults else {},
             fault=fault,
             reason=reason,

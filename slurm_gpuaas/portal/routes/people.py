@@ -11,6 +11,7 @@ from slurm_gpuaas.domain.names import OrganisationName, ProviderName
 from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.domain.told import told
 from slurm_gpuaas.portal.accounts import owned
+from slurm_gpuaas.portal.deeds import CALLED
 from slurm_gpuaas.portal.feature import Card, Feature, NavEntry, Portal, go
 from slurm_gpuaas.portal.http import (
     API,
@@ -160,6 +161,7 @@ def _routes(portal: Portal) -> list[APIRouter]:
             request,
             visit,
             "person.html",
+            deeds=CALLED,
             person=found,
             may_change=may,
             roles=roles_of(visit),

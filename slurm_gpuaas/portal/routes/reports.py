@@ -182,6 +182,7 @@ def _routes(portal: Portal, pool: PoolServer) -> list[APIRouter]:
             states=states,
             late=[state for state in states if state.late],
             totals=totals_of(states),
+            told=any_told(states),
             now_chart=now_chart(visit.words, states),
             time_chart=time_chart(visit.words, portal, pool),
             programmes=programmes_of(portal, pool),
@@ -332,6 +333,11 @@ def totals_of(states: Sequence[ShareState]) -> dict[str, int]:
     return {name: sum(getattr(state, name) or 0 for state in states) for name in TOTALLED}
 
 
+def any_told(states: Sequence[ShareState]) -> bool:
+    """Whether a site has said what runs; before that it is not known, which is not the same as nothing."""
+    return any(state.guaranteed is not None for state in states)
+
+
 def by_provider(rows: Sequence[PoolRow]) -> list[tuple[str, dict[str, int]]]:
     """GPU-seconds of the month: of what was awarded, and `leased`, which the provider used itself."""
     found: dict[str, dict[str, int]] = defaultdict(lambda: dict.fromkeys((*OF_AWARDS, "leased"), 0))
@@ -372,7 +378,8 @@ def _cards(portal: Portal, visit: Visit, pool: PoolServer) -> list[Card]:
     if visit.may(Action.REPORT_READ) is None:
         return []
     words = visit.words
-    totals = totals_of(states_of(portal, pool))
+    states = states_of(portal, pool)
+    totals, told = totals_of(states), any_told(states)
     running = totals["guaranteed"] + totals["burst"]
     return [
         Card(
@@ -383,8 +390,10 @@ def _cards(portal: Portal, visit: Visit, pool: PoolServer) -> list[Card]:
         ),
         Card(
             label=words.say("Running"),
-            value=words.value(running),
-            detail=words.say("{idle} idle, {out} out of service", idle=totals["idle"], out=totals["out"]),
+            value=words.value(running) if told else "–",
+            detail=words.say("{idle} idle, {out} out of service", idle=totals["idle"], out=totals["out"])
+            if told
+            else words.say("no site has reported yet"),
             path="/overview",
         ),
     ]

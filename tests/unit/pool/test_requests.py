@@ -40,7 +40,7 @@ def test_what_the_rules_allow_passes(asked: dict[str, Any]) -> None:
     ("asked", "rules", "said"),
     [
         ({"model": "h100"}, {}, "Programme national has no h100; it has h200, b200."),
-        ({"gpus": 12}, {}, "12 GPUs are no size of programme national; it offers 8, 16, 32, 64, +8, ...."),
+        ({"gpus": 12}, {}, "12 GPUs are no size of programme national; it offers 8, 16, 32, 64, 72, 80, …."),
         ({"gpus": 72}, {"beyond": None}, "72 GPUs are no size of programme national; it offers 8, 16, 32, 64."),
         ({"gpus": 68}, {}, "68 GPUs are no size"),
         ({"starts": date(2027, 1, 4), "ends": date(2028, 1, 4)}, {}, "366 days are more than the 365"),

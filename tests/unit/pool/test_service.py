@@ -410,6 +410,7 @@ def test_a_renewed_grant_is_warned_of_again(pool: Pool) -> None:
         (16, date(2027, 4, 30), "has 16 GPUs until 2027-04-30 already"),
         (16, date(2028, 5, 31), "397 more days are over the 365"),
         (16, date(2027, 1, 31), "2027-01-31 cannot be the last day"),
+        (7, date(2027, 4, 30), "7 GPUs are no size of programme national"),
     ],
 )
 def test_a_change_that_is_none_or_too_much_cannot_be_asked_for(pool: Pool, gpus: int, ends: date, said: str) -> None:
@@ -644,4 +645,4 @@ def test_refusals_can_be_told_in_another_language(pool: Pool) -> None:
     with pytest.raises(GpuaasError) as refused:
         pool.submitted(gpus=12)
     assert isinstance(refused.value.message, Told)
-    assert refused.value.message.values == {"gpus": 12, "programme": "national", "sizes": "8, 16, 32, 64, +8, ..."}
+    assert refused.value.message.values == {"gpus": 12, "programme": "national", "sizes": "8, 16, 32, 64, 72, 80, …"}

@@ -74,7 +74,7 @@ def test_a_form_without_faults_is_an_application_that_no_rule_forbids() -> None:
         ({"days": "0"}, "days", "1 to 1100"),
         ({"precision": "int3"}, "precision", "list"),
         ({"parameters": "8X"}, "parameters", "8B"),
-        ({"parameters": "5"}, "parameters", "1e+06"),
+        ({"parameters": "5"}, "parameters", "from 1000000 to 100000000000000"),
         ({"tokens": ""}, "tokens", "8B"),
         ({"active_parameters": "9B"}, "active_parameters", "9e+09 parameters are active of 8e+09"),
         ({"layers": "many"}, "layers", "1 to 10000"),

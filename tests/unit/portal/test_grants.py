@@ -98,6 +98,14 @@ def test_a_declined_offer_needs_its_reason(portal: GrantPortal) -> None:
     assert portal.store.register.offers.get(offer.id).state is OfferState.DECLINED
 
 
+def test_only_who_may_read_an_application_is_shown_a_link_to_it(portal: GrantPortal) -> None:
+    offer = portal.offered()
+    for who, linked in (("admin-snu", True), (PortalRole.PROVIDER_OPERATOR, False)):
+        page = portal.browser(who).get(f"/offers/{offer.id}").text
+        assert offer.application in page
+        assert (f'href="/applications/{offer.application}"' in page) is linked, who
+
+
 def test_offers_and_grants_of_others_are_not_shown(portal: GrantPortal) -> None:
     offer = portal.offered("snu", share=NHN, gpus=16)
     grant = portal.accepted(offer.id)
@@ -164,8 +172,10 @@ def test_what_a_site_left_out_is_told_with_its_reason(portal: GrantPortal) -> No
 def test_numbers_say_how_old_they_are(portal: GrantPortal) -> None:
     grant = portal.granted()
     browser = portal.browser("admin-snu")
-    assert "아직 사용 보고가 없습니다" in browser.get(f"/grants/{grant.id}").text
+    page = browser.get(f"/grants/{grant.id}").text
+    assert "아직 사용 보고가 없습니다" in page and "– / 16" in page
     portal.site_reports()
+    assert "0 / 16" in browser.get(f"/grants/{grant.id}").text
     assert browser.get(f"/api/v1/grants/{grant.id}").json()["stale"] is False
     assert "전 기준" not in text_of(browser.get("/grants"))
     portal.clock.forward(timedelta(minutes=7))
@@ -177,6 +187,20 @@ def test_numbers_say_how_old_they_are(portal: GrantPortal) -> None:
 # -- Use and limits ----------------------------------------------------------------------------------------------------
 
 
+def test_nobody_is_told_of_idle_gpus_before_the_cluster_has_reported(portal: GrantPortal) -> None:
+    grant = portal.granted()
+    portal.clock.forward(timedelta(days=20))  # in which nothing was booked
+    portal.pool.turn()
+    for reported in (False, True):
+        if reported:
+            portal.site_reports()
+        page = portal.browser("admin-snu").get(f"/grants/{grant.id}").text
+        assert ("0%만 작업에 쓰였습니다" in page) is reported
+        page = portal.browser("second").get(f"/grants/{grant.id}/take-back").text
+        assert ("0장을 지금 쓰고" in page) is reported
+        assert ("아직 사용 보고가 없습니다" in page) is not reported
+
+
 def test_what_a_grant_used_is_what_the_ledger_books(portal: GrantPortal) -> None:
     portal.pool.keeper.add_rate(rate(4_000))
     grant = portal.granted("mint")
@@ -185,6 +209,7 @@ def test_what_a_grant_used_is_what_the_ledger_books(portal: GrantPortal) -> None
     portal.ran(grant, 10, job=1)
     portal.ran(grant, 3, gpus=1, job=2, qos="burst-h200-government", state="PREEMPTED")
     portal.ran(grant, 1, job=3, state="NODE_FAIL")
+    portal.site_reports()
     browser = portal.browser("admin-mint")
     use = browser.get(f"/api/v1/grants/{grant.id}").json()["use"]
     page = text_of(browser.get(f"/grants/{grant.id}"))

@@ -123,12 +123,13 @@ def test_others_see_nothing_of_it(scene: Scene) -> None:
 def test_an_appeal_is_filed_by_its_people_and_decided_by_the_government(scene: Scene) -> None:
     scene.idle_days(4)
     admin = scene.browser(ADMIN)
-    admin.get(f"/idle/{scene.grant.id}")
+    assert "이의 신청 제출" in admin.get(f"/idle/{scene.grant.id}").text
     once = act()
     for _ in range(2):
         filed = admin.post(f"/idle/{scene.grant.id}/appeal", command=once, reason="데이터가 금요일에 옵니다.")
         assert filed.status_code == 303, filed.text
     assert admin.post(f"/idle/{scene.grant.id}/appeal", command=act(), reason="").status_code == 422
+    assert "이의 신청 제출" not in admin.get(f"/idle/{scene.grant.id}").text, "one is possible from notice to recall"
     (appeal,) = scene.store.register.appeals.all()
     assert api(admin, "POST", f"/appeals/{appeal.id}/allow", reason="Yes.")[0] == 403
     scene.idle_days(8)
@@ -258,3 +259,20 @@ def test_messages_are_read_by_their_reader_alone_in_their_language(scene: Scene)
     admin.get(f"/language/{Language.ENGLISH}?back=/messages")
     assert "is hardly used" in admin.get("/messages").text
     assert "hardly" not in scene.browser("admin-kaist").get("/messages").text
+
+
+def test_rules_that_cannot_be_keep_what_was_typed_and_name_the_field(scene: Scene) -> None:
+    officer = scene.browser(OFFICER)
+    page = officer.get("/idle/rules").text
+    fields = dict(re.findall(r'name="([a-z_-]+)"[^>]* value="([^"]*)"', page))
+    wrong = fields | {"wait-warning": "-3", "window_days": "11", "basis": "고시 7호", "try": "1"}
+    answer = officer.post("/idle/rules", **wrong)
+    assert answer.status_code == 422
+    assert "다음 단계까지의 날수: 경고: 쓸 수 없는 수입니다." in answer.text
+    for typed in ('value="-3"', 'value="11"', 'value="고시 7호"'):
+        assert typed in answer.text, typed
+
+
+def test_what_was_not_measured_is_not_said_to_need_no_gpus(scene: Scene) -> None:
+    page = scene.browser(ADMIN).get(f"/idle/{scene.grant.id}").text
+    assert re.search(r"<dt>필요한 GPU</dt><dd>측정되지 않음</dd>", page)

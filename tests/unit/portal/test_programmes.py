@@ -129,6 +129,7 @@ def test_readers_see_the_price_of_their_own_kind(pool: PoolPortal) -> None:
         assert 'href="/apply/national"' in page
     office = pool.browser(GOVERNMENT).get("/programmes").text
     assert "내 기관" not in office and "/apply/" not in office and "/programmes/-/form" in office
+    assert ">국가 GPU 지원 변경</h1>" in pool.browser(GOVERNMENT).get("/programmes/-/form?name=national").text
 
 
 def test_the_office_sees_what_changes_before_it_is_in_force(pool: PoolPortal) -> None:

@@ -13,6 +13,7 @@ from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.names import UserName
 from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.domain.ssh_keys import SshKey
+from slurm_gpuaas.portal.routes.account import browser_of
 from slurm_gpuaas.portal.routes.sign_in import local_path
 from tests.pools import PASSWORD, Browser, TestPortal
 
@@ -334,3 +335,22 @@ def test_names_are_shown_as_text_not_as_markup(portal: TestPortal) -> None:
         page = browser.get(path).text
         assert "<script>alert" not in page
         assert "&lt;script&gt;alert(1)&lt;/script&gt;{{ 7*7 }}{name}" in page
+
+
+@pytest.mark.parametrize(
+    ("agent", "told"),
+    [
+        ("Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/138.0.0.0 "
+         "Whale/4.33.325.17 Safari/537.36", "Whale · Windows"),
+        ("Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) AppleWebKit/605.1.15 (KHTML, like Gecko) Version/18.5 "
+         "Safari/605.1.15", "Safari · macOS"),
+        ("Mozilla/5.0 (iPhone; CPU iPhone OS 18_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+         "CriOS/138.0 Mobile/15E148 Safari/604.1", "Chrome · iPhone"),
+        ("Mozilla/5.0 (Linux; Android 15) AppleWebKit/537.36 (KHTML, like Gecko) SamsungBrowser/28.0 Chrome/130.0.0.0 "
+         "Mobile Safari/537.36", "Samsung Internet · Android"),
+        ("curl/8.14", "curl/8.14"),
+        ("", ""),
+    ],
+)  # fmt: skip
+def test_sessions_name_browsers_as_people_know_them(agent: str, told: str) -> None:
+    assert browser_of(agent) == told
