@@ -12,6 +12,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from slurm_gpuaas.domain.accounts import Language
 from slurm_gpuaas.domain.clock import Clock
+from slurm_gpuaas.domain.names import OrganisationName
 from slurm_gpuaas.portal.accounts import Accounts
 from slurm_gpuaas.portal.config import Config
 from slurm_gpuaas.portal.oidc import Oidc
@@ -142,6 +143,7 @@ class Portal:
             current=_current(nav, here),
             now=self.clock.now(),
             notice=guest.words.tell(said),
+            title_of=self.title_of,
             **values,
         )
         if guest.fresh:
@@ -149,6 +151,11 @@ class Portal:
         # Pages hold names and tokens: no cache keeps them, and "back" after signing out shows nothing.
         answer.headers["Cache-Control"] = "no-store"
         return answer
+
+    def title_of(self, organisation: OrganisationName) -> str:
+        """By which people know it; an office may name one that is not registered."""
+        found = self.store.register.organisations.find(organisation)
+        return organisation if found is None else found.title
 
     def nav(self, visit: Visit) -> tuple[NavEntry, ...]:
         return tuple([entry for entry in self.entries if visit.may(entry.action)])

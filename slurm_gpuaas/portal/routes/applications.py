@@ -105,7 +105,6 @@ def _pages(portal: Portal, pool: PoolServer) -> APIRouter:
             kinds=KINDS,
             drafts=register.drafts.all(person=visit.person.id) if may_write else (),
             programmes={one.name: one for one in register.programmes.all()},
-            titles={of: register.organisations.get(of).title for of in {one.organisation for one in shown}},
             states=ApplicationState,
             chosen={"programme": programme, "state": state},
             may_write=may_write,

@@ -119,6 +119,17 @@ def test_offers_and_grants_of_others_are_not_shown(portal: GrantPortal) -> None:
             assert answer.status_code == 200 and grant.id not in answer.text and offer.id not in answer.text, path
 
 
+def test_the_office_reads_organisations_by_their_titles(portal: GrantPortal) -> None:
+    offer = portal.offered("snu", share=NHN, gpus=16)
+    office = portal.browser(PortalRole.GOVERNMENT)
+    for path in ("/offers", f"/offers/{offer.id}", "/applications"):
+        assert "SNU" in office.get(path).text, path
+    grant = portal.accepted(offer.id)
+    person = portal.person("researcher-snu").id
+    for path in ("/grants", f"/grants/{grant.id}", "/people", f"/people/{person}"):
+        assert "SNU" in office.get(path).text, path
+
+
 def test_a_researcher_sees_the_grants_that_they_are_members_of(portal: GrantPortal) -> None:
     grant = portal.granted()
     mine = portal.browser("researcher-snu")

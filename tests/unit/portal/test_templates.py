@@ -20,7 +20,7 @@ GLOBALS: Final = {
 }
 """What `pages` and `app` give to every template."""
 NAMES: Final = sorted(path.name for path in TEMPLATES.glob("*.html"))
-FRAME: Final = {"visit", "words", "csrf", "nav", "current", "here", "now", "notice"}
+FRAME: Final = {"visit", "words", "csrf", "nav", "current", "here", "now", "notice", "title_of"}
 """What `Portal.page` gives to every page."""
 
 
