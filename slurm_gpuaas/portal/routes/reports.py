@@ -182,7 +182,7 @@ def _routes(portal: Portal, pool: PoolServer) -> list[APIRouter]:
             states=states,
             late=[state for state in states if state.late],
             totals=totals_of(states),
-            told=any_told(states),
+            heard=any_heard(states),
             now_chart=now_chart(visit.words, states),
             time_chart=time_chart(visit.words, portal, pool),
             programmes=programmes_of(portal, pool),
@@ -227,7 +227,6 @@ def _routes(portal: Portal, pool: PoolServer) -> list[APIRouter]:
             "programme-report.html",
             report=found,
             title=title.ko if korean else title.en,
-            organisations={str(one.name): one.title for one in portal.store.register.organisations.all()},
             wanted={"first": str(found.first), "last": str(found.last)},
         )
 
@@ -333,7 +332,7 @@ def totals_of(states: Sequence[ShareState]) -> dict[str, int]:
     return {name: sum(getattr(state, name) or 0 for state in states) for name in TOTALLED}
 
 
-def any_told(states: Sequence[ShareState]) -> bool:
+def any_heard(states: Sequence[ShareState]) -> bool:
     """Whether a site has said what runs; before that it is not known, which is not the same as nothing."""
     return any(state.guaranteed is not None for state in states)
 
@@ -379,7 +378,7 @@ def _cards(portal: Portal, visit: Visit, pool: PoolServer) -> list[Card]:
         return []
     words = visit.words
     states = states_of(portal, pool)
-    totals, told = totals_of(states), any_told(states)
+    totals, heard = totals_of(states), any_heard(states)
     running = totals["guaranteed"] + totals["burst"]
     return [
         Card(
@@ -390,9 +389,9 @@ def _cards(portal: Portal, visit: Visit, pool: PoolServer) -> list[Card]:
         ),
         Card(
             label=words.say("Running"),
-            value=words.value(running) if told else "–",
+            value=words.value(running) if heard else "–",
             detail=words.say("{idle} idle, {out} out of service", idle=totals["idle"], out=totals["out"])
-            if told
+            if heard
             else words.say("no site has reported yet"),
             path="/overview",
         ),

@@ -23,6 +23,7 @@ from slurm_gpuaas.domain.accounts import Office
 from slurm_gpuaas.domain.errors import InvalidInput
 from slurm_gpuaas.domain.ledger import EntryKind
 from slurm_gpuaas.domain.money import Won
+from slurm_gpuaas.domain.months import Month
 from slurm_gpuaas.domain.names import ProgrammeName, ProviderName, UserName
 from slurm_gpuaas.domain.people import PortalRole
 from slurm_gpuaas.pool.work import Program
@@ -31,6 +32,7 @@ from slurm_gpuaas.portal.description import describe, gate_of
 from slurm_gpuaas.portal.main import command
 from slurm_gpuaas.portal.pool import PoolServer
 from slurm_gpuaas.portal.rights import scope_of
+from slurm_gpuaas.portal.routes.usage import month_label
 from slurm_gpuaas.portal.visit import Needs
 from slurm_gpuaas.store.pool import PoolStore
 from tests.money import CLUSTER, DECEMBER, JANUARY, MoneyPortal, command_id
@@ -444,6 +446,12 @@ def test_a_programmes_report_adds_up_to_the_ledger(seen: MoneyPortal) -> None:
         assert seen.browser(GOVERNMENT).get(path).status_code == 404
     assert seen.browser(GOVERNMENT).get("/reports?first=2027-01&last=2026-12").status_code == 422
     assert seen.browser(GOVERNMENT).get("/reports?first=2020-01&last=2026-12").status_code == 422
+
+
+def test_of_two_months_side_by_side_one_says_its_year() -> None:
+    months = [Month(2025, 12), Month(2026, 1), Month(2026, 2)]
+    assert [month_label(one, months[0]) for one in months] == ["12", "’26.1", "2"], "both years have no room"
+    assert [month_label(one, months[2]) for one in months[1:]] == ["’26.1", "’26.2"]
 
 
 def test_a_report_is_of_last_month_and_this_one_unless_others_are_asked_for(seen: MoneyPortal) -> None:
