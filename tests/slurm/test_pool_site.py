@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ store: {{url: "sqlite:///{FOLDER}/gpuaas.db"}}
 api: {{socket: {FOLDER}/gpuaasd.sock}}
 hook: {{snapshot: {FOLDER}/snapshot}}
 estimates: {{folder: {FOLDER}/estimates}}
+policy: {{interval: 3600}}
 metering: {{interval: 2}}
 pool:
   url: http://127.0.0.1:{PORT}
@@ -82,6 +83,14 @@ class Pool:
         self.instance = instance
         self.logs = logs
         self.processes: dict[str, subprocess.Popen[Any]] = {}
+
+    def start(self) -> None:
+        """All of it, and the site's own policy in force."""
+        self.start_portal()
+        self.start_people()
+        self.start_gpuaasd()
+        self.gpuaas("policy", "apply", "--yes", "-f", "-", stdin=OWN)
+        self.wait("the first poll", lambda: self.status()["heard_at"])
 
     def start_portal(self) -> None:
         argv = ["/opt/gpuaas/venv/bin/python", "-m", "tests.portal_process"]
@@ -168,38 +177,40 @@ print(json.dumps(sqlite3.connect(sys.argv[1]).execute("SELECT job, record FROM t
 """
 
 
+@contextmanager
+def standing(instance: Instance, logs: Path) -> Iterator[Pool]:
+    """A mini cluster's portal and site, configured and not yet started; nothing of them is left."""
+    for folder in (FOLDER, PORTAL):
+        instance.make_folder(folder, owner="gpuaas")
+    instance.make_folder(PEOPLE, owner="root")
+    instance.write(f"{FOLDER}/gpuaasd.yaml", CONFIG, owner="gpuaas")
+    instance.write(f"{PORTAL}/master.key", MASTER.hex(), owner="gpuaas", mode=0o600)
+    instance.write("/etc/gpuaas-people-test.yaml", PEOPLE_CONFIG)
+    pool = Pool(instance, logs)
+    pool.gpuaas_portal("site", "add", "mini", "--cluster", "mini", "--provider", "naver", "--out", f"{FOLDER}/site.key")
+    try:
+        yield pool
+    finally:
+        pool.stop()
+        for line in pool.passwd():
+            instance.exec(["userdel", "--remove", line.split(":")[0]], check=False)
+        instance.exec(["rm", "-rf", FOLDER, PORTAL, PEOPLE, KEYS])
+
+
 @pytest.fixture
 def pool(mini: Instance, tmp_path: Path) -> Iterator[Pool]:
-    for folder in (FOLDER, PORTAL):
-        mini.make_folder(folder, owner="gpuaas")
-    mini.make_folder(PEOPLE, owner="root")
-    mini.write(f"{FOLDER}/gpuaasd.yaml", CONFIG, owner="gpuaas")
-    mini.write(f"{PORTAL}/master.key", MASTER.hex(), owner="gpuaas", mode=0o600)
-    mini.write("/etc/gpuaas-people-test.yaml", PEOPLE_CONFIG)
-    pool = Pool(mini, tmp_path)
-    pool.gpuaas_portal("site", "add", "mini", "--cluster", "mini", "--provider", "naver", "--out", f"{FOLDER}/site.key")
-    yield pool
-    pool.stop()
-    mini.exec(["userdel", "--remove", "gpu-bob"], check=False)
-    mini.exec(["rm", "-rf", FOLDER, PORTAL, PEOPLE, KEYS])
+    with standing(mini, tmp_path) as pool:
+        yield pool
 
 
-def test_an_acceptance_is_in_slurm_and_the_login_opens_within_five_seconds(pool: Pool) -> None:
-    pool.start_portal()
-    pool.start_people()
-    pool.start_gpuaasd()
-    pool.gpuaas("policy", "apply", "--yes", "-f", "-", stdin=OWN)
-    pool.wait("the first poll", lambda: pool.status()["heard_at"])
-
-    began = time.monotonic()
+def test_an_acceptance_is_in_slurm_and_the_login_opens_without_waiting_for_a_round(pool: Pool) -> None:
+    """How long it takes is for `make bench GROUP=acceptance` to say; a poll that nothing wakes lasts 50 s."""
+    pool.start()
     pool.accept([*AWARD, TOO_MUCH], [BOB])
-    pool.wait("association", lambda: pool.associations() == {"gpu-bob|vision|burst-mini-government,guaranteed-vision"})
-    in_slurm = time.monotonic() - began
+    rows = {"gpu-bob|vision|burst-mini-government,guaranteed-vision"}
+    pool.wait("association", lambda: pool.associations() == rows, seconds=30)
     keys = pool.instance.path(f"{KEYS}/gpu-bob")
-    pool.wait("key", lambda: keys.exists() and keys.read_text() == f"{KEY}\n")
-    both = time.monotonic() - began
-    print(f"acceptance to association {in_slurm:.2f} s, to association and SSH key {both:.2f} s")
-    assert both < 5
+    pool.wait("key", lambda: keys.exists() and keys.read_text() == f"{KEY}\n", seconds=30)
     (line,) = pool.passwd()
     assert line.startswith("gpu-bob:x:200000:")
     assert keys.stat().st_uid == 0
@@ -220,7 +231,6 @@ def test_an_acceptance_is_in_slurm_and_the_login_opens_within_five_seconds(pool:
         return done.returncode == 0
 
     pool.wait("a job of theirs is taken", submit)
-    print(f"acceptance to the first job {time.monotonic() - began:.2f} s")
     (job,) = taken
     # The portal's picture has the job under its person, and a node that is drained.
     pool.wait("the job in the picture", lambda: [job, "running", "gpu-bob", 2] in pool.shown()["jobs"], seconds=30)

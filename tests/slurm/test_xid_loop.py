@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import statistics
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pytest
+import yaml
 
 from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.testbed import boot
@@ -20,6 +21,8 @@ from slurm_gpuaas.testbed.sim import SimulatedNode
 pytestmark = pytest.mark.slurm
 
 T = TypeVar("T")
+
+CONFIG = "/etc/gpuaas/gpuaasd.yaml"
 
 POLICY = """\
 kind: Organisation
@@ -77,6 +80,22 @@ class Site:
     def submit(self, *options: str) -> int:
         argv = ["sbatch", "--parsable", "--chdir=/tmp", "--output=/dev/null", *options, "--wrap", "sleep 600"]
         return int(self.instance.exec(argv, user="alice").stdout)
+
+    @contextmanager
+    def configured(self, section: str, **change: object) -> Iterator[None]:
+        """Restart gpuaasd with some keys of a section changed, and afterwards as it was."""
+        before = self.instance.path(CONFIG).read_text()
+        whole = yaml.safe_load(before)
+        self._restart(yaml.safe_dump(whole | {section: whole.get(section, {}) | change}))
+        try:
+            yield
+        finally:
+            self._restart(before)
+
+    def _restart(self, config: str) -> None:
+        self.instance.stop(boot.GPUAASD)
+        self.instance.path(CONFIG).write_text(config)
+        self.instance.start(boot.GPUAASD)
 
     def running(self, job_id: int, restarts: int = 0) -> str | None:
         """The nodes of a job that runs, after so many restarts."""
@@ -172,23 +191,28 @@ def test_what_happened_while_the_daemon_was_dead_is_acted_on_when_it_is_back(sit
 
 
 def test_a_drain_that_a_killed_slurmctld_forgot_is_set_again(site: Site) -> None:
-    # It starts from what it wrote down as a whole before; a cluster a few seconds old has not come to that yet.
+    # It writes its nodes down when it ends, and some seconds after a change. Whether those are over when it is killed
+    # is chance, so it is given back what it wrote before the drain.
     site.instance.stop(boot.SLURMCTLD)
+    written = site.instance.path("/var/spool/slurmctld/node_state").read_bytes()
     site.instance.start(boot.SLURMCTLD)
     site.until("all idle", lambda: boot.node_states(site.instance)["idle"] == 8 or None)
-    # Having just written its nodes down, it waits some seconds before it does so again.
-    site.instance.exec(["scontrol", "update", "NodeName=b200-08", "Comment=written"])
     site.hardware("b200-03").xid(79, 2)
     reason = site.until("b200-03 is drained", lambda: site.drained("b200-03"))
     site.instance.stop(boot.SLURMCTLD, signal_name="KILL")
+    site.instance.path("/var/spool/slurmctld/node_state").write_bytes(written)
     site.instance.start(boot.SLURMCTLD)
-    assert site.drained("b200-03") is None, "slurmctld forgot nothing: this test shows nothing"
-    site.until("b200-03 is drained again", lambda: site.drained("b200-03"), seconds=40)
-    assert site.drained("b200-03") == reason
+
+    def again() -> int:
+        """It may be seen and mended before anybody else could look."""
+        trail = site.instance.exec(["gpuaas", "audit", "list", "--subject", "b200-03"], user="gpuaas").stdout
+        return trail.count("node.drain-again")
+
+    site.until("gpuaasd has drained it again", lambda: again() or None, seconds=40)
+    site.until("b200-03 is drained as before", lambda: site.drained("b200-03") == reason or None)
     (incident,) = site.incidents()
     assert incident["state"] in {"draining", "drained"}
-    trail = site.instance.exec(["gpuaas", "audit", "list", "--subject", "b200-03"], user="gpuaas").stdout
-    assert trail.count("node.drain-again") == 1
+    assert again() == 1
 
 
 def test_what_happened_while_the_agent_was_dead_is_told_once_when_it_is_back(site: Site) -> None:
@@ -271,15 +295,12 @@ def test_a_forged_report_is_refused(site: Site) -> None:
     assert [incident["node"] for incident in site.incidents()] == ["b200-08"]
 
 
-def test_from_kernel_log_line_to_drained_node_takes_no_time(site: Site) -> None:
-    seconds = []
-    for node in ("b200-01", "b200-02", "b200-03", "b200-04", "b200-05"):
-        begun = time.monotonic()
-        site.hardware(node).xid(79, 3)
-        site.until(f"{node} is drained", lambda node=node: site.drained(node))  # type: ignore[misc]
-        seconds.append(time.monotonic() - begun)
-    print(f"kernel-log line to drained: median {statistics.median(seconds):.3f} s of {sorted(seconds)}")
-    assert statistics.median(seconds) < 0.3
+def test_a_drain_waits_for_no_round_of_the_daemon(site: Site) -> None:
+    """How long it takes is for `make bench GROUP=health` to say."""
+    with site.configured("health", interval=3_600):
+        for node in ("b200-01", "b200-02"):
+            site.hardware(node).xid(79, 3)
+            site.until(f"{node} is drained", lambda node=node: site.drained(node))  # type: ignore[misc]
 
 
 def test_the_loop_closes_on_the_oldest_slurm_too() -> None:
