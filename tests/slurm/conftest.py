@@ -29,11 +29,20 @@ def minis() -> Iterator[Callable[[str], Instance]]:
             up[slurm] = Instance.up(
                 "mini", name if slurm == DEFAULT else f"{name}-{slurm.replace('.', '')}", slurm=slurm, daemon=False
             )
+            acknowledge_at_once(up[slurm])
         return up[slurm]
 
     yield of
     for instance in up.values():
         instance.down()
+
+
+def acknowledge_at_once(instance: Instance) -> None:
+    """A record written by sacctmgr takes 10 ms instead of 50: slurmctld answers slurmdbd in two pieces, and sends the
+    second one (Nagle) when the first is acknowledged, which Linux puts off for 40 ms."""
+    for to in ("127.0.0.0/8", "127.0.0.1"):
+        route = ["local", to, "dev", "lo", "proto", "kernel", "scope", "host", "src", "127.0.0.1", "table", "local"]
+        instance.exec(["ip", "route", "change", *route, "quickack", "1"], cwd="/")
 
 
 @pytest.fixture(scope="session")

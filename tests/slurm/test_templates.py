@@ -131,13 +131,13 @@ def test_usr2_before_the_time_limit_saves_and_requeues_up_to_the_cap(mini: Insta
 
 def test_usr2_to_the_steps_alone_saves_and_requeues_as_well(mini: Instance, clean: None) -> None:
     """As gpuaasd asks for a checkpoint before a job leaves a node (health.checkpoint)."""
-    steps = ("--arguments", "--steps 400 --step-seconds 0.05 --checkpoint-every 1000")
+    steps = ("--arguments", "--steps 200 --step-seconds 0.05 --checkpoint-every 1000")
     training = Training(mini, "bob", "--time", "10", *steps, *STAND_IN)
-    training.wait_for_output(r"^start at step 0 of 400", seconds=60)
+    training.wait_for_output(r"^start at step 0 of 200", seconds=60)
     mini.exec(["scancel", "--signal=USR2", str(training.id)], user="bob")
     stopped = int(training.wait_for_output(r"^stopped at step (\d+)", seconds=60)[1])
-    training.wait_for_output(rf"^start at step {stopped} of 400", seconds=60)
-    training.wait_for_output(r"^finished at step 400", seconds=60)
+    training.wait_for_output(rf"^start at step {stopped} of 200", seconds=60)
+    training.wait_for_output(r"^finished at step 200", seconds=60)
     assert training.wait_for_state("COMPLETED")["restart_cnt"] == 1
 
 
