@@ -57,6 +57,7 @@ from slurm_gpuaas.domain.pool_grants import (
     Award,
     AwardLine,
     AwardStep,
+    ChangeState,
     ChangeStep,
     GrantChange,
     Hold,
@@ -573,12 +574,19 @@ class PoolService(Service):
 
         Raises:
             Refused: nothing would change, too many days would be added, or so many GPUs are never awarded.
+            Conflict: another change of it is still to be decided: each names all terms, so the second one approved
+                would undo the first.
         """
         grant = work.register.grants.get(id)
         work.check_belongs(grant.organisation)
         changed(grant, gpus=gpus, ends=ends, by=work.by, at=work.now, reason=reason)
         programme = work.register.programmes.get(grant.programme)
         check_change(grant, gpus, ends, programme.longest_days)
+        if asked := work.register.changes.all(grant=id, state=ChangeState.ASKED.value):
+            raise Conflict(
+                told("Change {change} of grant {grant} is still to be decided.", change=asked[0].id, grant=id),
+                way_out=told("Wait for the decision, or withdraw it and ask again with all that should change."),
+            )
         if gpus != grant.gpus and gpus % GPUS_OF_A_SERVER:  # whole servers are what a part of any size comes in
             check_size(gpus, programme)
         change = GrantChange(

@@ -9,7 +9,7 @@ from slurm_gpuaas.domain.accounts import Person
 from slurm_gpuaas.domain.errors import GpuaasError
 from slurm_gpuaas.domain.names import PersonId
 from slurm_gpuaas.domain.policy import MOST_GPUS
-from slurm_gpuaas.domain.pool_grants import MOST_MEMBERS, PoolGrant, returned
+from slurm_gpuaas.domain.pool_grants import MOST_MEMBERS, ChangeState, PoolGrant, returned
 from slurm_gpuaas.domain.programmes import PoolShare
 from slurm_gpuaas.portal.feature import go
 from slurm_gpuaas.portal.http import (
@@ -115,6 +115,7 @@ def request_pages(desk: Desk) -> APIRouter:
             status=status,
             grant=grant,
             programme=desk.register.programmes.get(grant.programme),
+            asked=desk.register.changes.all(grant=grant.id, state=ChangeState.ASKED.value),
             faults=faults.told if faults else {},
             fault=fault,
             typed=values | typed,

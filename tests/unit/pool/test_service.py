@@ -419,6 +419,15 @@ def test_a_change_that_is_none_or_too_much_cannot_be_asked_for(pool: Pool, gpus:
         pool.service.ask_change(pool.id, KIM, grant.id, gpus, ends, "So.")
 
 
+def test_one_change_of_a_grant_is_asked_for_at_a_time(pool: Pool) -> None:
+    grant = pool.granted()
+    first = pool.service.ask_change(pool.id, KIM, grant.id, 24, grant.ends, "More.")
+    with pytest.raises(Conflict, match=rf"Change {first.id} of grant {grant.id} is still to be decided"):
+        pool.service.ask_change(pool.id, KIM, grant.id, 16, date(2027, 6, 30), "Longer.")
+    pool.service.drop_change(pool.id, KIM, first.id)
+    pool.service.ask_change(pool.id, KIM, grant.id, 24, date(2027, 6, 30), "More, and longer.")
+
+
 def test_a_change_is_approved_only_where_there_is_room(pool: Pool) -> None:
     grant = pool.granted()
     change = pool.service.ask_change(pool.id, KIM, grant.id, 40, grant.ends, "More.")

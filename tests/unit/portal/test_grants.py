@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
@@ -327,6 +327,8 @@ def test_a_change_is_asked_for_and_decided_by_somebody_else(portal: GrantPortal)
     later = (grant.ends + timedelta(days=30)).isoformat()
     assert asker.post(f"/grants/{grant.id}/changes", gpus="32", ends=later, reason="더 필요합니다").status_code == 303
     (change,) = portal.store.register.changes.all()
+    asked = asker.get(f"/grants/{grant.id}/requests")
+    assert "아직 결정되지 않았습니다" in text_of(asked) and f"/grants/{grant.id}/changes" not in asked.text
     page = text_of(office.get("/changes"))
     assert "16장 (2대) → 32장 (4대)" in page and "자리가 있습니다" in page
     assert asker.post(f"/changes/{change.id}/approve").status_code == 403
@@ -342,18 +344,24 @@ def test_a_request_is_taken_back_by_its_organisation_or_refused_with_a_reason(po
     admin, office = token_of(portal, "admin-snu"), token_of(portal, "second")
     client = portal.browser().client
     terms = {"gpus": 24, "ends": str(grant.ends), "reason": "more"}
-    changes = [client.post(f"/api/v1/grants/{grant.id}/changes", json=terms, headers=admin).json() for _ in range(2)]
-    assert client.post(f"/api/v1/changes/{changes[0]['id']}/drop", headers=office).status_code == 403
-    assert client.post(f"/api/v1/changes/{changes[0]['id']}/drop", headers=admin).json()["state"] == "dropped"
-    refused = client.post(f"/api/v1/changes/{changes[1]['id']}/refuse", json={"reason": "no room"}, headers=office)
-    assert refused.json()["state"] == "refused"
-    assert (
-        client.post(f"/api/v1/changes/{changes[1]['id']}/refuse", json={"reason": ""}, headers=office).status_code
-        == 422
-    )
+
+    def ask() -> Any:
+        return client.post(f"/api/v1/grants/{grant.id}/changes", json=terms, headers=admin)
+
+    def decide(change: str, how: str, by: Mapping[str, str], **body: str) -> Any:
+        return client.post(f"/api/v1/changes/{change}/{how}", json=body, headers=by)
+
+    first = ask().json()["id"]
+    again = ask()
+    assert again.status_code == 409 and first in again.json()["detail"]
+    assert decide(first, "drop", office).status_code == 403
+    assert decide(first, "drop", admin).json()["state"] == "dropped"
+    second = ask().json()["id"]
+    assert decide(second, "refuse", office, reason="no room").json()["state"] == "refused"
+    assert decide(second, "refuse", office, reason="").status_code == 422
     assert [one.state for one in portal.store.register.changes.all()] == [ChangeState.DROPPED, ChangeState.REFUSED]
     listed = client.get("/api/v1/changes?state=refused", headers=admin).json()["items"]
-    assert [one["id"] for one in listed] == [changes[1]["id"]]
+    assert [one["id"] for one in listed] == [second]
 
 
 def test_gpus_go_back_only_after_what_follows_was_shown(portal: GrantPortal) -> None:
