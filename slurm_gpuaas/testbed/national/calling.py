@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from datetime import timedelta
+from datetime import datetime, time, timedelta
 from typing import Any, Final
 
+from slurm_gpuaas.domain.policy import KST
 from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.testbed.national import cast
 from slurm_gpuaas.testbed.national.story import (
@@ -197,7 +198,9 @@ def all_apply(story: National) -> None:
 
 def reviewed(story: National) -> None:
     with story.step("The call closes; two reviewers judge each", "-") as done:
-        story.stage.skip_to(story.stage.now + timedelta(hours=21))
+        # Grants begin on the day after the applications, which 21 hours later may not be there yet.
+        tomorrow = datetime.combine(story.stage.today + timedelta(days=1), time(1), KST)
+        story.stage.skip_to(moment := max(story.stage.now + timedelta(hours=21), tomorrow))
         officer = story.visitor(OFFICER)
         for number, (id, wish) in enumerate(story.wishes.items()):
             officer.tell("POST", f"/applications/{id}/begin-review")
@@ -207,7 +210,7 @@ def reviewed(story: National) -> None:
             if number == 0:
                 story.picture("review", "reviewer3", f"/reviews/{id}")
         story.picture("reviews", "reviewer1", "/reviews?show=all")
-        done(f"{2 * len(story.wishes)} reviews; the clock of all machines was set 21 hours ahead")
+        done(f"{2 * len(story.wishes)} reviews; the clock of all machines was set to {moment.astimezone(KST):%F %R}")
 
 
 def awarded(story: National) -> None:
