@@ -21,7 +21,7 @@ from typing import Annotated, Final, Self
 from pydantic import AwareDatetime, Field, StringConstraints, model_validator
 
 from slurm_gpuaas.domain.calendar import ONE_DAY, CalendarDay, Commitment, korean_day, start_of
-from slurm_gpuaas.domain.errors import InvalidInput, Refused
+from slurm_gpuaas.domain.errors import Conflict, InvalidInput, Refused
 from slurm_gpuaas.domain.names import (
     ApplicationId,
     AwardId,
@@ -479,6 +479,29 @@ def check_change(grant: PoolGrant, gpus: int, ends: date, longest_days: int) -> 
         raise Refused(
             told("{days} more days are over the {most} that one change may add.", days=added, most=longest_days),
             way_out=told("Ask for an earlier last day."),
+        )
+
+
+_NEW_TERMS: Final = frozenset({PoolGrantStep.CHANGE, PoolGrantStep.SHRINK, PoolGrantStep.RETURN, PoolGrantStep.RECALL})
+
+
+def check_still_meant(grant: PoolGrant, change: GrantChange) -> None:
+    """A change names all terms, so it would undo whatever became of them since it was asked for.
+
+    Raises:
+        Conflict: the grant has had other terms since.
+    """
+    asked = change.history[0].at
+    if any(one.step in _NEW_TERMS and one.at > asked for one in grant.history):
+        raise Conflict(
+            told(
+                "Grant {grant} has had other terms since {change} was asked for: {gpus} GPUs until {ends}.",
+                grant=grant.id,
+                change=change.id,
+                gpus=grant.gpus,
+                ends=grant.ends,
+            ),
+            way_out=told("Refuse it; what is still wanted can be asked for again."),
         )
 
 

@@ -72,6 +72,7 @@ from slurm_gpuaas.domain.pool_grants import (
     changed,
     check_change,
     check_other_person,
+    check_still_meant,
     due,
     granted,
     recalled,
@@ -574,8 +575,7 @@ class PoolService(Service):
 
         Raises:
             Refused: nothing would change, too many days would be added, or so many GPUs are never awarded.
-            Conflict: another change of it is still to be decided: each names all terms, so the second one approved
-                would undo the first.
+            Conflict: another change of it is still to be decided.
         """
         grant = work.register.grants.get(id)
         work.check_belongs(grant.organisation)
@@ -585,7 +585,9 @@ class PoolService(Service):
         if asked := work.register.changes.all(grant=id, state=ChangeState.ASKED.value):
             raise Conflict(
                 told("Change {change} of grant {grant} is still to be decided.", change=asked[0].id, grant=id),
-                way_out=told("Wait for the decision, or withdraw it and ask again with all that should change."),
+                way_out=told(
+                    "Wait for the decision, or take the request back and ask for all that should change."
+                ),
             )
         if gpus != grant.gpus and gpus % GPUS_OF_A_SERVER:  # whole servers are what a part of any size comes in
             check_size(gpus, programme)
@@ -606,12 +608,13 @@ class PoolService(Service):
         """
         Raises:
             Refused: the actor asked for it, or belongs to the grant's organisation.
-            Conflict: the share has no room, or the grant has ended.
+            Conflict: the share has no room, the grant has ended, or has had other terms since.
         """
         change = work.register.changes.get(id)
         check_other_person(work.person, change.asked_by)
         grant = work.register.grants.get(change.grant)
         work.check_impartial(work.register.applications.get(grant.application))
+        check_still_meant(grant, change)
         check_change(grant, change.gpus, change.ends, work.register.programmes.get(grant.programme).longest_days)
         change = self._step_change(work, change, ChangeStep.APPROVE, "")
         grant = changed(grant, gpus=change.gpus, ends=change.ends, by=work.by, at=work.now, reason=change.reason)

@@ -111,7 +111,8 @@ def act_api(desk: Desk) -> APIRouter:
 
     @api.post("/grants/{id}/changes")
     def ask_change(visit: Asker, id: str, terms: NewTerms, act: Act) -> ChangeView:
-        """Ask for other terms: more or fewer GPUs, a later last day (a renewal) or an earlier one."""
+        """Ask for other terms: more or fewer GPUs, a later last day (a renewal) or an earlier one. One at a time:
+        409 while another one is to be decided."""
         grant, _ = desk.found(visit, id, Action.GRANT_REQUEST)
         return shown(desk.service.ask_change(act, visit.actor, grant.id, terms.gpus, terms.ends, terms.reason))
 

@@ -137,7 +137,7 @@ def request_pages(desk: Desk) -> APIRouter:
         reason: FormText = "",
     ) -> Response:
         grant, _ = desk.found(visit, id, Action.GRANT_REQUEST)
-        faults, fault = Faults(), ""
+        faults, fault, status = Faults(), "", 422
         many = faults.read("gpus", whole(1, MOST_GPUS), gpus)
         last = faults.read("ends", day, ends)
         why = faults.read("reason", line(MOST_REASON), reason)
@@ -146,8 +146,10 @@ def request_pages(desk: Desk) -> APIRouter:
                 desk.service.ask_change(act, visit.actor, grant.id, many, last, why)
                 return go(f"/grants/{grant.id}", "change-asked")
             except GpuaasError as error:
-                fault = sentence(visit, error)
-        return page(request, visit, grant, status=422, faults=faults, fault=fault, gpus=gpus, ends=ends, reason=reason)
+                fault, status = sentence(visit, error), error.http_status
+        return page(
+            request, visit, grant, status=status, faults=faults, fault=fault, gpus=gpus, ends=ends, reason=reason
+        )
 
     @pages.post("/grants/{id}/return")
     def give_back(

@@ -222,8 +222,16 @@ class AnyOrder(RuleBasedStateMachine):
             grant = grants[-1 - which % len(grants)]
             actor, ends = OF[grant.organisation], grant.ends + timedelta(days=days)
             change = self.give(lambda service, id: service.ask_change(id, actor, grant.id, gpus, ends, "So."))
-            if change is not None:
-                self.give(lambda service, id: service.approve_change(id, DIRECTOR, change.id), kill)
+            if change is not None and which % 4:  # the others wait, while more happens to their grants
+                self.decides_a_change(which, kill)
+
+    @rule(which=st.integers(0), kill=st.integers(0, 9))
+    def decides_a_change(self, which: int, kill: int) -> None:
+        asked = self.register.changes.all(state="asked")
+        if asked:
+            change = asked[-1 - which % len(asked)]
+            if self.give(lambda service, id: service.approve_change(id, DIRECTOR, change.id), kill) is None:
+                self.give(lambda service, id: service.refuse_change(id, DIRECTOR, change.id, "No."))
 
     @rule(which=st.integers(0), how=st.integers(0, 3), some=st.integers(0, 12), kill=st.integers(0, 9))
     def gives_up_or_loses_a_grant(self, which: int, how: int, some: int, kill: int) -> None:

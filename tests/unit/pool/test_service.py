@@ -428,6 +428,20 @@ def test_one_change_of_a_grant_is_asked_for_at_a_time(pool: Pool) -> None:
     pool.service.ask_change(pool.id, KIM, grant.id, 24, date(2027, 6, 30), "More, and longer.")
 
 
+@pytest.mark.parametrize("since", ["returned", "shrunk"])
+def test_approving_a_change_undoes_nothing_that_was_done_since_it_was_asked_for(pool: Pool, since: str) -> None:
+    grant = pool.granted()
+    change = pool.service.ask_change(pool.id, KIM, grant.id, 24, grant.ends, "More.")
+    pool.clock.forward(timedelta(minutes=1))
+    if since == "returned":
+        after = pool.service.return_grant(pool.id, KIM, grant.id, date(2027, 4, 1), "Done sooner.")
+    else:
+        after = pool.service.shrink_grant(pool.id, DIRECTOR, grant.id, 8, "Idle.")
+    with pytest.raises(Conflict, match=rf"had other terms since {change.id} was asked for: {after.gpus} GPUs"):
+        pool.service.approve_change(pool.id, DIRECTOR, change.id)
+    assert pool.register.grants.get(grant.id) == after
+
+
 def test_a_change_is_approved_only_where_there_is_room(pool: Pool) -> None:
     grant = pool.granted()
     change = pool.service.ask_change(pool.id, KIM, grant.id, 40, grant.ends, "More.")

@@ -329,6 +329,9 @@ def test_a_change_is_asked_for_and_decided_by_somebody_else(portal: GrantPortal)
     (change,) = portal.store.register.changes.all()
     asked = asker.get(f"/grants/{grant.id}/requests")
     assert "아직 결정되지 않았습니다" in text_of(asked) and f"/grants/{grant.id}/changes" not in asked.text
+    stale = asker.post(f"/grants/{grant.id}/changes", gpus="24", ends=later, reason="다른 창에서")
+    assert stale.status_code == 409 and change.id in text_of(stale)
+    assert portal.store.register.changes.all() == (change,)
     page = text_of(office.get("/changes"))
     assert "16장 (2대) → 32장 (4대)" in page and "자리가 있습니다" in page
     assert asker.post(f"/changes/{change.id}/approve").status_code == 403
