@@ -113,10 +113,10 @@ class Daemon:
         """True when we lead; False when we are to stop. Meanwhile a socket of the stand-by's own answers probes."""
         if await asyncio.to_thread(self._leadership.acquire):
             return True
-        log.info("standby", reason="another gpuaasd leads")
         socket = self._config.api.socket
         path = socket.with_name(f"{socket.name}.standby")
         async with Serving([Server(make_api(self._wiring), bind_unix(path))]):
+            log.info("standby", reason="another gpuaasd leads")
             self._notifier.ready("standing by: another gpuaasd leads")
             while not await self._stops_within(LEADER_EVERY_S):
                 if await asyncio.to_thread(self._leadership.acquire):

@@ -585,9 +585,7 @@ class PoolService(Service):
         if asked := work.register.changes.all(grant=id, state=ChangeState.ASKED.value):
             raise Conflict(
                 told("Change {change} of grant {grant} is still to be decided.", change=asked[0].id, grant=id),
-                way_out=told(
-                    "Wait for the decision, or take the request back and ask for all that should change."
-                ),
+                way_out=told("Wait for the decision, or take the request back and ask for all that should change."),
             )
         if gpus != grant.gpus and gpus % GPUS_OF_A_SERVER:  # whole servers are what a part of any size comes in
             check_size(gpus, programme)

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from tests.browser.site import BrowserSite, certificate, running
 
 PROVIDER = Path(__file__).with_name("provider")
 CLIENT_SECRET = "a secret that only the tests know"
+expect.set_options(timeout=30_000)
+"""Milliseconds; the 5 s of the default are short where many share the processors."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -173,5 +173,5 @@ def test_without_javascript_the_best_award_is_found_and_shown(chromium: Browser,
         sign_in(page, desk.url, "third")
         page.goto(f"{desk.url}/awards/programmes/national")
         page.get_by_role("button", name="Find the best award").click()
-        expect(page.get_by_text("Proven to be the best")).to_be_visible(timeout=20_000)  # it loads itself again
+        expect(page.get_by_text("Proven to be the best")).to_be_visible()  # it loads itself again
         assert fits(page)

@@ -127,8 +127,9 @@ def test_a_quota_lowered_under_load_ends_no_job_and_starts_none_above_it(desk: D
 def test_a_deleted_project_goes_when_its_last_job_has_ended(desk: Desk) -> None:
     desk.apply(*VISION, *SPEECH)
     job = desk.runs("alice", "vision")
-    waits = desk.submit("alice", "vision", "--begin=now+2")
+    waits = desk.submit("alice", "vision", "--begin=now+1hour")
     assert "alice@vision may start nothing" in desk.apply(*SPEECH)
+    desk.ask("scontrol", "update", f"JobId={waits}", "StartTime=now")
     assert desk.running(job)
     desk.becomes(waits, "InvalidQOS")
     assert desk.tick(), "not yet"

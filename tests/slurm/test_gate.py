@@ -197,8 +197,8 @@ def test_jobs_wait_at_the_gate_only_until_it_looks(bench: Bench) -> None:
 
 def test_a_dead_gate_lets_jobs_start_by_themselves(bench: Bench) -> None:
     hold = timedelta(seconds=8)
-    bench.gate(GateSettings(hold=hold)).tick()
     began = datetime.now(UTC)
+    bench.gate(GateSettings(hold=hold)).tick()
     job = bench.submit(4)
     bench.mini.wait_for("Reason Licenses", lambda: bench.job(job).reason == "Licenses")
     bench.mini.wait_for("Start without a gate", lambda: bench.job(job).state is JobState.RUNNING, seconds=120)

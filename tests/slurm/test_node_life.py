@@ -69,7 +69,15 @@ class Site:
 
     def jobs(self) -> list[tuple[str, str, str, str]]:
         """Name, state, nodes and user of the verification jobs that ran, as slurmdbd has them."""
-        argv = ["sacct", "-X", "-n", "-P", "--allusers", "--format=jobname,state,nodelist,user"]
+        argv = [
+            "sacct",
+            "-X",
+            "-n",
+            "-P",
+            "--allusers",
+            "--starttime=now-1days",
+            "--format=jobname,state,nodelist,user",
+        ]
         lines = self.instance.exec(argv).stdout.splitlines()
         return [tuple(line.split("|")) for line in lines if line.startswith("gpuaas-verify-")]  # type: ignore[misc]
 

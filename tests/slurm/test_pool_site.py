@@ -22,6 +22,8 @@ FOLDER = "/var/lib/gpuaas/test-pool"
 PORTAL = "/var/lib/gpuaas/test-portal"
 PEOPLE = "/run/gpuaas-people-test"
 KEYS = "/etc/ssh/gpuaas-keys-test"
+SEEN = f"{FOLDER}/seen"
+"""Jobs end when it is there."""
 PORT = 18080
 MASTER = bytes(range(32))
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIJ2sC7WBoqP/lzMvlMQBbKdLEM2wWQKn8JZ4C+LwJ3qX"
@@ -221,7 +223,7 @@ def test_an_acceptance_is_in_slurm_and_the_login_opens_without_waiting_for_a_rou
 
     # A job of theirs runs, and its usage arrives.
     argv = ["sbatch", "--parsable", "--gres=gpu:2", "--output=/dev/null", "-p", "mini-government"]
-    wrap = ["--account=vision", "--qos=guaranteed-vision", "--wrap", "exec sleep 8"]
+    wrap = ["--account=vision", "--qos=guaranteed-vision", "--wrap", f"until [ -e {SEEN} ]; do sleep 0.2; done"]
     taken: list[int] = []
 
     def submit() -> bool:
@@ -237,6 +239,7 @@ def test_an_acceptance_is_in_slurm_and_the_login_opens_without_waiting_for_a_rou
     pool.instance.exec(["scontrol", "update", "NodeName=b200-06", "State=DRAIN", "Reason=test"])
     pool.wait("the drain in the picture", lambda: pool.shown()["states"]["b200-06"] == "DRAINED", seconds=30)
     pool.instance.exec(["scontrol", "update", "NodeName=b200-06", "State=RESUME"])
+    pool.instance.write(SEEN, "")
     pool.wait("usage at the portal", lambda: "COMPLETED" in pool.told().get(job, ""))
 
     # The portal is killed: the site goes on with what it has, takes its own policy, and says how old the word is.

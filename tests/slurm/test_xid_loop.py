@@ -222,11 +222,15 @@ def test_what_happened_while_the_agent_was_dead_is_told_once_when_it_is_back(sit
     site.instance.start(agent)
     site.until("b200-07 is drained", lambda: site.drained("b200-07"))
     (incident,) = site.incidents()
-    shown = json.loads(
-        site.instance.exec(["gpuaas", "incident", "show", incident["id"], "--json"], user="gpuaas").stdout
-    )
-    # NVML and the checks tell at start what they see now; of what was, the kernel log tells, once.
-    assert [event["source"] for event in shown["events"]].count("kernel-log") == 1
+
+    def told() -> int:
+        """NVML and the checks tell at start what they see now; of what was, the kernel log tells."""
+        argv = ["gpuaas", "incident", "show", incident["id"], "--json"]
+        events = json.loads(site.instance.exec(argv, user="gpuaas").stdout)["events"]
+        return [event["source"] for event in events].count("kernel-log")
+
+    site.until("the kernel log has told", lambda: told() or None)
+    assert told() == 1
 
 
 def test_a_gpu_that_vanished_without_an_xid_while_the_agent_was_dead_is_found(site: Site) -> None:

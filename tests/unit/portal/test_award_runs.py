@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import UTC, datetime
+from queue import Queue
 
 import pytest
 
@@ -101,8 +102,8 @@ def test_what_ran_out_of_time_is_told_and_tried_again() -> None:
 
 
 def test_a_solver_that_crashes_fails_its_run_and_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    crashed = []
-    monkeypatch.setattr(threading, "excepthook", lambda what: crashed.append(what.exc_type))
+    crashed: Queue[type[BaseException]] = Queue()
+    monkeypatch.setattr(threading, "excepthook", lambda what: crashed.put(what.exc_type))
 
     def crash(known: Scenario) -> Award:
         if known.pools[0].capacity == 8:
@@ -116,7 +117,7 @@ def test_a_solver_that_crashes_fails_its_run_and_holds_up_no_other(monkeypatch: 
     failed = runs.wait(bad.id, SOON_S)
     assert failed.state is RunState.FAILED and failed.error is not None
     assert runs.wait(good.id, SOON_S).state is RunState.SOLVED
-    assert crashed == [AssertionError]
+    assert crashed.get(timeout=SOON_S) is AssertionError
 
 
 def test_too_many_questions_at_once_are_refused() -> None:

@@ -24,7 +24,7 @@ from tests.pools import Browser
 from tests.unit.pool.scene import programme
 
 GOVERNMENT, AUDITOR, OPERATOR = PortalRole.GOVERNMENT, PortalRole.AUDITOR, PortalRole.PROVIDER_OPERATOR
-DONE_BY = 100
+DONE_BY = 1_500
 
 
 @pytest.fixture
