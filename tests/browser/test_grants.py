@@ -25,7 +25,7 @@ from tests.unit.pool.scene import NAVER, programme, request
 from tests.unit.portal.grants_scene import KEY
 
 SITE = SiteName("naver-h200")
-TAKEN_WITHIN_MS = 30_000
+TAKEN_WITHIN_S = 30
 
 
 @pytest.fixture(scope="module")
@@ -92,14 +92,14 @@ def test_from_an_offer_to_the_first_command(chromium: Browser, pool_site: Browse
         expect(page.get_by_role("status").first).to_contain_text("이용권이 발급되었습니다")
         expect(page.locator("#delivery")).to_contain_text("반영 중")
         look(page)
-        # its gpuaasd stores the documents and asks for newer ones
+        # its gpuaasd asks for documents again and again, and stores what is newer
         grant = site.store.register.grants.all(offer=str(offer))[0]
-        deadline = time.monotonic() + TAKEN_WITHIN_MS / 1_000
-        while (revision := site.store.sites.revision(SITE)) == 0:
-            assert time.monotonic() < deadline, "the site was told nothing"
+        live = page.locator("#delivery").get_by_text("이용권이 반영되었습니다")
+        deadline = time.monotonic() + TAKEN_WITHIN_S
+        while not live.count():
+            assert time.monotonic() < deadline, "the page does not say what the site has"
+            site.store.sites.holds(SITE, site.store.sites.revision(SITE))
             page.wait_for_timeout(50)
-        site.store.sites.holds(SITE, revision)
-        expect(page.locator("#delivery")).to_contain_text("이용권이 반영되었습니다", timeout=TAKEN_WITHIN_MS)
         page.get_by_role("link", name="참여자").click()
         page.get_by_label("researcher-snu님").check()
         look(page)

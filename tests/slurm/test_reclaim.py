@@ -129,7 +129,7 @@ def test_the_youngest_jobs_of_whoever_is_furthest_over_its_share_give_way(desk: 
     desk.wait(mine, JobState.RUNNING)
     assert desk.running(small, old, *young) == [True, True, False, False]
     (entry,) = desk.site.store.audit.newest(action="job.place", limit=1)
-    assert set(entry.evidence["gives_way"].split()) == set(map(str, young))
+    assert set(str(entry.evidence["gives_way"]).split()) == set(map(str, young))
 
 
 def test_a_guaranteed_job_starts_without_the_daemon_by_slurms_own_preemption(desk: Desk) -> None:
