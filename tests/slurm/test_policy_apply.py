@@ -273,9 +273,7 @@ def test_the_administrators_partition_lets_no_project_in(site: Site) -> None:
 
 
 def test_a_guaranteed_job_gets_its_gpus_back_from_borrowers(site: Site) -> None:
-    site.apply(
-        [one.model_copy(update={"grace": timedelta(seconds=1)}) if one.kind == "Pool" else one for one in example()]
-    )
+    site.apply([one.model_copy(update={"grace": timedelta(0)}) if one.kind == "Pool" else one for one in example()])
     borrowed = site.submit(
         "carol", "--account=speech", "--partition=mini-government", "--gpus-per-node=b200:8", "--time=10",
         "--qos=burst-mini-government", "--nodes=6", "--requeue",
