@@ -602,11 +602,14 @@ class Bookkeeper:
 
     def show_equal(self, cluster: ClusterName, month: Month) -> Reconciled:
         """Compare the runs that the cluster's site reported, each cut anew, with what was summed and booked of them,
-        and keep the answer."""
+        and keep the answer. Sites go on telling: a place that is noted as unbooked has its booking to come, which is no
+        difference."""
         with self._store.snapshot():  # the runs of a month take seconds, and nobody waits for them
             counted = _Counted(self._store.runs_in(cluster, month.window), month)
             places = [place for place in self._store.places(cluster, since=month) if place.month == month]
-            different = reconcile(cluster, counted, self._store.use(places), self._store.booked(places), {month})
+            due = frozenset(self._store.unbooked())
+            compared = reconcile(cluster, counted, self._store.use(places), self._store.booked(places), {month})
+        different = [one for one in compared if one.slurm != one.reported or one.cell.place not in due]
         found = Reconciled(
             cluster=cluster,
             month=month,

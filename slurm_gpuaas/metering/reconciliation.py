@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from slurm_gpuaas.domain.jobs import ServiceClass
-from slurm_gpuaas.domain.ledger import Amounts, BookKey, UseKey
+from slurm_gpuaas.domain.ledger import Amounts, BookKey, Place, UseKey
 from slurm_gpuaas.domain.months import Month
 from slurm_gpuaas.domain.names import AccountName, ClusterName
 from slurm_gpuaas.domain.usage import UsageRecord
@@ -22,6 +22,11 @@ class Cell(NamedTuple):
     month: Month
     account: AccountName
     service: ServiceClass
+
+    @property
+    def place(self) -> Place:
+        """It is booked with."""
+        return Place(self.cluster, self.account, self.month)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -561,7 +561,7 @@ class LedgerStore:
             if rows:
                 session.exec(_insert(session, UnbookedRow).on_conflict_do_nothing(), params=rows)
 
-    def unbooked(self, limit: int) -> Sequence[Place]:
+    def unbooked(self, limit: int | None = None) -> Sequence[Place]:
         with self._sessions.reading() as session:
             rows = select(UnbookedRow).order_by(
                 col(UnbookedRow.cluster), col(UnbookedRow.month), col(UnbookedRow.account)

@@ -516,6 +516,18 @@ def test_a_reconciliation_finds_a_lost_second_and_says_since_when(portal: MoneyP
         assert "1곳 다름" in portal.browser(who).get(path).text
 
 
+def test_use_that_came_since_the_last_booking_is_no_difference_as_long_as_its_booking_is_noted(
+    portal: MoneyPortal,
+) -> None:
+    portal.money.take(portal.money.snu, kst(2027, 1, 8, 12), 3_600)
+    (found,) = portal.pool.reconcile([JANUARY])
+    assert found.different == 0
+    with portal.store.ledger.transaction() as session:
+        session.execute(text("DELETE FROM unbooked"))
+    (found,) = portal.pool.reconcile([JANUARY])
+    assert found.different == 1 and "booked" in found.differences[0]
+
+
 def test_the_server_reconciles_by_itself_every_day(portal: MoneyPortal) -> None:
     portal.clock.forward(timedelta(days=1))
     portal.pool.turn()
