@@ -4,18 +4,15 @@ node after another, and 150 of the largest cluster at once."""
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
-
-import yaml
+from contextlib import AbstractContextManager, closing
 
 from slurm_gpuaas.domain.names import NodeName
 from slurm_gpuaas.slurm.rest_driver import RestController
 from slurm_gpuaas.slurm.rest_wire import Answer, RestWire, Wire
-from slurm_gpuaas.testbed.boot import GPUAASD
 from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.testbed.sim import SimulatedNode
 from tests.bench.model import BenchContext, BenchRow
+from tests.slurm.configured import configured
 from tests.slurm.door import door_settings
 
 RUNS = 120
@@ -27,7 +24,6 @@ MASS_DEADLINE_S = 60.0
 POLL_S = 0.005
 MASS_POLL_S = 0.1
 LINE = "NVRM: Xid (PCI:0000:1b:00): 79, pid='<unknown>', name=<unknown>, GPU has fallen off the bus."
-CONFIG = "/etc/gpuaas/gpuaasd.yaml"
 
 
 class _Node(Wire):
@@ -107,23 +103,7 @@ def states(wire: RestWire, node: NodeName) -> tuple[str, ...]:
     return wire.get(f"/slurm/v0.0.42/node/{node}", _NodeAnswer).nodes[0].state
 
 
-@contextmanager
-def wide_circuit_breaker(instance: Instance, drains: int) -> Iterator[None]:
+def wide_circuit_breaker(instance: Instance, drains: int) -> AbstractContextManager[None]:
     """So many drains in a row are an alarm in real life: let gpuaasd make them here, and put its limit back after."""
-    before = instance.path(CONFIG).read_text()
-    config = yaml.safe_load(before)
-    config["health"] = {
-        **config.get("health", {}),
-        "breaker": {"drains": 10 * drains, "share": 100, "per_leaf": 10 * drains},
-    }
-    _restart_with(instance, yaml.safe_dump(config))
-    try:
-        yield
-    finally:
-        _restart_with(instance, before)
-
-
-def _restart_with(instance: Instance, config: str) -> None:
-    instance.stop(GPUAASD)
-    instance.path(CONFIG).write_text(config)
-    instance.start(GPUAASD)
+    breaker = {"drains": 10 * drains, "share": 100, "per_leaf": 10 * drains}
+    return configured(instance, "health", breaker=breaker)

@@ -10,12 +10,10 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import TypeVar
-
-import yaml
 
 from slurm_gpuaas.domain.jobs import JobState
 from slurm_gpuaas.domain.names import NodeName
@@ -26,8 +24,9 @@ from slurm_gpuaas.slurm.rest_wire import Answer, Number, RestWire, Text, Wire
 from slurm_gpuaas.testbed.boot import GPUAASD
 from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.testbed.sim import SimulatedNode
-from tests.bench.group_health import CONFIG, LINE
+from tests.bench.group_health import LINE
 from tests.bench.model import BenchContext, BenchRow
+from tests.slurm.configured import configured
 from tests.slurm.door import door_settings
 
 RUNS = 10
@@ -245,22 +244,8 @@ def _leaf(nodes: set[NodeName]) -> int:
     return Counter(map(_leaf_of, nodes)).most_common(1)[0][0]
 
 
-@contextmanager
-def spares_kept(instance: Instance) -> Iterator[None]:
+def spares_kept(instance: Instance) -> AbstractContextManager[None]:
     """A spare in each leaf group, and a breaker that lets as many nodes go as there are runs."""
-    before = instance.path(CONFIG).read_text()
-    config = yaml.safe_load(before)
     spares = {"nodes": 5, "interval": 1}
     breaker = {"drains": 10 * RUNS, "share": 100, "per_leaf": 10 * RUNS}
-    config["health"] = {**config.get("health", {}), "breaker": breaker, "spares": spares}
-    _restart_with(instance, yaml.safe_dump(config))
-    try:
-        yield
-    finally:
-        _restart_with(instance, before)
-
-
-def _restart_with(instance: Instance, config: str) -> None:
-    instance.stop(GPUAASD)
-    instance.path(CONFIG).write_text(config)
-    instance.start(GPUAASD)
+    return configured(instance, "health", breaker=breaker, spares=spares)

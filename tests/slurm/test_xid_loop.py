@@ -6,23 +6,20 @@ import json
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pytest
-import yaml
 
 from slurm_gpuaas.domain.policy import expand_nodes
 from slurm_gpuaas.testbed import boot
 from slurm_gpuaas.testbed.instance import Instance
 from slurm_gpuaas.testbed.rootfs import SOURCE
 from slurm_gpuaas.testbed.sim import SimulatedNode
+from tests.slurm.configured import configured
 
 pytestmark = pytest.mark.slurm
 
 T = TypeVar("T")
-
-CONFIG = "/etc/gpuaas/gpuaasd.yaml"
 
 POLICY = """\
 kind: Organisation
@@ -80,22 +77,6 @@ class Site:
     def submit(self, *options: str) -> int:
         argv = ["sbatch", "--parsable", "--chdir=/tmp", "--output=/dev/null", *options, "--wrap", "sleep 600"]
         return int(self.instance.exec(argv, user="alice").stdout)
-
-    @contextmanager
-    def configured(self, section: str, **change: object) -> Iterator[None]:
-        """Restart gpuaasd with some keys of a section changed, and afterwards as it was."""
-        before = self.instance.path(CONFIG).read_text()
-        whole = yaml.safe_load(before)
-        self._restart(yaml.safe_dump(whole | {section: whole.get(section, {}) | change}))
-        try:
-            yield
-        finally:
-            self._restart(before)
-
-    def _restart(self, config: str) -> None:
-        self.instance.stop(boot.GPUAASD)
-        self.instance.path(CONFIG).write_text(config)
-        self.instance.start(boot.GPUAASD)
 
     def running(self, job_id: int, restarts: int = 0) -> str | None:
         """The nodes of a job that runs, after so many restarts."""
@@ -301,7 +282,7 @@ def test_a_forged_report_is_refused(site: Site) -> None:
 
 def test_a_drain_waits_for_no_round_of_the_daemon(site: Site) -> None:
     """How long it takes is for `make bench GROUP=health` to say."""
-    with site.configured("health", interval=3_600):
+    with configured(site.instance, "health", interval=3_600):
         for node in ("b200-01", "b200-02"):
             site.hardware(node).xid(79, 3)
             site.until(f"{node} is drained", lambda node=node: site.drained(node))  # type: ignore[misc]
